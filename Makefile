@@ -1,0 +1,40 @@
+# `make demo` runs the whole workflow on one machine; `make test` sets up and passes the tests.
+# The same commands without make are in README.md.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(shell command -v uv 2>/dev/null)
+
+.PHONY: setup demo test lint protos clean
+
+setup: $(VENV)/.installed
+
+# uv installs in half a minute, pip in a few; both obey the same pins.
+$(VENV)/.installed: pyproject.toml constraints.txt
+ifdef UV
+	test -x $(BIN)/python || $(UV) venv --python $(PYTHON) $(VENV)
+	$(UV) pip install --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
+else
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+endif
+	touch $@
+
+demo: setup
+	$(BIN)/stal-cli demo --output demo-out
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python scripts/gen_protos.py --check
+
+protos: setup
+	$(BIN)/python scripts/gen_protos.py
+
+clean:
+	rm -rf $(VENV) demo-out

@@ -1,0 +1,80 @@
+"""The root command. `--help` lists the commands without importing them, so it needs neither torch nor grpc."""
+
+import sys
+from importlib import import_module
+
+import click
+
+from stal_data.errors import StalError, did_you_mean
+
+# name -> (module:attribute, help line); the module is imported when the command runs.
+COMMANDS = {
+    "dataset": ("cli.dataset:dataset", "Render, validate and describe data sets."),
+    "detector": ("cli.detector:detector", "Train the person detector."),
+    "backbone": ("cli.backbone:backbone", "Train a small backbone as a stand-in for pre-training."),
+    "serve": ("cli.serve:serve", "Start the detector or the recognizer service."),
+    "detect": ("cli.detect:detect", "Write person proposals through the detector service."),
+    "precompute": ("cli.precompute:precompute", "Run both backbones once and fill the feature cache."),
+    "cache": ("cli.cache_group:cache", "List and check what is in the cache."),
+    "train": ("cli.train:train", "Train a head on cached features."),
+    "jobs": ("cli.jobs:jobs", "List, watch and cancel training jobs."),
+    "runs": ("cli.runs:runs", "List and compare trained runs."),
+    "predict": ("cli.predict:predict", "Score a split and write a predictions file."),
+    "eval": ("cli.evaluate:evaluate", "Capacity-swept mAP of a predictions file."),
+    "infer": ("cli.infer:infer", "Videos in, actions out: detect, precompute and predict in one command."),
+    "demo": ("cli.demo:demo", "The whole workflow on synthetic data, on this machine."),
+    "doctor": ("cli.doctor:doctor", "Check this installation."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands by name and imports one only to run it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute = COMMANDS[cmd_name][0].split(":")
+        command = getattr(import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            ctx.fail(f"No such command '{args[0]}'. {did_you_mean(args[0], COMMANDS)}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="stal", prog_name="stal-cli")
+def root() -> None:
+    """Spatio-temporal action localization: who is where, doing what, at every second of a video.
+
+    \b
+    Detect people, compute the expensive features once, then train and compare heads in minutes:
+      stal-cli dataset synth data --seed 0
+      stal-cli precompute data --split train --store store ...
+      stal-cli train acar.yaml --store store
+      stal-cli eval --predictions predictions.csv --ground-truth data/annotations/test_gt.csv ...
+    """
+
+
+def main() -> None:
+    """Entry point: a user's mistake is one line on stderr and exit code 1, never a traceback."""
+    try:
+        root(standalone_mode=True)
+    except StalError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

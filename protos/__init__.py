@@ -1,0 +1,1 @@
+"""The .proto files; `protos.generated` holds the code generated from them by scripts/gen_protos.py."""

@@ -1,0 +1,1 @@
+"""What both gRPC services share: channel options, binding rules, health, metrics, graceful stop, error mapping."""
