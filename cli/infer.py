@@ -1,0 +1,84 @@
+"""`stal-cli infer`: videos in; predictions, JSON lines and annotated frames out."""
+
+from pathlib import Path
+
+import click
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("videos", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--store", type=click.Path(file_okay=False, path_type=Path), required=True, help="Store that holds the run.")
+@click.option("--run", "run_id", required=True, help="Trained run that scores the actions; see `stal-cli runs list`.")
+@click.option("--slowfast", required=True, help="SlowFast weights that the run was trained on.")
+@click.option("--vit", required=True, help="ViT weights that the run was trained on.")
+@click.option("--slowfast-preset", help="Needed for random:SEED weights only; a weights file names its preset.")
+@click.option("--vit-preset", help="Needed for random:SEED weights only; a weights file names its preset.")
+@click.option("--detector-weights", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="YOLO weights.")
+@click.option("--detector", help="HOST:PORT of a running detector service, instead of --detector-weights.")
+@click.option("--image-size", default="180x320", show_default=True, help="Detector input, height x width.")
+@click.option("--confidence", type=click.FloatRange(0, 1), default=0.3, show_default=True, help="Least box confidence.")
+@click.option("--classes", help="Detector class indices that are persons, as 0,1; by default those named person.")
+@click.option("--min-score", type=click.FloatRange(0, 1), default=0.3, show_default=True, help="Least score drawn.")
+@click.option("--output", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder for the results.")
+def infer(
+    videos: tuple[Path, ...],
+    store: Path,
+    run_id: str,
+    slowfast: str,
+    vit: str,
+    slowfast_preset: str | None,
+    vit_preset: str | None,
+    detector_weights: Path | None,
+    detector: str | None,
+    image_size: str,
+    confidence: float,
+    classes: str | None,
+    min_score: float,
+    output: Path,
+) -> None:
+    """Say who does what at every second of VIDEOS, with a trained run.
+
+    Detects people through a detector service (a private one with --detector-weights), computes features into the
+    store, scores them through a private recognizer service, and writes predictions.csv, actions.jsonl (a line for each
+    person) and frames/ (annotated key frames) into the output folder. Interrupted, it goes on where it stopped.
+
+    \b
+    Example:
+      stal-cli infer street.mp4 --store store --run acar-1 --slowfast slowfast.safetensors \\
+          --vit vit.safetensors --detector-weights person.pt --output street-out
+    """
+    if (detector is None) == (detector_weights is None):
+        raise click.UsageError("give either --detector-weights FILE or --detector HOST:PORT")
+    from cli.inference import InferenceRequest, run_inference
+
+    request = InferenceRequest(
+        videos=tuple(video.resolve() for video in videos),
+        store=store.resolve(),
+        run_id=run_id,
+        backbone_options=tuple(
+            word
+            for name, value in (
+                ("slowfast", slowfast),
+                ("vit", vit),
+                ("slowfast-preset", slowfast_preset),
+                ("vit-preset", vit_preset),
+            )
+            if value is not None
+            for word in (f"--{name}", value)
+        ),
+        detector_options=()
+        if detector_weights is None
+        else (
+            *("--weights", str(detector_weights.resolve()), "--image-size", image_size),
+            *("--confidence", str(confidence)),
+            *(("--classes", classes) if classes is not None else ()),
+        ),
+        detector_address=detector,
+        min_score=min_score,
+        output=output.resolve(),
+    )
+    people = run_inference(request)
+    click.echo(
+        f"{people} people in all key frames. Predictions: {output / 'predictions.csv'}; a line for each person: "
+        f"{output / 'actions.jsonl'}; annotated key frames: {output / 'frames'}"
+    )

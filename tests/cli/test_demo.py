@@ -1,0 +1,54 @@
+"""The demo end to end at its tiny size: every command, both services, real processes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+
+def _demo(folder: Path) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "cli.main", "demo", "--tiny", "--output", str(folder)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("demo") / "demo-out"
+    result = _demo(folder)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return folder
+
+
+@pytest.mark.timeout(600)
+def test_summary_holds_every_figure_and_every_stage(demo_folder: Path) -> None:
+    summary = json.loads((demo_folder / "summary.json").read_text())
+    for boxes in ("ground_truth_boxes", "detected_boxes"):
+        for head in ("acar", "linear"):
+            assert 0.0 <= summary[boxes][head]["mAP"] <= 1.0
+    assert summary["ground_truth_boxes"]["acar"]["mAP"] > 0.0
+    assert len(summary["interaction_classes"]) >= 4
+    stages = {"synthesize", "train_detector", "train_slowfast", "train_vit", "detect", "precompute_train"}
+    assert stages <= set(summary["wall_s"])
+    assert summary["wall_s"]["total"] > 0
+
+
+def test_the_page_shows_pictures_that_exist(demo_folder: Path) -> None:
+    page = (demo_folder / "index.html").read_text()
+    pictures = sorted((demo_folder / "pictures").glob("*.png"))
+    assert {"capacity.png", "per_class.png"} < {picture.name for picture in pictures}
+    assert len(pictures) > 2
+    for picture in pictures:
+        assert f"pictures/{picture.name}" in page
+        Image.open(picture).verify()
+
+
+def test_a_second_run_does_nothing_again(demo_folder: Path) -> None:
+    checkpoints = {path: path.stat().st_mtime_ns for path in (demo_folder / "store").rglob("*") if path.is_file()}
+    assert checkpoints
+    result = _demo(demo_folder)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout.count("done before") == len(json.loads((demo_folder / "summary.json").read_text())["wall_s"]) - 1
+    assert {path: path.stat().st_mtime_ns for path in checkpoints} == checkpoints
