@@ -1,0 +1,123 @@
+"""Options that several commands share: how a service listens, how a client reaches it."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from svc_common.config import DEFAULT_MESSAGE_BYTES, ClientConfig, ServerConfig
+
+F = TypeVar("F", bound=Callable[..., Any])
+_FILE = click.Path(dir_okay=False, path_type=Path)
+_MESSAGE_MB = click.option(
+    "--max-message-mb",
+    type=click.IntRange(1, 2047),
+    default=DEFAULT_MESSAGE_BYTES >> 20,
+    show_default=True,
+    help="Largest message in MiB, both directions; the same on both sides.",
+)
+
+
+def _apply(function: F, options: Sequence[Callable[[F], F]]) -> F:
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def server_options(*, default_port: int) -> Callable[[F], F]:
+    """Add the listening options; the command receives them as `server: ServerConfig`."""
+
+    def decorate(function: F) -> F:
+        options = [
+            click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on."),
+            click.option(
+                "--port",
+                type=click.IntRange(0, 65535),
+                default=default_port,
+                show_default=True,
+                help="0 takes a free one.",
+            ),
+            click.option("--tls-cert", type=_FILE, help="PEM certificate chain; turns TLS on."),
+            click.option("--tls-key", type=_FILE, help="PEM key of --tls-cert."),
+            click.option("--tls-ca", type=_FILE, help="PEM authorities of client certificates; turns mTLS on."),
+            click.option("--token-file", type=_FILE, help="File with the bearer token that clients must send."),
+            click.option("--insecure", is_flag=True, help="Allow other machines to connect without TLS."),
+            _MESSAGE_MB,
+            click.option(
+                "--metrics-port",
+                type=click.IntRange(0, 65535),
+                help="Serve /metrics, /live and /ready over plain HTTP.",
+            ),
+            click.option("--reflection", is_flag=True, help="Let clients list the methods (grpcurl)."),
+            click.option(
+                "--grace-s",
+                type=click.FloatRange(0),
+                default=10.0,
+                show_default=True,
+                help="Seconds that running calls get after SIGTERM.",
+            ),
+            click.option("--port-file", type=_FILE, help="Write the bound port here once ready."),
+        ]
+
+        def build(max_message_mb: int, **values: Any) -> Any:
+            own = {name: values.pop(name) for name in _SERVER_FIELDS}
+            return function(server=ServerConfig(max_message_bytes=max_message_mb << 20, **own), **values)
+
+        return _apply(_named_after(build, function), options)
+
+    return decorate
+
+
+_SERVER_FIELDS = (
+    "host",
+    "port",
+    "tls_cert",
+    "tls_key",
+    "tls_ca",
+    "token_file",
+    "insecure",
+    "metrics_port",
+    "reflection",
+    "grace_s",
+    "port_file",
+)
+_CLIENT_FIELDS = ("tls_ca", "tls_cert", "tls_key", "token_file", "insecure")
+
+
+def client_options(service: str, *, required: bool) -> Callable[[F], F]:
+    """Add `--detector` or `--recognizer` HOST:PORT and what goes with it.
+
+    The command receives them as `client: ClientConfig`, or None when the address was not given.
+    """
+
+    def decorate(function: F) -> F:
+        options = [
+            click.option(
+                f"--{service}", "address", metavar="HOST:PORT", required=required, help=f"Where the {service} listens."
+            ),
+            click.option("--tls-ca", type=_FILE, help="PEM authorities of the service's certificate; turns TLS on."),
+            click.option("--tls-cert", type=_FILE, help="PEM certificate of this client (mTLS)."),
+            click.option("--tls-key", type=_FILE, help="PEM key of --tls-cert."),
+            click.option("--token-file", type=_FILE, help="File with the bearer token."),
+            click.option("--insecure", is_flag=True, help="Allow the token to travel in plain text."),
+            _MESSAGE_MB,
+        ]
+
+        def build(address: str | None, max_message_mb: int, **values: Any) -> Any:
+            own = {name: values.pop(name) for name in _CLIENT_FIELDS}
+            client = None
+            if address is not None:
+                client = ClientConfig(address=address, max_message_bytes=max_message_mb << 20, **own)
+            return function(client=client, **values)
+
+        return _apply(_named_after(build, function), options)
+
+    return decorate
+
+
+def _named_after(build: Callable[..., Any], function: F) -> F:
+    """Give the wrapper the command's name, help and the options declared below it."""
+    build.__name__, build.__doc__ = function.__name__, function.__doc__
+    build.__dict__.update(function.__dict__)
+    return build  # type: ignore[return-value]

@@ -1,0 +1,102 @@
+"""Client side: the channel, and retries with backoff."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import grpc
+
+from svc_common.config import ClientConfig, read_token
+from svc_common.errors import error_of, is_too_large
+from svc_common.options import channel_options
+
+T = TypeVar("T")
+_RETRIED = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetryPolicy:
+    """Exponential backoff with full jitter."""
+
+    retries: int = 5
+    """Attempts after the first; 0 means one attempt only."""
+    first_s: float = 0.2
+    max_s: float = 5.0
+
+    def delays(self) -> Iterator[float]:
+        """Seconds to wait before each retry."""
+        for attempt in range(self.retries):
+            # Never less than half, so that all retries together outlast a service's restart.
+            yield min(self.max_s, self.first_s * 2**attempt) * random.uniform(0.5, 1.0)
+
+
+def is_retryable(error: grpc.aio.AioRpcError) -> bool:
+    """True when the same call may succeed later: nobody answers, or the queue is full."""
+    return error.code() in _RETRIED and not is_too_large(error)
+
+
+class _Token:
+    """Sends the bearer token; call credentials would refuse to do so over a plain loopback connection."""
+
+    def __init__(self, token: str) -> None:
+        self._header = ("authorization", f"Bearer {token}")
+
+    async def _intercept(self, continuation: Any, details: grpc.aio.ClientCallDetails, request: Any) -> Any:
+        metadata = grpc.aio.Metadata(*(details.metadata or ()))
+        metadata.add(*self._header)
+        call = grpc.aio.ClientCallDetails(
+            details.method, details.timeout, metadata, details.credentials, details.wait_for_ready
+        )
+        return await continuation(call, request)
+
+
+# One class per kind of call: a channel files an interceptor under the first kind that it is an instance of.
+class _UnaryUnaryToken(_Token, grpc.aio.UnaryUnaryClientInterceptor):
+    intercept_unary_unary: Any = _Token._intercept
+
+
+class _UnaryStreamToken(_Token, grpc.aio.UnaryStreamClientInterceptor):
+    intercept_unary_stream: Any = _Token._intercept
+
+
+class _StreamUnaryToken(_Token, grpc.aio.StreamUnaryClientInterceptor):
+    intercept_stream_unary: Any = _Token._intercept
+
+
+class _StreamStreamToken(_Token, grpc.aio.StreamStreamClientInterceptor):
+    intercept_stream_stream: Any = _Token._intercept
+
+
+_TOKEN_INTERCEPTORS = (_UnaryUnaryToken, _UnaryStreamToken, _StreamUnaryToken, _StreamStreamToken)
+
+
+def open_channel(config: ClientConfig) -> grpc.aio.Channel:
+    """A channel to the service, to be closed by the caller. Nothing connects before the first call."""
+    token = read_token(config.token_file) if config.token_file is not None else None
+    interceptors = [kind(token) for kind in _TOKEN_INTERCEPTORS] if token is not None else []
+    options = channel_options(config)
+    if config.tls_ca is None:
+        return grpc.aio.insecure_channel(config.address, options=options, interceptors=interceptors)
+    credentials = grpc.ssl_channel_credentials(
+        root_certificates=config.tls_ca.read_bytes(),
+        private_key=config.tls_key.read_bytes() if config.tls_key else None,
+        certificate_chain=config.tls_cert.read_bytes() if config.tls_cert else None,
+    )
+    return grpc.aio.secure_channel(config.address, credentials, options=options, interceptors=interceptors)
+
+
+async def call_with_retries(
+    call: Callable[[], Awaitable[T]], *, service: str, address: str, policy: RetryPolicy | None = None
+) -> T:
+    """Run a call that may be repeated without harm; raise the project's error when the last attempt fails."""
+    delays = (policy or RetryPolicy()).delays()
+    while True:
+        try:
+            return await call()
+        except grpc.aio.AioRpcError as error:
+            delay = next(delays, None) if is_retryable(error) else None
+            if delay is None:
+                raise error_of(error, service=service, address=address) from error
+        await asyncio.sleep(delay)

@@ -1,0 +1,124 @@
+"""How a service listens and how a client reaches it. No grpc here, so that the CLI can build these for `--help`."""
+
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+
+from stal_data.errors import InputError, NotFoundError
+
+DEFAULT_MESSAGE_BYTES = 32 << 20  # 32 MiB
+
+
+def is_loopback(host: str) -> bool:
+    """True when only this machine reaches the host: `localhost`, 127.0.0.0/8 or ::1."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def join_address(host: str, port: int) -> str:
+    """HOST:PORT, an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Host and port of HOST:PORT; the port is 1 to 65535."""
+    host, separator, port = address.rpartition(":")
+    if not separator or not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise InputError(f"Address '{address}' must be HOST:PORT with a port from 1 to 65535, e.g. 127.0.0.1:50051.")
+    return host, int(port)
+
+
+def _check_files(**files: Path | None) -> None:
+    for field, path in files.items():
+        if path is not None and not path.is_file():
+            raise NotFoundError(f"--{field.replace('_', '-')} '{path}' is not a file.")
+
+
+def read_token(path: Path) -> str:
+    """The bearer token in a file: its text without surrounding white space, at least 16 visible ASCII characters."""
+    token = path.read_text(encoding="utf-8", errors="replace").strip()
+    if len(token) < 16 or not token.isascii() or not token.isprintable() or " " in token:
+        raise InputError(
+            f"The token in '{path}' must be at least 16 ASCII characters without spaces. "
+            "Make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
+        )
+    return token
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerConfig:
+    """Where a service listens and what it accepts."""
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    """0 takes a free port; `ServiceServer.start` returns the one taken."""
+    tls_cert: Path | None = None
+    """PEM certificate chain; together with tls_key it turns TLS on."""
+    tls_key: Path | None = None
+    tls_ca: Path | None = None
+    """PEM authorities; when given, a client must show a certificate signed by one of them (mTLS)."""
+    token_file: Path | None = None
+    """When given, a client must send this file's token."""
+    insecure: bool = False
+    """Allow an address that other machines reach without TLS."""
+    max_message_bytes: int = DEFAULT_MESSAGE_BYTES
+    """Both directions."""
+    metrics_port: int | None = None
+    """Plain HTTP on the same host: /metrics, /live, /ready. 0 takes a free port; None turns it off."""
+    reflection: bool = False
+    grace_s: float = 10.0
+    """How long running calls may go on after SIGTERM."""
+    port_file: Path | None = None
+    """Written atomically once the service is ready: the port in decimal."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port < 65536:
+            raise InputError(f"--port {self.port} must be 0 to 65535 (0 takes a free one).")
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise InputError("--tls-cert and --tls-key go together; give both or neither.")
+        if self.tls_ca is not None and self.tls_cert is None:
+            raise InputError("--tls-ca (client certificates) needs --tls-cert and --tls-key.")
+        if self.tls_cert is None and not self.insecure and not is_loopback(self.host):
+            raise InputError(
+                f"--host '{self.host}' is reached by other machines and no TLS is set. Give --tls-cert and --tls-key, "
+                "listen on 127.0.0.1, or accept plain text on a trusted network with --insecure."
+            )
+        if self.max_message_bytes < 1024:
+            raise InputError(f"The message limit of {self.max_message_bytes} bytes must be at least 1024.")
+        if self.grace_s < 0:
+            raise InputError(f"--grace-s {self.grace_s} must not be negative.")
+        _check_files(tls_cert=self.tls_cert, tls_key=self.tls_key, tls_ca=self.tls_ca, token_file=self.token_file)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientConfig:
+    """How to reach one service."""
+
+    address: str
+    """HOST:PORT."""
+    tls_ca: Path | None = None
+    """PEM authorities that sign the service's certificate; turns TLS on."""
+    tls_cert: Path | None = None
+    """PEM certificate chain of this client (mTLS), together with tls_key."""
+    tls_key: Path | None = None
+    token_file: Path | None = None
+    insecure: bool = False
+    """Allow the token to travel in plain text to another machine."""
+    max_message_bytes: int = DEFAULT_MESSAGE_BYTES
+
+    def __post_init__(self) -> None:
+        host, _ = split_address(self.address)
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise InputError("--tls-cert and --tls-key go together; give both or neither.")
+        if self.tls_cert is not None and self.tls_ca is None:
+            raise InputError("--tls-cert (this client's certificate) needs --tls-ca, which turns TLS on.")
+        if self.token_file is not None and self.tls_ca is None and not self.insecure and not is_loopback(host):
+            raise InputError(
+                f"The token would travel to '{self.address}' in plain text. Give --tls-ca, or accept that on a "
+                "trusted network with --insecure."
+            )
+        _check_files(tls_cert=self.tls_cert, tls_key=self.tls_key, tls_ca=self.tls_ca, token_file=self.token_file)

@@ -1,0 +1,106 @@
+"""The one place that turns an error into a gRPC status and a gRPC status into an error."""
+
+from urllib.parse import quote
+
+import grpc
+
+from stal_data.errors import ConflictError, InputError, NotFoundError, StalError
+
+# gRPC carries the text percent-encoded in a header; headers above 8 KB are refused.
+MAX_DETAILS_BYTES = 6000
+
+
+class ServiceError(StalError):
+    """A service answered with an error; `code` is its gRPC status."""
+
+    code = grpc.StatusCode.UNKNOWN
+
+    def __init__(self, text: str, code: grpc.StatusCode | None = None) -> None:
+        super().__init__(text)
+        if code is not None:
+            self.code = code
+
+
+class ServiceUnavailableError(ServiceError):
+    """Nothing answers at the address, or the service is starting or stopping."""
+
+    code = grpc.StatusCode.UNAVAILABLE
+
+
+class BusyError(ServiceError):
+    """The service's queue is full."""
+
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+class DeadlineError(ServiceError):
+    """The answer did not come in time."""
+
+    code = grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+class AccessError(ServiceError):
+    """The token or the certificate is missing or wrong."""
+
+    code = grpc.StatusCode.UNAUTHENTICATED
+
+
+_STATUS_OF_ERROR: tuple[tuple[type[StalError], grpc.StatusCode], ...] = (
+    (InputError, grpc.StatusCode.INVALID_ARGUMENT),
+    (NotFoundError, grpc.StatusCode.NOT_FOUND),
+    (ConflictError, grpc.StatusCode.FAILED_PRECONDITION),
+)
+_ERROR_OF_STATUS: dict[grpc.StatusCode, type[StalError]] = {
+    **{code: error for error, code in _STATUS_OF_ERROR},
+    grpc.StatusCode.ALREADY_EXISTS: ConflictError,
+    grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineError,
+    grpc.StatusCode.PERMISSION_DENIED: AccessError,
+    grpc.StatusCode.UNAUTHENTICATED: AccessError,
+}
+
+
+def status_of(error: StalError) -> tuple[grpc.StatusCode, str]:
+    """Status and details that carry an error to the client."""
+    if isinstance(error, ServiceError):
+        code = error.code
+    else:
+        code = next((code for kind, code in _STATUS_OF_ERROR if isinstance(error, kind)), grpc.StatusCode.UNKNOWN)
+    return code, shorten(str(error))
+
+
+def shorten(text: str) -> str:
+    """Cut a text so that it fits into the status header."""
+    if len(quote(text)) <= MAX_DETAILS_BYTES:
+        return text
+    kept = text[:MAX_DETAILS_BYTES]
+    while len(quote(kept)) > MAX_DETAILS_BYTES:
+        kept = kept[: len(kept) * 9 // 10]
+    return f"{kept} ..."
+
+
+def error_of(error: grpc.aio.AioRpcError, *, service: str, address: str) -> StalError:
+    """The project's error for a failed call. service: `detector` or `recognizer`, as in `stal-cli serve`."""
+    code, details = error.code(), error.details() or ""
+    if code is grpc.StatusCode.UNAVAILABLE:
+        return ServiceUnavailableError(
+            f"The {service} service at {address} does not answer ({details}). "
+            f"Is it running? Start it with: stal-cli serve {service} --port {address.rpartition(':')[2]} ..."
+        )
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        if is_too_large(error):
+            return InputError(
+                f"A message to or from the {service} service at {address} breaks the size limit ({details}). "
+                "Raise --max-message-mb on both sides, or send smaller images."
+            )
+        return BusyError(f"The {service} service at {address} is busy ({details}). Try again later.")
+    kind = _ERROR_OF_STATUS.get(code)
+    if kind is None:
+        return ServiceError(f"The {service} service at {address} failed: {code.name}: {details}", code)
+    if issubclass(kind, ServiceError):
+        return kind(f"The {service} service at {address} answered {code.name}: {details}", code)
+    return kind(details)
+
+
+def is_too_large(error: grpc.aio.AioRpcError) -> bool:
+    """True for the size limit, which shares its status with a full queue but does not go away by waiting."""
+    return error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in (error.details() or "")

@@ -1,0 +1,35 @@
+"""gRPC channel arguments. Sizes are set in both directions on both sides, else the default of 4 MB receives cuts in."""
+
+from svc_common.config import ClientConfig, ServerConfig
+
+Options = list[tuple[str, int]]
+
+
+def _message_size(limit_bytes: int) -> Options:
+    return [("grpc.max_send_message_length", limit_bytes), ("grpc.max_receive_message_length", limit_bytes)]
+
+
+def server_options(config: ServerConfig) -> Options:
+    """Arguments for grpc.aio.server."""
+    return [
+        *_message_size(config.max_message_bytes),
+        # Without this two services would share one port silently, each getting some of the calls.
+        ("grpc.so_reuseport", 0),
+        # A client pings each 30 s; the server's default of 300 s would answer with too_many_pings and hang up.
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+    ]
+
+
+def channel_options(config: ClientConfig) -> Options:
+    """Arguments for a client channel."""
+    return [
+        *_message_size(config.max_message_bytes),
+        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        # The clients of this project retry by themselves: they know which frames are still unanswered.
+        ("grpc.enable_retries", 0),
+        ("grpc.initial_reconnect_backoff_ms", 200),
+        ("grpc.max_reconnect_backoff_ms", 5_000),
+    ]

@@ -1,0 +1,165 @@
+"""The life of a service process: bind, load, serve, drain.
+
+Live means that the port answers; ready means that the services have loaded what they need. SIGTERM or SIGINT drains:
+not ready, no new calls, running ones get `grace_s`, then everything stops. A second signal kills.
+"""
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import Sequence
+from typing import Protocol
+
+import grpc
+from grpc_reflection.v1alpha import reflection
+
+from stal_data.errors import ConflictError, InputError
+from stal_data.files import write_atomically
+from svc_common.config import ServerConfig, join_address, read_token
+from svc_common.health import Health
+from svc_common.interceptors import CallInterceptor
+from svc_common.metrics import Metrics, MetricsServer
+from svc_common.options import server_options
+
+log = logging.getLogger(__name__)
+
+# Beyond this grpc answers RESOURCE_EXHAUSTED by itself.
+MAX_CONCURRENT_CALLS = 512
+
+
+class Service(Protocol):
+    """One gRPC service of a process, with its life cycle."""
+
+    @property
+    def full_name(self) -> str:
+        """As in the .proto file, e.g. stal.detector.v1.Detector."""
+
+    def register(self, server: grpc.aio.Server) -> None:
+        """Add the servicer to the server."""
+
+    async def start(self) -> None:
+        """Load what is needed; the port is bound already and calls are refused until this returns."""
+
+    async def drain(self) -> None:
+        """Bring long streams to their end; running calls get the grace time from here on."""
+
+    async def stop(self) -> None:
+        """Free everything; no call is running any more. Also called when `start` failed."""
+
+
+class ServiceServer:
+    """Serves services on one port."""
+
+    def __init__(
+        self, config: ServerConfig, services: Sequence[Service], *, name: str, metrics: Metrics | None = None
+    ) -> None:
+        """name: shown when ready, e.g. `detector`."""
+        self._config = config
+        self._services = services
+        self._name = name
+        self._metrics = metrics or Metrics()
+        self._token = read_token(config.token_file) if config.token_file is not None else None
+        self._health = Health([service.full_name for service in services])
+        self._server: grpc.aio.Server | None = None
+        self._metrics_server: MetricsServer | None = None
+        self.port = 0
+        """The bound port, after `start`."""
+
+    @property
+    def metrics_port(self) -> int | None:
+        """The bound port of the HTTP endpoint, after `start`."""
+        return self._metrics_server.port if self._metrics_server else None
+
+    async def start(self) -> int:
+        """Bind, load and become ready; return the port."""
+        config = self._config
+        interceptor = CallInterceptor(self._metrics, token=self._token, ready=lambda: self._health.ready)
+        self._server = server = grpc.aio.server(
+            interceptors=[interceptor], options=server_options(config), maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS
+        )
+        self._health.register(server)
+        for service in self._services:
+            service.register(server)
+        if config.reflection:
+            names = [service.full_name for service in self._services]
+            reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], server)
+        try:
+            self.port = self._bind(server)
+            await self._health.set_live()
+            await server.start()
+            if config.metrics_port is not None:
+                self._metrics_server = MetricsServer(
+                    self._metrics, host=config.host, port=config.metrics_port, ready=lambda: self._health.ready
+                )
+            for service in self._services:
+                await service.start()
+        except BaseException:
+            await self.stop(0)
+            raise
+        await self._health.set_ready(True)
+        if config.port_file is not None:
+            write_atomically(config.port_file, f"{self.port}\n")
+        return self.port
+
+    async def stop(self, grace_s: float | None = None) -> None:
+        """Drain and stop; grace_s defaults to the configured one."""
+        await self._health.set_ready(False)
+        if self._server is not None:
+            for service in self._services:
+                await service.drain()
+            await self._server.stop(self._config.grace_s if grace_s is None else grace_s)
+            self._server = None
+            for service in self._services:
+                await service.stop()
+        if self._metrics_server is not None:
+            self._metrics_server.close()
+            self._metrics_server = None
+
+    async def serve(self) -> None:
+        """Start, say so on stdout, serve until SIGTERM or SIGINT, drain."""
+        loop, stopping = asyncio.get_running_loop(), asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stopping.set)
+        try:
+            await self.start()
+            print(f"{self._name} ready on {join_address(self._config.host, self.port)}", flush=True)
+            await stopping.wait()
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+        log.info("%s drains for at most %g s", self._name, self._config.grace_s)
+        await self.stop()
+
+    def _bind(self, server: grpc.aio.Server) -> int:
+        config = self._config
+        address = join_address(config.host, config.port)
+        try:
+            if config.tls_cert is None or config.tls_key is None:
+                return server.add_insecure_port(address)
+            credentials = grpc.ssl_server_credentials(
+                [(config.tls_key.read_bytes(), config.tls_cert.read_bytes())],
+                root_certificates=config.tls_ca.read_bytes() if config.tls_ca else None,
+                require_client_auth=config.tls_ca is not None,
+            )
+            return server.add_secure_port(address, credentials)
+        except RuntimeError as error:
+            reason = _why_not_bound(config.host, config.port)
+            if reason is None:
+                raise InputError(
+                    f"{address} cannot be bound; are --tls-cert, --tls-key and --tls-ca valid PEM files?"
+                ) from error
+            raise ConflictError(
+                f"{address} cannot be bound: {reason}. Choose another --port, or 0 for a free one."
+            ) from error
+
+
+def _why_not_bound(host: str, port: int) -> str | None:
+    """Ask the operating system, since grpc does not pass its reason on."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.bind(address)
+    except OSError as error:
+        return error.strerror
+    return None
