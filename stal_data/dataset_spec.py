@@ -1,0 +1,140 @@
+"""dataset.yaml: what a data set consists of. Paths in it are relative to its folder."""
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from stal_data.errors import InputError, NotFoundError, did_you_mean
+from stal_data.media.timeline import FPS
+from stal_data.names import check_name, check_video_id
+
+FILE_NAME = "dataset.yaml"
+
+
+def _fraction(value: Any) -> Any:
+    """Accept 25, 29.97 and "30000/1001"; a float means its decimal text."""
+    if isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        try:
+            return Fraction(str(value))
+        except (ValueError, ZeroDivisionError):
+            raise ValueError("write a number such as 25, 29.97 or '30000/1001'") from None
+    return value
+
+
+def _positive(value: Fraction) -> Fraction:
+    if not 0 < value <= 1000:
+        raise ValueError("must be above 0 and at most 1000 frames a second")
+    return value
+
+
+Rate = Annotated[Fraction, BeforeValidator(_fraction), AfterValidator(_positive)]
+Name = Annotated[str, AfterValidator(lambda value: check_name("The name", value))]
+VideoId = Annotated[str, AfterValidator(lambda value: check_video_id("The video id", value))]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, arbitrary_types_allowed=True)
+
+
+class FramesSpec(_Section):
+    """Image files root/pattern. fps: rate of extraction. first_frame: number of a video's first file."""
+
+    kind: Literal["frames"]
+    root: str
+    pattern: str = "{video}/{video}_{frame:06d}.png"
+    fps: Rate = Fraction(FPS)
+    first_frame: Annotated[int, Field(ge=0)] = 1
+    start_s: float = 0.0
+
+
+class VideoSpec(_Section):
+    """Video files: all in the folder root (id = name without extension), or files: {id: path}."""
+
+    kind: Literal["video"]
+    root: str | None = None
+    files: dict[VideoId, str] | None = None
+    start_s: float = 0.0
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "VideoSpec":
+        if (self.root is None) == (self.files is None):
+            raise ValueError("needs either root (a folder of video files) or files (a map of video id to path)")
+        return self
+
+
+class SplitSpec(_Section):
+    """annotations: CSV file; or videos: patterns of video ids whose every whole second is a key frame."""
+
+    annotations: str | None = None
+    exclusions: str | None = None
+    videos: str | list[str] | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "SplitSpec":
+        if (self.annotations is None) == (self.videos is None):
+            raise ValueError("needs either annotations (a CSV file) or videos (ids or a pattern such as '*')")
+        return self
+
+
+class DatasetSpec(_Section):
+    """unknown_labels: what to do with labels that the map does not have; AVA's 60-class map needs `drop`."""
+
+    name: Name
+    annotation_format: Literal["chaotic_world", "ava"] | None = None
+    unknown_labels: Literal["error", "drop"] = "error"
+    label_map: str | None = None
+    media: Annotated[FramesSpec | VideoSpec, Field(discriminator="kind")]
+    splits: Annotated[dict[Name, SplitSpec], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _annotated_needs_labels(self) -> "DatasetSpec":
+        annotated = [name for name, split in self.splits.items() if split.annotations is not None]
+        if annotated and (self.annotation_format is None or self.label_map is None):
+            raise ValueError(f"split '{annotated[0]}' has annotations, so annotation_format and label_map are needed")
+        return self
+
+
+def read_spec(path: Path) -> DatasetSpec:
+    """Read a dataset.yaml; an error names the file and the field."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise NotFoundError(
+            f"There is no data set at {path.parent}: it has no {FILE_NAME}. Give a folder with one; "
+            "`stal-cli dataset synth` and `stal-cli dataset from-videos` write such folders."
+        ) from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path} cannot be read as YAML: {error}.") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} must hold a map with the keys {', '.join(DatasetSpec.model_fields)}.")
+    try:
+        return DatasetSpec.model_validate(content)
+    except ValidationError as error:
+        problems = "; ".join(_describe(problem) for problem in error.errors())
+        raise InputError(f"{path}: {problems}.") from error
+
+
+def _describe(problem: Any) -> str:
+    # A discriminated union puts its tag into the location; the reader knows only the keys of the file.
+    location = [str(part) for part in problem["loc"]]
+    if len(location) > 1 and location[0] == "media" and location[1] in ("frames", "video"):
+        del location[1]
+    field = ".".join(location) or "the data set"
+    if problem["type"] == "extra_forbidden":
+        return f"{field} is not a known key. {did_you_mean(location[-1], _known_keys(problem['loc']))}".rstrip(".")
+    if problem["type"] == "missing":
+        return f"{field} is missing"
+    text = problem["msg"].removeprefix("Value error, ")
+    value = "" if isinstance(problem["input"], dict) else f" is {problem['input']!r}:"
+    return f"{field}{value} {text}".rstrip(".")
+
+
+def _known_keys(location: tuple[Any, ...]) -> list[str]:
+    if location[0] == "media" and len(location) > 1:
+        return list((FramesSpec if location[1] == "frames" else VideoSpec).model_fields)
+    if location[0] == "splits" and len(location) > 1:
+        return list(SplitSpec.model_fields)
+    return list(DatasetSpec.model_fields)

@@ -1,0 +1,159 @@
+"""Label maps: which actions there are. One owner of ids (from 1, as in the file) and class indices (from 0)."""
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from stal_data.errors import InputError, NotFoundError
+
+_TOKEN = re.compile(
+    r"""\s+|\#[^\n]*|(?P<text>"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')|(?P<word>[\w.+-]+)|(?P<sign>[{}:;,])"""
+)
+_ESCAPE = re.compile(r"\\(.)")
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """One action. id: from 1, unique in its map. type: `label_type` of the file, "" where it has none."""
+
+    id: int
+    name: str
+    type: str = ""
+
+
+class LabelMap:
+    """The actions of a data set in the order of their ids; a class index is a position in that order."""
+
+    def __init__(self, labels: Iterable[Label], source: str = "label map") -> None:
+        """source: what messages call the map, usually its path."""
+        self.labels = tuple(sorted(labels, key=lambda label: label.id))
+        self.source = source
+        if not self.labels:
+            raise InputError(f"{source} holds no label, but needs at least one 'label {{ name: ... label_id: ... }}'.")
+        for label in self.labels:
+            if label.id < 1:
+                raise InputError(f"{source}: the id of '{label.name}' is {label.id}, but ids start at 1.")
+            if not label.name or not label.name.isprintable():
+                raise InputError(
+                    f"{source}: the name of label {label.id} is {label.name!r}, but must be printable text."
+                )
+        self.ids = tuple(label.id for label in self.labels)
+        self.names = tuple(label.name for label in self.labels)
+        self.types = tuple(label.type for label in self.labels)
+        for field, values in (("id", self.ids), ("name", self.names)):
+            repeated = sorted({str(value) for value in values if values.count(value) > 1})
+            if repeated:
+                raise InputError(f"{source}: the {field} {', '.join(repeated)} is used twice, but must be unique.")
+        self._index = {label_id: index for index, label_id in enumerate(self.ids)}
+
+    def __contains__(self, label_id: int) -> bool:
+        return label_id in self._index
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LabelMap) and self.labels == other.labels
+
+    def __hash__(self) -> int:
+        return hash(self.labels)
+
+    def __repr__(self) -> str:
+        return f"LabelMap({self.num_classes} classes, {self.digest[:12]})"
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.labels)
+
+    @property
+    def digest(self) -> str:
+        """sha256 (hex) of the canonical text: the same labels give the same digest, however the file is laid out."""
+        return hashlib.sha256(self.to_pbtxt().encode()).hexdigest()
+
+    def index_of(self, label_id: int) -> int:
+        """Return the class index (0 .. num_classes-1) of an id."""
+        if label_id not in self._index:
+            raise InputError(f"Label {label_id} is not in {self.source}, {self.describe_ids()}.")
+        return self._index[label_id]
+
+    def describe_ids(self) -> str:
+        """Return a phrase such as `which has 50 labels, 1 to 50`."""
+        return f"which has {self.num_classes} labels, {self.ids[0]} to {self.ids[-1]}"
+
+    def to_pbtxt(self) -> str:
+        return "".join(
+            f"label {{\n  name: {_quoted(label.name)}\n  label_id: {label.id}\n"
+            + (f"  label_type: {label.type}\n" if label.type else "")
+            + "}\n"
+            for label in self.labels
+        )
+
+    @classmethod
+    def read(cls, path: Path) -> "LabelMap":
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+        except FileNotFoundError:
+            raise NotFoundError(f"The label map {path} does not exist.") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"The label map {path} cannot be read as text: {error}.") from error
+        return cls.parse(text, str(path))
+
+    @classmethod
+    def parse(cls, text: str, source: str) -> "LabelMap":
+        """Read `label { name label_id label_type }` or AVA's `item { name id }`; other fields are ignored."""
+        tokens = list(_tokens(text, source))
+        labels: list[Label] = []
+        position = 0
+
+        def take(*expected: str) -> tuple[str, int]:
+            nonlocal position
+            if position == len(tokens):
+                raise InputError(f"{source}: the file ends where {' or '.join(expected)} should follow.")
+            value, line = tokens[position]
+            position += 1
+            if expected[0] in "{:" and value not in expected:
+                raise InputError(f"{source}, line {line}: expected {' or '.join(expected)}, got '{value}'.")
+            return value, line
+
+        while position < len(tokens):
+            block, line = take("label", "item")
+            if block not in ("label", "item"):
+                raise InputError(f"{source}, line {line}: expected 'label {{' or 'item {{', got '{block}'.")
+            take("{")
+            fields: dict[str, str] = {}
+            while (key := take("a field", "}")[0]) != "}":
+                take(":")
+                fields[key] = take("a value")[0]
+                while position < len(tokens) and tokens[position][0] in (";", ","):
+                    position += 1
+            labels.append(_label(fields, f"{source}, line {line}"))
+        return cls(labels, source)
+
+
+def _tokens(text: str, source: str) -> Iterator[tuple[str, int]]:
+    position, line = 0, 1
+    while position < len(text):
+        match = _TOKEN.match(text, position)
+        if match is None:
+            raise InputError(f"{source}, line {line}: cannot read {text[position : position + 20]!r} as a label map.")
+        if match["text"] is not None:
+            yield _ESCAPE.sub(r"\1", match["text"][1:-1]), line
+        elif match.lastgroup is not None:
+            yield match[0], line
+        line += match[0].count("\n")
+        position = match.end()
+
+
+def _label(fields: dict[str, str], where: str) -> Label:
+    label_id = fields.get("label_id", fields.get("id"))
+    if label_id is None or "name" not in fields:
+        raise InputError(
+            f"{where}: a label needs a name and a label_id (or id), got only {', '.join(fields) or 'nothing'}."
+        )
+    if not re.fullmatch(r"-?\d+", label_id):
+        raise InputError(f"{where}: the id of '{fields['name']}' is '{label_id}', but must be a whole number.")
+    return Label(int(label_id), fields["name"], fields.get("label_type", ""))
+
+
+def _quoted(name: str) -> str:
+    escaped = name.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'

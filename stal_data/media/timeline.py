@@ -1,0 +1,52 @@
+"""The 25 fps time line: which frame of the media is shown by frame n, and which n belongs to a second.
+
+The rule is that of ffmpeg's `fps=25` filter: a media frame goes to the slot nearest to its time (halves up), and a
+slot shows the last media frame that went to it or before it. So frames extracted with `ffmpeg -vf fps=25` and frames
+read from the video itself are the same frames.
+"""
+
+import math
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stal_data.errors import InputError
+from stal_data.media import MediaInfo
+
+FPS = 25
+"""Rate of the time line on which windows and clips are numbered."""
+
+
+def slots_of_times(ticks: NDArray[np.int64], time_base: Fraction) -> NDArray[np.int64]:
+    """Return the slot (from 0) of each media frame; ticks: times in time_base, counted from the first frame."""
+    return (2 * FPS * time_base.numerator * ticks + time_base.denominator) // (2 * time_base.denominator)
+
+
+def media_frame_at_slot(slot: int, rate: Fraction) -> int:
+    """Return the media frame (from 0) that a slot (from 0) shows when media frames come at a constant rate."""
+    return max(0, math.ceil((slot + Fraction(1, 2)) * rate / FPS) - 1)
+
+
+def num_slots(duration_s: Fraction) -> int:
+    """Return how many slots media of this duration fill: at least 1."""
+    return max(1, math.floor(duration_s * FPS + Fraction(1, 2)))
+
+
+def frame_at(timestamp: float, video: str, info: MediaInfo) -> int:
+    """Return the frame (from 1) nearest to a time in seconds; a time outside the media is an error."""
+    frame = math.floor((timestamp - info.start_s) * FPS + 0.5) + 1
+    if not 1 <= frame <= info.num_frames:
+        raise InputError(
+            f"Second {timestamp:g} of video '{video}' has no frame: its media run from {info.start_s:g} s to "
+            f"{info.start_s + info.duration_s:g} s. Remove or exclude the key frame, or set media.start_s in "
+            "dataset.yaml."
+        )
+    return frame
+
+
+def whole_seconds(info: MediaInfo) -> range:
+    """Return the whole seconds at which the media have a frame."""
+    first = math.ceil(info.start_s - 0.5 / FPS)
+    last = math.ceil(info.start_s + (info.num_frames - 0.5) / FPS) - 1
+    return range(first, last + 1)

@@ -1,0 +1,26 @@
+"""Rules for the names that become folders and files, so that none can leave its root."""
+
+import re
+
+from stal_data.errors import InputError
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def check_name(field: str, value: str) -> str:
+    """Return `value` if it may name a data set, split, run or detector; `field` is what the message calls it."""
+    if not _NAME.fullmatch(value):
+        raise InputError(
+            f"{field} is {value!r}, but must start with a letter or digit and hold only letters, digits, "
+            "'.', '_' and '-': choose another name."
+        )
+    return value
+
+
+def check_video_id(field: str, value: str) -> str:
+    """Return `value` if it may name a video: printable, and no part of it can leave the media folder."""
+    if not value or not value.isprintable() or "/" in value or "\\" in value or ".." in value or value == ".":
+        raise InputError(
+            f"{field} is {value!r}, but a video id must be printable and hold no '/', '\\' or '..': rename the video."
+        )
+    return value
