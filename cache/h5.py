@@ -1,0 +1,44 @@
+"""What the project's HDF5 files have in common: a format attribute, key-frame columns, readable errors."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import h5py
+
+from stal_data.errors import InputError, NotFoundError
+from stal_data.keyframes import KeyFrame
+
+
+@contextmanager
+def reading(path: Path, *, kind: str, version: int) -> Iterator[h5py.File]:
+    """Open `path` and check that it is a file of this kind and version; bad content is an error that names the file."""
+    if not path.is_file():
+        raise NotFoundError(f"There is no {kind} file '{path}'.")
+    try:
+        with h5py.File(path, "r") as file:
+            found = (file.attrs.get("format"), int(file.attrs.get("version", 0)))
+            if found != (f"stal-{kind}", version):
+                raise InputError(f"'{path}' is {found[0]} version {found[1]}, not stal-{kind} version {version}.")
+            yield file
+    except (OSError, KeyError) as error:
+        raise InputError(f"'{path}' is not a complete {kind} file: {error}. Write it again.") from error
+
+
+@contextmanager
+def creating(path: Path, *, kind: str, version: int) -> Iterator[h5py.File]:
+    with h5py.File(path, "w") as file:
+        file.attrs["format"] = f"stal-{kind}"
+        file.attrs["version"] = version
+        yield file
+
+
+def write_keys(group: h5py.Group, keys: Sequence[KeyFrame]) -> None:
+    """Store key frames as the columns `video` (UTF-8) and `timestamp` (whole seconds)."""
+    group.create_dataset("video", data=[key.video for key in keys], dtype=h5py.string_dtype(), shape=(len(keys),))
+    group.create_dataset("timestamp", data=[key.timestamp for key in keys], dtype="i8", shape=(len(keys),))
+
+
+def read_keys(group: h5py.Group) -> tuple[KeyFrame, ...]:
+    videos = group["video"].asstr()[:]
+    return tuple(KeyFrame(str(v), int(t)) for v, t in zip(videos, group["timestamp"][:], strict=True))

@@ -1,0 +1,160 @@
+"""Person boxes of one split made by one detector: one HDF5 file, written once and replaced as a whole."""
+
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache import h5
+from cache.files import replacing
+from cache.store import Store
+from stal_data.errors import InputError, NotFoundError, did_you_mean
+from stal_data.keyframes import KeyFrame
+from stal_data.names import check_name
+
+VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorSpec:
+    """What made the boxes.
+
+    weights: digest of the detector's weights, `sha256:<hex>`.
+    height, width: pixels of the detector's input.
+    confidence: boxes below it were dropped, in [0,1].
+    library: name and version of the code that ran the detector.
+    """
+
+    name: str
+    weights: str
+    height: int
+    width: int
+    confidence: float
+    library: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Proposals:
+    """Boxes of a split. The boxes of key frame k are rows offsets_K1[k] to offsets_K1[k + 1], end exclusive.
+
+    key_frames: every key frame the detector saw, also those without a box; sorted, no repeats.
+    boxes_N4: float32 x1,y1,x2,y2 in [0,1] of the frame, x1 <= x2 and y1 <= y2.
+    scores_N: float32 confidence in [0,1], NaN where it is unknown.
+    """
+
+    dataset: str
+    split: str
+    key_frames: tuple[KeyFrame, ...]
+    offsets_K1: NDArray[np.int64]
+    boxes_N4: NDArray[np.float32]
+    scores_N: NDArray[np.float32]
+    detector: DetectorSpec
+
+    def __post_init__(self) -> None:
+        count = len(self.boxes_N4)
+        if any(a >= b for a, b in zip(self.key_frames, self.key_frames[1:], strict=False)):
+            raise InputError("Proposals need sorted key frames without repeats.")
+        if self.offsets_K1.shape != (len(self.key_frames) + 1,) or self.boxes_N4.shape != (count, 4):
+            raise InputError(
+                f"Proposals of {len(self.key_frames)} key frames need offsets [{len(self.key_frames) + 1}] and boxes "
+                f"[N,4]; they are {list(self.offsets_K1.shape)} and {list(self.boxes_N4.shape)}."
+            )
+        if self.scores_N.shape != (count,):
+            raise InputError(f"There are {count} boxes and {len(self.scores_N)} scores; each box needs one.")
+        if self.offsets_K1[0] != 0 or self.offsets_K1[-1] != count or (np.diff(self.offsets_K1) < 0).any():
+            raise InputError(f"Proposal offsets must rise from 0 to the number of boxes, {count}.")
+        self._check_values()
+
+    def _check_values(self) -> None:
+        x1, y1, x2, y2 = self.boxes_N4.T
+        # Written so that NaN is bad, too.
+        good = (x1 >= 0) & (y1 >= 0) & (x2 <= 1) & (y2 <= 1) & (x1 <= x2) & (y1 <= y2)
+        if not good.all():
+            row = int(np.argmin(good))
+            raise InputError(
+                f"Box {self.boxes_N4[row].tolist()} of key frame {self._key_of(row)} is outside [0,1] or inverted; "
+                "boxes are x1,y1,x2,y2 as fractions of the frame."
+            )
+        bad = (self.scores_N < 0) | (self.scores_N > 1)
+        if bad.any():
+            row = int(np.argmax(bad))
+            raise InputError(
+                f"Score {self.scores_N[row]} of key frame {self._key_of(row)} must be in [0,1], or NaN where unknown."
+            )
+
+    def _key_of(self, row: int) -> KeyFrame:
+        return self.key_frames[int(np.searchsorted(self.offsets_K1, row, side="right")) - 1]
+
+    @cached_property
+    def _row_of(self) -> dict[KeyFrame, int]:
+        return {key: row for row, key in enumerate(self.key_frames)}
+
+    def of(self, key: KeyFrame) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return boxes [n,4] and scores [n] of one key frame; n may be 0."""
+        row = self._row_of.get(key)
+        if row is None:
+            raise NotFoundError(
+                f"Key frame {key} is not among the {len(self.key_frames)} of the proposals '{self.detector.name}' of "
+                f"{self.dataset}/{self.split}; run 'stal-cli detect' on this split."
+            )
+        rows = slice(int(self.offsets_K1[row]), int(self.offsets_K1[row + 1]))
+        return self.boxes_N4[rows], self.scores_N[rows]
+
+
+def write_proposals(store: Store, proposals: Proposals) -> Path:
+    """Write `<detector name>.h5` of the split atomically, replacing an older one; returns its path."""
+    check_name("detector.name", proposals.detector.name)
+    path = store.proposals_dir(proposals.dataset, proposals.split) / f"{proposals.detector.name}.h5"
+    with replacing(path) as partial, h5.creating(partial, kind="proposals", version=VERSION) as file:
+        file.attrs["dataset"] = proposals.dataset
+        file.attrs["split"] = proposals.split
+        for field, value in asdict(proposals.detector).items():
+            file.attrs[f"detector.{field}"] = value
+        h5.write_keys(file.create_group("key_frames"), proposals.key_frames)
+        file.create_dataset("offsets", data=proposals.offsets_K1, dtype="i8")
+        file.create_dataset("boxes", data=proposals.boxes_N4, dtype="f4", fletcher32=len(proposals.boxes_N4) > 0)
+        file.create_dataset("scores", data=proposals.scores_N, dtype="f4", fletcher32=len(proposals.scores_N) > 0)
+    return path
+
+
+def read_proposals(path: Path) -> Proposals:
+    with h5.reading(path, kind="proposals", version=VERSION) as file:
+        return Proposals(
+            dataset=str(file.attrs["dataset"]),
+            split=str(file.attrs["split"]),
+            key_frames=h5.read_keys(file["key_frames"]),
+            offsets_K1=file["offsets"][:],
+            boxes_N4=file["boxes"][:],
+            scores_N=file["scores"][:],
+            detector=DetectorSpec(
+                name=str(file.attrs["detector.name"]),
+                weights=str(file.attrs["detector.weights"]),
+                height=int(file.attrs["detector.height"]),
+                width=int(file.attrs["detector.width"]),
+                confidence=float(file.attrs["detector.confidence"]),
+                library=str(file.attrs["detector.library"]),
+            ),
+        )
+
+
+def proposal_names(store: Store, dataset: str, split: str) -> list[str]:
+    """Return the detectors that have proposals for the split, sorted."""
+    return sorted(path.stem for path in store.proposals_dir(dataset, split).glob("[!.]*.h5"))
+
+
+def open_proposals(store: Store, dataset: str, split: str, name: str | None = None) -> Proposals:
+    """Read the proposals of one detector; without a name there must be exactly one."""
+    names = proposal_names(store, dataset, split)
+    if name is None:
+        if not names:
+            raise NotFoundError(
+                f"There are no proposals for {dataset}/{split} in '{store.root}'; run 'stal-cli detect' first."
+            )
+        if len(names) > 1:
+            raise InputError(f"{dataset}/{split} has proposals of {', '.join(names)}; name the one to use.")
+        name = names[0]
+    elif name not in names:
+        raise NotFoundError(f"{dataset}/{split} has no proposals named '{name}'. {did_you_mean(name, names)}")
+    return read_proposals(store.proposals_dir(dataset, split) / f"{name}.h5")

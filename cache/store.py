@@ -1,0 +1,57 @@
+"""Where things lie under a store URL; the only thing that the machines of a set-up share.
+
+STORE/annotations/<dataset>/<split>/           published split, see cache/split_store.py
+      features/<dataset>/<split>/<spec id>/    one Zarr group per feature set
+      proposals/<dataset>/<split>/<name>.h5    one file per detector
+      runs/<run id>/                           recipe, checkpoints and events of a training
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from stal_data.errors import InputError, NotFoundError
+from stal_data.names import check_name
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """A store in a local or mounted folder. `root` is absolute, so a child process may have another working folder."""
+
+    root: Path
+
+    @classmethod
+    def open(cls, url: str | Path, *, create: bool = False) -> Self:
+        """Open the store at `url`; with `create` a missing folder is made, else it is an error."""
+        text = str(url)
+        if "://" in text and not text.startswith("file://"):
+            raise InputError(
+                f"The store '{text}' is not a local folder, and only local folders are supported; "
+                "mount the bucket, or copy the store to a folder."
+            )
+        root = Path(text.removeprefix("file://")).absolute()
+        if root.exists() and not root.is_dir():
+            raise InputError(f"The store '{text}' is a file; it must be a folder.")
+        if create:
+            root.mkdir(parents=True, exist_ok=True)
+        elif not root.exists():
+            raise NotFoundError(f"There is no store at '{text}'; 'stal-cli precompute ... --store {text}' makes one.")
+        return cls(root)
+
+    def annotations_dir(self, dataset: str, split: str) -> Path:
+        return self._split_dir("annotations", dataset, split)
+
+    def features_dir(self, dataset: str, split: str) -> Path:
+        return self._split_dir("features", dataset, split)
+
+    def proposals_dir(self, dataset: str, split: str) -> Path:
+        return self._split_dir("proposals", dataset, split)
+
+    @property
+    def runs_dir(self) -> Path:
+        return self.root / "runs"
+
+    def _split_dir(self, kind: str, dataset: str, split: str) -> Path:
+        check_name("dataset", dataset)
+        check_name("split", split)
+        return self.root / kind / dataset / split
