@@ -1,0 +1,1 @@
+"""Actor-context-actor relations with high-order reasoning (ACAR, HR2O)."""

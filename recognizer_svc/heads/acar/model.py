@@ -1,0 +1,181 @@
+"""The ACAR head: every actor meets the whole scene, then every other actor of the clip at each position.
+
+B clips, N actors of all clips, C channels, H, W rows and columns, P = H*W positions, T time steps of the ViT grid.
+Parameter names and shapes are those of the published head, so its weights load.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from recognizer_svc.heads.batch import FeatureShapes, HeadBatch
+from recognizer_svc.heads.roi import actor_vectors
+from stal_data.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class AcarConfig:
+    """Sizes of the head; the defaults are the published ones.
+
+    reduce_channels: channels of the fused map and of an actor's vector.
+    context_channels: channels of the actor-context maps and of the HR2O layers.
+    depth: number of HR2O layers.
+    """
+
+    shapes: FeatureShapes
+    num_classes: int
+    reduce_channels: int = 1024
+    context_channels: int = 512
+    depth: int = 2
+    dropout: float = 0.2
+    roi_size: int = 7
+
+
+class MomentBatchNorm(nn.Module):
+    """BatchNorm3d of the full ViT grid, computed on its time mean and its moments.
+
+    Normalising is affine per channel, so it commutes with the time mean; the batch statistics follow from each
+    clip's mean and mean square. State names are BatchNorm3d's.
+    """
+
+    weight: nn.Parameter
+    bias: nn.Parameter
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum = 0.1
+    eps = 1e-5
+
+    def __init__(self, channels: int, frames: int) -> None:
+        super().__init__()
+        self.frames = frames
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+        self.register_buffer("num_batches_tracked", torch.tensor(0))
+
+    def forward(self, vit_BCHW: Tensor, moments_B2C: Tensor) -> Tensor:
+        """Return the normalised time mean, [B, C, H, W]."""
+        mean_C, var_C = self.running_mean, self.running_var
+        if self.training and len(vit_BCHW):
+            # Float64, because a mean square minus a squared mean cancels.
+            first_C, second_C = moments_B2C.double().mean(dim=0)
+            biased_C = (second_C - first_C.square()).clamp_min(0)
+            mean_C, var_C = first_C.to(vit_BCHW.dtype), biased_C.to(vit_BCHW.dtype)
+            count = vit_BCHW.shape[0] * self.frames * vit_BCHW.shape[2] * vit_BCHW.shape[3]
+            with torch.no_grad():
+                self.running_mean.lerp_(mean_C, self.momentum)
+                self.running_var.lerp_(var_C * (count / max(count - 1, 1)), self.momentum)
+                self.num_batches_tracked += 1
+        scale_C = self.weight * torch.rsqrt(var_C + self.eps)
+        shift_C = self.bias - mean_C * scale_C
+        return torch.addcmul(shift_C[:, None, None], vit_BCHW, scale_C[:, None, None])
+
+
+class HR2O(nn.Module):
+    """Attention among the actors of a clip, at each position on its own, added to the input."""
+
+    def __init__(self, channels: int, dropout: float) -> None:
+        super().__init__()
+        self.conv_q = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.conv_k = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.conv_v = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.norm = nn.GroupNorm(1, channels)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x_NCHW: Tensor, same_clip_NN: Tensor) -> Tensor:
+        """Return maps like `x_NCHW`. same_clip_NN: bool, whether an actor (row) may look at another (column)."""
+        _, channels, rows, columns = x_NCHW.shape
+        weight = torch.cat([self.conv_q.weight, self.conv_k.weight, self.conv_v.weight])
+        qkv_NCHW = F.conv2d(x_NCHW, weight, padding=1)
+        # [N, 3C, H, W] -> three times [P, N, C]
+        q_PNC, k_PNC, v_PNC = qkv_NCHW.flatten(2).permute(2, 0, 1).split(channels, dim=2)
+        # Scaled by 1/sqrt(C); the kernel streams over the keys, so memory does not grow with the square of a crowd.
+        out_PNC = F.scaled_dot_product_attention(q_PNC, k_PNC, v_PNC, attn_mask=same_clip_NN)
+        out_NCHW = out_PNC.permute(1, 2, 0).unflatten(2, (rows, columns))
+        out_NCHW = self.conv(F.relu(self.norm(out_NCHW)))
+        return x_NCHW + self.dropout(out_NCHW)
+
+
+class AcarHead(nn.Module):
+    """Fused scene map -> actor vectors -> actor-context maps -> HR2O -> one logit per actor and class."""
+
+    def __init__(self, config: AcarConfig) -> None:
+        super().__init__()
+        shapes = config.shapes
+        grid = _map_grid(shapes)
+        fused_channels = 0
+        for shape in (shapes.slow_CHW, shapes.fast_CHW, shapes.vit_CHW):
+            fused_channels += shape[0] if shape is not None else 0
+        if shapes.vit_CHW is not None:
+            channels = shapes.vit_CHW[0]
+            self.BN_vit = MomentBatchNorm(channels, shapes.vit_frames)
+            self.conv_auto = nn.Conv3d(channels, channels, (1, 3, 3))
+        if min(grid) < 3:
+            raise InputError(f"The feature maps are {grid[0]}x{grid[1]}; the ACAR head needs at least 3x3.")
+        reduced, context = config.reduce_channels, config.context_channels
+        self.roi_size = config.roi_size
+        self.conv_reduce = nn.Conv2d(fused_channels, reduced, 1, bias=False)
+        self.conv1 = nn.Conv2d(2 * reduced, context, 1, bias=False)
+        self.conv2 = nn.Conv2d(context, context, 3, bias=False)
+        self.hr2o = nn.ModuleList(HR2O(context, config.dropout) for _ in range(config.depth))
+        self.fc1 = nn.Linear(reduced, context, bias=False)
+        self.fc2 = nn.Linear(2 * context, config.num_classes, bias=False)
+
+    def forward(self, batch: HeadBatch) -> Tensor:
+        """Return logits [N, classes]."""
+        map_BCHW = self.conv_reduce(self._fused_map(batch))
+        actor_NC = actor_vectors(map_BCHW, batch.boxes_N4, batch.clip_of_N, self.roi_size)
+        context_NCHW = self._actor_context(map_BCHW, actor_NC, batch.clip_of_N)
+        same_clip_NN = batch.clip_of_N[:, None] == batch.clip_of_N[None, :]
+        for layer in self.hr2o:
+            context_NCHW = layer(context_NCHW, same_clip_NN)
+        both_NC = torch.cat([F.relu(self.fc1(actor_NC)), context_NCHW.mean(dim=(2, 3))], dim=1)
+        logits_NC: Tensor = self.fc2(both_NC)
+        return logits_NC
+
+    def _fused_map(self, batch: HeadBatch) -> Tensor:
+        """Concatenate slow, fast and the cropped ViT map over channels."""
+        maps = [feature for feature in (batch.slow_BCHW, batch.fast_BCHW) if feature is not None]
+        if batch.vit_BCHW is not None:
+            assert batch.vit_moments_B2C is not None
+            normed_BCHW = self.BN_vit(batch.vit_BCHW, batch.vit_moments_B2C)
+            # The (1,3,3) conv is linear in each frame, so it runs once, on the time mean.
+            maps.append(F.conv2d(normed_BCHW, self.conv_auto.weight.squeeze(2), self.conv_auto.bias))
+        return torch.cat(maps, dim=1)
+
+    def _actor_context(self, map_BCHW: Tensor, actor_NC: Tensor, clip_of_N: Tensor) -> Tensor:
+        """Return actor-context maps [N, C, H', W'].
+
+        The 1x1 conv over [map, tiled actor] is split: the map's part once a clip, the actor's part once an actor.
+        """
+        map_channels = map_BCHW.shape[1]
+        map_weight, actor_weight = self.conv1.weight.split(map_channels, dim=1)
+        scene_BCHW = F.conv2d(map_BCHW, map_weight)
+        own_NC = F.linear(actor_NC, actor_weight.flatten(1))
+        mixed_NCHW = F.relu(scene_BCHW[clip_of_N] + own_NC[:, :, None, None])
+        return F.max_pool2d(F.relu(self.conv2(mixed_NCHW)), 3, stride=2, padding=1)
+
+
+def _map_grid(shapes: FeatureShapes) -> tuple[int, int]:
+    """Rows and columns of the fused map; the ViT's grid loses a border of one cell in its 3x3 conv."""
+    grids = {
+        name: (shape[1] - border, shape[2] - border)
+        for name, shape, border in (
+            ("slow", shapes.slow_CHW, 0),
+            ("fast", shapes.fast_CHW, 0),
+            ("vit", shapes.vit_CHW, 2),
+        )
+        if shape is not None
+    }
+    if len(set(grids.values())) != 1:
+        found = ", ".join(f"{name} {rows}x{columns}" for name, (rows, columns) in grids.items())
+        raise InputError(
+            f"The ACAR head needs maps of one size (the ViT's after a 3x3 conv without padding), got {found}; "
+            "use backbone presets that belong together: giant with r50, small with small, tiny with tiny."
+        )
+    return next(iter(grids.values()))

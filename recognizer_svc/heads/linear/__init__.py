@@ -1,0 +1,1 @@
+"""One linear layer on an actor's own features: the baseline."""

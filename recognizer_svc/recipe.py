@@ -1,0 +1,220 @@
+"""A recipe: everything that decides a training run, read from YAML and checked before anything starts."""
+
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from stal_data.errors import InputError, NotFoundError, did_you_mean
+
+Stream = Literal["slowfast", "vit"]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
+
+class Section(BaseModel):
+    """Base of all sections: immutable, and an unknown key is an error that says which one was meant."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, values: Any) -> Any:
+        if isinstance(values, Mapping):
+            for key in values:
+                if key not in cls.model_fields:
+                    raise ValueError(f"unknown key '{key}'. {did_you_mean(str(key), cls.model_fields)}")
+        return values
+
+
+class Data(Section):
+    dataset: Name
+    train_split: Name = "train"
+    streams: tuple[Stream, ...] | None = None
+    """Backbones whose features the head sees; None = all that the feature set holds."""
+    feature_set: str | None = None
+    """Id of the training split's identity set; needed only where the store holds several."""
+    validation_feature_set: str | None = None
+    hflip_probability: float = Field(default=0.5, ge=0, le=1)
+    """How often a clip is seen mirrored; takes effect where the store holds the `hflip` set of the same spec."""
+    box_jitter: float = Field(default=0.075, ge=0, lt=0.5)
+    """Each box coordinate moves by uniform(-j, j) times the box's width or height."""
+    reader_threads: int = Field(default=2, ge=1, le=64)
+
+
+class Validation(Section):
+    split: Name | None = None
+    """Annotated split that is scored after an epoch; None = no validation."""
+    every_epochs: int = Field(default=1, ge=1)
+    keep_best: bool = True
+    """Keep the checkpoint with the best validation mAP; switch it off where the split is the test split."""
+
+
+class AcarHead(Section):
+    kind: Literal["acar"]
+    reduce_channels: int = Field(default=1024, ge=1)
+    """Channels of the fused map and of an actor's vector."""
+    context_channels: int = Field(default=512, ge=1)
+    depth: int = Field(default=2, ge=0)
+    """Number of HR2O layers."""
+    dropout: float = Field(default=0.2, ge=0, lt=1)
+    roi_size: int = Field(default=7, ge=1)
+
+
+class LinearHead(Section):
+    kind: Literal["linear"]
+    roi_size: int = Field(default=7, ge=1)
+    standardise: bool = True
+    """Bring each channel of an actor's vector to mean 0 and variance 1 (BatchNorm without scale and shift)."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+
+
+class PoseSoftmaxLoss(Section):
+    kind: Literal["pose_softmax"]
+    num_poses: int = Field(default=13, ge=1)
+    """The first classes of the label map, of which a person has exactly one: softmax over them, sigmoid over the rest."""
+
+
+class SigmoidLoss(Section):
+    kind: Literal["sigmoid"]
+
+
+class Sgd(Section):
+    kind: Literal["sgd"]
+    learning_rate: float = Field(gt=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    nesterov: bool = True
+    weight_decay: float = Field(default=1e-7, ge=0)
+
+    @model_validator(mode="after")
+    def _nesterov_has_momentum(self) -> Self:
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs momentum above 0; set nesterov=false or a momentum")
+        return self
+
+
+class AdamW(Section):
+    kind: Literal["adamw"]
+    learning_rate: float = Field(gt=0)
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    beta2: float = Field(default=0.999, ge=0, lt=1)
+    weight_decay: float = Field(default=0.01, ge=0)
+
+
+class Warmup(Section):
+    """Linear from `warmup_start` times the learning rate to all of it."""
+
+    warmup_epochs: float = Field(default=0, ge=0)
+    warmup_start: float = Field(default=0.125, ge=0, le=1)
+
+
+class StepSchedule(Warmup):
+    kind: Literal["steps"]
+    milestones: tuple[Annotated[float, Field(gt=0)], ...] = ()
+    """Epochs (fractions allowed) at which the learning rate is multiplied by `gamma`."""
+    gamma: float = Field(default=0.1, gt=0, le=1)
+
+
+class CosineSchedule(Warmup):
+    kind: Literal["cosine"]
+    final: float = Field(default=0.0, ge=0, le=1)
+    """Fraction of the learning rate that is left at the end of the last epoch."""
+
+
+class Training(Section):
+    epochs: int = Field(ge=1)
+    batch_clips: int = Field(ge=1)
+    """Key frames a step, over all ranks together; a multiple of the number of ranks."""
+    seed: int = Field(default=0, ge=0)
+    log_every_steps: int = Field(default=10, ge=1)
+    collective_timeout_s: float = Field(default=600, gt=0)
+    """How long a rank waits for the others before the job fails."""
+
+
+class Recipe(Section):
+    name: Name
+    data: Data
+    validation: Validation = Validation()
+    head: AcarHead | LinearHead = Field(discriminator="kind")
+    loss: PoseSoftmaxLoss | SigmoidLoss = Field(discriminator="kind")
+    optimizer: Sgd | AdamW = Field(discriminator="kind")
+    schedule: StepSchedule | CosineSchedule = Field(discriminator="kind")
+    training: Training
+
+    def to_yaml(self) -> str:
+        """The resolved recipe, defaults filled in; `load_recipe` reads it back."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def shipped_recipes() -> tuple[str, ...]:
+    """Names of the recipes that come with the package."""
+    return tuple(
+        sorted(entry.name.removesuffix(".yaml") for entry in files("recipes").iterdir() if entry.name.endswith(".yaml"))
+    )
+
+
+def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe and apply overrides.
+
+    source: path of a YAML file, name of a shipped recipe (with or without `.yaml`), or YAML text (has a line break).
+    overrides: `section.key=value` each; the value is read as YAML, so `null`, `[1, 2]` and `true` work.
+    """
+    text, where = _read(source)
+    return parse_recipe(text, overrides, source=where)
+
+
+def parse_recipe(text: str, overrides: Sequence[str] = (), *, source: str = "recipe") -> Recipe:
+    """Check a recipe's text; `source` names it in errors. Reads no file, so a service may pass a client's text."""
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"{source} is not YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{source} must be a mapping with the keys {', '.join(Recipe.model_fields)}.")
+    for override in overrides:
+        _apply(values, override)
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise InputError(f"{source}: " + "; ".join(_describe(dict(item)) for item in error.errors())) from None
+
+
+def _read(source: str | Path) -> tuple[str, str]:
+    if isinstance(source, str) and "\n" in source:
+        return source, "recipe"
+    path = Path(source)
+    if path.is_file():
+        return path.read_text(encoding="utf-8"), str(path)
+    name = str(source).removesuffix(".yaml")
+    if name in shipped_recipes():
+        return files("recipes").joinpath(f"{name}.yaml").read_text(encoding="utf-8"), f"recipes/{name}.yaml"
+    raise NotFoundError(f"No recipe '{source}': neither a file nor a shipped one. {did_you_mean(name, shipped_recipes())}")
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    """Set one `section.key=value` in place; sections on the way are created."""
+    path, separator, text = override.partition("=")
+    keys = path.strip().split(".")
+    if not separator or not all(keys):
+        raise InputError(f"Override '{override}' must have the form section.key=value, for example head.depth=1.")
+    for key in keys[:-1]:
+        values = values.setdefault(key, {})
+        if not isinstance(values, dict):
+            raise InputError(f"Override '{override}': '{key}' is a value, not a section.")
+    try:
+        values[keys[-1]] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise InputError(f"Override '{override}': '{text}' is not a YAML value.") from None
+
+
+def _describe(item: dict[str, Any]) -> str:
+    """`head.depth is 'two': Input should be a valid integer`; unknown keys already carry their own sentence."""
+    # A union's location names the chosen variant behind the key: head, acar, depth.
+    variants = {"acar", "linear", "pose_softmax", "sigmoid", "sgd", "adamw", "steps", "cosine"}
+    where = ".".join(str(part) for part in item["loc"] if part not in variants) or "top level"
+    message = str(item["msg"]).removeprefix("Value error, ")
+    if item["type"] in ("value_error", "missing") or isinstance(item["input"], Mapping):
+        return f"{where}: {message}"
+    return f"{where} is {item['input']!r}: {message}"
