@@ -49,7 +49,9 @@ class SlowFastConfig:
         per_stage = {"widths", "strides", "dilations", "slow_frames", "fast_frames"}
         for name in sorted(per_stage):
             if len(getattr(self, name)) != len(self.blocks):
-                raise InputError(f"{name} has {len(getattr(self, name))} entries for {len(self.blocks)} stages in blocks")
+                raise InputError(
+                    f"{name} has {len(getattr(self, name))} entries for {len(self.blocks)} stages in blocks"
+                )
         if self.num_frames % self.alpha:
             raise InputError(f"num_frames {self.num_frames} is not a multiple of alpha {self.alpha}")
         for width in (self.stem_channels, *self.widths):

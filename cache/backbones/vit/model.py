@@ -4,6 +4,7 @@ B clips, C channels, T, H, W steps, rows and columns of the token grid, N = T*H*
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,6 +64,13 @@ class PatchEmbed(nn.Module):
         return tokens.flatten(2).transpose(1, 2)
 
 
+class LayerNorm(nn.LayerNorm):
+    """With the epsilon of the published model."""
+
+    def __init__(self, channels: int, **options: Any) -> None:
+        super().__init__(channels, eps=NORM_EPS, **options)
+
+
 class VideoViT(nn.Module):
     """The encoder without final norm and without pooling."""
 
@@ -80,7 +88,7 @@ class VideoViT(nn.Module):
                 num_heads=config.heads,
                 mlp_ratio=config.mlp_channels / config.channels,
                 qkv_bias=True,
-                norm_layer=_layer_norm,
+                norm_layer=LayerNorm,
             )
             for _ in range(config.depth)
         )
@@ -90,15 +98,11 @@ class VideoViT(nn.Module):
 
         clip_BCTHW: [B, 3, num_frames, height, width], normalised. Returns [B, channels, T, H, W].
         """
-        tokens_BNC = self.patch_embed(clip_BCTHW) + self.position_NC
+        tokens_BNC: Tensor = self.patch_embed(clip_BCTHW) + self.position_NC
         for block in self.blocks:
             tokens_BNC = block(tokens_BNC)
         # [B, N, C] -> [B, C, T, H, W]
-        return tokens_BNC.transpose(1, 2).unflatten(2, self.config.token_grid)
-
-
-def _layer_norm(channels: int, **options: object) -> nn.LayerNorm:
-    return nn.LayerNorm(channels, eps=NORM_EPS, **options)  # type: ignore[arg-type]
+        return tokens_BNC.transpose(1, 2).reshape(len(clip_BCTHW), -1, *self.config.token_grid)
 
 
 def _position_table(config: ViTConfig) -> Tensor:

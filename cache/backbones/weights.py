@@ -1,0 +1,138 @@
+"""Tensors of a backbone as files, as seeded random numbers, and as a digest. Only safetensors: nothing is unpickled."""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from cache.backbones.architectures import BackboneConfig, config_to_json
+from cache.files import replacing
+from cache.spec import BackboneKind
+from stal_data.errors import InputError, NotFoundError
+
+METADATA_KEY = "stal_backbone"
+LISTED = 8  # names that an error message lists before it only counts
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsFile:
+    """state: tensors by name, on the CPU. metadata: what `save_backbone` wrote; empty for a file from elsewhere."""
+
+    state: dict[str, Tensor]
+    metadata: Mapping[str, str]
+
+
+def weights_digest(state: Mapping[str, Tensor]) -> str:
+    """Return the sha256 (hex) over the tensors sorted by name: name, dtype, shape and bytes of each."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        # A header line ends before the bytes begin, and gives their number: no two states share one encoding.
+        digest.update(f"{json.dumps(name)} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def read_weights(path: Path) -> WeightsFile:
+    """Read a safetensors file whole; missing, corrupt and other kinds of files are errors that say so."""
+    if not path.is_file():
+        raise NotFoundError(f"Weights file {path} does not exist. Give a .safetensors file or 'random:SEED'.")
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            header = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a mapping
+    except SafetensorError as error:
+        raise InputError(
+            f"Weights file {path} is not a complete safetensors file ({error}). "
+            "Copy it again, or convert it: pickled checkpoints (.pt, .pth) are not read."
+        ) from None
+    broken = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if broken:
+        raise InputError(f"Weights file {path} holds values that are not finite in {listed(broken)}.")
+    try:
+        metadata = json.loads(header.get(METADATA_KEY, "{}"))
+    except ValueError as error:
+        raise InputError(f"Weights file {path}: metadata '{METADATA_KEY}' is not JSON: {error}") from None
+    return WeightsFile(state=state, metadata=metadata)
+
+
+def save_backbone(
+    path: Path,
+    model: nn.Module,
+    *,
+    kind: BackboneKind,
+    preset: str,
+    config: BackboneConfig,
+    provenance: Mapping[str, object],
+) -> str:
+    """Write the model's tensors atomically and return their digest.
+
+    provenance: what the weights were made from, as JSON values; `load_backbone` does not interpret it.
+    """
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    # One JSON text, because the order of several metadata keys in the file is not fixed.
+    metadata = {"kind": kind, "preset": preset, "config": config_to_json(config), "provenance": dict(provenance)}
+    with replacing(path) as partial:
+        save_file(state, partial, metadata={METADATA_KEY: json.dumps(metadata, sort_keys=True)})
+    return weights_digest(state)
+
+
+def random_state(model: nn.Module, seed: int) -> dict[str, Tensor]:
+    """Return untrained tensors for the model, each from a generator of its own name and the seed.
+
+    Convolutions get the scale that ReLU networks keep (He), linear layers 1/sqrt(inputs), norms the identity;
+    the last norm of a residual block is damped, else the sum over many blocks would leave float16's range.
+    """
+    state = {}
+    for name, tensor in model.state_dict().items():
+        shape = tensor.shape
+        if name.endswith("num_batches_tracked"):
+            state[name] = torch.zeros(shape, dtype=torch.int64)
+        elif len(shape) > 1:
+            gain = 1.0 if len(shape) == 2 else 2.0
+            key = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+            generator = torch.Generator().manual_seed(int.from_bytes(key[:8], "big") >> 1)
+            state[name] = torch.randn(shape, generator=generator) * math.sqrt(gain / math.prod(shape[1:]))
+        else:
+            state[name] = torch.full(shape, _initial_value(name))
+    return state
+
+
+def _initial_value(name: str) -> float:
+    if name.endswith("bn3.weight"):
+        return 0.25
+    return 1.0 if name.endswith(("weight", "running_var")) else 0.0
+
+
+def assign_state(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Make `state` the model's tensors, as float32; names and shapes must match exactly."""
+    expected = model.state_dict()
+    problems = {
+        "missing": [name for name in expected if name not in state],
+        "unexpected": [name for name in state if name not in expected],
+        "of another shape": [
+            f"{name} {list(state[name].shape)} instead of {list(tensor.shape)}"
+            for name, tensor in expected.items()
+            if name in state and state[name].shape != tensor.shape
+        ],
+    }
+    found = "; ".join(f"{len(names)} {problem}: {listed(names)}" for problem, names in problems.items() if names)
+    if found:
+        raise InputError(f"{source} does not fit this backbone. Tensors {found}. Check the kind and the preset.")
+    model.load_state_dict(
+        {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()},
+        assign=True,
+    )
+
+
+def listed(names: Iterable[str]) -> str:
+    names = list(names)
+    rest = len(names) - LISTED
+    return ", ".join(names[:LISTED]) + (f" and {rest} more" if rest > 0 else "")
