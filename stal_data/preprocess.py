@@ -11,6 +11,16 @@ _LEVELS = ((np.arange(256, dtype=np.float32) / np.float32(255)) - MEAN) / STD
 
 def preprocess_clip(frames_THW3: NDArray[np.uint8], height: int, width: int) -> NDArray[np.float32]:
     """Return the clip as 3THW: resized to exactly height x width (PIL bilinear), RGB, /255, minus 0.45, over 0.225."""
+    return normalise_clip(resize_clip(frames_THW3, height, width))
+
+
+def normalise_clip(frames_THW3: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return the frames as 3THW: /255, minus 0.45, over 0.225."""
+    return np.ascontiguousarray(_LEVELS[frames_THW3].transpose(3, 0, 1, 2))
+
+
+def resize_clip(frames_THW3: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """Return the frames at exactly height x width (PIL bilinear) as THW3; equal frames are resized once."""
     num_frames = len(frames_THW3)
     resized_THW3 = np.empty((num_frames, height, width, 3), dtype=np.uint8)
     seen: dict[bytes, list[int]] = {}
@@ -24,4 +34,4 @@ def preprocess_clip(frames_THW3: NDArray[np.uint8], height: int, width: int) -> 
         candidates.append(index)
         image = Image.fromarray(frame_HW3)
         resized_THW3[index] = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
-    return np.ascontiguousarray(_LEVELS[resized_THW3].transpose(3, 0, 1, 2))
+    return resized_THW3
