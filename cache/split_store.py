@@ -86,7 +86,9 @@ def load_split(store: Store, dataset: str, split: str) -> PublishedSplit:
     """Read a published split and check its digest."""
     path = _path(store, dataset, split)
     if not path.exists():
-        known = [f"{found.parent.parent.name}/{found.parent.name}" for found in store.root.glob("annotations/*/*/split.h5")]
+        known = [
+            f"{found.parent.parent.name}/{found.parent.name}" for found in store.root.glob("annotations/*/*/split.h5")
+        ]
         raise NotFoundError(
             f"{dataset}/{split} is not published in '{store.root}'. {did_you_mean(f'{dataset}/{split}', known)} "
             "'stal-cli precompute' and 'stal-cli detect' publish the split they run on."

@@ -1,0 +1,23 @@
+"""Cached backbone features of a split: a Zarr v3 group that is written by shards and read by rows.
+
+A row is a key frame. Format: docs/cache-format.md.
+"""
+
+from cache.feature_store.catalog import FeatureSetInfo, list_feature_sets, open_feature_set
+from cache.feature_store.layout import FEATURES, FeatureManifest, RowIndex
+from cache.feature_store.locks import ShardClaim
+from cache.feature_store.reader import FeatureBatch, FeatureSet
+from cache.feature_store.writer import FeatureWriter
+
+__all__ = [
+    "FEATURES",
+    "FeatureBatch",
+    "FeatureManifest",
+    "FeatureSet",
+    "FeatureSetInfo",
+    "FeatureWriter",
+    "RowIndex",
+    "ShardClaim",
+    "list_feature_sets",
+    "open_feature_set",
+]

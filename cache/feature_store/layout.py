@@ -1,0 +1,183 @@
+"""The layout of a feature set on disk: which arrays there are, their shapes, and how they are cut into shards.
+
+K rows (key frames), C channels, H, W rows and columns of a map.
+"""
+
+import hashlib
+import json
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import google_crc32c
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.spec import FeatureSpec
+from stal_data.errors import ConflictError, InputError, NotFoundError
+from stal_data.keyframes import KeyFrame
+
+FORMAT = "stal-features"
+VERSION = 1
+FEATURES = ("slow", "fast", "vit", "vit_moments")
+"""Every array with features, in the order in which a row's digest takes them; a set holds some of them."""
+DEFAULT_ROWS_PER_SHARD = 64
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RowIndex:
+    """Which key frame a row is, and what it was made from.
+
+    windows_K2: frame_start, frame_end on the 25 fps time line, from 1, end exclusive.
+    sources_K: uint64 digest of the media behind the row's frames.
+    """
+
+    key_frames: tuple[KeyFrame, ...]
+    windows_K2: NDArray[np.int64]
+    sources_K: NDArray[np.uint64]
+
+    def digest(self, row: int, checksums: Sequence[int]) -> int:
+        """Return the 64-bit digest of a row, from the crc32c of its arrays in the order of FEATURES.
+
+        It covers the row's identity, too: a shard copied from elsewhere fails although its own checksums are right.
+        """
+        key, (start, end) = self.key_frames[row], self.windows_K2[row].tolist()
+        head = struct.pack("<qqqQ", key.timestamp, start, end, int(self.sources_K[row])) + key.video.encode()
+        tail = struct.pack(f"<{len(checksums)}I", *checksums)
+        return int.from_bytes(hashlib.blake2b(head + tail, digest_size=8).digest(), "little")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureManifest:
+    """What a set is; stored as the attributes of its Zarr group.
+
+    shapes: shape of one row of each feature array, without K: {"slow": (C,H,W), ..., "vit_moments": (2,C)}.
+    num_rows: K, the key frames of the split. The arrays are longer: padded to whole shards.
+    rows_per_shard: rows that are written at once by one writer, in every array.
+    """
+
+    dataset: str
+    split: str
+    spec: FeatureSpec
+    shapes: Mapping[str, tuple[int, ...]] = field(hash=False)
+    num_rows: int
+    rows_per_shard: int
+
+    @property
+    def num_shards(self) -> int:
+        return -(-self.num_rows // self.rows_per_shard)
+
+    @property
+    def padded_rows(self) -> int:
+        return self.num_shards * self.rows_per_shard
+
+    @property
+    def arrays(self) -> tuple[str, ...]:
+        """The feature arrays of this set, in the order of FEATURES."""
+        return tuple(name for name in FEATURES if name in self.shapes)
+
+    def rows_of(self, shard: int) -> range:
+        """Return the rows of a shard, without the padding."""
+        start = shard * self.rows_per_shard
+        return range(start, min(start + self.rows_per_shard, self.num_rows))
+
+    def dtype(self, name: str) -> np.dtype[Any]:
+        """Return the little-endian dtype of a feature array; moments stay float32."""
+        return np.dtype("<f4" if name == "vit_moments" or self.spec.dtype == "float32" else "<f2")
+
+    def row_bytes(self, name: str) -> int:
+        return int(np.prod(self.shapes[name])) * self.dtype(name).itemsize
+
+    def to_attributes(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "dataset": self.dataset,
+            "split": self.split,
+            "spec_id": self.spec.id,
+            "spec": self.spec.to_dict(),
+            "shapes": {name: list(shape) for name, shape in self.shapes.items()},
+            "num_rows": self.num_rows,
+            "rows_per_shard": self.rows_per_shard,
+        }
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read the manifest of the set in folder `path` and check that this version can read its arrays."""
+        attributes = _read_json(path / "zarr.json").get("attributes", {})
+        found = (attributes.get("format"), attributes.get("version"))
+        if found != (FORMAT, VERSION):
+            raise ConflictError(
+                f"'{path}' is {found[0]} version {found[1]}, not {FORMAT} version {VERSION}; run precompute again."
+            )
+        try:
+            manifest = cls(
+                dataset=attributes["dataset"],
+                split=attributes["split"],
+                spec=FeatureSpec.from_dict(attributes["spec"]),
+                shapes={name: tuple(shape) for name, shape in attributes["shapes"].items()},
+                num_rows=attributes["num_rows"],
+                rows_per_shard=attributes["rows_per_shard"],
+            )
+        except KeyError as error:
+            raise InputError(f"The manifest in '{path}/zarr.json' lacks {error}; run precompute again.") from None
+        if manifest.spec.id != attributes.get("spec_id"):
+            raise ConflictError(
+                f"The spec in '{path}/zarr.json' was edited: its id is no longer {attributes.get('spec_id')}."
+            )
+        for name in manifest.arrays:
+            _check_array(path / name, manifest, name)
+        return manifest
+
+
+def shard_path(root: Path, manifest: FeatureManifest, name: str, shard: int) -> Path:
+    """Return the file of one shard of a feature array: one key of Zarr's default encoding, `c/<shard>/0/0`."""
+    return root.joinpath(name, "c", str(shard), *("0" for _ in manifest.shapes[name]))
+
+
+def checksum(row: NDArray[Any]) -> int:
+    """Return the crc32c of a C-contiguous array's bytes, as Zarr's codec of that name appends it."""
+    return int(google_crc32c.value(row))
+
+
+def _check_array(path: Path, manifest: FeatureManifest, name: str) -> None:
+    """Refuse an array that is not stored the way the memory-mapped reader expects."""
+    metadata, shape = _read_json(path / "zarr.json"), manifest.shapes[name]
+    little = {"name": "bytes", "configuration": {"endian": "little"}}
+    expected = {
+        "shape": [manifest.padded_rows, *shape],
+        "data_type": manifest.dtype(name).name,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [manifest.rows_per_shard, *shape]}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "codecs": [
+            {
+                "name": "sharding_indexed",
+                "configuration": {
+                    "chunk_shape": [1, *shape],
+                    "codecs": [little, {"name": "crc32c"}],
+                    "index_codecs": [little, {"name": "crc32c"}],
+                    "index_location": "end",
+                },
+            }
+        ],
+    }
+    for key, value in expected.items():
+        if metadata.get(key) != value:
+            raise ConflictError(
+                f"'{path}' is stored with {key} {metadata.get(key)}, not {value}; only sets written by precompute "
+                "can be read. Delete the folder and run precompute again."
+            )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise NotFoundError(f"There is no feature set at '{path.parent}': '{path.name}' is missing.") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"'{path}' does not read as JSON: {error}.") from error
+    if not isinstance(values, dict):
+        raise InputError(f"'{path}' does not hold a JSON object.")
+    return values
