@@ -18,6 +18,10 @@ FPS = 25
 """Rate of the time line on which windows and clips are numbered."""
 
 
+START_SLACK_S = 0.2
+"""A first frame this late still serves the second before it: encoders delay the start by some frames."""
+
+
 def slots_of_times(ticks: NDArray[np.int64], time_base: Fraction) -> NDArray[np.int64]:
     """Return the slot (from 0) of each media frame; ticks: times in time_base, counted from the first frame."""
     return (2 * FPS * time_base.numerator * ticks + time_base.denominator) // (2 * time_base.denominator)
@@ -36,6 +40,8 @@ def num_slots(duration_s: Fraction) -> int:
 def frame_at(timestamp: float, video: str, info: MediaInfo) -> int:
     """Return the frame (from 1) nearest to a time in seconds; a time outside the media is an error."""
     frame = math.floor((timestamp - info.start_s) * FPS + 0.5) + 1
+    if frame < 1 and timestamp >= info.start_s - START_SLACK_S:
+        return 1
     if not 1 <= frame <= info.num_frames:
         raise InputError(
             f"Second {timestamp:g} of video '{video}' has no frame: its media run from {info.start_s:g} s to "
@@ -46,7 +52,7 @@ def frame_at(timestamp: float, video: str, info: MediaInfo) -> int:
 
 
 def whole_seconds(info: MediaInfo) -> range:
-    """Return the whole seconds at which the media have a frame."""
-    first = math.ceil(info.start_s - 0.5 / FPS)
-    last = math.ceil(info.start_s + (info.num_frames - 0.5) / FPS) - 1
-    return range(first, last + 1)
+    """Return the whole seconds at which the media have a frame, as `frame_at` sees it."""
+    first = math.ceil(info.start_s - START_SLACK_S)
+    end = math.ceil(info.start_s + (info.num_frames - 0.5) / FPS)
+    return range(max(0, first), end)

@@ -1,0 +1,146 @@
+"""Frames straight from video files, by presentation time."""
+
+import hashlib
+import io
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from stal_data.errors import InputError, NotFoundError, did_you_mean
+from stal_data.media import MediaInfo
+from stal_data.media.video_index import VideoIndex, read_index
+from stal_data.media.video_reader import VideoReader
+from stal_data.names import check_video_id
+
+EXTENSIONS = (
+    *(".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg"),
+    *(".mpg", ".mts", ".mxf", ".ogv", ".ts", ".webm", ".wmv", ".3gp"),
+)
+IDLE_READERS = 4
+"""Videos kept open between reads. Each holds at most 256 MiB of pictures, far less for small ones."""
+
+
+class VideoFiles:
+    """A `Media` over video files. The clock of a video starts when a player starts it, plus start_s."""
+
+    def __init__(self, files: Mapping[str, Path], *, start_s: float = 0.0) -> None:
+        """files: video id to path. start_s: what the key frames' clock shows when a file begins to play."""
+        self.files = {check_video_id("The video id", video): path for video, path in files.items()}
+        self._start_s = start_s
+        self._lock = threading.Lock()  # guards the maps below; held only to look things up
+        self._video_locks: dict[str, threading.Lock] = {}
+        self._indexes: dict[str, VideoIndex] = {}
+        self._file_digests: dict[str, bytes] = {}
+        self._idle: OrderedDict[str, VideoReader] = OrderedDict()
+
+    @classmethod
+    def in_folder(cls, root: Path, *, start_s: float = 0.0) -> "VideoFiles":
+        """Take every video file of a folder; its id is its name without the extension."""
+        if not root.is_dir():
+            raise NotFoundError(f"The video folder {root} does not exist: check media.root in dataset.yaml.")
+        files: dict[str, Path] = {}
+        for path in sorted(root.iterdir()):
+            if path.suffix.lower() not in EXTENSIONS or path.name.startswith("."):
+                continue
+            if path.stem in files:
+                raise InputError(
+                    f"{files[path.stem]} and {path} would both be video '{path.stem}': rename one, or name them under "
+                    "media.files in dataset.yaml."
+                )
+            files[path.stem] = path
+        return cls(files, start_s=start_s)
+
+    @property
+    def decoder(self) -> str:
+        versions = {name: ".".join(map(str, version)) for name, version in av.library_versions.items()}
+        return f"pyav-{av.__version__}/libavcodec-{versions['libavcodec']}/libswscale-{versions['libswscale']}"
+
+    def videos(self) -> tuple[str, ...]:
+        return tuple(sorted(self.files))
+
+    def info(self, video: str) -> MediaInfo:
+        return self._index(video).info
+
+    def read(self, video: str, frames: Sequence[int]) -> NDArray[np.uint8]:
+        index = self._index(video)
+        positions = self._positions(video, index, frames)
+        clip_THW3 = np.empty((len(frames), index.info.height, index.info.width, 3), dtype=np.uint8)
+        with self._reader(video, index) as reader:
+            for position in np.unique(positions):  # ascending, so that the decoder runs forwards
+                clip_THW3[positions == position] = reader.picture(int(position))
+        return clip_THW3
+
+    def encoded(self, video: str, frame: int) -> bytes:
+        file = io.BytesIO()
+        # Level 1: the bytes travel over a local network once; the strongest level takes ten times as long.
+        Image.fromarray(self.read(video, [frame])[0]).save(file, format="png", compress_level=1)
+        return file.getvalue()
+
+    def digest(self, video: str, frames: Sequence[int]) -> int:
+        self._positions(video, self._index(video), frames)
+        whole = hashlib.blake2b(self._file_digest(video), digest_size=8)
+        whole.update(np.asarray(frames, dtype="<i8").tobytes())
+        return int.from_bytes(whole.digest(), "little")
+
+    def _positions(self, video: str, index: VideoIndex, frames: Sequence[int]) -> NDArray[np.int64]:
+        wanted = np.asarray(frames, dtype=np.int64)
+        if not wanted.size:
+            raise InputError(f"No frames of video '{video}' were asked for, but a clip has at least one.")
+        if wanted.min() < 1 or wanted.max() > index.info.num_frames:
+            raise InputError(
+                f"Frames {wanted.min()} to {wanted.max()} of video '{video}' were asked for, but {self.files[video]} "
+                f"has frames 1 to {index.info.num_frames} (25 a second): correct or exclude the key frame."
+            )
+        return index.positions(wanted)
+
+    def _path(self, video: str) -> Path:
+        if video not in self.files:
+            raise NotFoundError(f"There is no file of video '{video}'. {did_you_mean(video, self.files)}")
+        return self.files[video]
+
+    def _index(self, video: str) -> VideoIndex:
+        with self._locked(video):
+            if video not in self._indexes:
+                self._indexes[video] = read_index(self._path(video), self._start_s)
+            return self._indexes[video]
+
+    def _file_digest(self, video: str) -> bytes:
+        with self._locked(video):
+            if video not in self._file_digests:
+                with self._path(video).open("rb") as file:
+                    self._file_digests[video] = hashlib.file_digest(
+                        file, lambda: hashlib.blake2b(digest_size=32)
+                    ).digest()
+            return self._file_digests[video]
+
+    @contextmanager
+    def _locked(self, video: str) -> Iterator[None]:
+        with self._lock:
+            lock = self._video_locks.setdefault(video, threading.Lock())
+        with lock:
+            yield
+
+    @contextmanager
+    def _reader(self, video: str, index: VideoIndex) -> Iterator[VideoReader]:
+        """Lend the video's reader to one thread; it stays open afterwards, unless others were used later."""
+        with self._locked(video):
+            with self._lock:
+                reader = self._idle.pop(video, None)
+            reader = reader or VideoReader(self._path(video), index)
+            try:
+                yield reader
+            except BaseException:
+                reader.close()
+                raise
+            with self._lock:
+                self._idle[video] = reader
+                oldest = self._idle.popitem(last=False)[1] if len(self._idle) > IDLE_READERS else None
+            if oldest is not None:
+                oldest.close()
