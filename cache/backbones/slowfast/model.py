@@ -74,6 +74,11 @@ class SlowFastConfig:
             rows, columns = -(-rows // stride), -(-columns // stride)
         return rows, columns
 
+    @property
+    def map_shapes(self) -> dict[str, tuple[int, int, int]]:
+        """Channels, rows and columns of each output map, averaged over time."""
+        return {"slow": (self.slow_channels, *self.grid), "fast": (self.fast_channels, *self.grid)}
+
 
 class Bottleneck(nn.Module):
     """Residual block: (frames,1,1), (1,3,3) and (1,1,1) convolutions; [B,in,T,H,W] -> [B,width*expansion,T,H',W']."""

@@ -50,6 +50,11 @@ class ViTConfig:
         """Rows and columns of the output map."""
         return self.token_grid[1:]
 
+    @property
+    def map_shapes(self) -> dict[str, tuple[int, int, int]]:
+        """Channels, rows and columns of each output map, averaged over time."""
+        return {"vit": (self.channels, *self.grid)}
+
 
 class PatchEmbed(nn.Module):
     """One convolution that turns each tubelet into a token."""

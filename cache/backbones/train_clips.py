@@ -1,0 +1,153 @@
+"""Clips, boxes and targets for training a backbone: decoded by threads, each clip once while memory allows.
+
+B clips, N people, T frames, H, W rows and columns, L labels.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from stal_data.clips import clip_frames, resolve_window
+from stal_data.dataset import Split
+from stal_data.errors import InputError, did_you_mean
+from stal_data.keyframes import AnnotatedKeyFrame
+from stal_data.labels import LabelMap
+from stal_data.preprocess import normalise_clip, resize_clip
+
+BATCHES_AHEAD = 3  # decoded while the model works on the current one
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipBatch:
+    """clips_B3THW: float32, normalised. boxes_N5: clip index, x1,y1,x2,y2 in [0,1]. targets_NL: float32, 0 or 1."""
+
+    clips_B3THW: Tensor
+    boxes_N5: Tensor
+    targets_NL: Tensor
+
+    def to(self, device: torch.device) -> "ClipBatch":
+        return ClipBatch(
+            clips_B3THW=self.clips_B3THW.to(device),
+            boxes_N5=self.boxes_N5.to(device),
+            targets_NL=self.targets_NL.to(device),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draw:
+    """One clip of a batch: its position among the training clips, and whether it is mirrored."""
+
+    index: int
+    flip: bool
+
+
+class TrainingClips:
+    """The key frames of a split that show people, with the chosen labels as targets."""
+
+    def __init__(self, split: Split, *, label_types: Sequence[str], height: int, width: int, cache_bytes: int) -> None:
+        """label_types: only labels of these types are targets; a person without one is a negative for all.
+
+        cache_bytes: clips are kept resized (uint8) up to this size; the others are decoded each time.
+        """
+        if not split.annotated or split.label_map is None:
+            raise InputError(f"Split '{split.name}' of {split.dataset} has no annotations; training needs them.")
+        self.label_ids = _labels_of_types(split.label_map, label_types)
+        self.key_frames = tuple(item for item in split.key_frames if len(item.boxes_N4))
+        if not self.key_frames:
+            raise InputError(f"Split '{split.name}' of {split.dataset} has no key frame with a person to train on.")
+        self._media = split.media
+        self._height, self._width = height, width
+        self._targets = [self._targets_of(item) for item in self.key_frames]
+        clip_bytes = len(clip_frames((1, 2))) * height * width * 3
+        self._cached = min(len(self.key_frames), cache_bytes // clip_bytes)
+        self._cache: dict[int, NDArray[np.uint8]] = {}
+
+    def __len__(self) -> int:
+        return len(self.key_frames)
+
+    def label_counts(self) -> tuple[NDArray[np.int64], int]:
+        """Return how many people carry each target label, and how many people there are."""
+        targets_NL = np.concatenate(self._targets)
+        return targets_NL.sum(axis=0).astype(np.int64), len(targets_NL)
+
+    def batches(self, plan: Sequence[Sequence[Draw]], threads: int) -> Iterator[ClipBatch]:
+        """Yield the planned batches in order; `threads` threads decode ahead."""
+        pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        waiting: deque[tuple[Sequence[Draw], list[Future[NDArray[np.uint8]]]]] = deque()
+        try:
+            for draws in plan:
+                waiting.append((draws, [pool.submit(self._clip, draw.index) for draw in draws]))
+                if len(waiting) > BATCHES_AHEAD:
+                    yield self._batch(*waiting.popleft())
+            while waiting:
+                yield self._batch(*waiting.popleft())
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _batch(self, draws: Sequence[Draw], frames: Sequence[Future[NDArray[np.uint8]]]) -> ClipBatch:
+        clips, boxes, targets = [], [], []
+        for position, (draw, future) in enumerate(zip(draws, frames, strict=True)):
+            frames_THW3, boxes_N4 = future.result(), self.key_frames[draw.index].boxes_N4
+            if draw.flip:
+                frames_THW3, boxes_N4 = frames_THW3[:, :, ::-1], flip_boxes(boxes_N4)
+            clips.append(torch.from_numpy(normalise_clip(frames_THW3)))
+            index_N1 = np.full((len(boxes_N4), 1), position, dtype=np.float32)
+            boxes.append(np.concatenate([index_N1, boxes_N4], axis=1))
+            targets.append(self._targets[draw.index])
+        return ClipBatch(
+            clips_B3THW=torch.stack(clips),
+            boxes_N5=torch.from_numpy(np.concatenate(boxes)),
+            targets_NL=torch.from_numpy(np.concatenate(targets)),
+        )
+
+    def _clip(self, index: int) -> NDArray[np.uint8]:
+        """Return the clip as THW3, resized."""
+        cached = self._cache.get(index)
+        if cached is not None:
+            return cached
+        item = self.key_frames[index]
+        video = item.key.video
+        frames = clip_frames(resolve_window(item, self._media.info(video)))
+        clip_THW3 = resize_clip(self._media.read(video, frames), self._height, self._width)
+        if index < self._cached:
+            self._cache[index] = clip_THW3
+        return clip_THW3
+
+    def _targets_of(self, item: AnnotatedKeyFrame) -> NDArray[np.float32]:
+        return np.array([[label in labels for label in self.label_ids] for labels in item.labels], dtype=np.float32)
+
+
+def plan_batches(num_clips: int, *, steps: int, batch_size: int, seed: int) -> list[list[Draw]]:
+    """Return `steps` batches: every clip once, in random order, before any comes again; half of them mirrored."""
+    generator = np.random.default_rng(seed)
+    order: list[int] = []
+    while len(order) < steps * batch_size:
+        order.extend(generator.permutation(num_clips).tolist())
+    flips = generator.random(steps * batch_size) < 0.5
+    draws = [Draw(index=index, flip=bool(flip)) for index, flip in zip(order, flips, strict=False)]
+    return [draws[start : start + batch_size] for start in range(0, len(draws), batch_size)]
+
+
+def flip_boxes(boxes_N4: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Mirror boxes (x1,y1,x2,y2 in [0,1]) from left to right."""
+    x1, y1, x2, y2 = boxes_N4.T
+    return np.stack([1 - x2, y1, 1 - x1, y2], axis=1)
+
+
+def _labels_of_types(label_map: LabelMap, label_types: Sequence[str]) -> tuple[int, ...]:
+    known = set(label_map.types)
+    for label_type in label_types:
+        if label_type not in known:
+            raise InputError(
+                f"{label_map.source} has no label of type '{label_type}'. {did_you_mean(label_type, known)}"
+            )
+    chosen = tuple(label.id for label in label_map.labels if label.type in label_types)
+    if not chosen:
+        raise InputError(f"No label type is given, but training needs one of: {', '.join(sorted(known))}.")
+    return chosen

@@ -1,0 +1,139 @@
+"""`stal-cli backbone`: train a small backbone as a stand-in for pre-training."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import click
+
+from stal_data.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+    from cache.backbones.train import StepReport
+    from cache.spec import BackboneKind
+
+PLAIN_LINES = 10  # progress lines of a whole run where stderr is no terminal
+
+
+@click.group()
+def backbone() -> None:
+    """Train a small backbone as a stand-in for pre-training."""
+
+
+@backbone.command()
+@click.argument("dataset", type=click.Path(path_type=Path))
+@click.option("--split", default="train", show_default=True, help="Split to train on.")
+@click.option("--kind", type=click.Choice(["slowfast", "vit"]), required=True)
+@click.option("--preset", default="small", show_default=True, help="Size: see docs/backbones.md.")
+@click.option(
+    "--label-type",
+    "label_types",
+    multiple=True,
+    default=["PERSON_MOVEMENT"],
+    show_default=True,
+    help="Learn the labels of this type of the label map (repeatable): those that one person's pixels show.",
+)
+@click.option("--steps", type=click.IntRange(min=1), required=True, help="Number of training steps.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True, help="Clips a step.")
+@click.option("--learning-rate", type=float, default=3e-3, show_default=True, help="Peak of the schedule.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--threads", type=click.IntRange(min=1), help="Decoder threads; default: one a CPU core.")
+@click.option("--memory", type=click.IntRange(min=0), default=2048, show_default=True, help="MiB of clips to keep.")
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="The .safetensors file to write.")
+def train(
+    dataset: Path,
+    split: str,
+    kind: str,
+    preset: str,
+    label_types: tuple[str, ...],
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+    seed: int,
+    device: str,
+    threads: int | None,
+    memory: int,
+    output: Path,
+) -> None:
+    """Train a backbone on DATASET's own labels for a fixed number of steps, and write its weights.
+
+    \b
+    Example:
+      stal-cli backbone train data --split train --kind slowfast --preset small \\
+        --label-type PERSON_MOVEMENT --steps 120 --seed 0 --output slowfast.safetensors
+    """
+    from cache.backbones.load import save_backbone
+    from cache.backbones.train import TrainConfig, train_backbone
+    from stal_data.dataset import Dataset
+
+    if output.suffix != ".safetensors":
+        raise click.BadParameter(f"'{output}' must end in .safetensors.", param_hint="--output")
+    backbone_kind = cast("BackboneKind", kind)  # checked by click.Choice
+    config = TrainConfig(
+        kind=backbone_kind,
+        preset=preset,
+        label_types=label_types,
+        steps=steps,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        seed=seed,
+    )
+    with _progress(steps) as report:
+        trained = train_backbone(
+            Dataset.open(dataset).split(split),
+            config,
+            device=_device(device),
+            threads=threads or os.cpu_count() or 1,
+            cache_bytes=memory * 2**20,
+            progress=report,
+        )
+    digest = save_backbone(
+        output,
+        trained.model,
+        kind=backbone_kind,
+        preset=preset,
+        config=trained.architecture,
+        provenance=trained.provenance,
+    )
+    click.echo(f"Wrote {output}: {kind} '{preset}', sha256:{digest[:16]}")
+
+
+@contextmanager
+def _progress(steps: int) -> "Iterator[Callable[[StepReport], None]]":
+    """Yield what shows a step: a bar on a terminal, else a line now and then; both on stderr."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        every = max(steps // PLAIN_LINES, 1)
+
+        def line(report: "StepReport") -> None:
+            if report.step % every == 0 or report.step == steps:
+                click.echo(f"step {report.step}/{steps} loss {report.loss:.4f}", err=True)
+
+        yield line
+        return
+    columns = ("training", BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]}"))
+    with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
+        task = bar.add_task("training", total=steps, loss="-")
+        yield lambda report: bar.update(task, completed=report.step, loss=f"{report.loss:.4f}")
+
+
+def _device(name: str) -> "torch.device":
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"--device '{name}' cannot be used here ({reason}). Use auto, cpu, cuda or cuda:N.") from None
+    return device
