@@ -47,7 +47,7 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield partial
         sync_file(partial)
-        os.replace(partial, path)
+        partial.replace(path)
         sync_folder(path.parent)
     finally:
         partial.unlink(missing_ok=True)

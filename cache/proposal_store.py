@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +55,7 @@ class Proposals:
 
     def __post_init__(self) -> None:
         count = len(self.boxes_N4)
-        if any(a >= b for a, b in zip(self.key_frames, self.key_frames[1:], strict=False)):
+        if any(a >= b for a, b in pairwise(self.key_frames)):
             raise InputError("Proposals need sorted key frames without repeats.")
         if self.offsets_K1.shape != (len(self.key_frames) + 1,) or self.boxes_N4.shape != (count, 4):
             raise InputError(

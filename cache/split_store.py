@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import h5py
@@ -138,7 +139,7 @@ def _digest(
     digest = hashlib.sha256(json.dumps(head).encode())
     for name, values in vars(columns).items():
         digest.update(f"{name}{values.shape}{values.dtype.str}".encode())
-        digest.update(np.ascontiguousarray(values))
+        digest.update(values.tobytes())
     return digest.hexdigest()
 
 
@@ -163,7 +164,7 @@ def _to_columns(key_frames: tuple[AnnotatedKeyFrame, ...]) -> _Columns:
 def _from_columns(keys: tuple[KeyFrame, ...], columns: _Columns) -> tuple[AnnotatedKeyFrame, ...]:
     ends = columns.label_offsets_N1.tolist()
     ids = columns.labels.tolist()
-    labels = [frozenset(ids[start:end]) for start, end in zip(ends, ends[1:], strict=False)]
+    labels = [frozenset(ids[start:end]) for start, end in pairwise(ends)]
     persons = columns.persons_N.tolist()
     key_frames = []
     for row, key in enumerate(keys):

@@ -1,5 +1,6 @@
 """Which feature sets a store has, and finding the one that is meant."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def list_feature_sets(store: Store, dataset: str | None = None, split: str | Non
                 spec=features.spec,
                 num_rows=features.manifest.num_rows,
                 num_done=int(features.done.sum()),
-                num_bytes=sum(file.stat().st_size for file in path.rglob("*") if file.is_file()),
+                num_bytes=_num_bytes(path),
                 path=path,
             )
         )
@@ -79,6 +80,15 @@ def open_feature_set(
             raise NotFoundError(f"'{folder}' has no feature set '{set_id}'. {did_you_mean(set_id, found)}")
         return FeatureSet(found[set_id])
     return FeatureSet(_only(folder, found, view))
+
+
+def _num_bytes(path: Path) -> int:
+    total = 0
+    for file in path.rglob("*"):
+        # A writer's temporary file may be gone by now.
+        with suppress(FileNotFoundError):
+            total += file.stat().st_size if file.is_file() else 0
+    return total
 
 
 def _only(folder: Path, found: dict[str, Path], view: View) -> Path:

@@ -130,8 +130,8 @@ class FeatureSet:
             ]
             if index.digest(row, checksums) != int(self._digests_K[row]):
                 raise InputError(
-                    f"Row {row} ({index.key_frames[row]}) of '{self.path}' is not what was written: its digest differs. "
-                    "Run 'stal-cli cache verify --repair' on the set, then precompute again."
+                    f"Row {row} ({index.key_frames[row]}) of '{self.path}' is not what was written: "
+                    "its digest differs. Run 'stal-cli cache verify --repair' on the set, then precompute again."
                 )
         return FeatureBatch(**out)
 

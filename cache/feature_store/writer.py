@@ -1,6 +1,5 @@
 """Filling a feature set, shard by shard; safe against a kill at any moment and against a second writer."""
 
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BytesCodec, Crc32cCodec
+from zarr.core.array_spec import ArrayConfigParams
 
 from cache.feature_store.layout import DEFAULT_ROWS_PER_SHARD, FeatureManifest, RowIndex, checksum, shard_path
 from cache.feature_store.locks import ShardClaim, describe_owner
@@ -20,7 +20,7 @@ from cache.spec import FeatureSpec
 from cache.store import Store
 from stal_data.errors import ConflictError, InputError
 
-_KEEP_ZEROS = {"write_empty_chunks": True}
+_KEEP_ZEROS: ArrayConfigParams = {"write_empty_chunks": True}
 """A row of zeros is data; left out, it could not be told from a row that was never written."""
 
 
@@ -213,7 +213,7 @@ def _create(path: Path, manifest: FeatureManifest, index: RowIndex) -> None:
         )
         videos[: manifest.num_rows] = np.array([key.video for key in index.key_frames], np.dtypes.StringDType())
         sync_tree(partial)
-        os.rename(partial, path)
+        partial.rename(path)
         sync_folder(path.parent)
     except OSError:
         # Another writer may have been faster; its set is checked like any that exists.
@@ -223,7 +223,7 @@ def _create(path: Path, manifest: FeatureManifest, index: RowIndex) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _create_column(group: zarr.Group, name: str, dtype: str, padded: int, rows: int) -> zarr.Array:
+def _create_column(group: zarr.Group, name: str, dtype: str, padded: int, rows: int) -> zarr.Array[Any]:
     return group.create_array(
         name,
         shape=(padded,),
