@@ -1,0 +1,1 @@
+"""The recognizer service: training jobs, their events, and scores from trained heads."""

@@ -1,0 +1,170 @@
+"""Taking a job in: names, recipe and launch are checked, the run's folder is claimed, the recipe written."""
+
+import fcntl
+import os
+import socket
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cache.store import Store
+from recognizer_svc.recipe import Recipe, parse_recipe
+from recognizer_svc.run_dir import RunDir
+from recognizer_svc.service.processes import job_processes
+from recognizer_svc.service.record import JobFiles, JobRecord, JobStatus, Launch, read_record, write_record
+from stal_data.errors import ConflictError, InputError, NotFoundError, did_you_mean
+from stal_data.files import write_atomically
+from stal_data.names import check_name
+
+# What may differ when a run is continued; anything else would make its history a lie.
+_CHANGEABLE = (
+    "training.epochs",
+    "training.log_every_steps",
+    "training.collective_timeout_s",
+    "data.reader_threads",
+    "validation.every_epochs",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submission:
+    """What a client asks for."""
+
+    run_id: str
+    recipe: str
+    """YAML text; may be empty for a resumed run, which then keeps its recipe."""
+    overrides: tuple[str, ...] = ()
+    resume: bool = False
+    launch: Launch
+
+
+class Ownership:
+    """The right to act for one node's share of a run. Ends with `release` or with the process, however it ends."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    @classmethod
+    def take(cls, files: JobFiles) -> "Ownership | None":
+        """Own the share; None while another service does."""
+        files.folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(files.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        return cls(descriptor)
+
+    def release(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def run_dir(store: Store, run_id: str) -> Path:
+    """The folder of a run that exists, the name checked."""
+    check_name("run", run_id)
+    path = store.runs_dir / run_id
+    if not path.is_dir():
+        raise NotFoundError(f"There is no run '{run_id}' in the store. {did_you_mean(run_id, run_ids(store))}")
+    return path
+
+
+def run_ids(store: Store) -> list[str]:
+    """The ids of all runs in the store."""
+    with suppress(FileNotFoundError):
+        return [path.name for path in store.runs_dir.iterdir() if not path.name.startswith(".")]
+    return []
+
+
+def admit(store: Store, submission: Submission) -> tuple[JobFiles, JobRecord, Ownership]:
+    """Check a submission and write its queued record; the caller owns the share from here on."""
+    run_id, launch = check_name("run id", submission.run_id), submission.launch
+    recipe = parse_recipe(submission.recipe, submission.overrides) if submission.recipe else None
+    if recipe is None and not submission.resume:
+        raise InputError(f"The recipe of run '{run_id}' is empty; only a resumed run keeps the recipe it has.")
+    files = JobFiles(RunDir(store.runs_dir / run_id), launch.node_rank)
+    if submission.resume:
+        run_dir(store, run_id)
+    elif launch.nnodes == 1 and files.run.recipe.exists():
+        raise _exists(run_id)
+    owned = Ownership.take(files)
+    if owned is None:
+        raise ConflictError(f"Run '{run_id}' is active already; watch it with: stal-cli jobs watch {run_id} ...")
+    try:
+        return files, _claim(files, submission, recipe), owned
+    except BaseException:
+        owned.release()
+        raise
+
+
+def _claim(files: JobFiles, submission: Submission, recipe: Recipe | None) -> JobRecord:
+    before = read_record(files.record)
+    if before is not None and not submission.resume:
+        raise _exists(submission.run_id)
+    if before is not None and not before.status.ended and before.host != socket.gethostname():
+        raise ConflictError(
+            f"Run '{submission.run_id}' was active on {before.host} when it was last heard of; start the service there "
+            f"again, or give the job up with: stal-cli jobs cancel {submission.run_id} ..."
+        )
+    if job_processes(files.run.root):
+        raise ConflictError(
+            f"Processes of run '{submission.run_id}' still work on this machine; stop them first with: "
+            f"stal-cli jobs cancel {submission.run_id} ..."
+        )
+    _write_recipe(files, submission, recipe)
+    record = JobRecord(
+        run_id=submission.run_id,
+        attempt=before.attempt + 1 if before is not None else 1,
+        status=JobStatus.QUEUED,
+        launch=submission.launch,
+        host=socket.gethostname(),
+        created_s=time.time(),
+        events_offset=_size(files.run.events),
+    )
+    write_record(files, record)
+    return record
+
+
+def _write_recipe(files: JobFiles, submission: Submission, recipe: Recipe | None) -> None:
+    """Write the recipe, or compare it with the one that is there: from a run being resumed, or from another node."""
+    if not files.run.recipe.exists():
+        if recipe is None:
+            raise NotFoundError(f"Run '{submission.run_id}' has no recipe.yaml; give one to resume it.")
+        write_atomically(files.run.recipe, recipe.to_yaml())
+        return
+    if recipe is None:
+        return
+    present = parse_recipe(files.run.recipe.read_text(encoding="utf-8"), source=str(files.run.recipe))
+    changed = _differences(present.model_dump(), recipe.model_dump())
+    refused = [key for key in changed if not submission.resume or key not in _CHANGEABLE]
+    if refused:
+        raise ConflictError(
+            f"The recipe differs from that of run '{submission.run_id}' in {', '.join(refused)}. A resumed run may "
+            f"change only {', '.join(_CHANGEABLE)}; train with another --run-id instead."
+        )
+    if changed:
+        write_atomically(files.run.recipe, recipe.to_yaml())
+
+
+def _differences(one: dict[str, Any], other: dict[str, Any], prefix: str = "") -> list[str]:
+    """Dotted paths of the values that differ."""
+    paths: list[str] = []
+    for key in sorted(one.keys() | other.keys()):
+        left, right = one.get(key), other.get(key)
+        if isinstance(left, dict) and isinstance(right, dict):
+            paths += _differences(left, right, f"{prefix}{key}.")
+        elif left != right:
+            paths.append(f"{prefix}{key}")
+    return paths
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _exists(run_id: str) -> ConflictError:
+    return ConflictError(f"Run '{run_id}' exists in the store. Choose another --run-id, or continue it with --resume.")

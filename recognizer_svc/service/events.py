@@ -1,0 +1,62 @@
+"""Reading a run's event file while it grows."""
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_LOG = logging.getLogger(__name__)
+_BYTES_PER_READ = 1 << 20  # 1 MiB: what one watcher holds in memory of a long history
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Event:
+    """One line of events.jsonl."""
+
+    seq: int
+    """From 1, over all attempts of the run."""
+    time_s: float
+    """Seconds since 1970."""
+    type: str
+    """step, epoch, validation, checkpoint, log, error or done."""
+    values: dict[str, Any]
+    """The line's other keys."""
+
+
+class EventReader:
+    """Returns the events of a file in order, each once; lines are taken only when they are complete."""
+
+    def __init__(self, path: Path, *, from_seq: int = 0, offset: int = 0) -> None:
+        """from_seq: events with a lower number are left out. offset: byte at which a line starts."""
+        self._path = path
+        self._from_seq = from_seq
+        self._offset = offset
+        self._rest = b""
+
+    def read(self) -> tuple[list[Event], bool]:
+        """The next events, and whether the end of the file was reached."""
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                block = file.read(_BYTES_PER_READ)
+        except FileNotFoundError:
+            return [], True
+        self._offset += len(block)
+        *lines, self._rest = (self._rest + block).split(b"\n")
+        events = [event for line in lines if line and (event := self._parse(line)) is not None]
+        return [event for event in events if event.seq >= self._from_seq], len(block) < _BYTES_PER_READ
+
+    def _parse(self, line: bytes) -> Event | None:
+        try:
+            values = json.loads(line)
+            return Event(
+                seq=int(values.pop("seq")),
+                time_s=float(values.pop("time")),
+                type=str(values.pop("type")),
+                values=values,
+            )
+        except (ValueError, KeyError, TypeError, AttributeError):
+            # A crash may have cut a line off; what follows it is whole.
+            _LOG.warning("skipped an unreadable line of %s: %.80r", self._path, line)
+            return None

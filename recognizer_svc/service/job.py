@@ -1,0 +1,154 @@
+"""One attempt of a run on this machine: its processes are started, watched over, stopped, and its end is recorded."""
+
+import asyncio
+import logging
+import signal
+import subprocess
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+from recognizer_svc.service import launch as launching
+from recognizer_svc.service.admission import Ownership
+from recognizer_svc.service.outcome import decide
+from recognizer_svc.service.processes import is_launcher, job_processes, kill_all, process_start_s, signal_group
+from recognizer_svc.service.record import JobFiles, JobRecord, JobStatus, cancel_requested, write_record
+
+_LOG = logging.getLogger(__name__)
+_POLL_S = 0.2
+_LAUNCHER_MARGIN_S = 5.0  # for the launcher to leave after its workers have
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobLimits:
+    """What the operator allows."""
+
+    max_jobs: int = 1
+    """Jobs that run at the same time; more wait."""
+    max_queued: int = 16
+    """Jobs that wait; more are refused."""
+    stop_timeout_s: float = 60.0
+    """From SIGTERM, at which workers write a checkpoint, to SIGKILL."""
+    stall_timeout_s: float = 3600.0
+    """A job without any event for so long is stopped and has failed; 0 turns it off."""
+    interface: str | None = None
+    """Trusted network interface for the unencrypted traffic of jobs with several nodes; None refuses them."""
+
+
+class Job:
+    """An attempt that this service owns. `record` is its latest state; `ended` is set after the last change."""
+
+    def __init__(self, files: JobFiles, record: JobRecord, owned: Ownership, limits: JobLimits) -> None:
+        self.files = files
+        self.record = record
+        self.ended = asyncio.Event()
+        self._owned = owned
+        self._limits = limits
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stopped = ""
+        self._detached = False
+
+    async def run(self) -> None:
+        """Start the processes, unless they run already, and stay until they are gone and the end is on disk."""
+        try:
+            try:
+                if self.record.status is JobStatus.QUEUED and not await asyncio.to_thread(self._is_cancelled):
+                    await asyncio.to_thread(self._start)
+                await self._supervise()
+            except Exception as error:  # noqa: BLE001  # the attempt must end in a recorded state whatever happened
+                _LOG.exception("job %s", self.record.run_id)
+                self._stopped = f"The service could not run the job: {error}"
+            if not self._detached:
+                await asyncio.to_thread(self._finish)
+        finally:
+            self._owned.release()
+            self.ended.set()
+
+    def close(self) -> None:
+        """Record the end of a job without processes: one that waits for its turn, or one that died unnoticed."""
+        try:
+            self._finish()
+        finally:
+            self._owned.release()
+            self.ended.set()
+
+    def detach(self) -> None:
+        """Let go of the job; its processes go on, and the next service that finds its record takes over."""
+        self._detached = True
+
+    def release(self) -> None:
+        """Let go of a job that waits for its turn."""
+        self._owned.release()
+
+    def _start(self) -> None:
+        limits, record = self._limits, self.record
+        env = launching.environment(
+            self.files, record.launch, interface=limits.interface, stop_timeout_s=limits.stop_timeout_s
+        )
+        # Recorded before and after: a service killed in between finds the launcher by its command line.
+        self._save(status=JobStatus.RUNNING, started_s=time.time())
+        self._process = launching.start(self.files, record.run_id, record.launch, env)
+        pid = self._process.pid
+        self._save(pid=pid, pgid=pid, process_started_s=process_start_s(pid))
+
+    async def _supervise(self) -> None:
+        term_deadline = kill_deadline = float("inf")
+        while not self._detached and await asyncio.to_thread(self.is_alive):
+            now = time.monotonic()
+            if term_deadline == float("inf") and await asyncio.to_thread(self._must_stop):
+                _LOG.info("job %s: SIGTERM %s", self.record.run_id, self._stopped)
+                signal_group(self.record.pgid, signal.SIGTERM)
+                term_deadline = now
+                kill_deadline = now + self._limits.stop_timeout_s + _LAUNCHER_MARGIN_S
+            if now > kill_deadline:
+                _LOG.warning("job %s: SIGKILL after %g s", self.record.run_id, now - term_deadline)
+                await asyncio.to_thread(self._kill)
+            await asyncio.sleep(_POLL_S)
+
+    def is_alive(self) -> bool:
+        """True while the launcher runs."""
+        if self._process is not None:
+            return self._process.poll() is None
+        return is_launcher(self.record.pid, self.record.process_started_s, self.files.run.root)
+
+    def _is_cancelled(self) -> bool:
+        return cancel_requested(self.files, self.record)
+
+    def _must_stop(self) -> bool:
+        if self._is_cancelled():
+            return True
+        limit_s = self._limits.stall_timeout_s
+        try:
+            last = self.files.run.events.stat().st_mtime
+        except FileNotFoundError:
+            last = 0.0
+        if limit_s and time.time() - max(last, self.record.started_s) > limit_s:
+            self._stopped = f"The job made no progress for {limit_s:g} s and was stopped; its log: {self.files.log}"
+            return True
+        return False
+
+    def _kill(self) -> None:
+        kill_all(job_processes(self.files.run.root))
+
+    def _finish(self) -> None:
+        """Leave no process behind and record the end."""
+        self._kill()
+        exit_code = self._process.wait() if self._process is not None else None
+        status, message = decide(self.files, self.record, exit_code=exit_code, stopped=self._stopped)
+        self._save(status=status, message=message, ended_s=time.time())
+
+    def _save(self, **changes: Any) -> None:
+        record = replace(self.record, **changes)
+        write_record(self.files, record)
+        self.record = record
+
+
+def adopt(files: JobFiles, record: JobRecord) -> JobRecord:
+    """The record with a launcher that was started but not yet noted when its service died."""
+    if record.status is not JobStatus.RUNNING or record.pid:
+        return record
+    launchers = [process for process in job_processes(files.run.root) if "torch.distributed.run" in process.cmdline()]
+    if not launchers:
+        return record
+    pid = launchers[0].pid
+    return replace(record, pid=pid, pgid=pid, process_started_s=process_start_s(pid))

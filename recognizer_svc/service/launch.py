@@ -1,0 +1,99 @@
+"""Starting a job: torch elastic as a command, in a process session of its own, so that neither a client's nor the
+service's end takes it along, and no handler of torch elastic gets into the service's process."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import recognizer_svc
+from recognizer_svc.service.processes import JOB_DIR_OPTION
+from recognizer_svc.service.record import JobFiles, Launch
+from stal_data.errors import InputError
+
+WORKER_MODULE = "recognizer_svc.train.worker"
+
+
+def default_processes() -> int:
+    """One process per GPU, or one without."""
+    import torch
+
+    return max(torch.cuda.device_count(), 1)
+
+
+def default_backend(nproc_per_node: int) -> str:
+    """NCCL needs a GPU of its own for each process."""
+    import torch
+
+    return "nccl" if torch.cuda.device_count() >= nproc_per_node else "gloo"
+
+
+def command(files: JobFiles, run_id: str, launch: Launch) -> list[str]:
+    """The launcher's argument list."""
+    if launch.nnodes == 1:
+        # The free port is taken by the launcher itself; 127.0.0.1 spares it from guessing the machine's address.
+        rendezvous = ["--standalone", "--local-addr", "127.0.0.1"]
+    else:
+        rendezvous = [
+            *("--rdzv-backend", "c10d", "--rdzv-endpoint", launch.rdzv_endpoint, "--rdzv-id", run_id),
+            *("--rdzv-conf", f"is_host={str(launch.node_rank == 0).lower()}"),
+            *("--node-rank", str(launch.node_rank)),
+        ]
+    return [
+        *(sys.executable, "-m", "torch.distributed.run", *rendezvous),
+        *("--nnodes", str(launch.nnodes), "--nproc-per-node", str(launch.nproc_per_node)),
+        *("--max-restarts", str(launch.max_restarts), "--log-dir", str(files.elastic_logs)),
+        *("-m", WORKER_MODULE, JOB_DIR_OPTION, str(files.run.root), "--backend", launch.backend),
+    ]
+
+
+def environment(files: JobFiles, launch: Launch, *, interface: str | None, stop_timeout_s: float) -> dict[str, str]:
+    """The launcher's environment.
+
+    interface: network interface of the collective traffic, which is not encrypted; only with several nodes, a job
+        of one node stays on loopback.
+    stop_timeout_s: how long workers may take to write their checkpoint after SIGTERM.
+    """
+    # PET_* would override the launcher's options.
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PET_")}
+    package_root = str(Path(recognizer_svc.__file__).parent.parent)
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, [package_root, env.get("PYTHONPATH")]))
+    env["PYTHONUNBUFFERED"] = "1"
+    env["TORCHELASTIC_ERROR_FILE"] = str(files.error)
+    env["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = str(int(stop_timeout_s))
+    env.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // launch.nproc_per_node, 1)))
+    if launch.nnodes > 1 and interface is None:
+        raise InputError(
+            f"nnodes is {launch.nnodes}, but this service was started without --interface. The traffic between the "
+            "nodes is not encrypted, so the operator names a trusted network interface: "
+            "stal-cli serve recognizer --interface NAME ..."
+        )
+    name = interface if launch.nnodes > 1 else loopback_interface()
+    if name is not None:
+        env["GLOO_SOCKET_IFNAME"] = name
+        env["NCCL_SOCKET_IFNAME"] = name
+    return env
+
+
+def loopback_interface() -> str | None:
+    """The loopback interface's name; None where it is not one of the usual two."""
+    names = {name for _, name in socket.if_nameindex()}
+    return next((name for name in ("lo", "lo0") if name in names), None)
+
+
+def start(files: JobFiles, run_id: str, launch: Launch, env: dict[str, str]) -> subprocess.Popen[bytes]:
+    """Start the launcher; its output goes to the job's log, after that of earlier attempts.
+
+    Not asyncio's subprocess: that one kills its child when the service's loop closes.
+    """
+    files.error.unlink(missing_ok=True)
+    with files.log.open("ab") as log:
+        return subprocess.Popen(
+            command(files, run_id, launch),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=env,
+            start_new_session=True,
+        )

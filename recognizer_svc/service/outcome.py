@@ -1,0 +1,61 @@
+"""What became of an attempt whose processes have ended."""
+
+import json
+from pathlib import Path
+
+from recognizer_svc.service.events import Event, EventReader
+from recognizer_svc.service.record import JobFiles, JobRecord, JobStatus, cancel_requested
+
+_LOG_TAIL_LINES = 20
+_LOG_TAIL_BYTES = 16384
+_MESSAGE_LIMIT = 4000  # characters
+
+
+def decide(files: JobFiles, record: JobRecord, *, exit_code: int | None, stopped: str = "") -> tuple[JobStatus, str]:
+    """Status and message of an attempt.
+
+    exit_code: the launcher's; None where another process was its parent.
+    stopped: why the service ended it; empty when it did not.
+    """
+    events = _events_of_attempt(files.run.events, record.events_offset)
+    # A job of several nodes ends here when this node's processes are through; rank 0 may be elsewhere.
+    if any(event.type == "done" for event in events) or (exit_code == 0 and record.launch.nnodes > 1):
+        return JobStatus.SUCCEEDED, ""
+    if cancel_requested(files, record):
+        return JobStatus.CANCELLED, "Cancelled on request; --resume continues it from its last checkpoint."
+    if stopped:
+        return JobStatus.FAILED, stopped
+    message = next((str(event.values["message"]) for event in events if event.type == "error"), "")
+    message = message or _elastic_message(files.error)
+    if not message:
+        code = "ended" if exit_code is None else f"exited with code {exit_code}"
+        message = f"The launcher {code} before training was done. The end of {files.log}:\n{_tail(files.log)}"
+    return JobStatus.FAILED, message[-_MESSAGE_LIMIT:]
+
+
+def _events_of_attempt(path: Path, offset: int) -> list[Event]:
+    """The events that decide something, in order."""
+    reader, found, complete = EventReader(path, offset=offset), [], False
+    while not complete:
+        events, complete = reader.read()
+        found += [event for event in events if event.type in ("done", "error")]
+    return found
+
+
+def _elastic_message(path: Path) -> str:
+    """The first failed worker's exception, as torch elastic copied it into the job's error file."""
+    try:
+        message = json.loads(path.read_text(encoding="utf-8"))["message"]
+        return str(message["message"] if isinstance(message, dict) else message)
+    except (OSError, ValueError, KeyError):
+        return ""
+
+
+def _tail(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            file.seek(max(path.stat().st_size - _LOG_TAIL_BYTES, 0))
+            lines = file.read().decode(errors="replace").splitlines()[-_LOG_TAIL_LINES:]
+    except FileNotFoundError:
+        return "(no output)"
+    return "\n".join(lines) or "(no output)"

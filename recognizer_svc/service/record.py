@@ -1,0 +1,157 @@
+"""What a training job leaves on disk, so that any service that sees the store can tell what became of it."""
+
+import json
+from dataclasses import asdict, dataclass, fields
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from recognizer_svc.run_dir import RunDir
+from stal_data.errors import InputError
+from stal_data.files import write_atomically
+
+
+class JobStatus(StrEnum):
+    """Where a job stands; the last three are final for an attempt."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        return self not in (JobStatus.QUEUED, JobStatus.RUNNING)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """How the processes of one node are started."""
+
+    nproc_per_node: int
+    backend: str
+    """"gloo" or "nccl"."""
+    nnodes: int = 1
+    node_rank: int = 0
+    rdzv_endpoint: str = ""
+    """HOST:PORT on node 0; empty with one node."""
+    max_restarts: int = 0
+    """How often torch elastic starts all processes again after one of them fails."""
+
+    def __post_init__(self) -> None:
+        for field, low, high in (("nproc_per_node", 1, 64), ("nnodes", 1, 1024), ("max_restarts", 0, 100)):
+            value = getattr(self, field)
+            if not low <= value <= high:
+                raise InputError(f"{field} is {value}, but must be {low} to {high}.")
+        if not 0 <= self.node_rank < self.nnodes:
+            raise InputError(f"node_rank is {self.node_rank}, but must be 0 to {self.nnodes - 1} (nnodes - 1).")
+        if self.backend not in ("gloo", "nccl"):
+            raise InputError(f"backend is '{self.backend}', but must be gloo (CPU or GPU) or nccl (GPU).")
+        if (self.nnodes > 1) != bool(self.rdzv_endpoint):
+            raise InputError(
+                f"rdzv_endpoint is '{self.rdzv_endpoint}' with {self.nnodes} node(s): several nodes need HOST:PORT "
+                "of node 0, one node takes none."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobRecord:
+    """One node's share of a run's latest attempt. Times are seconds since 1970, 0 where it has not happened."""
+
+    run_id: str
+    attempt: int
+    """1 for the first start, one more each time the run is resumed."""
+    status: JobStatus
+    launch: Launch
+    host: str
+    """Machine on which the processes run; pids mean something only there."""
+    created_s: float
+    events_offset: int
+    """Bytes of events.jsonl that earlier attempts wrote."""
+    message: str = ""
+    started_s: float = 0.0
+    ended_s: float = 0.0
+    pid: int = 0
+    """The launcher, leader of its own process group and session; 0 before it is known."""
+    pgid: int = 0
+    process_started_s: float = 0.0
+    """The launcher's start as the system reports it: a pid alone may have been given to another process since."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobFiles:
+    """Paths of one node's share of a run's job."""
+
+    run: RunDir
+    node_rank: int = 0
+
+    @property
+    def folder(self) -> Path:
+        return self.run.root / "job"
+
+    @property
+    def cancel(self) -> Path:
+        """Names the attempts that to be cancelled: whoever sees the store may ask, each node's service obeys."""
+        return self.folder / "cancel.json"
+
+    @property
+    def record(self) -> Path:
+        return self.folder / f"node_{self.node_rank}.json"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the service that owns this node's share, as long as the attempt has not ended."""
+        return self.folder / f"node_{self.node_rank}.lock"
+
+    @property
+    def log(self) -> Path:
+        """Output of the launcher and its workers."""
+        return self.folder / f"node_{self.node_rank}.log"
+
+    @property
+    def error(self) -> Path:
+        """Torch elastic's account of the first worker that failed."""
+        return self.folder / f"error_{self.node_rank}.json"
+
+    @property
+    def elastic_logs(self) -> Path:
+        return self.folder / f"elastic_{self.node_rank}"
+
+    def records(self) -> list[Path]:
+        """The records of all nodes, node 0 first."""
+        return sorted(self.folder.glob("node_*.json"), key=lambda path: (len(path.name), path.name))
+
+
+def write_record(files: JobFiles, record: JobRecord) -> None:
+    """Replace the record; node 0's also replaces the run's public state."""
+    write_atomically(files.record, json.dumps(asdict(record), indent=1) + "\n")
+    if files.node_rank == 0:
+        state = {"status": record.status.value, "message": record.message, "attempt": record.attempt}
+        write_atomically(files.run.state, json.dumps(state, indent=1) + "\n")
+
+
+def read_record(path: Path) -> JobRecord | None:
+    """The record at `path`; None where there is none. A record is replaced in one step, so it is never half written."""
+    try:
+        raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    known = {field.name for field in fields(JobRecord)}
+    values = {name: value for name, value in raw.items() if name in known}
+    return JobRecord(**values | {"status": JobStatus(raw["status"]), "launch": Launch(**raw["launch"])})
+
+
+def request_cancel(files: JobFiles) -> None:
+    """Ask the services of all nodes to stop their present attempts."""
+    records = [record for path in files.records() if (record := read_record(path)) is not None]
+    write_atomically(files.cancel, json.dumps({str(record.launch.node_rank): record.attempt for record in records}))
+
+
+def cancel_requested(files: JobFiles, record: JobRecord) -> bool:
+    """True when this attempt is to be cancelled; a request from before the run was resumed does not count."""
+    try:
+        attempts = json.loads(files.cancel.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return False
+    return bool(attempts.get(str(files.node_rank)) == record.attempt)
