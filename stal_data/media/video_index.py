@@ -68,6 +68,8 @@ def read_index(path: Path, clock_start_s: float) -> VideoIndex:
     """Read the index of a file. clock_start_s: what the key frames' clock shows when the file begins to play."""
     container, stream = open_video(path)
     with container:
+        time_base = stream.time_base
+        assert time_base is not None
         try:
             ticks, keys, end = _read_times(container, stream)
             file_start = Fraction(container.start_time or 0, av.time_base)
@@ -77,8 +79,6 @@ def read_index(path: Path, clock_start_s: float) -> VideoIndex:
         raise undecodable(path, "it has no picture at which decoding can start")
     ticks = ticks[ticks >= keys[0]]  # what comes before the first key picture does not decode
     first, last = int(ticks[0]), int(ticks[-1])
-    time_base = stream.time_base
-    assert time_base is not None
     if end <= last:  # MPEG-TS gives no durations: the last picture lasts as long as most do
         end = last + (int(np.median(np.diff(ticks))) if len(ticks) > 1 else 1)
     duration = (end - first) * time_base
@@ -86,7 +86,7 @@ def read_index(path: Path, clock_start_s: float) -> VideoIndex:
     info = MediaInfo(
         width=width,
         height=height,
-        rate=stream.average_rate or len(ticks) / duration,
+        rate=(len(ticks) / duration).limit_denominator(1001),
         num_frames=num_slots(duration),
         start_s=clock_start_s + float(first * time_base - file_start),
         duration_s=float(duration),
