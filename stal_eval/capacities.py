@@ -1,0 +1,40 @@
+"""Which capacities a sweep visits. A capacity is how many best-scored rows (box x class) of a key frame count."""
+
+import math
+import re
+from collections.abc import Iterable
+
+from stal_data.errors import InputError
+
+NO_LIMIT = 0
+"""The capacity that keeps every row; it sorts after all others."""
+
+_ITEM = re.compile(r"\s*(\d+)\s*(?::\s*(\d+)\s*)?")
+
+
+def parse_capacities(text: str) -> tuple[int, ...]:
+    """Read `50:2200` (50 to 2199), `50,100` or a mix of both; 0 means no limit."""
+    capacities: list[int] = []
+    for item in text.split(","):
+        match = _ITEM.fullmatch(item)
+        if match is None:
+            raise InputError(
+                f"capacities is '{text}', but must be numbers and ranges such as 50:2200 (50 to 2199) or 50,100."
+            )
+        start = int(match[1])
+        end = int(match[2]) if match[2] is not None else start + 1
+        if start >= end:
+            raise InputError(f"capacities: the range '{item.strip()}' is empty, its end is exclusive: write 50:2200.")
+        capacities.extend(range(start, end))
+    return check_capacities(capacities)
+
+
+def check_capacities(capacities: Iterable[int]) -> tuple[int, ...]:
+    """Return the capacities in increasing order, each once, no limit last."""
+    values = tuple(sorted(set(capacities), key=lambda capacity: capacity or math.inf))
+    if not values:
+        raise InputError("capacities is empty, but needs at least one, such as 50.")
+    for value in values:
+        if value < 0:
+            raise InputError(f"capacities: {value} is negative; write 0 for no limit.")
+    return values

@@ -1,0 +1,88 @@
+"""CSV files without a header, gzip or plain: whole columns for speed, single lines to explain what is wrong."""
+
+import csv
+import gzip
+import hashlib
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas as pd
+
+from stal_data.errors import InputError, NotFoundError
+from stal_eval.rules import Kind, columns_of
+
+_GZIP_MAGIC = b"\x1f\x8b"
+_TYPES = {"video": "category", "timestamp": "int64", "label": "int64"} | dict.fromkeys(
+    ("x1", "y1", "x2", "y2", "score"), "float64"
+)
+
+
+class UnreadableError(Exception):
+    """A file that is no table of the expected types; the text is the parser's, without a line to rely on."""
+
+
+def digest_of(path: Path) -> str:
+    """Return the sha256 (hex) of the file's bytes as they are on disk."""
+    with _clear_errors(path), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield line number (from 1) and fields of every line that is not empty."""
+    with _clear_errors(path):
+        opened = gzip.open(path, "rt", newline="", encoding="utf-8-sig") if _is_gzip(path) else None
+        with opened or path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file)
+            for fields in reader:
+                if fields:
+                    yield reader.line_num, fields
+
+
+def read_columns(path: Path, kind: Kind) -> pd.DataFrame:
+    """Read every row at once; raises UnreadableError where a row is not made of the right types.
+
+    Ground truth may leave out its last column (person), which is not read.
+    """
+    names = columns_of(kind)
+    first = next(read_lines(path), None)
+    if first is None:
+        return pd.DataFrame({name: pd.Series(dtype=_TYPES[name]) for name in names if name in _TYPES})
+    # pandas would shift or cut rows that are all longer than `names`; later longer rows it refuses.
+    if len(first[1]) > len(names):
+        raise UnreadableError(f"the first line has {len(first[1])} columns")
+    with _clear_errors(path):
+        try:
+            return pd.read_csv(
+                path,
+                header=None,
+                names=list(names),
+                usecols=[name for name in names if name in _TYPES],
+                dtype=_TYPES,
+                index_col=False,
+                # A video may be called NA, and an empty number is an error.
+                na_filter=False,
+                compression="gzip" if _is_gzip(path) else None,
+            )
+        except (UnicodeDecodeError, OSError, EOFError, zlib.error):
+            raise
+        except (ValueError, TypeError, OverflowError, pd.errors.ParserError) as error:
+            raise UnreadableError(str(error).strip()) from error
+
+
+def _is_gzip(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
+
+
+@contextmanager
+def _clear_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise NotFoundError(f"The file {path} does not exist.") from None
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(f"{path} is damaged gzip ({error}): write or copy it again.") from error
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} cannot be read as CSV: {error}.") from error

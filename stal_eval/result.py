@@ -1,0 +1,112 @@
+"""The outcome of an evaluation, and the metrics.json that holds it."""
+
+import json
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stal_data.errors import InputError
+from stal_data.files import write_atomically
+from stal_data.labels import LabelMap
+from stal_eval.alignment import Counts
+
+METRICS_FILE = "metrics.json"
+METRICS_FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Best:
+    """The capacity with the highest mAP (the smallest of equals), chosen on the evaluated split itself."""
+
+    capacity: int
+    mean_ap: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Average precision of K classes at C capacities; all figures are fractions in [0,1].
+
+    capacities: increasing, 0 = no limit (last). ap_CK: NaN for a class without ground truth. ap_at_50_K: at capacity 50,
+    whether or not it was asked for. truth_count_K, prediction_count_K: scored rows of each class.
+    min_iou: a prediction finds a box from this IoU on. digests: sha256 of each input (None: not given).
+    """
+
+    capacities: tuple[int, ...]
+    ap_CK: NDArray[np.float64]
+    ap_at_50_K: NDArray[np.float64]
+    label_map: LabelMap
+    truth_count_K: NDArray[np.int64]
+    prediction_count_K: NDArray[np.int64]
+    min_iou: float
+    counts: Counts
+    digests: dict[str, str | None]
+    warnings: tuple[str, ...]
+
+    @property
+    def mean_ap_C(self) -> NDArray[np.float64]:
+        """mAP at each capacity: the mean over the classes with ground truth."""
+        return np.asarray(self.ap_CK[:, self.truth_count_K > 0].mean(axis=1))
+
+    @property
+    def mean_ap_at_50(self) -> float:
+        return float(self.ap_at_50_K[self.truth_count_K > 0].mean())
+
+    @property
+    def best(self) -> Best:
+        index = int(self.mean_ap_C.argmax())
+        return Best(capacity=self.capacities[index], mean_ap=float(self.mean_ap_C[index]))
+
+    def per_class(self, capacity: int | None = None) -> dict[str, float | None]:
+        """AP by class name at a capacity of the sweep (default: the best); None without ground truth."""
+        capacity = self.best.capacity if capacity is None else capacity
+        if capacity not in self.capacities:
+            raise InputError(f"capacity {capacity} is not in this sweep: add it to `capacities`.")
+        return self._by_name(self.ap_CK[self.capacities.index(capacity)])
+
+    def metrics(self) -> dict[str, Any]:
+        """Return everything as plain values, the content of metrics.json (docs/evaluation.md describes the fields)."""
+        names = self.label_map.names
+        without = [name for name, count in zip(names, self.truth_count_K, strict=True) if count == 0]
+        return {
+            "format": METRICS_FORMAT,
+            "best": {"capacity": self.best.capacity, "mAP": self.best.mean_ap},
+            "mAP_at_50": self.mean_ap_at_50,
+            "iou": self.min_iou,
+            "classes": {
+                "in_label_map": len(names),
+                "in_mean": len(names) - len(without),
+                "without_ground_truth": without,
+            },
+            "per_class": self.per_class(),
+            "per_class_at_50": self._by_name(self.ap_at_50_K),
+            "class_counts": {
+                name: {"ground_truth": int(truth), "predictions": int(predictions)}
+                for name, truth, predictions in zip(names, self.truth_count_K, self.prediction_count_K, strict=True)
+            },
+            "counts": asdict(self.counts),
+            "warnings": list(self.warnings),
+            "digests": self.digests,
+            "software": {name: _version(name) for name in ("stal", "numpy", "pandas", "numba")},
+            "capacities": list(self.capacities),
+            "mAP": self.mean_ap_C.tolist(),
+        }
+
+    def write(self, folder: Path | str) -> Path:
+        """Write metrics.json into `folder` in one step, creating the folder; return the file's path."""
+        path = Path(folder) / METRICS_FILE
+        write_atomically(path, json.dumps(self.metrics(), indent=2, allow_nan=False) + "\n")
+        return path
+
+    def _by_name(self, ap_K: NDArray[np.float64]) -> dict[str, float | None]:
+        return {name: None if np.isnan(ap) else float(ap) for name, ap in zip(self.label_map.names, ap_K, strict=True)}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

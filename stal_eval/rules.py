@@ -1,0 +1,86 @@
+"""What a row of a predictions or ground-truth file must look like, one row at a time; names the broken rule.
+
+Files are read column by column for speed; these rules explain what is wrong once such a read has failed.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+from stal_data.rows import BOX_SLACK
+
+Kind = Literal["predictions", "ground truth"]
+
+PREDICTION_COLUMNS = ("video", "timestamp", "x1", "y1", "x2", "y2", "label", "score")
+GROUND_TRUTH_COLUMNS = ("video", "timestamp", "x1", "y1", "x2", "y2", "label", "person")
+
+LABEL_MAX = 2**31 - 1
+TIMESTAMP_MAX = 2**40
+_PIXELS = 2.0  # a coordinate this large is no rounding error
+
+
+def columns_of(kind: Kind) -> tuple[str, ...]:
+    return PREDICTION_COLUMNS if kind == "predictions" else GROUND_TRUTH_COLUMNS
+
+
+def broken_rule(fields: Sequence[str], kind: Kind) -> str | None:
+    """Return the first rule that the fields of a row break, as a sentence; None when they keep all."""
+    count = len(fields)
+    if kind == "predictions" and count != 8:
+        return f"the line has {count} columns, but predictions have 8: {','.join(PREDICTION_COLUMNS)}."
+    if kind == "ground truth" and count not in (7, 8):
+        return f"the line has {count} columns, but ground truth has 7 or 8: {','.join(GROUND_TRUTH_COLUMNS)}."
+    if all(_number(text) is None for text in fields[1:7]):
+        return "the line looks like a header, but the format has none: remove the line."
+    if not fields[0]:
+        return "the video id is empty."
+    return (
+        _whole_number("timestamp (whole seconds)", fields[1], 0, TIMESTAMP_MAX)
+        or _box(fields[2:6], kind)
+        or _whole_number("label id", fields[6], 1, LABEL_MAX)
+        or (_score(fields[7]) if kind == "predictions" else None)
+    )
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _whole_number(name: str, text: str, low: int, high: int) -> str | None:
+    value = _number(text)
+    if value is None or not math.isfinite(value) or value != int(value):
+        return f"the {name} is '{text}', but must be a whole number."
+    if not low <= value <= high:
+        return f"the {name} is {text}, but must be from {low} to {high}."
+    return None
+
+
+def _box(fields: Sequence[str], kind: Kind) -> str | None:
+    values = []
+    for name, text in zip(("x1", "y1", "x2", "y2"), fields, strict=True):
+        value = _number(text)
+        if value is None or not math.isfinite(value):
+            return f"{name} is '{text}', but must be a finite number."
+        values.append(value)
+    shown = ",".join(fields)
+    if min(values) < -BOX_SLACK or max(values) > 1 + BOX_SLACK:
+        hint = "it looks like pixels: divide x by the frame's width and y by its height"
+        if max(values) < _PIXELS:
+            hint = "cut it at the frame's edge"
+        return f"the box {shown} leaves [0,1]: {hint}."
+    x1, y1, x2, y2 = values
+    if x1 > x2 or y1 > y2:
+        return f"the box {shown} is inverted: the order is x1,y1,x2,y2 with x1 < x2 and y1 < y2."
+    if kind == "ground truth" and (x1 == x2 or y1 == y2):
+        return f"the box {shown} is empty, so that no prediction can match it: give it a width and a height."
+    return None
+
+
+def _score(text: str) -> str | None:
+    value = _number(text)
+    if value is None or not math.isfinite(value):
+        return f"the score is '{text}', but must be a finite number."
+    return None
