@@ -79,9 +79,7 @@ def _print(result: "Evaluation") -> None:
     for heading in ("AP", "ground truth", "predictions"):
         classes.add_column(heading, justify="right")
     ap_of = result.per_class()
-    scored = [
-        (ap_of[name], index, name) for index, name in enumerate(result.label_map.names) if ap_of[name] is not None
-    ]
+    scored = [(ap, index, name) for index, (name, ap) in enumerate(ap_of.items()) if ap is not None]
     for ap, index, name in sorted(scored)[:_SHOWN_CLASSES]:
         classes.add_row(
             name, f"{100 * ap:.2f}", str(result.truth_count_K[index]), str(result.prediction_count_K[index])

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import hashlib
+import io
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,13 +32,11 @@ def digest_of(path: Path) -> str:
 
 def read_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield line number (from 1) and fields of every line that is not empty."""
-    with _clear_errors(path):
-        opened = gzip.open(path, "rt", newline="", encoding="utf-8-sig") if _is_gzip(path) else None
-        with opened or path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            for fields in reader:
-                if fields:
-                    yield reader.line_num, fields
+    with _clear_errors(path), gzip.open(path) if _is_gzip(path) else path.open("rb") as file:
+        reader = csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""))
+        for fields in reader:
+            if fields:
+                yield reader.line_num, fields
 
 
 def read_columns(path: Path, kind: Kind) -> pd.DataFrame:

@@ -87,8 +87,8 @@ def _nothing_to_find(source: str, label_map: LabelMap, counts: Counts) -> str:
     if counts.ground_truth_rows == 0:
         return f"{source} holds no row, so there is nothing to find: give the split's ground truth."
     return (
-        f"{source}: none of the {counts.ground_truth_rows} rows can be scored, {counts.excluded_ground_truth_rows} are on "
-        f"excluded key frames and the labels of {counts.ground_truth_rows_outside_label_map} are not in "
+        f"{source}: none of the {counts.ground_truth_rows} rows can be scored, {counts.excluded_ground_truth_rows} are "
+        f"on excluded key frames and the labels of {counts.ground_truth_rows_outside_label_map} are not in "
         f"{label_map.source}, {label_map.describe_ids()}: check the label map and the exclusions."
     )
 

@@ -30,8 +30,8 @@ class Best:
 class Evaluation:
     """Average precision of K classes at C capacities; all figures are fractions in [0,1].
 
-    capacities: increasing, 0 = no limit (last). ap_CK: NaN for a class without ground truth. ap_at_50_K: at capacity 50,
-    whether or not it was asked for. truth_count_K, prediction_count_K: scored rows of each class.
+    capacities: increasing, 0 = no limit (last). ap_CK: NaN for a class without ground truth. ap_at_50_K: at capacity
+    50, whether or not it was asked for. truth_count_K, prediction_count_K: scored rows of each class.
     min_iou: a prediction finds a box from this IoU on. digests: sha256 of each input (None: not given).
     """
 
