@@ -150,8 +150,9 @@ class FeatureSet:
 
     def _refresh(self) -> None:
         # In this order: a digest is on disk before its row is done.
-        done = read_column(self.path, "done")[: self._manifest.num_rows].astype(np.bool_)
-        digests = read_column(self.path, "digest")[: self._manifest.num_rows]
+        rows = range(self._manifest.num_rows)
+        done = read_column(self.path, "done", rows).astype(np.bool_)
+        digests = read_column(self.path, "digest", rows)
         with self._lock:
             self._digests_K, self._done_K = digests, done
 
@@ -173,10 +174,10 @@ class FeatureSet:
             return found
 
 
-def read_column(path: Path, name: str) -> NDArray[Any]:
-    """Read a whole one-dimensional array of the set through zarr."""
+def read_column(path: Path, name: str, rows: range) -> NDArray[Any]:
+    """Read rows of a one-dimensional array of the set through zarr."""
     try:
-        return np.asarray(zarr.open_array(path / name, mode="r", zarr_format=3)[:])
+        return np.asarray(zarr.open_array(path / name, mode="r", zarr_format=3)[rows.start : rows.stop])
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
             f"The array '{path / name}' does not read: {error}. Delete the set and precompute again."
@@ -184,11 +185,11 @@ def read_column(path: Path, name: str) -> NDArray[Any]:
 
 
 def read_index(path: Path, manifest: FeatureManifest) -> RowIndex:
-    count = manifest.num_rows
-    columns = {name: read_column(path / "index", name)[:count] for name in ("timestamp", "frame_start", "frame_end")}
-    videos = read_column(path / "index", "video")[:count]
+    rows = range(manifest.num_rows)
+    columns = {name: read_column(path / "index", name, rows) for name in ("timestamp", "frame_start", "frame_end")}
+    videos = read_column(path / "index", "video", rows)
     return RowIndex(
         key_frames=tuple(KeyFrame(str(v), int(t)) for v, t in zip(videos, columns["timestamp"], strict=True)),
         windows_K2=np.stack([columns["frame_start"], columns["frame_end"]], axis=1),
-        sources_K=read_column(path, "source")[:count],
+        sources_K=read_column(path, "source", rows),
     )

@@ -13,7 +13,7 @@ from zarr.core.array_spec import ArrayConfigParams
 
 from cache.feature_store.layout import DEFAULT_ROWS_PER_SHARD, FeatureManifest, RowIndex, checksum, shard_path
 from cache.feature_store.locks import ShardClaim, describe_owner
-from cache.feature_store.reader import FeatureBatch, FeatureSet
+from cache.feature_store.reader import FeatureBatch, FeatureSet, read_column
 from cache.feature_store.values import checked_cast
 from cache.files import sync_file, sync_folder, sync_tree, temporary_name
 from cache.spec import FeatureSpec
@@ -82,7 +82,8 @@ class FeatureWriter:
         return ShardClaim.take(self._locks, shard)
 
     def is_pending(self, shard: int) -> bool:
-        return shard in self.pending()
+        rows = self.manifest.rows_of(shard)
+        return not read_column(self.path, "done", rows).all()
 
     def owner(self, shard: int) -> str:
         """Return who holds, or last held, the claim on a shard."""

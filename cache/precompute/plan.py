@@ -1,0 +1,123 @@
+"""What will be computed: the frames of every clip, checked before any work is done."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Literal, Protocol
+
+import numpy as np
+
+from cache.feature_store import RowIndex
+from cache.spec import ClipSpec
+from stal_data.clips import clip_frames, resolve_window
+from stal_data.dataset import Split
+from stal_data.errors import InputError, StalError
+from stal_data.keyframes import AnnotatedKeyFrame
+from stal_data.media import Media
+
+LISTED = 10  # problems that an error message lists before it only counts
+
+Stage = Literal["check", "extract"]
+
+
+class Progress(Protocol):
+    """Told how many of all key frames a stage has finished; may come from several threads, one call at a time."""
+
+    def __call__(self, stage: Stage, done: int, total: int) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clip:
+    """frames: numbers on the 25 fps time line, from 1, in the order the backbones see them."""
+
+    video: str
+    frames: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """clips: one for each row of the index."""
+
+    index: RowIndex
+    clips: tuple[Clip, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Row:
+    window: tuple[int, int]
+    clip: Clip
+    source: int
+
+
+def make_plan(split: Split, clip_spec: ClipSpec, *, threads: int, report: Callable[[int], None]) -> Plan:
+    """Find the frames of every key frame, read them all once for their digest, and decode two of each video.
+
+    report: told the number of key frames checked, each time a video is finished.
+    A missing frame or a video that does not decode is an error, and it lists what else is wrong.
+    """
+    if not split.key_frames:
+        raise InputError(
+            f"Split '{split.name}' of '{split.dataset}' has no key frames; check its annotations and exclusions."
+        )
+    videos = [list(items) for _, items in groupby(split.key_frames, key=lambda item: item.key.video)]
+    rows: list[_Row] = []
+    problems: list[str] = []
+    checked = 0
+    with ThreadPoolExecutor(threads, thread_name_prefix="check") as pool:
+        for items, result in zip(
+            videos, pool.map(lambda v: _check_video(v, split.media, clip_spec), videos), strict=True
+        ):
+            for entry in result:
+                if isinstance(entry, StalError):
+                    problems.append(str(entry))
+                else:
+                    rows.append(entry)
+            checked += len(items)
+            report(checked)
+    if problems:
+        raise InputError(_summary(split, problems))
+    index = RowIndex(
+        key_frames=tuple(item.key for item in split.key_frames),
+        windows_K2=np.array([row.window for row in rows], np.int64),
+        sources_K=np.array([row.source for row in rows], np.uint64),
+    )
+    return Plan(index=index, clips=tuple(row.clip for row in rows))
+
+
+def _check_video(items: list[AnnotatedKeyFrame], media: Media, clip_spec: ClipSpec) -> list[_Row | StalError]:
+    """Return a row for each key frame of a video, or what is wrong with it."""
+    video = items[0].key.video
+    try:
+        media.info(video)
+    except StalError as error:
+        return [error]
+    results = list(_rows(items, media, clip_spec))
+    good = [row for row in results if isinstance(row, _Row)]
+    if good:
+        try:
+            media.read(video, [good[0].clip.frames[0], good[-1].clip.frames[-1]])
+        except StalError as error:
+            return [error]
+    return results
+
+
+def _rows(items: list[AnnotatedKeyFrame], media: Media, clip_spec: ClipSpec) -> Iterator[_Row | StalError]:
+    for item in items:
+        video = item.key.video
+        try:
+            window = resolve_window(item, media.info(video))
+            frames = tuple(clip_frames(window, clip_spec.num_frames, clip_spec.stride))
+            yield _Row(window=window, clip=Clip(video=video, frames=frames), source=media.digest(video, frames))
+        except StalError as error:
+            yield error
+
+
+def _summary(split: Split, problems: list[str]) -> str:
+    distinct = list(dict.fromkeys(problems))
+    lines = "".join(f"\n  {problem}" for problem in distinct[:LISTED])
+    rest = f"\n  and {len(distinct) - LISTED} more" if len(distinct) > LISTED else ""
+    return (
+        f"Nothing was computed: {len(problems)} problems with the media of split '{split.name}' of '{split.dataset}' "
+        f"({len(split.key_frames)} key frames):{lines}{rest}"
+    )
