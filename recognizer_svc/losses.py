@@ -1,7 +1,7 @@
 """Losses and the scores that belong to them. N actors, C classes."""
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor
 
 from recognizer_svc.recipe import PoseSoftmaxLoss, SigmoidLoss
@@ -35,5 +35,7 @@ def loss_sum(section: LossSection, logits_NC: Tensor, targets_NC: Tensor) -> Ten
     if section.kind == "sigmoid":
         losses_NC = F.binary_cross_entropy_with_logits(logits_NC, targets_NC, reduction="none")
     else:
-        losses_NC = F.binary_cross_entropy(scores(section, logits_NC), targets_NC, reduction="none")
+        # On NaN this function raises on one rank alone, and the others would wait for it; the NaN is put back after.
+        probabilities_NC = torch.nan_to_num(scores(section, logits_NC), nan=0.5)
+        losses_NC = F.binary_cross_entropy(probabilities_NC, targets_NC, reduction="none") + 0 * logits_NC
     return losses_NC.sum() / logits_NC.shape[1]

@@ -35,8 +35,7 @@ class Data(Section):
     streams: tuple[Stream, ...] | None = None
     """Backbones whose features the head sees; None = all that the feature set holds."""
     feature_set: str | None = None
-    """Id of the training split's identity set; needed only where the store holds several."""
-    validation_feature_set: str | None = None
+    """Id of the identity set; needed only where the store holds several."""
     hflip_probability: float = Field(default=0.5, ge=0, le=1)
     """How often a clip is seen mirrored; takes effect where the store holds the `hflip` set of the same spec."""
     box_jitter: float = Field(default=0.075, ge=0, lt=0.5)
@@ -74,7 +73,7 @@ class LinearHead(Section):
 class PoseSoftmaxLoss(Section):
     kind: Literal["pose_softmax"]
     num_poses: int = Field(default=13, ge=1)
-    """The first classes of the label map, of which a person has exactly one: softmax over them, sigmoid over the rest."""
+    """Number of first classes of which a person has exactly one: softmax over them, sigmoid over the rest."""
 
 
 class SigmoidLoss(Section):
@@ -190,7 +189,9 @@ def _read(source: str | Path) -> tuple[str, str]:
     name = str(source).removesuffix(".yaml")
     if name in shipped_recipes():
         return files("recipes").joinpath(f"{name}.yaml").read_text(encoding="utf-8"), f"recipes/{name}.yaml"
-    raise NotFoundError(f"No recipe '{source}': neither a file nor a shipped one. {did_you_mean(name, shipped_recipes())}")
+    raise NotFoundError(
+        f"No recipe '{source}': neither a file nor a shipped one. {did_you_mean(name, shipped_recipes())}"
+    )
 
 
 def _apply(values: dict[str, Any], override: str) -> None:

@@ -51,7 +51,10 @@ class FeatureShapes:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        return cls(**{name: tuple(value) if isinstance(value, list | tuple) else value for name, value in values.items()})
+        slow, fast, vit = (
+            None if values[name] is None else _shape(values[name]) for name in ("slow_CHW", "fast_CHW", "vit_CHW")
+        )
+        return cls(slow_CHW=slow, fast_CHW=fast, vit_CHW=vit, vit_frames=int(values["vit_frames"]))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,7 +10,7 @@ from recognizer_svc.recipe import LinearHead as LinearSection
 
 
 def build_head(section: AcarSection | LinearSection, shapes: FeatureShapes, num_classes: int) -> nn.Module:
-    """Return a freshly initialised head; the caller seeds torch. Its forward takes a HeadBatch, returns [N, classes]."""
+    """Return a newly initialised head; the caller seeds torch. Its forward takes a HeadBatch, returns [N, classes]."""
     sizes = section.model_dump(exclude={"kind"})
     if section.kind == "acar":
         return AcarHead(AcarConfig(shapes=shapes, num_classes=num_classes, **sizes))

@@ -7,7 +7,7 @@ Parameter names and shapes are those of the published head, so its weights load.
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recognizer_svc.heads.batch import FeatureShapes, HeadBatch
@@ -93,12 +93,12 @@ class HR2O(nn.Module):
         weight = torch.cat([self.conv_q.weight, self.conv_k.weight, self.conv_v.weight])
         qkv_NCHW = F.conv2d(x_NCHW, weight, padding=1)
         # [N, 3C, H, W] -> three times [P, N, C]
-        q_PNC, k_PNC, v_PNC = qkv_NCHW.flatten(2).permute(2, 0, 1).split(channels, dim=2)
+        q_PNC, k_PNC, v_PNC = torch.split(qkv_NCHW.flatten(2).permute(2, 0, 1), channels, dim=2)
         # Scaled by 1/sqrt(C); the kernel streams over the keys, so memory does not grow with the square of a crowd.
         out_PNC = F.scaled_dot_product_attention(q_PNC, k_PNC, v_PNC, attn_mask=same_clip_NN)
-        out_NCHW = out_PNC.permute(1, 2, 0).unflatten(2, (rows, columns))
-        out_NCHW = self.conv(F.relu(self.norm(out_NCHW)))
-        return x_NCHW + self.dropout(out_NCHW)
+        out_NCHW = out_PNC.permute(1, 2, 0).reshape(-1, channels, rows, columns)
+        added_NCHW: Tensor = self.dropout(self.conv(F.relu(self.norm(out_NCHW))))
+        return x_NCHW + added_NCHW
 
 
 class AcarHead(nn.Module):
@@ -154,7 +154,7 @@ class AcarHead(nn.Module):
         The 1x1 conv over [map, tiled actor] is split: the map's part once a clip, the actor's part once an actor.
         """
         map_channels = map_BCHW.shape[1]
-        map_weight, actor_weight = self.conv1.weight.split(map_channels, dim=1)
+        map_weight, actor_weight = torch.split(self.conv1.weight, map_channels, dim=1)
         scene_BCHW = F.conv2d(map_BCHW, map_weight)
         own_NC = F.linear(actor_NC, actor_weight.flatten(1))
         mixed_NCHW = F.relu(scene_BCHW[clip_of_N] + own_NC[:, :, None, None])

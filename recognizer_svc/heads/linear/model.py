@@ -40,9 +40,7 @@ class LinearHead(nn.Module):
     def forward(self, batch: HeadBatch) -> Tensor:
         """Return logits [N, classes]."""
         maps = [m for m in (batch.slow_BCHW, batch.fast_BCHW, batch.vit_BCHW) if m is not None]
-        actor_NC = torch.cat(
-            [actor_vectors(m, batch.boxes_N4, batch.clip_of_N, self.roi_size) for m in maps], dim=1
-        )
+        actor_NC = torch.cat([actor_vectors(m, batch.boxes_N4, batch.clip_of_N, self.roi_size) for m in maps], dim=1)
         if self.norm is not None:
             actor_NC = self._standardise(self.norm, actor_NC)
         logits_NC: Tensor = self.fc(self.dropout(actor_NC))

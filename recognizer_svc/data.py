@@ -1,0 +1,268 @@
+"""Labelled key frames and their cached features, as batches. Coordinates: x1,y1,x2,y2 in [0,1] of the frame."""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cache.feature_store import FeatureBatch, FeatureSet
+from cache.split_store import PublishedSplit
+from recognizer_svc.heads.batch import FeatureShapes, HeadBatch
+from recognizer_svc.seeds import seed_of
+from stal_data.errors import InputError
+from stal_data.keyframes import KeyFrame
+from stal_data.labels import LabelMap
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class LabelledKeyFrame:
+    """One key frame with at least one person.
+
+    boxes_N4: float32. targets_NC: float32, 1 where the person performs the class.
+    """
+
+    key: KeyFrame
+    boxes_N4: NDArray[np.float32]
+    targets_NC: NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabelledBatch:
+    """A batch with its targets [N, C] float32 and the key frame of each clip."""
+
+    head: HeadBatch
+    targets_NC: Tensor
+    keys: tuple[KeyFrame, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Augmentation:
+    """Changes of a training clip; the defaults change nothing.
+
+    hflip_probability: how often a clip is seen mirrored (needs the mirrored feature set).
+    box_jitter: each coordinate moves by uniform(-j, j) times the box's width or height, then is clipped to [0,1].
+    """
+
+    hflip_probability: float = 0.0
+    box_jitter: float = 0.0
+
+
+def labelled_key_frames(split: PublishedSplit, label_map: LabelMap) -> list[LabelledKeyFrame]:
+    """Return the key frames with people; the others say nothing about actions."""
+    if not split.annotated:
+        raise InputError(f"{split.dataset}/{split.split} has no annotations, so it can only be predicted on.")
+    labelled = []
+    for item in split.key_frames:
+        if not len(item.boxes_N4):
+            continue
+        targets_NC = np.zeros((len(item.labels), label_map.num_classes), dtype=np.float32)
+        for row, ids in enumerate(item.labels):
+            for label_id in ids:
+                targets_NC[row, label_map.index_of(label_id)] = 1
+        check_boxes(item.key, item.boxes_N4)
+        labelled.append(LabelledKeyFrame(key=item.key, boxes_N4=item.boxes_N4, targets_NC=targets_NC))
+    if not any(item.targets_NC.any() for item in labelled):
+        raise InputError(
+            f"{split.dataset}/{split.split} has {len(split.key_frames)} key frames and nobody performs an action in "
+            "any of them; run 'stal-cli dataset validate', then precompute again."
+        )
+    return labelled
+
+
+def check_boxes(key: KeyFrame, boxes_N4: NDArray[np.float32]) -> None:
+    """Refuse boxes that are not finite, outside [0,1] or inverted."""
+    if boxes_N4.ndim != 2 or boxes_N4.shape[1] != 4:
+        raise InputError(f"The boxes of {key} have shape {list(boxes_N4.shape)}; they must be [N, 4].")
+    x1, y1, x2, y2 = boxes_N4.T
+    # Comparisons with NaN are false, so a NaN is refused, too.
+    good = (x1 >= 0) & (y1 >= 0) & (x2 <= 1) & (y2 <= 1) & (x1 <= x2) & (y1 <= y2)
+    if not good.all():
+        raise InputError(
+            f"Box {boxes_N4[~good][0].tolist()} of {key} must be x1,y1,x2,y2 with 0 <= x1 <= x2 <= 1 and "
+            "0 <= y1 <= y2 <= 1, as fractions of the frame."
+        )
+
+
+class LabelledFeatures:
+    """Random access to the labelled key frames of one split; safe to use from several threads."""
+
+    def __init__(
+        self,
+        items: Sequence[LabelledKeyFrame],
+        shapes: FeatureShapes,
+        *,
+        identity: FeatureSet,
+        hflip: FeatureSet | None = None,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.items = tuple(items)
+        self.num_classes = items[0].targets_NC.shape[1]
+        self._shapes = shapes
+        self._identity = identity
+        self._hflip = hflip
+        self._augmentation = augmentation or Augmentation()
+        self._seed = seed
+        self._rows = _rows(identity, self.items)
+        self._hflip_rows = None if hflip is None else _rows(hflip, self.items)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def load(self, indices: Sequence[int], epoch: int = 0) -> LabelledBatch:
+        """Read some clips; what is random depends on the seed, the epoch and the key frame, not on the batch."""
+        items = [self.items[index] for index in indices]
+        mirrored, boxes = [], []
+        for item in items:
+            flip, boxes_N4 = self._augment(item, epoch)
+            mirrored.append(flip)
+            boxes.append(boxes_N4)
+        features = self._read(indices, mirrored)
+        check_features(features, [item.key for item in items])
+        targets = [item.targets_NC for item in items]
+        return LabelledBatch(
+            head=head_batch(features, boxes, self._shapes),
+            targets_NC=torch.from_numpy(np.concatenate([np.empty((0, self.num_classes), np.float32), *targets])),
+            keys=tuple(item.key for item in items),
+        )
+
+    def _augment(self, item: LabelledKeyFrame, epoch: int) -> tuple[bool, NDArray[np.float32]]:
+        options = self._augmentation
+        random = np.random.default_rng(seed_of(self._seed, "augment", epoch, str(item.key)))
+        flip = self._hflip is not None and bool(random.random() < options.hflip_probability)
+        boxes_N4 = item.boxes_N4[:, [2, 1, 0, 3]] if flip else item.boxes_N4
+        if flip:
+            boxes_N4[:, [0, 2]] = 1 - boxes_N4[:, [0, 2]]
+        if options.box_jitter:
+            boxes_N4 = jitter_boxes(boxes_N4, options.box_jitter, random)
+        return flip, boxes_N4
+
+    def _read(self, indices: Sequence[int], mirrored: Sequence[bool]) -> FeatureBatch:
+        """Rows of both views in the order of `indices`."""
+        plain = [self._rows[index] for index, flip in zip(indices, mirrored, strict=True) if not flip]
+        if self._hflip is None or self._hflip_rows is None or not any(mirrored):
+            return self._identity.read(plain)
+        flipped = [self._hflip_rows[index] for index, flip in zip(indices, mirrored, strict=True) if flip]
+        if not plain:
+            return self._hflip.read(flipped)
+        first, second = self._identity.read(plain), self._hflip.read(flipped)
+        # Where each clip's row ends up in the concatenation: plain rows first.
+        order = np.argsort(np.argsort(np.asarray(mirrored), kind="stable"), kind="stable")
+        return FeatureBatch(
+            slow=_join(first.slow, second.slow, order),
+            fast=_join(first.fast, second.fast, order),
+            vit=_join(first.vit, second.vit, order),
+            vit_moments=_join(first.vit_moments, second.vit_moments, order),
+        )
+
+
+def jitter_boxes(boxes_N4: NDArray[np.float32], jitter: float, random: np.random.Generator) -> NDArray[np.float32]:
+    """Move each coordinate by uniform(-jitter, jitter) times the box's width (x) or height (y); clip to [0,1]."""
+    sizes_N2 = boxes_N4[:, 2:] - boxes_N4[:, :2]
+    shift_N4 = random.uniform(-jitter, jitter, boxes_N4.shape) * np.concatenate([sizes_N2, sizes_N2], axis=1)
+    moved_N4: NDArray[np.float32] = np.clip(boxes_N4 + shift_N4, 0, 1).astype(np.float32)
+    return moved_N4
+
+
+def check_features(features: FeatureBatch, keys: Sequence[KeyFrame]) -> None:
+    """Refuse NaN and infinity, which would silently poison every score of the batch."""
+    for name in ("slow", "fast", "vit", "vit_moments"):
+        values = getattr(features, name)
+        if values is None:
+            continue
+        finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
+        if not finite.all():
+            raise InputError(
+                f"The cached features '{name}' of {keys[int(np.argmin(finite))]} hold NaN or infinity; "
+                "find the damage with 'stal-cli cache verify' and precompute again."
+            )
+
+
+def head_batch(features: FeatureBatch, boxes: Sequence[NDArray[np.float32]], shapes: FeatureShapes) -> HeadBatch:
+    """Turn cached rows and each clip's boxes [n, 4] into a batch in float32; clips without boxes are fine."""
+    counts = torch.tensor([len(clip) for clip in boxes], dtype=torch.int64)
+
+    def tensor(values: NDArray[np.generic] | None, shape: tuple[int, ...] | None) -> Tensor | None:
+        if shape is None:
+            return None
+        assert values is not None
+        assert values.shape[1:] == shape
+        return torch.from_numpy(np.ascontiguousarray(values)).float()
+
+    return HeadBatch(
+        slow_BCHW=tensor(features.slow, shapes.slow_CHW),
+        fast_BCHW=tensor(features.fast, shapes.fast_CHW),
+        vit_BCHW=tensor(features.vit, shapes.vit_CHW),
+        vit_moments_B2C=tensor(features.vit_moments, None if shapes.vit_CHW is None else (2, shapes.vit_CHW[0])),
+        boxes_N4=torch.from_numpy(np.concatenate([np.empty((0, 4), np.float32), *boxes])),
+        clip_of_N=torch.repeat_interleave(torch.arange(len(boxes)), counts),
+    )
+
+
+def epoch_plan(
+    num_clips: int, batch_clips: int, *, seed: int, epoch: int, rank: int, world_size: int
+) -> list[list[int]]:
+    """Return the clip indices of each of a rank's steps.
+
+    Every rank gets the same number of steps, ceil(num_clips / batch_clips); all ranks' parts of a step together are
+    the same clips whatever the number of ranks, and no clip is repeated. A rank's part may be empty.
+    """
+    order = np.random.default_rng(seed_of(seed, "order", epoch)).permutation(num_clips)
+    steps = -(-num_clips // batch_clips)
+    return [part[rank::world_size].tolist() for part in np.array_split(order, steps)]
+
+
+def clip_groups(counts: Sequence[int], *, max_clips: int, max_actors: int) -> list[list[int]]:
+    """Cut clips with so many actors each into consecutive groups within both limits; a bigger clip stands alone."""
+    groups: list[list[int]] = []
+    actors = 0
+    for index, count in enumerate(counts):
+        if not groups or len(groups[-1]) == max_clips or actors + count > max_actors:
+            groups.append([])
+            actors = 0
+        groups[-1].append(index)
+        actors += count
+    return groups
+
+
+def read_ahead(load: Callable[[Sequence[int]], Item], plan: Sequence[Sequence[int]], threads: int) -> Iterator[Item]:
+    """Yield `load(part)` for each part of the plan in order, while `threads` threads load the next ones."""
+    with ThreadPoolExecutor(threads, thread_name_prefix="features") as pool:
+        waiting: deque[Future[Item]] = deque()
+        try:
+            for part in plan:
+                waiting.append(pool.submit(load, part))
+                if len(waiting) > threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _rows(feature_set: FeatureSet, items: Sequence[LabelledKeyFrame]) -> list[int]:
+    """Row of each item, after checking that all of them have been computed."""
+    rows = [feature_set.row_of(item.key) for item in items]
+    done_K = feature_set.done
+    missing = [item.key for item, row in zip(items, rows, strict=True) if not done_K[row]]
+    if missing:
+        raise InputError(
+            f"Feature set {feature_set.id} of {feature_set.dataset}/{feature_set.split} lacks {len(missing)} of "
+            f"{len(items)} key frames, the first is {missing[0]}; finish it by running 'stal-cli precompute' again."
+        )
+    return rows
+
+
+def _join(first: NDArray[Any] | None, second: NDArray[Any] | None, order: NDArray[np.int64]) -> NDArray[Any] | None:
+    if first is None or second is None:
+        return None
+    return np.concatenate([first, second])[order]

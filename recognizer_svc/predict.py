@@ -1,0 +1,134 @@
+"""Scores for boxes on cached key frames. Coordinates: x1,y1,x2,y2 in [0,1] of the frame."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cache.feature_store import FeatureBatch, FeatureSet, open_feature_set
+from cache.spec import FeatureSpec
+from cache.store import Store
+from recognizer_svc.checkpoint import Checkpoint, load_checkpoint
+from recognizer_svc.data import check_boxes, check_features, clip_groups, head_batch, read_ahead
+from recognizer_svc.losses import scores
+from recognizer_svc.run_dir import RunDir
+from stal_data.errors import ConflictError, InputError
+from stal_data.keyframes import KeyFrame
+from stal_data.labels import LabelMap
+
+MAX_CLIPS = 32
+MAX_ACTORS = 128
+"""Of one forward pass; bounds its memory. A key frame with more people gets a pass of its own."""
+
+READER_THREADS = 2
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BoxesOfKeyFrame:
+    """The people to score in one key frame, all of them: their actions are judged with an eye on each other.
+
+    boxes_N4: float32; N may be 0.
+    """
+
+    key: KeyFrame
+    boxes_N4: NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ScoredKeyFrame:
+    """scores_NC: float32 in [0,1], classes in the order of the label map's ids."""
+
+    key: KeyFrame
+    boxes_N4: NDArray[np.float32]
+    scores_NC: NDArray[np.float32]
+
+
+class Predictor:
+    """A trained head, ready to score."""
+
+    def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
+        self.checkpoint = checkpoint
+        self.device = device
+        self._head = checkpoint.build_head().to(device)
+
+    @classmethod
+    def load(cls, path: Path, *, device: str = "auto", checkpoint: Literal["latest", "best"] = "latest") -> Self:
+        """Load a run's folder, or a checkpoint file as it is.
+
+        device: as torch names it; `auto` = CUDA where there is some, else the CPU.
+        checkpoint: which of a run's checkpoints; no effect for a file.
+        """
+        file = RunDir(path).checkpoint(checkpoint) if path.is_dir() else path
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        return cls(load_checkpoint(file), torch.device(device))
+
+    @property
+    def label_map(self) -> LabelMap:
+        return self.checkpoint.label_map
+
+    @property
+    def feature_spec(self) -> FeatureSpec:
+        """What the head was trained on, identity view."""
+        return self.checkpoint.feature_spec
+
+    def open_features(self, store: Store, dataset: str, split: str, set_id: str | None = None) -> FeatureSet:
+        """Open the split's feature set of the trained spec, or the one with this id if its spec fits."""
+        if set_id is None:
+            return open_feature_set(store, dataset, split, spec=self.feature_spec)
+        features = open_feature_set(store, dataset, split, set_id=set_id)
+        self.check_spec(features)
+        return features
+
+    def check_spec(self, features: FeatureSet) -> None:
+        """Refuse features of another spec than the trained one; the view may differ."""
+        different = self.feature_spec.diff(features.spec.with_view(self.feature_spec.view))
+        if different:
+            raise ConflictError(
+                f"Feature set {features.id} of {features.dataset}/{features.split} was made by another spec than the "
+                f"head was trained on (trained / found): {', '.join(different)}. Precompute the split with the "
+                "backbones of the training."
+            )
+
+    def score(self, features: FeatureBatch, boxes: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+        """Return scores [N, classes] of all boxes, clip after clip.
+
+        features: rows of B key frames of the trained spec. boxes: for each of them [n, 4]; n may be 0.
+        """
+        batch = head_batch(features, boxes, self.checkpoint.shapes).to(self.device)
+        with torch.inference_mode():
+            scores_NC = scores(self.checkpoint.recipe.loss, self._head(batch))
+        found: NDArray[np.float32] = scores_NC.cpu().numpy()
+        if not np.isfinite(found).all():
+            raise InputError(
+                "The head's scores hold NaN or infinity: the checkpoint is damaged or its training diverged."
+            )
+        return found
+
+    def predict(self, features: FeatureSet, people: Iterable[BoxesOfKeyFrame]) -> Iterator[ScoredKeyFrame]:
+        """Score key frames in the given order; those without boxes come back with none, and no features are read."""
+        self.check_spec(features)
+        wanted = list(people)
+        for item in wanted:
+            check_boxes(item.key, item.boxes_N4)
+        rows = [features.row_of(item.key) if len(item.boxes_N4) else -1 for item in wanted]
+        plan = clip_groups([len(item.boxes_N4) for item in wanted], max_clips=MAX_CLIPS, max_actors=MAX_ACTORS)
+
+        def load(group: Sequence[int]) -> FeatureBatch:
+            occupied = [index for index in group if rows[index] >= 0]
+            batch = features.read([rows[index] for index in occupied])
+            check_features(batch, [wanted[index].key for index in occupied])
+            return batch
+
+        for group, batch in zip(plan, read_ahead(load, plan, READER_THREADS), strict=True):
+            items = [wanted[index] for index in group]
+            scores_NC = self.score(batch, [item.boxes_N4 for item in items if len(item.boxes_N4)])
+            start = 0
+            for item in items:
+                end = start + len(item.boxes_N4)
+                yield ScoredKeyFrame(key=item.key, boxes_N4=item.boxes_N4, scores_NC=scores_NC[start:end])
+                start = end

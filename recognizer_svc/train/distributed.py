@@ -1,0 +1,96 @@
+"""The processes of one training job, and the few sums they share."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from stal_data.errors import InputError
+
+Backend = Literal["gloo", "nccl"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ranks:
+    """This process among the `world_size` of its job, and the device it computes on. The defaults are a job of one."""
+
+    rank: int = 0
+    world_size: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Add `values` up over all ranks, in place; every rank must call it."""
+        if self.world_size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def wrap(self, head: nn.Module) -> nn.Module:
+        """Let the gradients of `head` be averaged over the ranks. BatchNorm statistics stay each rank's own."""
+        if self.world_size == 1:
+            return head
+        devices = [self.device] if self.device.type == "cuda" else None
+        return DistributedDataParallel(head, device_ids=devices, broadcast_buffers=False)
+
+    def copy_buffers_from_first(self, head: nn.Module) -> None:
+        """Give every rank the BatchNorm statistics of rank 0, which are the ones that are saved."""
+        if self.world_size > 1:
+            for buffer in head.buffers():
+                dist.broadcast(buffer, src=0)
+
+
+@contextmanager
+def connect(
+    backend: Backend,
+    *,
+    timeout_s: float,
+    init_method: str = "env://",
+    rank: int | None = None,
+    world_size: int | None = None,
+) -> Iterator[Ranks]:
+    """Join the job's process group; leave it at the end.
+
+    rank, world_size: by default from the environment that torch.distributed.run sets.
+    timeout_s: how long a collective waits for the other ranks.
+    """
+    rank = int(os.environ["RANK"]) if rank is None else rank
+    world_size = int(os.environ["WORLD_SIZE"]) if world_size is None else world_size
+    device = _device(backend, int(os.environ.get("LOCAL_RANK", "0")))
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if backend == "gloo":
+        _bind_gloo()
+    dist.init_process_group(
+        backend, init_method=init_method, rank=rank, world_size=world_size, timeout=timedelta(seconds=timeout_s)
+    )
+    try:
+        yield Ranks(rank=rank, world_size=world_size, device=device)
+    finally:
+        dist.destroy_process_group()
+
+
+def _device(backend: Backend, local_rank: int) -> torch.device:
+    if not torch.cuda.is_available():
+        if backend == "nccl":
+            raise InputError("The backend is nccl, but this machine has no CUDA device; use --backend gloo.")
+        return torch.device("cpu")
+    return torch.device("cuda", local_rank % torch.cuda.device_count())
+
+
+def _bind_gloo() -> None:
+    """Keep the traffic of a job on one machine on loopback: gloo would guess an interface, and may hang on it."""
+    several_machines = os.environ.get("LOCAL_WORLD_SIZE", "") != os.environ.get("WORLD_SIZE", "")
+    name = os.environ.get("GLOO_SOCKET_IFNAME")
+    if several_machines and name in ("lo", "lo0"):
+        raise InputError(
+            f"GLOO_SOCKET_IFNAME is '{name}', but the job runs on several machines, which loopback does not connect; "
+            "set it to the interface of the trusted network between them."
+        )
+    if not several_machines and name is None:
+        os.environ["GLOO_SOCKET_IFNAME"] = "lo0" if os.uname().sysname == "Darwin" else "lo"

@@ -1,0 +1,85 @@
+"""What a training run tells the world: events for whoever watches, scalars for TensorBoard. Rank 0 only."""
+
+import time
+from contextlib import AbstractContextManager
+from typing import Any
+
+from torch.utils.tensorboard.writer import SummaryWriter
+
+from recognizer_svc.recipe import Recipe
+from recognizer_svc.run_dir import EventWriter, RunDir
+from recognizer_svc.train.loop import Totals
+
+
+class RunLog(AbstractContextManager["RunLog"]):
+    """Writes to the run's folder on rank 0 and nothing elsewhere."""
+
+    def __init__(self, run_dir: RunDir, recipe: Recipe, *, enabled: bool, first_step: int) -> None:
+        """first_step: step (from 0, over the run) that the run goes on from; later scalars of a crash are dropped."""
+        self._epochs = recipe.training.epochs
+        self._started = time.perf_counter()
+        self._events = EventWriter(run_dir.events) if enabled else None
+        # mypy does not see the types of the writer's methods.
+        self._scalars: Any = SummaryWriter(str(run_dir.tensorboard), purge_step=first_step) if enabled else None
+
+    def message(self, text: str) -> None:
+        if self._events is not None:
+            self._events.write("log", message=text)
+
+    def step(self, *, epoch: int, step: int, steps_per_epoch: int, totals: Totals, learning_rate: float) -> None:
+        """One line for the steps since the last one. epoch and step count from 1."""
+        if self._events is None:
+            return
+        self._events.write(
+            "step",
+            epoch=epoch,
+            epochs=self._epochs,
+            step=step,
+            steps_per_epoch=steps_per_epoch,
+            learning_rate=learning_rate,
+            **_rates(totals),
+        )
+        position = (epoch - 1) * steps_per_epoch + step
+        for name, value in {"learning_rate": learning_rate, **_rates(totals)}.items():
+            self._scalars.add_scalar(f"train/{name}", value, position)
+
+    def epoch(self, *, epoch: int, totals: Totals) -> None:
+        if self._events is not None:
+            self._events.write("epoch", epoch=epoch, epochs=self._epochs, duration_s=totals.wall_s, **_rates(totals))
+            self._scalars.add_scalar("epoch/loss", totals.loss, epoch)
+
+    def validation(
+        self, *, epoch: int, mean_ap: float, best: float, loss: float, boxes: int, duration_s: float
+    ) -> None:
+        if self._events is not None:
+            self._events.write(
+                "validation", epoch=epoch, map=mean_ap, best_map=best, loss=loss, boxes=boxes, duration_s=duration_s
+            )
+            self._scalars.add_scalar("validation/mAP", mean_ap, epoch)
+            self._scalars.add_scalar("validation/loss", loss, epoch)
+
+    def checkpoint(self, *, epoch: int, step: int, name: str) -> None:
+        """epoch: finished ones; step: steps of the next one that the checkpoint holds."""
+        if self._events is not None:
+            self._events.write("checkpoint", epoch=epoch, step=step, name=name)
+
+    def done(self, *, best_map: float | None) -> None:
+        if self._events is not None:
+            wall_s = time.perf_counter() - self._started
+            self._events.write("done", epochs=self._epochs, best_map=best_map, wall_s=wall_s)
+
+    def __exit__(self, *_: object) -> None:
+        if self._events is not None:
+            self._events.close()
+            self._scalars.close()
+
+
+def _rates(totals: Totals) -> dict[str, float]:
+    """loss: mean over actors of all ranks. data_s, compute_s: seconds of rank 0 in these steps."""
+    return {
+        "loss": totals.loss,
+        "actors": totals.actors,
+        "actors_per_s": totals.actors_per_s,
+        "data_s": totals.data_s,
+        "compute_s": totals.compute_s,
+    }

@@ -1,0 +1,214 @@
+"""One training run in its folder: from the recipe, or from where the latest checkpoint left it, to the last epoch."""
+
+import time
+from dataclasses import replace
+from functools import partial
+
+import torch
+
+from cache.store import Store
+from recognizer_svc.checkpoint import Best, Checkpoint, Progress, load_checkpoint, save_checkpoint
+from recognizer_svc.data import epoch_plan, read_ahead
+from recognizer_svc.heads.build import build_head
+from recognizer_svc.provenance import write_provenance
+from recognizer_svc.recipe import Recipe, load_recipe
+from recognizer_svc.run_dir import EventWriter, RunDir
+from recognizer_svc.schedule import build_optimizer, learning_rate
+from recognizer_svc.seeds import seed_of
+from recognizer_svc.train.distributed import Ranks
+from recognizer_svc.train.evaluate import evaluate
+from recognizer_svc.train.inputs import RunInputs, open_inputs
+from recognizer_svc.train.log import RunLog
+from recognizer_svc.train.loop import StopSignal, Totals, Trainer, timed
+from stal_data.errors import ConflictError, InputError
+from stal_data.files import write_atomically
+
+
+class Run:
+    """Trains until the last epoch or until stopped; every rank makes one."""
+
+    def __init__(self, run_dir: RunDir, ranks: Ranks, stop: StopSignal | None = None) -> None:
+        self.run_dir = run_dir
+        self.ranks = ranks
+        self.recipe = load_recipe(run_dir.recipe)
+        if self.recipe.training.batch_clips % ranks.world_size:
+            raise InputError(
+                f"training.batch_clips is {self.recipe.training.batch_clips}, which {ranks.world_size} processes "
+                "cannot share evenly; choose a multiple of the number of processes."
+            )
+        self.inputs: RunInputs = open_inputs(self.recipe, Store.open(run_dir.store_root))
+        self.progress = Progress()
+        torch.manual_seed(seed_of(self.recipe.training.seed, "weights"))
+        head = build_head(self.recipe.head, self.inputs.shapes, self.inputs.label_map.num_classes).to(ranks.device)
+        self.trainer = Trainer(
+            head=head,
+            model=ranks.wrap(head),
+            optimizer=build_optimizer(self.recipe.optimizer, head.parameters()),
+            loss=self.recipe.loss,
+            ranks=ranks,
+            stop=stop or StopSignal(),
+        )
+        if run_dir.checkpoint("latest").exists():
+            self._restore(load_checkpoint(run_dir.checkpoint("latest")))
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-len(self.inputs.train) // self.recipe.training.batch_clips)
+
+    def train(self) -> bool:
+        """Go on to the last epoch. Returns False if a stop was requested before; a checkpoint is saved then, too."""
+        first_step = self.progress.epochs_done * self.steps_per_epoch + self.progress.steps_done
+        with RunLog(self.run_dir, self.recipe, enabled=self.ranks.rank == 0, first_step=first_step) as log:
+            self._announce(log)
+            while self.progress.epochs_done < self.recipe.training.epochs:
+                if not self._epoch(log):
+                    log.message("stopped on request; resume to go on from the checkpoint")
+                    return False
+            log.done(best_map=None if self.progress.best is None else self.progress.best.map)
+        return True
+
+    def _announce(self, log: RunLog) -> None:
+        if self.ranks.rank == 0:
+            write_atomically(self.run_dir.label_map, self.inputs.label_map.to_pbtxt())
+            write_provenance(self.run_dir, self.recipe, self.inputs, self.ranks)
+        for note in self.inputs.notes:
+            log.message(note)
+        done = self.progress
+        if done.epochs_done >= self.recipe.training.epochs:
+            log.message(
+                f"all {done.epochs_done} epochs are trained already; to go on, raise training.epochs and resume"
+            )
+        elif done.epochs_done or done.steps_done:
+            log.message(f"resumed after {done.epochs_done} epochs and {done.steps_done} steps")
+
+    def _epoch(self, log: RunLog) -> bool:
+        """Train what is left of the running epoch; then validate and save. False if a stop was requested."""
+        training, epoch = self.recipe.training, self.progress.epochs_done + 1
+        plan = epoch_plan(
+            len(self.inputs.train),
+            training.batch_clips,
+            seed=training.seed,
+            epoch=epoch,
+            rank=self.ranks.rank,
+            world_size=self.ranks.world_size,
+        )
+        totals, since_log = self.progress.totals, Totals()
+        load = partial(self.inputs.train.load, epoch=epoch)
+        batches = timed(read_ahead(load, plan[self.progress.steps_done :], self.recipe.data.reader_threads))
+        for step, (batch, waited_s) in enumerate(batches, start=self.progress.steps_done):
+            started = time.perf_counter()
+            rate = self._learning_rate(epoch, step)
+            torch.manual_seed(seed_of(training.seed, "dropout", epoch, step, self.ranks.rank))
+            part, stop = self.trainer.step(batch, rate)
+            part.data_s, part.compute_s = waited_s, time.perf_counter() - started
+            totals.add(part)
+            since_log.add(part)
+            last = step + 1 == len(plan)
+            if last or (step + 1) % training.log_every_steps == 0:
+                log.step(epoch=epoch, step=step + 1, steps_per_epoch=len(plan), totals=since_log, learning_rate=rate)
+                since_log = Totals()
+            if stop and not last:
+                self.progress = replace(self.progress, steps_done=step + 1, totals=totals)
+                self._save(log, "latest")
+                return False
+        log.epoch(epoch=epoch, totals=totals)
+        self._finish_epoch(log, epoch)
+        return True
+
+    def _learning_rate(self, epoch: int, step: int) -> float:
+        return learning_rate(
+            self.recipe.schedule,
+            self.recipe.optimizer.learning_rate,
+            step=(epoch - 1) * self.steps_per_epoch + step,
+            steps_per_epoch=self.steps_per_epoch,
+            epochs=self.recipe.training.epochs,
+        )
+
+    def _finish_epoch(self, log: RunLog, epoch: int) -> None:
+        self.ranks.copy_buffers_from_first(self.trainer.head)
+        mean_ap = self._validate(log, epoch)
+        best = self.progress.best
+        improved = mean_ap is not None and (best is None or mean_ap > best.map)
+        if mean_ap is not None and improved:
+            best = Best(epoch=epoch, map=mean_ap)
+        self.progress = Progress(epochs_done=epoch, validation_map=mean_ap, best=best)
+        if improved and self.recipe.validation.keep_best:
+            self._save(log, "best")
+        self._save(log, "latest")
+
+    def _validate(self, log: RunLog, epoch: int) -> float | None:
+        due = epoch % self.recipe.validation.every_epochs == 0 or epoch == self.recipe.training.epochs
+        if self.inputs.validation is None or not due:
+            return None
+        started = time.perf_counter()
+        threads = self.recipe.data.reader_threads
+        found = evaluate(self.trainer.head, self.inputs.validation, self.recipe.loss, self.ranks, threads=threads)
+        best = self.progress.best
+        log.validation(
+            epoch=epoch,
+            mean_ap=found.map,
+            best=found.map if best is None else max(best.map, found.map),
+            loss=found.loss,
+            boxes=found.boxes,
+            duration_s=time.perf_counter() - started,
+        )
+        return found.map
+
+    def _save(self, log: RunLog, name: str) -> None:
+        if self.ranks.rank:
+            return
+        checkpoint = Checkpoint(
+            recipe=self.recipe,
+            label_map=self.inputs.label_map,
+            feature_spec=self.inputs.feature_sets["train"].spec,
+            shapes=self.inputs.shapes,
+            head_state=self.trainer.head.state_dict(),
+            optimizer_state=self.trainer.optimizer.state_dict(),
+            progress=self.progress,
+        )
+        save_checkpoint(self.run_dir.checkpoint(name), checkpoint)
+        log.checkpoint(epoch=self.progress.epochs_done, step=self.progress.steps_done, name=f"{name}.pt")
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        check_same_run(checkpoint, self.recipe, self.inputs)
+        self.trainer.head.load_state_dict(checkpoint.head_state)
+        self.trainer.optimizer.load_state_dict(checkpoint.optimizer_state)
+        self.progress = checkpoint.progress
+
+
+def train_run(run_dir: RunDir, ranks: Ranks, stop: StopSignal | None = None) -> bool:
+    """Train the run in its folder; False if it was stopped. What ends rank 0 is an event, for those who watch."""
+    try:
+        return Run(run_dir, ranks, stop).train()
+    except Exception as error:
+        if ranks.rank == 0:
+            with EventWriter(run_dir.events) as events:
+                events.write("error", rank=0, message=f"{error}" or type(error).__name__)
+        raise
+
+
+def check_same_run(checkpoint: Checkpoint, recipe: Recipe, inputs: RunInputs) -> None:
+    """Refuse to go on with another recipe or other inputs. Only the length and what is logged or kept may change."""
+    before, now = _fixed(checkpoint.recipe), _fixed(recipe)
+    changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+    if changed:
+        listed = ", ".join(f"{name}: {before.get(name)} / {now.get(name)}" for name in changed)
+        raise ConflictError(
+            f"The run has a checkpoint of another recipe (checkpoint / now): {listed}. "
+            "Start a new run, or resume with the old values."
+        )
+    different = checkpoint.feature_spec.diff(inputs.feature_sets["train"].spec)
+    if different:
+        raise ConflictError(
+            f"The checkpoint was trained on features of another spec (checkpoint / now): {', '.join(different)}."
+        )
+    if checkpoint.label_map.digest != inputs.label_map.digest:
+        raise ConflictError("The checkpoint was trained with another label map; start a new run.")
+
+
+def _fixed(recipe: Recipe) -> dict[str, object]:
+    """The settings that decide the weights, by dotted name."""
+    free = {"training.epochs", "training.log_every_steps", "training.collective_timeout_s", "data.reader_threads"}
+    sections = recipe.model_dump(mode="json", exclude={"name", "validation"})
+    flat = {f"{section}.{key}": value for section, values in sections.items() for key, value in values.items()}
+    return {name: value for name, value in flat.items() if name not in free}

@@ -1,0 +1,54 @@
+"""One process of a training job, started by torch.distributed.run:
+
+python -m torch.distributed.run --nproc-per-node 2 -m recognizer_svc.train.worker --job-dir STORE/runs/RUN
+
+The folder must hold recipe.yaml. A folder with a checkpoint is continued from it, so a restart never starts over.
+Exit code 143 after SIGTERM or SIGINT, with a checkpoint of the last finished step.
+"""
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch.distributed.elastic.multiprocessing.errors import record
+
+from recognizer_svc.recipe import load_recipe
+from recognizer_svc.run_dir import RunDir
+from recognizer_svc.train.distributed import Backend, connect
+from recognizer_svc.train.loop import StopSignal
+from recognizer_svc.train.run import train_run
+from stal_data.errors import NotFoundError
+
+STOPPED = 128 + signal.SIGTERM
+
+
+@record
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="recognizer_svc.train.worker", description="One process of a training job.")
+    parser.add_argument("--job-dir", type=Path, required=True, help="folder of the run: STORE/runs/RUN")
+    parser.add_argument("--backend", choices=("gloo", "nccl"), help="nccl where there is CUDA, else gloo")
+    options = parser.parse_args(arguments)
+    run_dir = RunDir(options.job_dir.absolute())
+    if not run_dir.recipe.is_file():
+        raise NotFoundError(f"'{run_dir.recipe}' does not exist; the run's folder must hold its recipe.")
+
+    stop = StopSignal()
+
+    def request_stop(*_: object) -> None:
+        stop.requested = True
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, request_stop)
+    backend: Backend = options.backend or ("nccl" if torch.cuda.is_available() else "gloo")
+    timeout_s = load_recipe(run_dir.recipe).training.collective_timeout_s
+    with connect(backend, timeout_s=timeout_s) as ranks:
+        finished = train_run(run_dir, ranks, stop)
+    if not finished:
+        sys.exit(STOPPED)
+
+
+if __name__ == "__main__":
+    main()
