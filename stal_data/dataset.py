@@ -103,11 +103,11 @@ class Dataset:
 
     def _key_frames(self, name: str, spec: SplitSpec) -> Iterable[AnnotatedKeyFrame]:
         if spec.annotations is not None:
-            assert self.spec.annotation_format is not None
+            assert self.spec.format is not None
             assert self.label_map is not None
             return read_annotations(
                 self.root / spec.annotations,
-                self.spec.annotation_format,
+                self.spec.format,
                 self.label_map,
                 drop_unknown_labels=self.spec.unknown_labels == "drop",
             )

@@ -83,7 +83,7 @@ class DatasetSpec(_Section):
     """unknown_labels: what to do with labels that the map does not have; AVA's 60-class map needs `drop`."""
 
     name: Name
-    annotation_format: Literal["chaotic_world", "ava"] | None = None
+    format: Literal["chaotic_world", "ava"] | None = None
     unknown_labels: Literal["error", "drop"] = "error"
     label_map: str | None = None
     media: Annotated[FramesSpec | VideoSpec, Field(discriminator="kind")]
@@ -92,8 +92,8 @@ class DatasetSpec(_Section):
     @model_validator(mode="after")
     def _annotated_needs_labels(self) -> "DatasetSpec":
         annotated = [name for name, split in self.splits.items() if split.annotations is not None]
-        if annotated and (self.annotation_format is None or self.label_map is None):
-            raise ValueError(f"split '{annotated[0]}' has annotations, so annotation_format and label_map are needed")
+        if annotated and (self.format is None or self.label_map is None):
+            raise ValueError(f"split '{annotated[0]}' has annotations, so format and label_map are needed")
         return self
 
 
