@@ -126,12 +126,12 @@ class LabelledFeatures:
             mirrored.append(flip)
             boxes.append(boxes_N4)
         features = self._read(indices, mirrored)
-        check_features(features, [item.key for item in items])
+        keys = tuple(item.key for item in items)
         targets = [item.targets_NC for item in items]
         return LabelledBatch(
-            head=head_batch(features, boxes, self._shapes),
+            head=head_batch(features, boxes, self._shapes, keys),
             targets_NC=torch.from_numpy(np.concatenate([np.empty((0, self.num_classes), np.float32), *targets])),
-            keys=tuple(item.key for item in items),
+            keys=keys,
         )
 
     def _augment(self, item: LabelledKeyFrame, epoch: int) -> tuple[bool, NDArray[np.float32]]:
@@ -172,36 +172,31 @@ def jitter_boxes(boxes_N4: NDArray[np.float32], jitter: float, random: np.random
     return moved_N4
 
 
-def check_features(features: FeatureBatch, keys: Sequence[KeyFrame]) -> None:
-    """Refuse NaN and infinity, which would silently poison every score of the batch."""
-    for name in ("slow", "fast", "vit", "vit_moments"):
-        values = getattr(features, name)
-        if values is None:
-            continue
-        finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
-        if not finite.all():
-            raise InputError(
-                f"The cached features '{name}' of {keys[int(np.argmin(finite))]} hold NaN or infinity; "
-                "find the damage with 'stal-cli cache verify' and precompute again."
-            )
+def head_batch(
+    features: FeatureBatch, boxes: Sequence[NDArray[np.float32]], shapes: FeatureShapes, keys: Sequence[KeyFrame]
+) -> HeadBatch:
+    """Turn cached rows and each clip's boxes [n, 4] into a batch in float32; clips without boxes are fine.
 
-
-def head_batch(features: FeatureBatch, boxes: Sequence[NDArray[np.float32]], shapes: FeatureShapes) -> HeadBatch:
-    """Turn cached rows and each clip's boxes [n, 4] into a batch in float32; clips without boxes are fine."""
+    keys: key frame of each clip, to name the one whose features are damaged.
+    """
     counts = torch.tensor([len(clip) for clip in boxes], dtype=torch.int64)
 
-    def tensor(values: NDArray[np.generic] | None, shape: tuple[int, ...] | None) -> Tensor | None:
+    def tensor(name: str, values: NDArray[Any] | None, shape: tuple[int, ...] | None) -> Tensor | None:
         if shape is None:
             return None
         assert values is not None
-        assert values.shape[1:] == shape
-        return torch.from_numpy(np.ascontiguousarray(values)).float()
+        assert values.shape == (len(boxes), *shape)
+        converted = torch.from_numpy(values).float()
+        _check_finite(name, converted, keys)
+        return converted
 
     return HeadBatch(
-        slow_BCHW=tensor(features.slow, shapes.slow_CHW),
-        fast_BCHW=tensor(features.fast, shapes.fast_CHW),
-        vit_BCHW=tensor(features.vit, shapes.vit_CHW),
-        vit_moments_B2C=tensor(features.vit_moments, None if shapes.vit_CHW is None else (2, shapes.vit_CHW[0])),
+        slow_BCHW=tensor("slow", features.slow, shapes.slow_CHW),
+        fast_BCHW=tensor("fast", features.fast, shapes.fast_CHW),
+        vit_BCHW=tensor("vit", features.vit, shapes.vit_CHW),
+        vit_moments_B2C=tensor(
+            "vit_moments", features.vit_moments, None if shapes.vit_CHW is None else (2, shapes.vit_CHW[0])
+        ),
         boxes_N4=torch.from_numpy(np.concatenate([np.empty((0, 4), np.float32), *boxes])),
         clip_of_N=torch.repeat_interleave(torch.arange(len(boxes)), counts),
     )
@@ -266,3 +261,16 @@ def _join(first: NDArray[Any] | None, second: NDArray[Any] | None, order: NDArra
     if first is None or second is None:
         return None
     return np.concatenate([first, second])[order]
+
+
+def _check_finite(name: str, values_BX: Tensor, keys: Sequence[KeyFrame]) -> None:
+    """Refuse NaN and infinity, which would silently poison every score of the batch."""
+    # A sum is much cheaper than a test of each value; only a suspicious one is looked into.
+    if bool(torch.isfinite(values_BX.sum())):
+        return
+    finite_B = torch.isfinite(values_BX.flatten(1)).all(dim=1)
+    if not bool(finite_B.all()):
+        raise InputError(
+            f"The cached features '{name}' of {keys[int(finite_B.int().argmin())]} hold NaN or infinity; "
+            "find the damage with 'stal-cli cache verify' and precompute again."
+        )

@@ -1,7 +1,7 @@
 """Losses and the scores that belong to them. N actors, C classes."""
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from recognizer_svc.recipe import PoseSoftmaxLoss, SigmoidLoss

@@ -13,7 +13,7 @@ from cache.feature_store import FeatureBatch, FeatureSet, open_feature_set
 from cache.spec import FeatureSpec
 from cache.store import Store
 from recognizer_svc.checkpoint import Checkpoint, load_checkpoint
-from recognizer_svc.data import check_boxes, check_features, clip_groups, head_batch, read_ahead
+from recognizer_svc.data import check_boxes, clip_groups, head_batch, read_ahead
 from recognizer_svc.losses import scores
 from recognizer_svc.run_dir import RunDir
 from stal_data.errors import ConflictError, InputError
@@ -94,12 +94,13 @@ class Predictor:
                 "backbones of the training."
             )
 
-    def score(self, features: FeatureBatch, boxes: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    def score(self, features: FeatureBatch, people: Sequence[BoxesOfKeyFrame]) -> NDArray[np.float32]:
         """Return scores [N, classes] of all boxes, clip after clip.
 
-        features: rows of B key frames of the trained spec. boxes: for each of them [n, 4]; n may be 0.
+        features: one row of the trained spec for each of `people`.
         """
-        batch = head_batch(features, boxes, self.checkpoint.shapes).to(self.device)
+        boxes = [item.boxes_N4 for item in people]
+        batch = head_batch(features, boxes, self.checkpoint.shapes, [item.key for item in people]).to(self.device)
         with torch.inference_mode():
             scores_NC = scores(self.checkpoint.recipe.loss, self._head(batch))
         found: NDArray[np.float32] = scores_NC.cpu().numpy()
@@ -120,13 +121,11 @@ class Predictor:
 
         def load(group: Sequence[int]) -> FeatureBatch:
             occupied = [index for index in group if rows[index] >= 0]
-            batch = features.read([rows[index] for index in occupied])
-            check_features(batch, [wanted[index].key for index in occupied])
-            return batch
+            return features.read([rows[index] for index in occupied])
 
         for group, batch in zip(plan, read_ahead(load, plan, READER_THREADS), strict=True):
             items = [wanted[index] for index in group]
-            scores_NC = self.score(batch, [item.boxes_N4 for item in items if len(item.boxes_N4)])
+            scores_NC = self.score(batch, [item for item in items if len(item.boxes_N4)])
             start = 0
             for item in items:
                 end = start + len(item.boxes_N4)
