@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cache.feature_store import FeatureBatch, FeatureSet, open_feature_set
+from cache.feature_store import FeatureBatch, FeatureSet
 from cache.spec import FeatureSpec
 from cache.store import Store
 from recognizer_svc.checkpoint import Checkpoint, load_checkpoint
 from recognizer_svc.data import check_boxes, clip_groups, head_batch, read_ahead
 from recognizer_svc.losses import scores
 from recognizer_svc.run_dir import RunDir
-from stal_data.errors import ConflictError, InputError
+from stal_data.errors import InputError
 from stal_data.keyframes import KeyFrame
 from stal_data.labels import LabelMap
 
@@ -77,22 +77,13 @@ class Predictor:
         return self.checkpoint.feature_spec
 
     def open_features(self, store: Store, dataset: str, split: str, set_id: str | None = None) -> FeatureSet:
-        """Open the split's feature set of the trained spec, or the one with this id if its spec fits."""
-        if set_id is None:
-            return open_feature_set(store, dataset, split, spec=self.feature_spec)
-        features = open_feature_set(store, dataset, split, set_id=set_id)
-        self.check_spec(features)
-        return features
+        """Open the split's feature set that fits the head, or the one with this id if it does."""
+        shapes = self.checkpoint.shapes
+        return open_fitting(store, dataset, split, trained_on=self.feature_spec, shapes=shapes, set_id=set_id)
 
-    def check_spec(self, features: FeatureSet) -> None:
-        """Refuse features of another spec than the trained one; the view may differ."""
-        different = self.feature_spec.diff(features.spec.with_view(self.feature_spec.view))
-        if different:
-            raise ConflictError(
-                f"Feature set {features.id} of {features.dataset}/{features.split} was made by another spec than the "
-                f"head was trained on (trained / found): {', '.join(different)}. Precompute the split with the "
-                "backbones of the training."
-            )
+    def check_spec(self, features: FeatureSet) -> tuple[str, ...]:
+        """Refuse features that the head was not trained for; return the differences that are tolerated."""
+        return check_fits(self.feature_spec, self.checkpoint.shapes, features.spec)
 
     def score(self, features: FeatureBatch, people: Sequence[BoxesOfKeyFrame]) -> NDArray[np.float32]:
         """Return scores [N, classes] of all boxes, clip after clip.

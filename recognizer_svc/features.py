@@ -1,0 +1,68 @@
+"""Which cached features a trained head may read."""
+
+from cache.feature_store import FeatureSet, list_feature_sets, open_feature_set
+from cache.spec import FeatureSpec
+from cache.store import Store
+from recognizer_svc.heads.batch import FeatureShapes
+from stal_data.errors import ConflictError, InputError
+
+# A head learns from what the backbones see. Another decoder or number format shifts features by little more than
+# rounding, so a head trained on image files may score videos; it is said each time, never passed over.
+_TOLERATED = ("decoder", "dtype")
+
+
+def check_fits(trained_on: FeatureSpec, shapes: FeatureShapes, found: FeatureSpec) -> tuple[str, ...]:
+    """Refuse features that the head does not know; return what differs and is tolerated, as `field: trained / found`.
+
+    Fields of a backbone that the head does not look at do not count, nor does the view.
+    """
+    different = _relevant(trained_on, shapes, found)
+    refused = [text for text in different if _field(text) not in _TOLERATED]
+    if refused:
+        raise ConflictError(
+            f"Feature set {found.id} was made by another spec than the head was trained on (trained / found): "
+            f"{', '.join(refused)}. Precompute the split with the backbones of the training."
+        )
+    return tuple(different)
+
+
+def open_fitting(
+    store: Store, dataset: str, split: str, *, trained_on: FeatureSpec, shapes: FeatureShapes, set_id: str | None = None
+) -> FeatureSet:
+    """Open the split's feature set for a head, identity view.
+
+    set_id: the set to take if it fits; None takes the one of the trained spec, else the only one that fits.
+    """
+    if set_id is not None:
+        chosen = open_feature_set(store, dataset, split, set_id=set_id)
+        if chosen.spec.view != "identity":
+            raise InputError(
+                f"Feature set {set_id} is of view '{chosen.spec.view}'; boxes belong to the identity view."
+            )
+        check_fits(trained_on, shapes, chosen.spec)
+        return chosen
+    specs = {info.id: info.spec for info in list_feature_sets(store, dataset, split)}
+    fitting = [
+        found
+        for found, spec in specs.items()
+        if spec.view == "identity" and all(_field(text) in _TOLERATED for text in _relevant(trained_on, shapes, spec))
+    ]
+    if trained_on.id in specs or not fitting:
+        # Where none fits this raises, and names the fields that differ.
+        return open_feature_set(store, dataset, split, spec=trained_on)
+    if len(fitting) > 1:
+        raise ConflictError(
+            f"{dataset}/{split} has several feature sets that fit the head; choose one with --feature-set: "
+            f"{', '.join(fitting)}."
+        )
+    return open_feature_set(store, dataset, split, set_id=fitting[0])
+
+
+def _relevant(trained_on: FeatureSpec, shapes: FeatureShapes, found: FeatureSpec) -> list[str]:
+    unused = [kind for kind, shape in (("slowfast", shapes.slow_CHW), ("vit", shapes.vit_CHW)) if shape is None]
+    different = trained_on.diff(found.with_view(trained_on.view))
+    return [text for text in different if _field(text).partition(".")[0] not in unused]
+
+
+def _field(difference: str) -> str:
+    return difference.partition(":")[0]
