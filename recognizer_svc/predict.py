@@ -14,6 +14,7 @@ from cache.spec import FeatureSpec
 from cache.store import Store
 from recognizer_svc.checkpoint import Checkpoint, load_checkpoint
 from recognizer_svc.data import check_boxes, clip_groups, head_batch, read_ahead
+from recognizer_svc.features import check_fits, open_fitting
 from recognizer_svc.losses import scores
 from recognizer_svc.run_dir import RunDir
 from stal_data.errors import InputError
