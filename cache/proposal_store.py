@@ -140,14 +140,35 @@ def read_proposals(path: Path) -> Proposals:
         )
 
 
-def proposal_names(store: Store, dataset: str, split: str) -> list[str]:
-    """Return the detectors that have proposals for the split, sorted."""
-    return sorted(path.stem for path in store.proposals_dir(dataset, split).glob("[!.]*.h5"))
+@dataclass(frozen=True, kw_only=True)
+class ProposalsInfo:
+    """One proposal file of a store."""
+
+    dataset: str
+    split: str
+    name: str
+    num_bytes: int
+    path: Path
+
+
+def list_proposals(store: Store, dataset: str | None = None, split: str | None = None) -> list[ProposalsInfo]:
+    """Return the proposals of the store, or of one data set or split, sorted by data set, split and name."""
+    return [
+        ProposalsInfo(
+            dataset=path.parent.parent.name,
+            split=path.parent.name,
+            name=path.stem,
+            num_bytes=path.stat().st_size,
+            path=path,
+        )
+        for path in store.find("proposals", dataset, split, "[!.]*.h5")
+    ]
 
 
 def open_proposals(store: Store, dataset: str, split: str, name: str | None = None) -> Proposals:
     """Read the proposals of one detector; without a name there must be exactly one."""
-    names = proposal_names(store, dataset, split)
+    found = {info.name: info.path for info in list_proposals(store, dataset, split)}
+    names = list(found)
     if name is None:
         if not names:
             raise NotFoundError(
@@ -158,4 +179,4 @@ def open_proposals(store: Store, dataset: str, split: str, name: str | None = No
         name = names[0]
     elif name not in names:
         raise NotFoundError(f"{dataset}/{split} has no proposals named '{name}'. {did_you_mean(name, names)}")
-    return read_proposals(store.proposals_dir(dataset, split) / f"{name}.h5")
+    return read_proposals(found[name])

@@ -8,7 +8,7 @@ STORE/annotations/<dataset>/<split>/           published split, see cache/split_
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from stal_data.errors import InputError, NotFoundError
 from stal_data.names import check_name
@@ -50,6 +50,15 @@ class Store:
     @property
     def runs_dir(self) -> Path:
         return self.root / "runs"
+
+    def find(
+        self, kind: Literal["features", "proposals"], dataset: str | None, split: str | None, name: str
+    ) -> list[Path]:
+        """Return the existing paths whose last part fits the pattern `name`, sorted; None is any data set or split."""
+        for field, value in (("dataset", dataset), ("split", split)):
+            if value is not None:
+                check_name(field, value)
+        return sorted(self.root.glob(f"{kind}/{dataset or '*'}/{split or '*'}/{name}"))
 
     def _split_dir(self, kind: str, dataset: str, split: str) -> Path:
         check_name("dataset", dataset)

@@ -7,10 +7,12 @@ from cache.feature_store.catalog import FeatureSetInfo, list_feature_sets, open_
 from cache.feature_store.layout import FEATURES, FeatureManifest, RowIndex
 from cache.feature_store.locks import ShardClaim
 from cache.feature_store.reader import FeatureBatch, FeatureSet
+from cache.feature_store.verify import DamagedShard, reset_shard, verify_feature_set
 from cache.feature_store.writer import FeatureWriter
 
 __all__ = [
     "FEATURES",
+    "DamagedShard",
     "FeatureBatch",
     "FeatureManifest",
     "FeatureSet",
@@ -20,4 +22,6 @@ __all__ = [
     "ShardClaim",
     "list_feature_sets",
     "open_feature_set",
+    "reset_shard",
+    "verify_feature_set",
 ]

@@ -32,7 +32,7 @@ class FeatureSetInfo:
 def list_feature_sets(store: Store, dataset: str | None = None, split: str | None = None) -> list[FeatureSetInfo]:
     """Return the sets of the store, or of one data set or split, sorted by data set, split and id."""
     infos = []
-    for path in _set_folders(store, dataset or "*", split or "*"):
+    for path in _set_folders(store, dataset, split):
         features = FeatureSet(path)
         infos.append(
             FeatureSetInfo(
@@ -114,7 +114,6 @@ def _differences(spec: FeatureSpec, found: dict[str, Path]) -> str:
     return "; ".join(f"{set_id}: {', '.join(spec.diff(other))}" for set_id, other in specs.items())
 
 
-def _set_folders(store: Store, dataset: str, split: str) -> list[Path]:
-    """Return the folders of the sets; dataset and split may be the pattern `*`."""
-    pattern = f"features/{dataset}/{split}/[!.]*/zarr.json"
-    return sorted(manifest.parent for manifest in store.root.glob(pattern))
+def _set_folders(store: Store, dataset: str | None, split: str | None) -> list[Path]:
+    folders = store.find("features", dataset, split, "[!.]*")
+    return [folder for folder in folders if (folder / "zarr.json").is_file()]

@@ -105,6 +105,11 @@ class FeatureWriter:
             self._sync(path)
         self._sync(self._write("done", claim.shard, np.ones(len(rows), np.uint8)))
 
+    def reset_shard(self, claim: ShardClaim) -> None:
+        """Mark the rows of the claimed shard as not done."""
+        assert claim.held
+        self._sync(self._write("done", claim.shard, np.zeros(self.manifest.rows_per_shard, np.uint8)))
+
     def _blocks(self, rows: range, features: FeatureBatch) -> dict[str, NDArray[Any]]:
         """Check the features and return them in the stored types."""
         manifest = self.manifest
