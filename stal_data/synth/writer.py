@@ -1,0 +1,134 @@
+"""Write the synthetic data set as a complete data set folder in Chaotic World's layout.
+
+OUT/dataset.yaml
+OUT/frames/<video>/<video>_%06d.png         numbered from 1
+OUT/annotations/{train,test}.csv            13 columns, labels from 0
+OUT/annotations/{train,test}_gt.csv         for scoring, labels from 1
+OUT/annotations/{train,test}_excluded.csv   empty
+OUT/annotations/list_action.pbtxt
+"""
+
+import multiprocessing
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+
+from stal_data.annotations import read_chaotic_world, write_ground_truth
+from stal_data.errors import ConflictError, InputError
+from stal_data.files import write_atomically
+from stal_data.labels import LabelMap
+from stal_data.synth.classes import label_map_text
+from stal_data.synth.png import encode_png
+from stal_data.synth.video import SPLITS, Annotation, SyntheticVideo
+
+Progress = Callable[[int, int], None]
+
+_HEADER = """\
+name: synthetic
+format: chaotic_world
+label_map: annotations/list_action.pbtxt
+media:
+  kind: frames
+  root: frames
+splits:
+"""
+_SPLIT = """\
+  {name}:
+    annotations: annotations/{name}.csv
+    exclusions: annotations/{name}_excluded.csv
+"""
+
+
+def render_dataset(
+    out: Path,
+    *,
+    seed: int,
+    train_videos: int,
+    test_videos: int,
+    progress: Progress | None = None,
+    processes: int | None = None,
+) -> None:
+    """Render the data set into the new folder `out`, which appears complete or not at all.
+
+    A split of 0 videos is left out of the data set.
+    progress: called with (videos done, videos in all) after each video.
+    processes: how many render at a time; all cores by default. The bytes written do not depend on it.
+    """
+    for field, value in (("seed", seed), ("train_videos", train_videos), ("test_videos", test_videos)):
+        if value < 0:
+            raise InputError(f"{field} is {value}: it must be 0 or greater.")
+    counts = {"train": train_videos, "test": test_videos}
+    names = [name for name in SPLITS if counts[name]]
+    if not names:
+        raise InputError("train_videos and test_videos are both 0: ask for at least one video.")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConflictError(f"The output '{out}' exists already: name a new folder, or remove it first.")
+    videos = [SyntheticVideo(seed=seed, split=name, number=i) for name in names for i in range(counts[name])]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    building = out.parent / f".{out.name}.{uuid.uuid4().hex}.tmp"
+    try:
+        annotations = _render_all(videos, building / "frames", processes or _usable_cores(), progress)
+        folder = building / "annotations"
+        write_atomically(folder / "list_action.pbtxt", label_map_text())
+        for name in names:
+            rows = [a for video in videos if video.split == name for a in annotations[video.name]]
+            _write_annotations(folder, name, rows)
+        write_atomically(building / "dataset.yaml", _HEADER + "".join(_SPLIT.format(name=name) for name in names))
+        building.replace(out)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def _usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _render_all(
+    videos: list[SyntheticVideo], frames: Path, processes: int, progress: Progress | None
+) -> dict[str, list[Annotation]]:
+    """Render the videos, several at a time; returns each one's annotations."""
+    report = progress or (lambda _done, _total: None)
+    annotations: dict[str, list[Annotation]] = {}
+    if processes == 1:
+        for video in videos:
+            annotations[video.name] = _render_video(video, frames)
+            report(len(annotations), len(videos))
+        return annotations
+    # Not forked: the caller may have threads, such as a progress display's.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(processes, len(videos)), mp_context=context) as pool:
+        pending = {pool.submit(_render_video, video, frames): video.name for video in videos}
+        try:
+            for future in as_completed(pending):
+                annotations[pending[future]] = future.result()
+                report(len(annotations), len(videos))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return annotations
+
+
+def _render_video(video: SyntheticVideo, frames: Path) -> list[Annotation]:
+    scene = video.plan()
+    folder = frames / video.name
+    folder.mkdir(parents=True)
+    for number, frame in enumerate(video.frames(scene), start=1):
+        (folder / f"{video.name}_{number:06d}.png").write_bytes(encode_png(frame))
+    return video.annotations(scene)
+
+
+def _write_annotations(folder: Path, split: str, annotations: Iterable[Annotation]) -> None:
+    """Write the annotations of a split, no exclusions, and, as read back, the ground truth for scoring."""
+    published = folder / f"{split}.csv"
+    write_atomically(published, "".join(_published_line(annotation) for annotation in annotations))
+    write_atomically(folder / f"{split}_excluded.csv", "")
+    label_map = LabelMap.read(folder / "list_action.pbtxt")
+    write_ground_truth(folder / f"{split}_gt.csv", read_chaotic_world(published, label_map))
+
+
+def _published_line(a: Annotation) -> str:
+    box, (start, end) = ",".join(f"{value:.9g}" for value in a.box), a.window
+    return f"{a.video},{a.timestamp},{box},{a.label_id - 1},{a.person},{start},{end},{a.timestamp:.1f},0,0\n"
