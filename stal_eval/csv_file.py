@@ -15,7 +15,7 @@ from stal_data.errors import InputError, NotFoundError
 from stal_eval.rules import Kind, columns_of
 
 _GZIP_MAGIC = b"\x1f\x8b"
-_TYPES = {"video": "category", "timestamp": "int64", "label": "int64"} | dict.fromkeys(
+_TYPES = {"video": "category", "timestamp": "int64", "label": "int64", "person": "str"} | dict.fromkeys(
     ("x1", "y1", "x2", "y2", "score"), "float64"
 )
 
@@ -42,12 +42,12 @@ def read_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
 def read_columns(path: Path, kind: Kind) -> pd.DataFrame:
     """Read every row at once; raises UnreadableError where a row is not made of the right types.
 
-    Ground truth may leave out its last column (person), which is not read.
+    Ground truth may leave out its last column (person), which nothing looks at.
     """
     names = columns_of(kind)
     first = next(read_lines(path), None)
     if first is None:
-        return pd.DataFrame({name: pd.Series(dtype=_TYPES[name]) for name in names if name in _TYPES})
+        return pd.DataFrame({name: pd.Series(dtype=_TYPES[name]) for name in names})
     # pandas would shift or cut rows that are all longer than `names`; later longer rows it refuses.
     if len(first[1]) > len(names):
         raise UnreadableError(f"the first line has {len(first[1])} columns")
@@ -56,8 +56,8 @@ def read_columns(path: Path, kind: Kind) -> pd.DataFrame:
             return pd.read_csv(
                 path,
                 header=None,
+                # Without `usecols`, which would make longer lines legal.
                 names=list(names),
-                usecols=[name for name in names if name in _TYPES],
                 dtype=_TYPES,
                 index_col=False,
                 # A video may be called NA, and an empty number is an error.
