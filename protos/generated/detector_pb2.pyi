@@ -7,7 +7,6 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
-from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -51,16 +50,18 @@ class DetectResponse(_message.Message):
     DETECTIONS_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     frame_id: _builtins.str
+    error: _builtins.str
+    """Why this image has no detections, in one sentence that names the frame; the stream goes on, and sending the
+    same image again does not help.
+    """
     @_builtins.property
     def detections(self) -> Global___Detections: ...
-    @_builtins.property
-    def error(self) -> Global___FrameError: ...
     def __init__(
         self,
         *,
         frame_id: _builtins.str = ...,
         detections: Global___Detections | None = ...,
-        error: Global___FrameError | None = ...,
+        error: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["detections", b"detections", "error", b"error", "outcome", b"outcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -101,50 +102,6 @@ class Detections(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Detections: _TypeAlias = Detections  # noqa: Y015
-
-@_typing.final
-class FrameError(_message.Message):
-    """Why one image has no detections; the stream goes on."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    class _Reason:
-        ValueType = _typing.NewType("ValueType", _builtins.int)
-        V: _TypeAlias = ValueType  # noqa: Y015
-
-    class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[FrameError._Reason.ValueType], _builtins.type):
-        DESCRIPTOR: _descriptor.EnumDescriptor
-        REASON_UNSPECIFIED: FrameError._Reason.ValueType  # 0
-        REASON_INVALID_IMAGE: FrameError._Reason.ValueType  # 1
-        """The image cannot be decoded or breaks a limit: sending it again does not help."""
-        REASON_BUSY: FrameError._Reason.ValueType  # 2
-        """The queue is full: send it again later."""
-
-    class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper): ...
-    REASON_UNSPECIFIED: FrameError.Reason.ValueType  # 0
-    REASON_INVALID_IMAGE: FrameError.Reason.ValueType  # 1
-    """The image cannot be decoded or breaks a limit: sending it again does not help."""
-    REASON_BUSY: FrameError.Reason.ValueType  # 2
-    """The queue is full: send it again later."""
-
-    REASON_FIELD_NUMBER: _builtins.int
-    MESSAGE_FIELD_NUMBER: _builtins.int
-    reason: Global___FrameError.Reason.ValueType
-    message: _builtins.str
-    """One sentence that names the frame."""
-    def __init__(
-        self,
-        *,
-        reason: Global___FrameError.Reason.ValueType = ...,
-        message: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "reason", b"reason"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___FrameError: _TypeAlias = FrameError  # noqa: Y015
 
 @_typing.final
 class ProposeRequest(_message.Message):

@@ -58,6 +58,8 @@ class DetectorServicer:
 
     def Detect(self, request_iterator, context):
         """Encoded images in, boxes out, matched by frame_id. Answers come in any order; every request gets exactly one.
+        RESOURCE_EXHAUSTED when the queue is full and UNAVAILABLE when the service stops: what was accepted is answered
+        first, the rest may be sent again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

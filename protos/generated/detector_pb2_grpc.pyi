@@ -34,7 +34,10 @@ class DetectorStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> DetectorAsyncStub: ...
     Detect: _grpc.StreamStreamMultiCallable[_detector_pb2.DetectRequest, _detector_pb2.DetectResponse]
-    """Encoded images in, boxes out, matched by frame_id. Answers come in any order; every request gets exactly one."""
+    """Encoded images in, boxes out, matched by frame_id. Answers come in any order; every request gets exactly one.
+    RESOURCE_EXHAUSTED when the queue is full and UNAVAILABLE when the service stops: what was accepted is answered
+    first, the rest may be sent again.
+    """
     Propose: _grpc.UnaryStreamMultiCallable[_detector_pb2.ProposeRequest, _detector_pb2.ProposeResponse]
     """Runs a split of a data set that lies below the service's data root. The first answer is a header, then
     one answer per key frame follows, in the order of the split.
@@ -47,7 +50,10 @@ class DetectorAsyncStub(DetectorStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Detect: _aio.StreamStreamMultiCallable[_detector_pb2.DetectRequest, _detector_pb2.DetectResponse]  # type: ignore[assignment]
-    """Encoded images in, boxes out, matched by frame_id. Answers come in any order; every request gets exactly one."""
+    """Encoded images in, boxes out, matched by frame_id. Answers come in any order; every request gets exactly one.
+    RESOURCE_EXHAUSTED when the queue is full and UNAVAILABLE when the service stops: what was accepted is answered
+    first, the rest may be sent again.
+    """
     Propose: _aio.UnaryStreamMultiCallable[_detector_pb2.ProposeRequest, _detector_pb2.ProposeResponse]  # type: ignore[assignment]
     """Runs a split of a data set that lies below the service's data root. The first answer is a header, then
     one answer per key frame follows, in the order of the split.
@@ -63,7 +69,10 @@ class DetectorServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_detector_pb2.DetectRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_detector_pb2.DetectResponse], _abc.AsyncIterator[_detector_pb2.DetectResponse]]:
-        """Encoded images in, boxes out, matched by frame_id. Answers come in any order; every request gets exactly one."""
+        """Encoded images in, boxes out, matched by frame_id. Answers come in any order; every request gets exactly one.
+        RESOURCE_EXHAUSTED when the queue is full and UNAVAILABLE when the service stops: what was accepted is answered
+        first, the rest may be sent again.
+        """
 
     @_abc_1.abstractmethod
     def Propose(

@@ -1,0 +1,165 @@
+"""Micro-batching: frames of all streams meet in one bounded queue and go through the model together.
+
+Decoding and scaling run in a thread pool, inference in one thread of its own; the event loop only passes frames on.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from detector_svc.detections import FrameDetections
+from detector_svc.images import MAX_IMAGE_BYTES, MAX_PIXELS, decode_image
+from detector_svc.offline import available_cpus
+from detector_svc.yolo import PreparedImage
+from stal_data.errors import InputError
+from svc_common.errors import BusyError, DeadlineError
+
+
+class Backend(Protocol):
+    """What the batcher needs of a detector."""
+
+    def prepare(self, image_HW3: NDArray[np.uint8]) -> PreparedImage:
+        """Called from several threads at a time."""
+
+    def detect(self, images: Sequence[PreparedImage]) -> list[FrameDetections]:
+        """Called from one thread."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatcherConfig:
+    """Limits of the queue."""
+
+    max_batch: int = 8
+    max_delay_s: float = 0.005
+    """How long a frame waits for others to share its batch."""
+    queue_size: int = 64
+    """Frames that are accepted and not yet answered, over all streams."""
+    max_image_bytes: int = MAX_IMAGE_BYTES
+    max_pixels: int = MAX_PIXELS
+
+    def __post_init__(self) -> None:
+        if self.max_batch < 1 or self.queue_size < self.max_batch:
+            raise InputError(
+                f"--max-batch {self.max_batch} must be at least 1 and at most --queue-size {self.queue_size}."
+            )
+        if not 0 <= self.max_delay_s <= 10:
+            raise InputError(f"The batching delay of {self.max_delay_s} s must be 0 to 10 s.")
+
+
+@dataclass(kw_only=True, eq=False)
+class _Item:
+    image: PreparedImage
+    answer: asyncio.Future[FrameDetections]
+    deadline: float | None
+    queued_at: float = field(default_factory=time.monotonic)
+
+
+class BatcherMetrics:
+    """Prometheus metrics of the queue and the model."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.batch_size = Histogram(
+            "stal_detector_batch_size", "Frames in a batch", buckets=(1, 2, 4, 8, 16, 32, 64), registry=registry
+        )
+        self.inference_s = Histogram("stal_detector_inference_seconds", "Time of one batch", registry=registry)
+        self.queue_s = Histogram("stal_detector_queue_seconds", "Wait of a frame for its batch", registry=registry)
+        self.pending = Gauge("stal_detector_pending_frames", "Accepted and not yet answered", registry=registry)
+        self.dropped = Counter("stal_detector_dropped_frames", "Deadline passed in the queue", registry=registry)
+
+
+class MicroBatcher:
+    """One per model."""
+
+    def __init__(self, backend: Backend, config: BatcherConfig, metrics: BatcherMetrics) -> None:
+        self._backend, self.config, self._metrics = backend, config, metrics
+        self._slots = asyncio.Semaphore(config.queue_size)
+        self._queue: asyncio.Queue[_Item] = asyncio.Queue()  # the slots bound it
+        self._decoders = ThreadPoolExecutor(available_cpus(), thread_name_prefix="decode")
+        self._model_thread = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        """Stop after the batch that is running; nobody may be waiting for an answer any more."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        self._decoders.shutdown(cancel_futures=True)
+        self._model_thread.shutdown()
+
+    async def detect(
+        self, data: bytes, frame_id: str, *, deadline: float | None = None, wait: bool = False
+    ) -> FrameDetections:
+        """Detect people in an encoded image.
+
+        deadline: on the clock of time.monotonic; a frame still queued then is dropped with DeadlineError.
+        wait: when the queue is full, wait for a place instead of raising BusyError.
+        """
+        if self._slots.locked() and not wait:
+            raise BusyError(f"the queue of {self.config.queue_size} frames is full")
+        async with self._slots:
+            with self._metrics.pending.track_inprogress():
+                loop = asyncio.get_running_loop()
+                image = await loop.run_in_executor(self._decoders, self._prepare, data, frame_id)
+                item = _Item(image=image, answer=loop.create_future(), deadline=deadline)
+                self._queue.put_nowait(item)
+                return await item.answer
+
+    def _prepare(self, data: bytes, frame_id: str) -> PreparedImage:
+        image_HW3 = decode_image(
+            data, frame_id, max_bytes=self.config.max_image_bytes, max_pixels=self.config.max_pixels
+        )
+        return self._backend.prepare(image_HW3)
+
+    async def _run(self) -> None:
+        while True:
+            batch = await self._collect()
+            if batch:
+                await self._infer(batch)
+
+    async def _collect(self) -> list[_Item]:
+        """Wait for a frame, then for others until the batch is full or the delay is over."""
+        items = [await self._queue.get()]
+        until = asyncio.get_running_loop().time() + self.config.max_delay_s
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(until):
+                while len(items) < self.config.max_batch:
+                    items.append(await self._queue.get())
+        return [item for item in items if self._is_wanted(item)]
+
+    def _is_wanted(self, item: _Item) -> bool:
+        if item.answer.done():  # the stream was cancelled
+            return False
+        if item.deadline is not None and time.monotonic() >= item.deadline:
+            self._metrics.dropped.inc()
+            item.answer.set_exception(DeadlineError("the deadline passed while the frame was queued"))
+            return False
+        return True
+
+    async def _infer(self, batch: list[_Item]) -> None:
+        start = time.monotonic()
+        self._metrics.batch_size.observe(len(batch))
+        for item in batch:
+            self._metrics.queue_s.observe(start - item.queued_at)
+        images = [item.image for item in batch]
+        try:
+            answers = await asyncio.get_running_loop().run_in_executor(self._model_thread, self._backend.detect, images)
+        except Exception as error:  # noqa: BLE001 - a failing batch fails its frames and not the service
+            for item in batch:
+                if not item.answer.done():
+                    item.answer.set_exception(error)
+            return
+        self._metrics.inference_s.observe(time.monotonic() - start)
+        for item, answer in zip(batch, answers, strict=True):
+            if not item.answer.done():
+                item.answer.set_result(answer)

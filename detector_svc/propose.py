@@ -1,0 +1,59 @@
+"""Server side of Propose: key frames of a split whose media this machine sees, in order, through the batcher."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+from detector_svc.batcher import MicroBatcher
+from detector_svc.detections import FrameDetections
+from stal_data.clips import key_image_frame
+from stal_data.dataset import Dataset, Split
+from stal_data.errors import ConflictError, InputError, NotFoundError
+from stal_data.keyframes import AnnotatedKeyFrame, KeyFrame
+from stal_data.media import Media
+
+
+def key_frame_image(media: Media, key_frame: AnnotatedKeyFrame) -> bytes:
+    """The encoded image that stands for a key frame."""
+    video = key_frame.key.video
+    return media.encoded(video, key_image_frame(key_frame, media.info(video)))
+
+
+def open_split(data_root: Path | None, dataset: str, split: str) -> Split:
+    """Open a split of a data set below the root; a client's path never leads out of it."""
+    if data_root is None:
+        raise ConflictError(
+            "The detector service has no data root, so it reads no data sets. Start it with --data-root, or let the "
+            "client send the images (without --server-side)."
+        )
+    root = data_root.resolve()
+    path = (root / dataset).resolve()
+    if not path.is_relative_to(root):
+        raise InputError(f"Data set '{dataset}' is outside the service's data root; give a path relative to the root.")
+    if not path.exists():
+        raise NotFoundError(f"Data set '{dataset}' does not exist below the service's data root.")
+    return Dataset.open(path).split(split)
+
+
+async def run_split(
+    split: Split, batcher: MicroBatcher, *, window: int
+) -> AsyncGenerator[tuple[KeyFrame, FrameDetections]]:
+    """Yield the detections of each key frame in the split's order; `window` of them are in flight."""
+    tasks: deque[asyncio.Task[tuple[KeyFrame, FrameDetections]]] = deque()
+
+    async def detect(item: AnnotatedKeyFrame) -> tuple[KeyFrame, FrameDetections]:
+        data = await asyncio.to_thread(key_frame_image, split.media, item)
+        return item.key, await batcher.detect(data, str(item.key), wait=True)
+
+    try:
+        for item in split.key_frames:
+            if len(tasks) == window:
+                yield await tasks.popleft()
+            tasks.append(asyncio.create_task(detect(item)))
+        while tasks:
+            yield await tasks.popleft()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,128 @@
+"""The Detector servicer and its life cycle."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+
+from detector_svc.batcher import BatcherConfig, BatcherMetrics, MicroBatcher
+from detector_svc.detections import to_message
+from detector_svc.propose import open_split, run_split
+from detector_svc.stream import DetectStream
+from detector_svc.yolo import YoloConfig, YoloDetector
+from protos.generated import detector_pb2 as pb
+from protos.generated import detector_pb2_grpc as rpc
+from stal_data.errors import NotFoundError
+from svc_common.errors import ServiceUnavailableError
+from svc_common.metrics import Metrics
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorConfig:
+    """What the service runs."""
+
+    yolo: YoloConfig
+    batcher: BatcherConfig = field(default_factory=BatcherConfig)
+    data_root: Path | None = None
+    """Folder below which Propose finds data sets; None turns Propose off."""
+
+    def __post_init__(self) -> None:
+        if self.data_root is not None and not self.data_root.is_dir():
+            raise NotFoundError(f"--data-root '{self.data_root}' is not a folder.")
+
+
+class DetectorService(rpc.DetectorServicer):
+    """A `svc_common.server.Service`."""
+
+    full_name = "stal.detector.v1.Detector"
+
+    def __init__(self, config: DetectorConfig, metrics: Metrics) -> None:
+        self._config = config
+        self._metrics = BatcherMetrics(metrics.registry)
+        self._streams: set[DetectStream] = set()
+        self._detector: YoloDetector | None = None
+        self._batcher: MicroBatcher | None = None
+
+    def register(self, server: grpc.aio.Server) -> None:
+        rpc.add_DetectorServicer_to_server(self, server)
+
+    async def start(self) -> None:
+        self._detector = detector = await asyncio.to_thread(_load_and_warm_up, self._config)
+        self._batcher = MicroBatcher(detector, self._config.batcher, self._metrics)
+        self._batcher.start()
+
+    async def drain(self) -> None:
+        for stream in self._streams:
+            stream.end(ServiceUnavailableError("the service is stopping"))
+
+    async def stop(self) -> None:
+        if self._batcher is not None:
+            await self._batcher.stop()
+
+    @property
+    def _ready(self) -> tuple[YoloDetector, MicroBatcher]:
+        # The server refuses calls before `start` has returned.
+        assert self._detector is not None
+        assert self._batcher is not None
+        return self._detector, self._batcher
+
+    async def Detect(  # noqa: N802
+        self, request_iterator: AsyncIterator[pb.DetectRequest], context: "grpc.aio.ServicerContext[Any, Any]"
+    ) -> AsyncIterator[pb.DetectResponse]:
+        _, batcher = self._ready
+        stream = DetectStream(batcher, time_remaining_s=context.time_remaining())
+        self._streams.add(stream)
+        try:
+            async for answer in stream.answers(request_iterator):
+                yield answer
+        finally:
+            self._streams.discard(stream)
+            await stream.close()
+
+    async def Propose(  # noqa: N802
+        self,
+        request: pb.ProposeRequest,
+        context: "grpc.aio.ServicerContext[Any, Any]",  # noqa: ARG002
+    ) -> AsyncIterator[pb.ProposeResponse]:
+        _, batcher = self._ready
+        split = await asyncio.to_thread(open_split, self._config.data_root, request.dataset, request.split)
+        header = pb.ProposeHeader(dataset=split.dataset, split=split.name, key_frames=len(split.key_frames))
+        yield pb.ProposeResponse(header=header)
+        async with aclosing(run_split(split, batcher, window=2 * batcher.config.max_batch)) as answers:
+            async for key, found in answers:
+                yield pb.ProposeResponse(
+                    key_frame=pb.KeyFrameDetections(
+                        video=key.video, timestamp=key.timestamp, detections=to_message(found)
+                    )
+                )
+
+    async def GetInfo(  # noqa: N802
+        self,
+        request: pb.GetInfoRequest,  # noqa: ARG002
+        context: "grpc.aio.ServicerContext[Any, Any]",  # noqa: ARG002
+    ) -> pb.GetInfoResponse:
+        detector, batcher = self._ready
+        config = detector.config
+        return pb.GetInfoResponse(
+            name=config.detector_name,
+            weights=detector.weights_digest,
+            image_height=config.height,
+            image_width=config.width,
+            confidence=config.confidence,
+            library=detector.library,
+            classes=[detector.class_names[number] for number in detector.classes],
+            device=str(detector.device),
+            max_batch=batcher.config.max_batch,
+        )
+
+
+def _load_and_warm_up(config: DetectorConfig) -> YoloDetector:
+    """Load the model and run it once, so that the first client does not pay for it and a broken one never serves."""
+    detector = YoloDetector(config.yolo)
+    detector.detect([detector.prepare(np.zeros((config.yolo.height, config.yolo.width, 3), np.uint8))])
+    return detector

@@ -1,0 +1,90 @@
+"""One Detect stream on the server: reads within a window, answers in the order in which frames are done."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from detector_svc.batcher import MicroBatcher
+from detector_svc.detections import to_message
+from protos.generated import detector_pb2 as pb
+from stal_data.errors import InputError
+
+WINDOW = 32
+"""Frames of one stream that may be unanswered; beyond it the service stops reading, and gRPC slows the client down."""
+MAX_ID_LENGTH = 512
+
+
+class DetectStream:
+    """Use once: iterate over `answers`, then `close` in any case."""
+
+    def __init__(self, batcher: MicroBatcher, *, time_remaining_s: float | None) -> None:
+        self._batcher = batcher
+        self._deadline = None if time_remaining_s is None else time.monotonic() + time_remaining_s
+        self._window = asyncio.Semaphore(WINDOW)
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._answers: asyncio.Queue[pb.DetectResponse | None] = asyncio.Queue()
+        self._end: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
+        self._reader: asyncio.Task[None] | None = None
+
+    def end(self, error: Exception) -> None:
+        """Read no more frames, answer the accepted ones, then end the stream with the error. The first error counts."""
+        if not self._end.done():
+            self._end.set_result(error)
+
+    async def answers(self, requests: AsyncIterator[pb.DetectRequest]) -> AsyncIterator[pb.DetectResponse]:
+        """Yield one answer per frame; raises what ended the stream early, after the accepted frames' answers."""
+        self._reader = asyncio.create_task(self._read(requests))
+        while (answer := await self._answers.get()) is not None:
+            yield answer
+        if self._end.done():
+            raise self._end.result()
+
+    async def close(self) -> None:
+        """Cancel what is still running."""
+        tasks = [*self._tasks.values(), *([self._reader] if self._reader else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _read(self, requests: AsyncIterator[pb.DetectRequest]) -> None:
+        try:
+            while (frame := await self._next(requests)) is not None:
+                self._accept(frame)
+        except Exception as error:  # noqa: BLE001 - raised to the client by `answers`
+            self.end(error)
+        await asyncio.gather(*self._tasks.values())
+        self._answers.put_nowait(None)
+
+    async def _next(self, requests: AsyncIterator[pb.DetectRequest]) -> pb.DetectRequest | None:
+        """The next frame, once the window has room; None at the end."""
+        await self._window.acquire()
+        reading = asyncio.ensure_future(anext(requests, None))
+        try:
+            waiting: set[asyncio.Future[Any]] = {reading, self._end}
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            return None if self._end.done() else reading.result()
+        finally:
+            reading.cancel()
+
+    def _accept(self, frame: pb.DetectRequest) -> None:
+        name = frame.frame_id
+        if not 0 < len(name) <= MAX_ID_LENGTH:
+            raise InputError(f"frame_id has {len(name)} characters; it must have 1 to {MAX_ID_LENGTH}.")
+        if name in self._tasks:
+            raise InputError(f"frame_id '{name}' is used by another frame that has no answer yet; ids must be unique.")
+        self._tasks[name] = asyncio.create_task(self._answer(name, frame.image))
+
+    async def _answer(self, name: str, image: bytes) -> None:
+        try:
+            found = await self._batcher.detect(image, name, deadline=self._deadline)
+            answer = pb.DetectResponse(frame_id=name, detections=to_message(found))
+        except InputError as error:
+            answer = pb.DetectResponse(frame_id=name, error=str(error))
+        except Exception as error:  # noqa: BLE001 - full queue, passed deadline, failed model: not this frame's fault
+            self.end(error)
+            return
+        finally:
+            del self._tasks[name]
+            self._window.release()
+        self._answers.put_nowait(answer)
