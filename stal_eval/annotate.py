@@ -133,7 +133,7 @@ def _overlap(areas: NDArray[np.float64], area: NDArray[np.float64]) -> NDArray[n
     """Return the pixels that each of `areas` shares with `area`."""
     width = np.minimum(areas[:, 2], area[2]) - np.maximum(areas[:, 0], area[0])
     height = np.minimum(areas[:, 3], area[3]) - np.maximum(areas[:, 1], area[1])
-    return np.maximum(width, 0) * np.maximum(height, 0)
+    return np.asarray(np.maximum(width, 0) * np.maximum(height, 0), dtype=np.float64)
 
 
 def _draw_line(draw: ImageDraw.ImageDraw, item: _Placed, thickness: int) -> None:
