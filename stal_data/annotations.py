@@ -13,26 +13,24 @@ from stal_data.labels import LabelMap
 from stal_data.rows import AnnotationFormat, Row, RowProblem, check_row, read_keys, read_rows
 
 
-def read_chaotic_world(
-    path: Path, label_map: LabelMap, *, drop_unknown_labels: bool = False
-) -> tuple[AnnotatedKeyFrame, ...]:
-    """Read a Chaotic World CSV (labels from 0 there). Sorted by key frame; the first bad line is an error."""
-    return _read(path, "chaotic_world", label_map, drop_unknown_labels)
-
-
-def read_ava(path: Path, label_map: LabelMap, *, drop_unknown_labels: bool = False) -> tuple[AnnotatedKeyFrame, ...]:
-    """Read an AVA CSV (labels from 1). Lines with only video,time are key frames without people.
-
-    drop_unknown_labels: leave out labels that the map does not have (AVA annotates 80 actions, its map scores 60).
-    """
-    return _read(path, "ava", label_map, drop_unknown_labels)
-
-
 def read_annotations(
     path: Path, annotation_format: AnnotationFormat, label_map: LabelMap, *, drop_unknown_labels: bool = False
 ) -> tuple[AnnotatedKeyFrame, ...]:
-    """Read a file of either format."""
-    return _read(path, annotation_format, label_map, drop_unknown_labels)
+    """Read a file of either format, sorted by key frame; the first bad line is an error.
+
+    drop_unknown_labels: leave out labels that the map lacks (AVA annotates 80 actions, its map scores 60).
+    """
+    return group_rows(_good_rows(path, annotation_format, label_map, drop_unknown_labels), label_map)
+
+
+def read_chaotic_world(path: Path, label_map: LabelMap) -> tuple[AnnotatedKeyFrame, ...]:
+    """Read a Chaotic World CSV (labels from 0 there)."""
+    return read_annotations(path, "chaotic_world", label_map)
+
+
+def read_ava(path: Path, label_map: LabelMap, *, drop_unknown_labels: bool = False) -> tuple[AnnotatedKeyFrame, ...]:
+    """Read an AVA CSV (labels from 1). Lines with only video,time are key frames without people."""
+    return read_annotations(path, "ava", label_map, drop_unknown_labels=drop_unknown_labels)
 
 
 def read_exclusions(path: Path) -> frozenset[KeyFrame]:
@@ -58,6 +56,18 @@ def _ground_truth_lines(key_frames: Iterable[AnnotatedKeyFrame]) -> Iterator[str
                 yield f"{key_frame.key},{coordinates},{label},{person}\n"
 
 
+def group_rows(rows: Iterable[Row], label_map: LabelMap) -> tuple[AnnotatedKeyFrame, ...]:
+    """Group rows by key frame (sorted), then by person and box; labels that the map lacks are left out."""
+    groups: dict[KeyFrame, _Group] = {}
+    for row in rows:
+        group = groups.setdefault(row.key, _Group(row.window))
+        if row.box is not None:
+            labels = group.people.setdefault((row.person, row.box), set())
+            if row.label is not None and row.label in label_map:
+                labels.add(row.label)
+    return tuple(_annotated(key, groups[key]) for key in sorted(groups))
+
+
 @dataclass(slots=True)
 class _Group:
     """A key frame while its rows are collected; people: (person, box) -> label ids, in file order."""
@@ -66,28 +76,16 @@ class _Group:
     people: dict[tuple[int, tuple[float, float, float, float]], set[int]] = field(default_factory=dict)
 
 
-def _read(
+def _good_rows(
     path: Path, annotation_format: AnnotationFormat, label_map: LabelMap, drop_unknown_labels: bool
-) -> tuple[AnnotatedKeyFrame, ...]:
-    groups: dict[KeyFrame, _Group] = {}
+) -> Iterator[Row]:
     for row in read_rows(path, annotation_format):
         if isinstance(row, RowProblem):
             raise _row_error(path, row)
-        unknown = drop_unknown_labels and row.label is not None and row.label not in label_map
         for problem in check_row(row, label_map):
-            if not (unknown and problem.rule == "label"):
+            if not (drop_unknown_labels and problem.rule == "label"):
                 raise _row_error(path, problem)
-        _collect(groups, row, None if unknown else row.label)
-    return tuple(_annotated(key, groups[key]) for key in sorted(groups))
-
-
-def _collect(groups: dict[KeyFrame, _Group], row: Row, label: int | None) -> None:
-    group = groups.setdefault(row.key, _Group(row.window))
-    if row.box is None:
-        return
-    labels = group.people.setdefault((row.person, row.box), set())
-    if label is not None:
-        labels.add(label)
+        yield row
 
 
 def _annotated(key: KeyFrame, group: _Group) -> AnnotatedKeyFrame:

@@ -6,6 +6,7 @@ All media show the same 25 fps time line: frame n (from 1) is what the video sho
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -48,6 +49,9 @@ class Media(Protocol):
 
     def encoded(self, video: str, frame: int) -> bytes:
         """Return one frame as image file bytes: the file itself for folders, PNG for video files."""
+
+    def missing(self, video: str, frames: Sequence[int]) -> list[Path]:
+        """Return the files that `read` would not find, each once; none for a video file, which holds all its frames."""
 
     def digest(self, video: str, frames: Sequence[int]) -> int:
         """Return an unsigned 64-bit digest of the data behind the frames; it changes when they are extracted anew."""

@@ -73,7 +73,6 @@ class FrameFolders:
         return self.root / self.pattern.format(video=video, frame=number)
 
     def missing(self, video: str, frames: Sequence[int]) -> list[Path]:
-        """Return the files that the frames need and that do not exist, each once."""
         folder = self._folder(video)
         wanted = {self.first_frame + media_frame_at_slot(frame - 1, self._fps) for frame in frames}
         return [self.root / self.pattern.format(video=video, frame=n) for n in sorted(wanted - folder.numbers)]

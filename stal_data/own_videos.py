@@ -1,0 +1,73 @@
+"""A data set made of video files, without annotations: every whole second becomes a key frame."""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import yaml
+
+from stal_data.dataset import Dataset
+from stal_data.dataset_spec import FILE_NAME
+from stal_data.errors import ConflictError, InputError, NotFoundError
+from stal_data.files import write_atomically
+from stal_data.media.video import EXTENSIONS, VideoFiles
+from stal_data.names import check_name
+
+SPLIT = "all"
+
+
+def write_video_dataset(
+    output: Path, name: str, paths: Sequence[Path], *, progress: Callable[[int, int], None] | None = None
+) -> Dataset:
+    """Write output/dataset.yaml over the given video files and folders of them; the videos stay where they are.
+
+    Every file is opened and its first picture decoded, so that a bad one is found now.
+    progress: called with (videos done, videos in all).
+    """
+    check_name("--name", name)
+    target = output / FILE_NAME
+    if target.exists():
+        raise ConflictError(f"{output} already holds a data set ({target}): choose another folder, or remove the file.")
+    files = _by_id(_video_files(paths))
+    media = VideoFiles(files)
+    for done, video in enumerate(files, start=1):
+        media.info(video)
+        if progress is not None:
+            progress(done, len(files))
+    content = {
+        "name": name,
+        "media": {"kind": "video", "files": {video: _stored_path(path, output) for video, path in files.items()}},
+        "splits": {SPLIT: {"videos": "*"}},
+    }
+    write_atomically(target, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+    return Dataset.open(output)
+
+
+def _video_files(paths: Sequence[Path]) -> Iterable[Path]:
+    for path in paths:
+        if not path.exists():
+            raise NotFoundError(f"The video {path} does not exist.")
+        if not path.is_dir():
+            yield path
+            continue
+        found = sorted(item for item in path.iterdir() if item.suffix.lower() in EXTENSIONS and item.name[0] != ".")
+        if not found:
+            raise InputError(f"The folder {path} holds no video file ({', '.join(EXTENSIONS)}).")
+        yield from found
+
+
+def _by_id(paths: Iterable[Path]) -> dict[str, Path]:
+    files: dict[str, Path] = {}
+    for path in paths:
+        if path.stem in files:
+            raise InputError(
+                f"{files[path.stem]} and {path} would both be video '{path.stem}' (the name without extension): "
+                "rename one."
+            )
+        files[path.stem] = path
+    return files
+
+
+def _stored_path(path: Path, output: Path) -> str:
+    """Return a path that dataset.yaml can hold: relative when the video lies beside it, else absolute."""
+    absolute, folder = path.resolve(), output.resolve()
+    return str(absolute.relative_to(folder)) if absolute.is_relative_to(folder) else str(absolute)
