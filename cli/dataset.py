@@ -178,7 +178,8 @@ def _print_findings(report: "Report", limit: int) -> None:
 def _counts_line(counts: "Counts") -> str:
     return (
         f"Split {counts.split}: {counts.videos} videos, {counts.key_frames} key frames "
-        f"({counts.without_people} without people, {counts.excluded} excluded), {counts.boxes} boxes, {counts.actions} actions"
+        f"({counts.without_people} without people, {counts.excluded} excluded), "
+        f"{counts.boxes} boxes, {counts.actions} actions"
     )
 
 

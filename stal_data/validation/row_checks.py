@@ -72,19 +72,27 @@ class RowChecker:
 
     def _check_label_offset(self, annotation_format: AnnotationFormat) -> None:
         """Labels that fit the map only when moved by one were counted from the wrong number."""
+        if self._drop or not self._labels:
+            return
         ids = set(self._label_map.ids)
         file_base = 1 if annotation_format == "chaotic_world" else 0  # Chaotic World files hold the id minus 1
+        found = f"{min(self._labels) - file_base} to {max(self._labels) - file_base}"
+        expected = f"{min(ids) - file_base} to {max(ids) - file_base}"
         for offset, way_out in ((1, "subtract 1 from"), (-1, "add 1 to")):
-            moved = {label - offset for label in self._labels}
-            if self._labels - ids and moved <= ids and not self._drop:
-                found = f"{min(self._labels) - file_base} to {max(self._labels) - file_base}"
-                expected = f"{min(ids) - file_base} to {max(ids) - file_base}"
+            if self._labels - ids and {label - offset for label in self._labels} <= ids:
                 self._report(
                     "error",
                     "label-offset",
                     f"the labels run from {found}, but in the {annotation_format} format they run from {expected}: "
                     f"they are off by one. To correct it, {way_out} every label.",
                 )
+        if self._labels <= ids and min(ids) not in self._labels and annotation_format == "chaotic_world":
+            self._report(
+                "warning",
+                "label-offset",
+                f"the labels run from {found} and never name the first class, '{self._label_map.names[0]}'. If it "
+                f"should occur, they were counted from 1: the format counts from 0 ({expected}).",
+            )
 
     def _report(self, severity: Severity, rule: str, message: str, line: int | None = None) -> None:
         self.findings.append(
@@ -101,13 +109,10 @@ def unused_classes(
     if unused and used:
         names = ", ".join(f"{label.name} ({label.id})" for label in unused[:10])
         more = f" and {len(unused) - 10} more" if len(unused) > 10 else ""
-        shifted = (
-            " If the first class should occur, check whether the labels are off by one." if unused[0].id == 1 else ""
-        )
         yield Finding(
             split=split,
             severity="warning",
             rule="unused-class",
             path=path,
-            message=f"{len(unused)} of {label_map.num_classes} classes have no instance: {names}{more}.{shifted}",
+            message=f"{len(unused)} of {label_map.num_classes} classes have no instance: {names}{more}.",
         )
