@@ -42,5 +42,5 @@ TINY = DemoSettings(
     slowfast_steps=2,
     vit_steps=2,
     head_seeds=(0,),
-    train_overrides=("train.epochs=1",),
+    train_overrides=("training.epochs=1",),
 )

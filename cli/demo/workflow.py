@@ -115,8 +115,8 @@ def _train_heads(stages: Stages, folders: Folders, settings: DemoSettings, recog
     for head, seed in product(HEADS, settings.head_seeds):
         stages.run(
             f"train_{run_name(head, seed)}",
-            *("train", f"demo-{head}", "--store", str(folders.store), "--run-id", run_name(head, seed)),
-            *("--set", f"train.seed={seed}", *overrides),
+            *("train", head, "--store", str(folders.store), "--run-id", run_name(head, seed)),
+            *("--set", f"training.seed={seed}", *overrides),
             *("--nproc-per-node", str(ranks[head]), "--recognizer", recognizer),
             produces=folders.store / "runs" / run_name(head, seed),
         )
