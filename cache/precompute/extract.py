@@ -3,6 +3,7 @@
 import copy
 import json
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -18,10 +19,10 @@ from stal_data.errors import InputError
 
 
 class Extractor:
-    """Copies of the backbones on a device. Not shared between threads."""
+    """Copies of the backbones on a device."""
 
     def __init__(self, slowfast: LoadedBackbone | None, vit: LoadedBackbone | None, device: torch.device) -> None:
-        self._device = device
+        self.device = device
         self._slowfast = None if slowfast is None else (_on(slowfast.model, device), _size(slowfast.spec))
         self._vit = None if vit is None else (_on(vit.model, device), _size(vit.spec))
 
@@ -34,7 +35,7 @@ class Extractor:
         flip = view == "hflip"
         inputs = {}
         for size, clip_BCTHW in clips.items():
-            moved = clip_BCTHW.to(self._device, non_blocking=True)
+            moved = clip_BCTHW.to(self.device, non_blocking=True)
             inputs[size] = moved.flip(-1) if flip else moved
         arrays: dict[str, Tensor] = {}
         if self._slowfast is not None:
@@ -87,6 +88,22 @@ def resolve_devices(names: str | None) -> list[torch.device]:
     if len(set(devices)) < len(devices):
         raise InputError(f"--device is '{names}'; each device may be named once.")
     return devices
+
+
+def compute_pool(device: torch.device, num_batches: int) -> tuple[ThreadPoolExecutor, int]:
+    """Return the threads that run models on a device, and their number.
+
+    num_batches: batches of the whole set, also those that are done, so that a resumed run computes the same bits.
+    A GPU needs one. On the CPU each core takes its own batch: the threads of one operation would wait for each other
+    whenever the decoder takes a core.
+    """
+    if device.type != "cpu":
+        return ThreadPoolExecutor(1, thread_name_prefix="compute"), 1
+    cores = torch.get_num_threads()
+    workers = max(1, min(cores, num_batches))
+    # Holds for the thread that calls it.
+    pool = ThreadPoolExecutor(workers, "compute", initializer=torch.set_num_threads, initargs=(cores // workers,))
+    return pool, workers
 
 
 def _on(model: nn.Module, device: torch.device) -> nn.Module:

@@ -2,7 +2,8 @@
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
@@ -15,8 +16,8 @@ from numpy.typing import NDArray
 from cache.backbones.load import LoadedBackbone
 from cache.feature_store import FeatureBatch, FeatureSet, FeatureWriter, ShardClaim, open_feature_set
 from cache.feature_store.values import checked_cast
-from cache.precompute.clips import ClipReader, read_ahead
-from cache.precompute.extract import Extractor, input_sizes, resolve_devices, row_shapes
+from cache.precompute.clips import ClipReader, Size, read_ahead
+from cache.precompute.extract import Extractor, compute_pool, input_sizes, resolve_devices, row_shapes
 from cache.precompute.plan import Plan, Progress, make_plan
 from cache.spec import ClipSpec, FeatureDtype, FeatureSpec, View
 from cache.split_store import publish_split
@@ -89,14 +90,31 @@ def precompute(
     ]
 
 
+_ViewArrays = Mapping[View, Mapping[str, NDArray[Any]]]
+"""The arrays of one batch, for each view, in the stored types."""
+
+
 @dataclass(kw_only=True)
 class _Job:
-    """One claimed shard. views: those that lack it. parts: for each view the arrays of the batches so far."""
+    """One claimed shard. views: those that lack it. parts: the arrays of the batches so far, in order."""
 
     shard: int
     views: tuple[View, ...]
     claims: dict[View, ShardClaim]
-    parts: dict[View, list[dict[str, NDArray[Any]]]] = field(default_factory=dict)
+    parts: list[_ViewArrays] = field(default_factory=list)
+
+
+class _LastWrite:
+    """At most one shard is being written, so that a slow disk slows the run instead of filling the memory."""
+
+    def __init__(self) -> None:
+        self._write: Future[None] | None = None
+
+    def then(self, write: Future[None] | None) -> None:
+        """Wait for the write before, then keep this one."""
+        before, self._write = self._write, write
+        if before is not None:
+            before.result()
 
 
 class _Work:
@@ -126,12 +144,14 @@ class _Work:
 
     def run(self, extractors: Sequence[Extractor], threads: int) -> None:
         self._report(0)
+        intra_op_threads = torch.get_num_threads()
         with ThreadPoolExecutor(len(extractors), thread_name_prefix="device") as pool:
             futures = [pool.submit(self._drive, extractor, threads) for extractor in extractors]
             try:
                 wait(futures, return_when=FIRST_EXCEPTION)
-            finally:  # also on Ctrl-C: devices stop after the batch they are at
+            finally:  # also on Ctrl-C: devices stop after the batches they are at
                 self._stop.set()
+        torch.set_num_threads(intra_op_threads)  # compute_pool changed what new threads start with
         for future in futures:
             future.result()
         held = {writer.owner(shard): shard for writer in self._writers.values() for shard in writer.pending()}
@@ -143,45 +163,56 @@ class _Work:
 
     def _drive(self, extractor: Extractor, threads: int) -> None:
         """Compute shards on one device until none is left; the last one is written while the next is computed."""
-        reader = ClipReader(
-            self._split.media, self._plan.clips, input_sizes(self._manifest.spec.slowfast, self._manifest.spec.vit)
-        )
+        spec, writes = self._manifest.spec, _LastWrite()
+        reader = ClipReader(self._split.media, self._plan.clips, input_sizes(spec.slowfast, spec.vit))
+        compute, workers = compute_pool(extractor.device, -(-self._manifest.num_rows // self._batch_size))
+        in_flight: deque[tuple[_Job, range, Future[_ViewArrays]]] = deque()
         # Left from the last to the first: a claim outlives the write that it allows.
         with (
             ExitStack() as claims,
-            ThreadPoolExecutor(threads, thread_name_prefix="decode") as decoders,
             ThreadPoolExecutor(1, thread_name_prefix="write") as writing,
+            compute,
+            ThreadPoolExecutor(threads, thread_name_prefix="decode") as decoders,
             closing(read_ahead(self._batches(claims), reader, decoders)) as batches,
         ):
-            last_write: Future[None] | None = None
+
+            def collect() -> None:
+                job, rows, future = in_flight.popleft()
+                job.parts.append(future.result())
+                if rows[-1] == self._manifest.rows_of(job.shard)[-1]:
+                    writes.then(writing.submit(self._write, job))
+                self._report(len(rows))
+
             for (job, rows), clips in batches:
                 if self._stop.is_set():
-                    return
-                for view in job.views:
-                    job.parts.setdefault(view, []).append(self._compute(extractor, clips, view, rows))
-                if rows[-1] == self._manifest.rows_of(job.shard)[-1]:
-                    if last_write is not None:
-                        last_write.result()
-                    last_write = writing.submit(self._write, job)
-                self._report(len(rows))
-            if last_write is not None:
-                last_write.result()
+                    break
+                in_flight.append((job, rows, compute.submit(self._compute, extractor, clips, job.views, rows)))
+                if len(in_flight) > workers:  # one more than run at once, so that none waits for this thread
+                    collect()
+            while in_flight and not self._stop.is_set():
+                collect()
+            writes.then(None)
 
     def _compute(
-        self, extractor: Extractor, clips: dict[tuple[int, int], torch.Tensor], view: View, rows: Sequence[int]
-    ) -> dict[str, NDArray[Any]]:
+        self, extractor: Extractor, clips: Mapping[Size, torch.Tensor], views: Sequence[View], rows: range
+    ) -> _ViewArrays:
         keys = [self._plan.index.key_frames[row] for row in rows]
-        arrays = extractor(clips, view)
-        return {name: checked_cast(name, values, self._manifest.dtype(name), keys) for name, values in arrays.items()}
+        return {
+            view: {
+                name: checked_cast(name, values, self._manifest.dtype(name), keys)
+                for name, values in extractor(clips, view).items()
+            }
+            for view in views
+        }
 
     def _write(self, job: _Job) -> None:
         for view in job.views:
-            parts = job.parts.pop(view)
+            parts = [part[view] for part in job.parts]
             features = FeatureBatch(**{name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
             with job.claims[view] as claim:
                 self._writers[view].write_shard(claim, features)
 
-    def _batches(self, held: ExitStack) -> Iterator[tuple[tuple[_Job, Sequence[int]], Sequence[int]]]:
+    def _batches(self, held: ExitStack) -> Iterator[tuple[tuple[_Job, range], range]]:
         """Yield the batches of one shard after another. How a shard is cut never depends on what was done before."""
         while (job := self._next_job(held)) is not None:
             rows = self._manifest.rows_of(job.shard)
