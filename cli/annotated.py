@@ -1,5 +1,6 @@
 """Annotated key frames from a predictions file, for the demo's page and for `infer`."""
 
+import csv
 from collections import defaultdict
 from pathlib import Path
 
@@ -9,21 +10,20 @@ from stal_data.clips import key_image_frame
 from stal_data.dataset import Split
 from stal_data.keyframes import AnnotatedKeyFrame, KeyFrame
 
-Person = tuple[tuple[float, float, float, float], list[tuple[int, float]]]
+Box = tuple[float, float, float, float]
+Person = tuple[Box, list[tuple[int, float]]]
 """A box (x1,y1,x2,y2 in [0,1]) and its (label id, score) pairs, best first."""
 
 
 def read_predictions(path: Path, *, min_score: float) -> dict[KeyFrame, list[Person]]:
-    """Read a predictions CSV into people by key frame; actions scored below `min_score` are left out, people are not."""
-    import pandas as pd
-
-    columns = ["video", "time", "x1", "y1", "x2", "y2", "label", "score"]
-    table = pd.read_csv(path, header=None, names=columns, dtype={"video": str})
-    people: dict[KeyFrame, dict[tuple[float, float, float, float], list[tuple[int, float]]]] = defaultdict(dict)
-    for row in table.itertuples(index=False):
-        actions = people[KeyFrame(row.video, int(row.time))].setdefault((row.x1, row.y1, row.x2, row.y2), [])
-        if row.score >= min_score:
-            actions.append((int(row.label), float(row.score)))
+    """Read a predictions CSV into people by key frame; only actions scored at least `min_score` are kept."""
+    people: dict[KeyFrame, dict[Box, list[tuple[int, float]]]] = defaultdict(dict)
+    with path.open(newline="", encoding="utf-8") as file:
+        for video, time, x1, y1, x2, y2, label, score in csv.reader(file):
+            box = (float(x1), float(y1), float(x2), float(y2))
+            actions = people[KeyFrame(video, int(time))].setdefault(box, [])
+            if float(score) >= min_score:
+                actions.append((int(label), float(score)))
     return {
         key: [(box, sorted(actions, key=lambda action: -action[1])) for box, actions in boxes.items()]
         for key, boxes in people.items()

@@ -7,7 +7,9 @@ import click
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("videos", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--store", type=click.Path(file_okay=False, path_type=Path), required=True, help="Store that holds the run.")
+@click.option(
+    "--store", type=click.Path(file_okay=False, path_type=Path), required=True, help="Store that holds the run."
+)
 @click.option("--run", "run_id", required=True, help="Trained run that scores the actions; see `stal-cli runs list`.")
 @click.option("--slowfast", required=True, help="SlowFast weights that the run was trained on.")
 @click.option("--vit", required=True, help="ViT weights that the run was trained on.")
@@ -19,7 +21,9 @@ import click
 @click.option("--confidence", type=click.FloatRange(0, 1), default=0.3, show_default=True, help="Least box confidence.")
 @click.option("--classes", help="Detector class indices that are persons, as 0,1; by default those named person.")
 @click.option("--min-score", type=click.FloatRange(0, 1), default=0.3, show_default=True, help="Least score drawn.")
-@click.option("--output", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder for the results.")
+@click.option(
+    "--output", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder for the results."
+)
 def infer(
     videos: tuple[Path, ...],
     store: Path,

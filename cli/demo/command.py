@@ -21,8 +21,8 @@ def demo(output: Path, seed: int, tiny: bool, fresh: bool) -> None:
 
     Runs the same commands that you would type, each in its own process: renders a data set, trains the person
     detector and two small backbones, serves both services on loopback, detects, fills the feature cache, trains
-    the ACAR head with two ranks and a linear head, predicts and evaluates. Some ten minutes on two cores. A demo that was
-    interrupted goes on where it stopped.
+    the ACAR head with two ranks and a linear head, predicts and evaluates. Some ten minutes on two cores. A demo
+    that was interrupted goes on where it stopped.
 
     \b
     Examples:
@@ -31,8 +31,8 @@ def demo(output: Path, seed: int, tiny: bool, fresh: bool) -> None:
     """
     from cli.demo.report import print_table, write_report
     from cli.demo.settings import DEFAULT, TINY
-    from cli.stages import Stages
     from cli.demo.workflow import run_workflow
+    from cli.stages import Stages
 
     settings = TINY if tiny else DEFAULT
     output = output.resolve()

@@ -30,7 +30,9 @@ def draw_examples(split: Split, predictions: Path, folder: Path) -> list[Example
     chosen = _spread(split)
     return [
         Example(
-            draw_key_frame(split, frame, by_key.get(frame.key, []), folder, scale=SCALE), frame.key, _truth(split, frame)
+            draw_key_frame(split, frame, by_key.get(frame.key, []), folder, scale=SCALE),
+            frame.key,
+            _truth(split, frame),
         )
         for frame in chosen
     ]

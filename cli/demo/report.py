@@ -11,8 +11,8 @@ import click
 from cli.demo.page import write_page
 from cli.demo.pictures import draw_examples
 from cli.demo.settings import DemoSettings
-from cli.stages import Stages
 from cli.demo.workflow import BOXES, HEADS, Folders
+from cli.stages import Stages
 from stal_data.dataset import Dataset
 from stal_data.labels import LabelMap
 
@@ -59,9 +59,7 @@ def write_report(stages: Stages, folders: Folders, settings: DemoSettings) -> di
     dataset = Dataset.open(folders.data)
     assert dataset.label_map is not None
     scores = _read_scores(folders, settings, dataset.label_map)
-    summary: dict[str, Any] = {
-        boxes: {head: scores[boxes, head].summary() for head in HEADS} for boxes in BOXES
-    } | {
+    summary: dict[str, Any] = {boxes: {head: scores[boxes, head].summary() for head in HEADS} for boxes in BOXES} | {
         "head_seeds": list(settings.head_seeds),
         "interaction_classes": sorted(scores["ground_truth_boxes", "acar"].interactions),
         "wall_s": stages.wall_s | {"total": round(sum(stages.wall_s.values()), 2)},
@@ -80,9 +78,7 @@ def write_report(stages: Stages, folders: Folders, settings: DemoSettings) -> di
     return summary
 
 
-def _read_scores(
-    folders: Folders, settings: DemoSettings, label_map: LabelMap
-) -> dict[tuple[str, str], Scores]:
+def _read_scores(folders: Folders, settings: DemoSettings, label_map: LabelMap) -> dict[tuple[str, str], Scores]:
     kinds = zip(label_map.names, label_map.types, strict=True)
     interactions = frozenset(name for name, kind in kinds if kind == INTERACTION)
     return {

@@ -1,4 +1,4 @@
-"""How large the demo is: the default fills about ten minutes on two cores, `tiny` proves in a minute that nothing rots."""
+"""How large the demo is: the default takes about ten minutes on two cores, `tiny` a minute."""
 
 from dataclasses import dataclass
 

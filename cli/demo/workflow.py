@@ -98,7 +98,9 @@ def _fill_store(stages: Stages, folders: Folders, detector: str) -> None:
         *("detect", data, "--split", "test", "--store", store, "--detector", detector),
         produces=folders.store / "proposals",
     )
-    weights = [word for kind in ("slowfast", "vit") for word in (f"--{kind}", str(folders.weights(f"{kind}.safetensors")))]
+    weights = [
+        word for kind in ("slowfast", "vit") for word in (f"--{kind}", str(folders.weights(f"{kind}.safetensors")))
+    ]
     for split, views in (("train", ("identity", "hflip")), ("test", ("identity",))):
         stages.run(
             f"precompute_{split}",
@@ -139,7 +141,12 @@ def _evaluate(stages: Stages, folders: Folders, settings: DemoSettings) -> None:
         stages.run(
             f"eval_{boxes}-{run_name(head, seed)}",
             *("eval", "--predictions", str(folders.predictions(boxes, head, seed))),
-            *("--ground-truth", str(annotations / "test_gt.csv"), "--label-map", str(annotations / "list_action.pbtxt")),
+            *(
+                "--ground-truth",
+                str(annotations / "test_gt.csv"),
+                "--label-map",
+                str(annotations / "list_action.pbtxt"),
+            ),
             *("--output", str(folders.evaluation(boxes, head, seed))),
             produces=folders.evaluation(boxes, head, seed),
         )

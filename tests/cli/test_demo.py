@@ -50,5 +50,7 @@ def test_a_second_run_does_nothing_again(demo_folder: Path) -> None:
     assert checkpoints
     result = _demo(demo_folder)
     assert result.returncode == 0, result.stdout + result.stderr
-    assert result.stdout.count("done before") == len(json.loads((demo_folder / "summary.json").read_text())["wall_s"]) - 1
+    assert (
+        result.stdout.count("done before") == len(json.loads((demo_folder / "summary.json").read_text())["wall_s"]) - 1
+    )
     assert {path: path.stat().st_mtime_ns for path in checkpoints} == checkpoints

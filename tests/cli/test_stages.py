@@ -32,7 +32,9 @@ def test_a_changed_command_runs_its_stage_and_all_after_it(tmp_path: Path, capsy
 
 def test_a_failure_shows_the_end_of_the_log_and_is_run_again(tmp_path: Path) -> None:
     stages = Stages(tmp_path)
-    with pytest.raises(StageError, match=r"(?s)stage broken failed with exit code 2.*No such command 'x'.*logs/broken.log"):
+    with pytest.raises(
+        StageError, match=r"(?s)stage broken failed with exit code 2.*No such command 'x'.*logs/broken.log"
+    ):
         stages.run("broken", "x", produces=tmp_path / "x")
     with pytest.raises(StageError):
         Stages(tmp_path).run("broken", "x", produces=tmp_path / "x")
