@@ -23,7 +23,7 @@ LISTED = 8  # names that an error message lists before it only counts
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsFile:
-    """state: tensors by name, on the CPU. metadata: what `save_backbone` wrote; empty for a file from elsewhere."""
+    """state: tensors by name, on the CPU. metadata: kind, preset, config as written; empty for a file from elsewhere."""
 
     state: dict[str, Tensor]
     metadata: Mapping[str, str]
@@ -56,11 +56,18 @@ def read_weights(path: Path) -> WeightsFile:
     broken = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if broken:
         raise InputError(f"Weights file {path} holds values that are not finite in {listed(broken)}.")
+    return WeightsFile(state=state, metadata=_read_metadata(path, header.get(METADATA_KEY, "{}")))
+
+
+def _read_metadata(path: Path, text: str) -> dict[str, str]:
     try:
-        metadata = json.loads(header.get(METADATA_KEY, "{}"))
-    except ValueError as error:
-        raise InputError(f"Weights file {path}: metadata '{METADATA_KEY}' is not JSON: {error}") from None
-    return WeightsFile(state=state, metadata=metadata)
+        values = json.loads(text)
+    except ValueError:
+        values = None
+    described = ("kind", "preset", "config")
+    if not isinstance(values, dict) or any(not isinstance(values.get(name, ""), str) for name in described):
+        raise InputError(f"Weights file {path}: its metadata '{METADATA_KEY}' is damaged; write the file again.")
+    return {name: values[name] for name in described if name in values}
 
 
 def save_backbone(
