@@ -12,14 +12,14 @@ from cache.split_store import publish_split
 from cache.store import Store
 from detector_svc.client import DetectorClient, DetectorInfo, ProposedSplit
 from detector_svc.detections import FrameDetections
-from detector_svc.propose import key_frame_image
+from detector_svc.key_images import key_frame_image
 from stal_data.dataset import Split
 from stal_data.errors import InputError
 from stal_data.keyframes import KeyFrame
 from svc_common.errors import ServiceError
 
-Progress = Callable[[int, int, int], None]
-"""Called with key frames done, key frames in all, boxes so far."""
+Progress = Callable[[int, int], None]
+"""Called with key frames done and key frames in all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,15 +51,13 @@ async def detect_split(
 
     found: dict[KeyFrame, FrameDetections] = {}
     failed: list[str] = []
-    boxes = 0
     async for frame_id, answer in client.detect(frames()):
         if isinstance(answer, str):
             failed.append(answer)
         else:
             found[by_id[frame_id].key] = answer
-            boxes += len(answer)
         if progress is not None:
-            progress(len(found) + len(failed), total, boxes)
+            progress(len(found) + len(failed), total)
     if failed:
         raise InputError(
             f"{len(failed)} of {total} key frames could not be used, so nothing was written: {' '.join(failed[:5])}"
@@ -83,16 +81,14 @@ async def propose_split(
     info = await client.info()
     head: ProposedSplit | None = None
     found: dict[KeyFrame, FrameDetections] = {}
-    boxes = 0
     async for event in client.propose(dataset, split):
         if isinstance(event, ProposedSplit):
             head = event
             continue
         key, detections = event
         found[key] = detections
-        boxes += len(detections)
         if progress is not None and head is not None:
-            progress(len(found), head.key_frames, boxes)
+            progress(len(found), head.key_frames)
     if head is None or len(found) != head.key_frames:
         raise ServiceError(f"The detector service ended after {len(found)} of {head and head.key_frames} key frames.")
     return _write(store, head.dataset, head.split, found, info, name)

@@ -7,17 +7,10 @@ from pathlib import Path
 
 from detector_svc.batcher import MicroBatcher
 from detector_svc.detections import FrameDetections
-from stal_data.clips import key_image_frame
+from detector_svc.key_images import key_frame_image
 from stal_data.dataset import Dataset, Split
 from stal_data.errors import ConflictError, InputError, NotFoundError
 from stal_data.keyframes import AnnotatedKeyFrame, KeyFrame
-from stal_data.media import Media
-
-
-def key_frame_image(media: Media, key_frame: AnnotatedKeyFrame) -> bytes:
-    """The encoded image that stands for a key frame."""
-    video = key_frame.key.video
-    return media.encoded(video, key_image_frame(key_frame, media.info(video)))
 
 
 def open_split(data_root: Path | None, dataset: str, split: str) -> Split:
