@@ -51,12 +51,17 @@ class TrainRequest(_message.Message):
     OVERRIDES_FIELD_NUMBER: _builtins.int
     RESUME_FIELD_NUMBER: _builtins.int
     LAUNCH_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """Chosen by the client and unique in the store: letters, digits, '.', '_' and '-'. The job's id is the run's id."""
     recipe: _builtins.str
     """Text of the recipe (YAML). For a resumed run it may be empty: the run keeps its recipe."""
     resume: _builtins.bool
     """Continue a run that exists from its latest checkpoint."""
+    request_id: _builtins.str
+    """Chosen at random by the client: a request that is sent again after a lost connection finds the job that it started,
+    instead of an error because the run exists. "" turns this off.
+    """
     @_builtins.property
     def overrides(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Changes to the recipe, each "key.path=value", applied in order."""
@@ -71,10 +76,11 @@ class TrainRequest(_message.Message):
         overrides: _abc.Iterable[_builtins.str] | None = ...,
         resume: _builtins.bool = ...,
         launch: Global___Launch | None = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["launch", b"launch"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["launch", b"launch", "overrides", b"overrides", "recipe", b"recipe", "resume", b"resume", "run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["launch", b"launch", "overrides", b"overrides", "recipe", b"recipe", "request_id", b"request_id", "resume", b"resume", "run_id", b"run_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -362,6 +368,8 @@ Global___CancelJobRequest: _TypeAlias = CancelJobRequest  # noqa: Y015
 
 @_typing.final
 class StepEvent(_message.Message):
+    """What happened since the last step event, over all ranks; epochs and steps count from 1."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     EPOCH_FIELD_NUMBER: _builtins.int
@@ -370,18 +378,22 @@ class StepEvent(_message.Message):
     STEPS_PER_EPOCH_FIELD_NUMBER: _builtins.int
     LOSS_FIELD_NUMBER: _builtins.int
     LEARNING_RATE_FIELD_NUMBER: _builtins.int
+    ACTORS_FIELD_NUMBER: _builtins.int
     ACTORS_PER_S_FIELD_NUMBER: _builtins.int
+    DATA_S_FIELD_NUMBER: _builtins.int
+    COMPUTE_S_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
-    """From 1."""
     epochs: _builtins.int
     step: _builtins.int
-    """Step of the epoch, from 1."""
     steps_per_epoch: _builtins.int
     loss: _builtins.float
-    """Mean over the actors of all ranks."""
+    """Mean over actors."""
     learning_rate: _builtins.float
+    actors: _builtins.int
     actors_per_s: _builtins.float
-    """Of all ranks together."""
+    data_s: _builtins.float
+    """Seconds of rank 0: waiting for features, and everything else."""
+    compute_s: _builtins.float
     def __init__(
         self,
         *,
@@ -391,11 +403,14 @@ class StepEvent(_message.Message):
         steps_per_epoch: _builtins.int = ...,
         loss: _builtins.float = ...,
         learning_rate: _builtins.float = ...,
+        actors: _builtins.int = ...,
         actors_per_s: _builtins.float = ...,
+        data_s: _builtins.float = ...,
+        compute_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actors_per_s", b"actors_per_s", "epoch", b"epoch", "epochs", b"epochs", "learning_rate", b"learning_rate", "loss", b"loss", "step", b"step", "steps_per_epoch", b"steps_per_epoch"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actors", b"actors", "actors_per_s", b"actors_per_s", "compute_s", b"compute_s", "data_s", b"data_s", "epoch", b"epoch", "epochs", b"epochs", "learning_rate", b"learning_rate", "loss", b"loss", "step", b"step", "steps_per_epoch", b"steps_per_epoch"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -403,16 +418,25 @@ Global___StepEvent: _TypeAlias = StepEvent  # noqa: Y015
 
 @_typing.final
 class EpochEvent(_message.Message):
+    """The same sums over an epoch."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     EPOCH_FIELD_NUMBER: _builtins.int
     EPOCHS_FIELD_NUMBER: _builtins.int
     LOSS_FIELD_NUMBER: _builtins.int
+    ACTORS_FIELD_NUMBER: _builtins.int
+    ACTORS_PER_S_FIELD_NUMBER: _builtins.int
+    DATA_S_FIELD_NUMBER: _builtins.int
+    COMPUTE_S_FIELD_NUMBER: _builtins.int
     DURATION_S_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     epochs: _builtins.int
     loss: _builtins.float
-    """Mean over the epoch."""
+    actors: _builtins.int
+    actors_per_s: _builtins.float
+    data_s: _builtins.float
+    compute_s: _builtins.float
     duration_s: _builtins.float
     def __init__(
         self,
@@ -420,11 +444,15 @@ class EpochEvent(_message.Message):
         epoch: _builtins.int = ...,
         epochs: _builtins.int = ...,
         loss: _builtins.float = ...,
+        actors: _builtins.int = ...,
+        actors_per_s: _builtins.float = ...,
+        data_s: _builtins.float = ...,
+        compute_s: _builtins.float = ...,
         duration_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration_s", b"duration_s", "epoch", b"epoch", "epochs", b"epochs", "loss", b"loss"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actors", b"actors", "actors_per_s", b"actors_per_s", "compute_s", b"compute_s", "data_s", b"data_s", "duration_s", b"duration_s", "epoch", b"epoch", "epochs", b"epochs", "loss", b"loss"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -437,21 +465,30 @@ class ValidationEvent(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     MAP_FIELD_NUMBER: _builtins.int
     BEST_MAP_FIELD_NUMBER: _builtins.int
+    LOSS_FIELD_NUMBER: _builtins.int
+    BOXES_FIELD_NUMBER: _builtins.int
+    DURATION_S_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     map: _builtins.float
-    """In [0,1], with ground-truth boxes, every row kept."""
+    """In [0,1], with ground-truth boxes and every row kept."""
     best_map: _builtins.float
     """Best of the run so far, this one included."""
+    loss: _builtins.float
+    boxes: _builtins.int
+    duration_s: _builtins.float
     def __init__(
         self,
         *,
         epoch: _builtins.int = ...,
         map: _builtins.float = ...,
         best_map: _builtins.float = ...,
+        loss: _builtins.float = ...,
+        boxes: _builtins.int = ...,
+        duration_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["best_map", b"best_map", "epoch", b"epoch", "map", b"map"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["best_map", b"best_map", "boxes", b"boxes", "duration_s", b"duration_s", "epoch", b"epoch", "loss", b"loss", "map", b"map"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -462,19 +499,23 @@ class CheckpointEvent(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     EPOCH_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
+    """Finished epochs, and steps of the next one, that the checkpoint holds."""
+    step: _builtins.int
     name: _builtins.str
-    """File name below the run's checkpoints folder."""
+    """"latest" or "best"."""
     def __init__(
         self,
         *,
         epoch: _builtins.int = ...,
+        step: _builtins.int = ...,
         name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "name", b"name", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -527,18 +568,21 @@ class DoneEvent(_message.Message):
 
     EPOCHS_FIELD_NUMBER: _builtins.int
     BEST_MAP_FIELD_NUMBER: _builtins.int
+    WALL_S_FIELD_NUMBER: _builtins.int
     epochs: _builtins.int
     best_map: _builtins.float
     """Absent where the run has no validation split."""
+    wall_s: _builtins.float
     def __init__(
         self,
         *,
         epochs: _builtins.int = ...,
         best_map: _builtins.float | None = ...,
+        wall_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_best_map", b"_best_map", "best_map", b"best_map"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_best_map", b"_best_map", "best_map", b"best_map", "epochs", b"epochs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_best_map", b"_best_map", "best_map", b"best_map", "epochs", b"epochs", "wall_s", b"wall_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__best_map: _TypeAlias = _typing.Literal["best_map"]  # noqa: Y015
     _WhichOneofArgType__best_map: _TypeAlias = _typing.Literal["_best_map", b"_best_map"]  # noqa: Y015
@@ -660,6 +704,7 @@ class PredictHeader(_message.Message):
 
     MODEL_FIELD_NUMBER: _builtins.int
     FEATURE_SET_FIELD_NUMBER: _builtins.int
+    NOTES_FIELD_NUMBER: _builtins.int
     KEY_FRAMES_FIELD_NUMBER: _builtins.int
     BOXES_FIELD_NUMBER: _builtins.int
     feature_set: _builtins.str
@@ -668,17 +713,22 @@ class PredictHeader(_message.Message):
     boxes: _builtins.int
     @_builtins.property
     def model(self) -> Global___Model: ...
+    @_builtins.property
+    def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What the user should know, such as features decoded by another library than those of the training."""
+
     def __init__(
         self,
         *,
         model: Global___Model | None = ...,
         feature_set: _builtins.str = ...,
+        notes: _abc.Iterable[_builtins.str] | None = ...,
         key_frames: _builtins.int = ...,
         boxes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boxes", b"boxes", "feature_set", b"feature_set", "key_frames", b"key_frames", "model", b"model"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boxes", b"boxes", "feature_set", b"feature_set", "key_frames", b"key_frames", "model", b"model", "notes", b"notes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -913,9 +963,10 @@ class Model(_message.Message):
     checkpoint: _builtins.str
     """"best" or "latest"."""
     digest: _builtins.str
-    """"sha256:" and the hex digest of the checkpoint file."""
+    """"sha256:" and the hex digest of the checkpoint file; empty in ListModels, which does not read the files."""
     head: _builtins.str
     epoch: _builtins.int
+    """Finished epochs."""
     validation_map: _builtins.float
     """mAP of the checkpoint on the run's validation split; absent where it has none."""
     @_builtins.property

@@ -38,6 +38,8 @@ class Submission:
     overrides: tuple[str, ...] = ()
     resume: bool = False
     launch: Launch
+    request_id: str = ""
+    """Names the request, so that it may be sent twice; empty when it may not."""
 
 
 class Ownership:
@@ -78,6 +80,14 @@ def run_ids(store: Store) -> list[str]:
     with suppress(FileNotFoundError):
         return [path.name for path in store.runs_dir.iterdir() if not path.name.startswith(".")]
     return []
+
+
+def find_sent_before(store: Store, submission: Submission) -> JobRecord | None:
+    """The job that an earlier sending of the same request made."""
+    run = RunDir(store.runs_dir / check_name("run id", submission.run_id))
+    record = read_record(JobFiles(run, submission.launch.node_rank).record)
+    same = record is not None and submission.request_id and record.request_id == submission.request_id
+    return record if same else None
 
 
 def admit(store: Store, submission: Submission) -> tuple[JobFiles, JobRecord, Ownership]:
@@ -124,6 +134,7 @@ def _claim(files: JobFiles, submission: Submission, recipe: Recipe | None) -> Jo
         host=socket.gethostname(),
         created_s=time.time(),
         events_offset=_size(files.run.events),
+        request_id=submission.request_id,
     )
     write_record(files, record)
     return record

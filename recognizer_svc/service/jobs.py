@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from cache.store import Store
 from recognizer_svc.run_dir import RunDir
-from recognizer_svc.service.admission import Ownership, Submission, admit, run_dir, run_ids
+from recognizer_svc.service.admission import Ownership, Submission, admit, find_sent_before, run_dir, run_ids
 from recognizer_svc.service.events import Event, EventReader
 from recognizer_svc.service.job import Job, JobLimits, adopt
 from recognizer_svc.service.processes import job_processes
@@ -46,6 +46,9 @@ class JobManager:
 
     async def submit(self, submission: Submission) -> JobRecord:
         """Take a job in; it starts as soon as a place is free."""
+        sent_before = await asyncio.to_thread(find_sent_before, self._store, submission)
+        if sent_before is not None:
+            return sent_before
         if len(self._waiting) >= self._limits.max_queued:
             raise BusyError(f"{len(self._waiting)} jobs wait already, more than --max-queued allows; try again later")
         files, record, owned = await asyncio.to_thread(admit, self._store, submission)

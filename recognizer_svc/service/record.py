@@ -69,6 +69,8 @@ class JobRecord:
     created_s: float
     events_offset: int
     """Bytes of events.jsonl that earlier attempts wrote."""
+    request_id: str = ""
+    """The client's number for the request that made this attempt."""
     message: str = ""
     started_s: float = 0.0
     ended_s: float = 0.0

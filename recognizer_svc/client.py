@@ -1,0 +1,182 @@
+"""Client of the recognizer service; needs neither torch nor the store."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self, TypeAlias, TypeVar
+
+import grpc
+import numpy as np
+from numpy.typing import NDArray
+
+from protos.generated import recognizer_pb2 as pb
+from protos.generated import recognizer_pb2_grpc as pb_grpc
+from stal_data.errors import StalError
+from stal_data.keyframes import KeyFrame
+from svc_common.client import RetryPolicy, call_with_retries, is_retryable, open_channel
+from svc_common.config import ClientConfig
+from svc_common.errors import error_of
+
+SERVICE = "recognizer"
+# A wrong address should show at once; a service that was there a moment ago gets the time to restart.
+_FIRST_CONTACT = RetryPolicy(retries=2)
+_RESTART = RetryPolicy(retries=12)
+_TIMEOUT_S = 60.0
+_CANCEL_TIMEOUT_S = 300.0  # workers write a checkpoint first
+
+T = TypeVar("T")
+# Quoted: only the type stubs make these classes generic.
+Updates: TypeAlias = "grpc.aio.UnaryStreamCall[Any, pb.JobUpdate]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitScores:
+    """What the scores of a split come from; see PredictHeader in the .proto file."""
+
+    model: pb.Model
+    label_ids: tuple[int, ...]
+    """As in the label map, in the order of the scores."""
+    feature_set: str
+    notes: tuple[str, ...]
+    num_key_frames: int
+    num_boxes: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class KeyFrameScores:
+    """N people of one key frame.
+
+    boxes_N4: float32, x1,y1,x2,y2 in [0,1] of the frame. scores_NC: float32 in [0,1], in the order of the label ids.
+    """
+
+    key: KeyFrame
+    boxes_N4: NDArray[np.float32]
+    scores_NC: NDArray[np.float32]
+
+
+class RecognizerClient:
+    """Use with `async with`."""
+
+    def __init__(self, config: ClientConfig) -> None:
+        self._config = config
+
+    async def __aenter__(self) -> Self:
+        self._channel = open_channel(self._config)
+        self._stub: pb_grpc.RecognizerAsyncStub = pb_grpc.RecognizerStub(self._channel)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._channel.close()
+
+    async def train(self, request: pb.TrainRequest) -> AsyncGenerator[pb.JobUpdate]:
+        """Start a job and yield its updates until it ends; they go on where they stopped when the connection breaks.
+
+        Give the request a request_id, so that it may be sent again.
+        """
+        async for update in self._updates(request.run_id, lambda: self._stub.Train(request)):
+            yield update
+
+    async def watch_job(self, run_id: str, *, from_seq: int = 0) -> AsyncGenerator[pb.JobUpdate]:
+        """Yield a job's updates, those of the past from event `from_seq` on first, until it ends."""
+        request = pb.WatchJobRequest(run_id=run_id, from_seq=from_seq)
+        async for update in self._updates(run_id, lambda: self._stub.WatchJob(request)):
+            yield update
+
+    async def list_jobs(self, *, limit: int = 0) -> Sequence[pb.Job]:
+        """The newest jobs, newest first; limit 0 means the service's default."""
+        request = pb.ListJobsRequest(limit=limit)
+        return (await self._call(lambda: self._stub.ListJobs(request, timeout=_TIMEOUT_S))).jobs
+
+    async def get_job(self, run_id: str) -> pb.Job:
+        request = pb.GetJobRequest(run_id=run_id)
+        return await self._call(lambda: self._stub.GetJob(request, timeout=_TIMEOUT_S))
+
+    async def cancel_job(self, run_id: str) -> pb.Job:
+        """Stop a job and return it when it has ended."""
+        request = pb.CancelJobRequest(run_id=run_id)
+        return await self._call(lambda: self._stub.CancelJob(request, timeout=_CANCEL_TIMEOUT_S))
+
+    async def list_models(self) -> Sequence[pb.Model]:
+        """Runs that can score, newest first."""
+        return (await self._call(lambda: self._stub.ListModels(pb.ListModelsRequest(), timeout=_TIMEOUT_S))).models
+
+    async def recognize(
+        self, request: pb.RecognizeRequest, *, timeout_s: float = _TIMEOUT_S
+    ) -> tuple[pb.Model, NDArray[np.float32]]:
+        """Scores [N, C] of the N boxes of one key frame."""
+        answer = await self._call(lambda: self._stub.Recognize(request, timeout=timeout_s))
+        scores = [list(actor.scores) for actor in answer.actors]
+        return answer.model, np.array(scores, dtype=np.float32).reshape(len(scores), len(answer.model.labels))
+
+    async def predict(self, request: pb.PredictRequest) -> AsyncGenerator[SplitScores | KeyFrameScores]:
+        """First what the scores come from, then the key frames that have boxes, in the order of the split."""
+        delays = _FIRST_CONTACT.delays()
+        num_classes = -1
+        while num_classes < 0:
+            call = self._stub.Predict(request)
+            try:
+                async for response in call:
+                    if response.WhichOneof("response") == "header":
+                        num_classes = len(response.header.model.labels)
+                        yield _split_scores(response.header)
+                    for item in response.batch.key_frames:
+                        yield _key_frame_scores(item, num_classes)
+            except grpc.aio.AioRpcError as error:
+                delay = next(delays, None) if is_retryable(error) and num_classes < 0 else None
+                if delay is None:
+                    raise self._error(error) from error
+                await asyncio.sleep(delay)
+            finally:
+                call.cancel()
+
+    async def _updates(self, run_id: str, start: Callable[[], Updates]) -> AsyncGenerator[pb.JobUpdate]:
+        """Yield updates of `start`, and after a lost connection from the first missing event on."""
+        call, delays, seq = start(), _FIRST_CONTACT.delays(), 0
+        while True:
+            try:
+                async for update in call:
+                    delays = _RESTART.delays()
+                    if update.WhichOneof("update") == "event":
+                        seq = update.event.seq
+                    yield update
+                return
+            except grpc.aio.AioRpcError as error:
+                delay = next(delays, None) if is_retryable(error) else None
+                if delay is None:
+                    raise self._error(error) from error
+            finally:
+                call.cancel()
+            await asyncio.sleep(delay)
+            again = pb.WatchJobRequest(run_id=run_id, from_seq=seq + 1)
+            call = self._stub.WatchJob(again) if seq else start()
+
+    async def _call(self, call: Callable[[], "grpc.aio.UnaryUnaryCall[Any, T]"]) -> T:
+        async def once() -> T:
+            return await call()
+
+        return await call_with_retries(once, service=SERVICE, address=self._config.address, policy=_FIRST_CONTACT)
+
+    def _error(self, error: grpc.aio.AioRpcError) -> StalError:
+        return error_of(error, service=SERVICE, address=self._config.address)
+
+
+def _split_scores(header: pb.PredictHeader) -> SplitScores:
+    return SplitScores(
+        model=header.model,
+        label_ids=tuple(label.id for label in header.model.labels),
+        feature_set=header.feature_set,
+        notes=tuple(header.notes),
+        num_key_frames=header.key_frames,
+        num_boxes=header.boxes,
+    )
+
+
+def _key_frame_scores(item: pb.ScoredKeyFrame, num_classes: int) -> KeyFrameScores:
+    return KeyFrameScores(
+        key=KeyFrame(item.video, item.timestamp),
+        boxes_N4=np.frombuffer(item.boxes, dtype="<f4").reshape(-1, 4),
+        scores_NC=np.frombuffer(item.scores, dtype="<f4").reshape(-1, num_classes),
+    )

@@ -1,0 +1,148 @@
+"""Between this package's types and the messages of protos/recognizer.proto."""
+
+import numpy as np
+from google.protobuf import json_format
+from numpy.typing import NDArray
+
+from protos.generated import recognizer_pb2 as pb
+from recognizer_svc.predict import ScoredKeyFrame
+from recognizer_svc.run_dir import RunDir
+from recognizer_svc.service.admission import Submission
+from recognizer_svc.service.events import Event
+from recognizer_svc.service.launch import default_backend, default_processes
+from recognizer_svc.service.models import ModelInfo
+from recognizer_svc.service.record import JobRecord, JobStatus, Launch
+from recognizer_svc.service.scoring import Prediction, PredictQuery, RecognizeQuery
+from stal_data.errors import InputError
+from stal_data.keyframes import KeyFrame
+
+_STATUS = {
+    JobStatus.QUEUED: pb.JOB_STATUS_QUEUED,
+    JobStatus.RUNNING: pb.JOB_STATUS_RUNNING,
+    JobStatus.SUCCEEDED: pb.JOB_STATUS_SUCCEEDED,
+    JobStatus.FAILED: pb.JOB_STATUS_FAILED,
+    JobStatus.CANCELLED: pb.JOB_STATUS_CANCELLED,
+}
+_EVENTS = {field.name for field in pb.JobEvent.DESCRIPTOR.oneofs_by_name["event"].fields}
+_MAX_OVERRIDES = 1000
+
+
+def to_submission(request: pb.TrainRequest) -> Submission:
+    """Defaults filled in; the values are checked where they are used."""
+    if len(request.overrides) > _MAX_OVERRIDES:
+        raise InputError(
+            f"{len(request.overrides)} overrides are more than {_MAX_OVERRIDES}; change the recipe instead."
+        )
+    launch = request.launch
+    processes = launch.nproc_per_node or default_processes()
+    return Submission(
+        run_id=request.run_id,
+        recipe=request.recipe,
+        overrides=tuple(request.overrides),
+        resume=request.resume,
+        request_id=request.request_id,
+        launch=Launch(
+            nproc_per_node=processes,
+            backend=launch.backend or default_backend(processes),
+            nnodes=launch.nnodes or 1,
+            node_rank=launch.node_rank,
+            rdzv_endpoint=launch.rdzv_endpoint,
+            max_restarts=launch.max_restarts,
+        ),
+    )
+
+
+def from_job(record: JobRecord, run: RunDir) -> pb.Job:
+    launch = record.launch
+    return pb.Job(
+        run_id=record.run_id,
+        status=_STATUS[record.status],
+        message=record.message,
+        attempt=record.attempt,
+        launch=pb.Launch(
+            nproc_per_node=launch.nproc_per_node,
+            nnodes=launch.nnodes,
+            node_rank=launch.node_rank,
+            backend=launch.backend,
+            rdzv_endpoint=launch.rdzv_endpoint,
+            max_restarts=launch.max_restarts,
+        ),
+        host=record.host,
+        created_s=record.created_s,
+        started_s=record.started_s,
+        ended_s=record.ended_s,
+        run_dir=str(run.root),
+    )
+
+
+def from_event(event: Event) -> pb.JobEvent:
+    """An event of a later version keeps its number and loses what this version does not know."""
+    message = pb.JobEvent(seq=event.seq, time_s=event.time_s)
+    if event.type in _EVENTS:
+        content = getattr(message, event.type)
+        content.SetInParent()
+        json_format.ParseDict(event.values, content, ignore_unknown_fields=True)
+    return message
+
+
+def to_predict_query(request: pb.PredictRequest) -> PredictQuery:
+    source = request.WhichOneof("boxes")
+    if source is None:
+        raise InputError("boxes is not set; choose ground_truth or proposals.")
+    return PredictQuery(
+        run_id=request.run_id,
+        checkpoint=request.checkpoint,
+        dataset=request.dataset,
+        split=request.split,
+        proposals=request.proposals.name if source == "proposals" else None,
+        feature_set=request.feature_set,
+    )
+
+
+def to_recognize_query(request: pb.RecognizeRequest) -> RecognizeQuery:
+    boxes = [(box.x1, box.y1, box.x2, box.y2) for box in request.boxes]
+    return RecognizeQuery(
+        run_id=request.run_id,
+        checkpoint=request.checkpoint,
+        dataset=request.dataset,
+        split=request.split,
+        key=KeyFrame(request.video, request.timestamp),
+        boxes_N4=np.array(boxes, dtype=np.float32).reshape(-1, 4),
+        feature_set=request.feature_set,
+    )
+
+
+def from_model(info: ModelInfo) -> pb.Model:
+    return pb.Model(
+        run_id=info.run_id,
+        checkpoint=info.checkpoint,
+        digest=info.digest,
+        head=info.head,
+        epoch=info.epoch,
+        validation_map=info.validation_map,
+        labels=[pb.Label(id=label.id, name=label.name) for label in info.label_map.labels],
+    )
+
+
+def from_prediction(prediction: Prediction) -> pb.PredictHeader:
+    return pb.PredictHeader(
+        model=from_model(prediction.model),
+        feature_set=prediction.feature_set,
+        notes=prediction.notes,
+        key_frames=prediction.num_key_frames,
+        boxes=prediction.num_boxes,
+    )
+
+
+def from_scored(item: ScoredKeyFrame) -> pb.ScoredKeyFrame:
+    return pb.ScoredKeyFrame(
+        video=item.key.video,
+        timestamp=item.key.timestamp,
+        boxes=_packed(item.boxes_N4),
+        scores=_packed(item.scores_NC),
+    )
+
+
+def _packed(values: NDArray[np.float32]) -> bytes:
+    """Little-endian float32, row by row."""
+    return values.astype("<f4", copy=False).tobytes()

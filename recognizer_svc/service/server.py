@@ -1,0 +1,78 @@
+"""The recognizer service as a process: the store, the jobs, the scoring thread, behind one port."""
+
+import asyncio
+import os
+import signal
+import threading
+from dataclasses import dataclass, field
+
+import grpc
+
+from cache.store import Store
+from protos.generated import recognizer_pb2 as pb
+from protos.generated import recognizer_pb2_grpc as pb_grpc
+from recognizer_svc.service.job import JobLimits
+from recognizer_svc.service.jobs import JobManager
+from recognizer_svc.service.scoring import Scoring
+from recognizer_svc.service.servicer import RecognizerServicer
+from svc_common.config import ServerConfig
+from svc_common.server import ServiceServer
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecognizerConfig:
+    """What the operator chooses."""
+
+    store: Store
+    limits: JobLimits = field(default_factory=JobLimits)
+    device: str = "auto"
+    """Of the scoring, as torch names it; auto = CUDA where there is some. Training takes the devices that it finds."""
+    max_requests: int = 16
+    """Scoring calls in progress; more are refused."""
+    private: bool = False
+    """Serve one parent process: leave other services' jobs alone, and cancel the own ones at the end."""
+
+
+class RecognizerService:
+    """The life cycle that svc_common's server drives."""
+
+    full_name = pb.DESCRIPTOR.services_by_name["Recognizer"].full_name
+
+    def __init__(self, config: RecognizerConfig) -> None:
+        self._config = config
+        self._jobs = JobManager(config.store, config.limits)
+        self._scoring = Scoring(config.store, device=config.device, max_requests=config.max_requests)
+
+    def register(self, server: grpc.aio.Server) -> None:
+        servicer = RecognizerServicer(self._config.store, self._jobs, self._scoring)
+        pb_grpc.add_RecognizerServicer_to_server(servicer, server)
+
+    async def start(self) -> None:
+        if not self._config.private:
+            await self._jobs.recover()
+
+    async def drain(self) -> None:
+        await self._jobs.drain(cancel_jobs=self._config.private)
+
+    async def stop(self) -> None:
+        await self._jobs.stop()
+        await asyncio.to_thread(self._scoring.close)
+
+
+async def serve(server: ServerConfig, config: RecognizerConfig) -> None:
+    """Serve until SIGTERM or SIGINT; a private service also until its parent closes its end of stdin."""
+    if config.private:
+        _end_with_parent()
+    await ServiceServer(server, [RecognizerService(config)], name="recognizer").serve()
+
+
+def _end_with_parent() -> None:
+    """End this process as SIGTERM does once the other end of stdin is closed, for whatever reason the parent left."""
+
+    def wait() -> None:
+        # Not sys.stdin: its lock, held here, would stop the interpreter from leaving.
+        while os.read(0, 1024):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, name="parent", daemon=True).start()

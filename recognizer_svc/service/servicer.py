@@ -1,0 +1,89 @@
+"""The RPCs of protos/recognizer.proto. Errors become statuses in the interceptor of svc_common."""
+
+# ruff: noqa: ARG002, N802  # the .proto file gives the names and the arguments
+
+import math
+import time
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any, TypeAlias
+
+import grpc
+
+from cache.store import Store
+from protos.generated import recognizer_pb2 as pb
+from protos.generated import recognizer_pb2_grpc as pb_grpc
+from recognizer_svc.run_dir import RunDir
+from recognizer_svc.service import messages
+from recognizer_svc.service.jobs import JobManager
+from recognizer_svc.service.record import JobRecord
+from recognizer_svc.service.scoring import Prediction, Scoring
+
+# Quoted: only the type stubs make this class generic.
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+_DEFAULT_JOBS = 100
+
+
+class RecognizerServicer(pb_grpc.RecognizerServicer):
+    """Translates between the messages on one side, the job manager and the scoring thread on the other."""
+
+    def __init__(self, store: Store, jobs: JobManager, scoring: Scoring) -> None:
+        self._store = store
+        self._jobs = jobs
+        self._scoring = scoring
+
+    async def Train(self, request: pb.TrainRequest, context: Context) -> AsyncIterator[pb.JobUpdate]:
+        record = await self._jobs.submit(messages.to_submission(request))
+        async for update in self._updates(record.run_id, skip_history=True):
+            yield update
+
+    async def WatchJob(self, request: pb.WatchJobRequest, context: Context) -> AsyncIterator[pb.JobUpdate]:
+        async for update in self._updates(request.run_id, from_seq=request.from_seq):
+            yield update
+
+    async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
+        records = await self._jobs.newest(request.limit or _DEFAULT_JOBS)
+        return pb.ListJobsResponse(jobs=map(self._job, records))
+
+    async def GetJob(self, request: pb.GetJobRequest, context: Context) -> pb.Job:
+        return self._job(await self._jobs.get(request.run_id))
+
+    async def CancelJob(self, request: pb.CancelJobRequest, context: Context) -> pb.Job:
+        return self._job(await self._jobs.cancel(request.run_id))
+
+    async def Predict(self, request: pb.PredictRequest, context: Context) -> AsyncIterator[pb.PredictResponse]:
+        query = messages.to_predict_query(request)
+        async with aclosing(self._scoring.predict(query, _deadline(context))) as answers:
+            async for answer in answers:
+                if isinstance(answer, Prediction):
+                    yield pb.PredictResponse(header=messages.from_prediction(answer))
+                else:
+                    key_frames = map(messages.from_scored, answer)
+                    yield pb.PredictResponse(batch=pb.PredictBatch(key_frames=key_frames))
+
+    async def Recognize(self, request: pb.RecognizeRequest, context: Context) -> pb.RecognizeResponse:
+        model, scores_NC = await self._scoring.recognize(messages.to_recognize_query(request), _deadline(context))
+        actors = [pb.Scores(scores=scores_C.tolist()) for scores_C in scores_NC]
+        return pb.RecognizeResponse(model=messages.from_model(model), actors=actors)
+
+    async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
+        models = await self._scoring.list_models(_deadline(context))
+        return pb.ListModelsResponse(models=map(messages.from_model, models))
+
+    async def _updates(
+        self, run_id: str, *, from_seq: int = 0, skip_history: bool = False
+    ) -> AsyncIterator[pb.JobUpdate]:
+        async for update in self._jobs.watch(run_id, from_seq=from_seq, skip_history=skip_history):
+            if isinstance(update, JobRecord):
+                yield pb.JobUpdate(job=self._job(update))
+            else:
+                yield pb.JobUpdate(event=messages.from_event(update))
+
+    def _job(self, record: JobRecord) -> pb.Job:
+        return messages.from_job(record, RunDir(self._store.runs_dir / record.run_id))
+
+
+def _deadline(context: Context) -> float:
+    """On the clock of time.monotonic(); infinite when the client set none."""
+    remaining_s = context.time_remaining()
+    return math.inf if remaining_s is None else time.monotonic() + remaining_s
