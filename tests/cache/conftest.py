@@ -1,0 +1,83 @@
+"""Fixtures of the cache tests: a store, sets written into it, and a split whose frames are PNG files."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cache.feature_store import FeatureBatch, FeatureSet, FeatureWriter, open_feature_set
+from cache.spec import FeatureSpec
+from cache.store import Store
+from stal_data.dataset import Split
+from tests.cache.samples import SHAPES, SLOWFAST, VIT, make_features, make_index, make_split
+
+WriteSet = Callable[..., FeatureSet]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.open(tmp_path / "store", create=True)
+
+
+@pytest.fixture
+def spec() -> FeatureSpec:
+    return FeatureSpec(slowfast=SLOWFAST, vit=VIT, decoder="pillow-1", dtype="float32")
+
+
+@pytest.fixture
+def write_set(store: Store, spec: FeatureSpec) -> WriteSet:
+    """Return a function that writes a set and opens it; `shards`: which ones, default all."""
+
+    def write(
+        num_rows: int = 10,
+        *,
+        rows_per_shard: int = 4,
+        shards: list[int] | None = None,
+        seed: int = 0,
+        split: str = "train",
+        of: FeatureSpec = spec,
+    ) -> FeatureSet:
+        arrays = make_features(num_rows, seed)
+        writer = FeatureWriter.open(
+            store,
+            dataset="street",
+            split=split,
+            spec=of,
+            index=make_index(num_rows),
+            shapes=SHAPES,
+            rows_per_shard=rows_per_shard,
+        )
+        for shard in range(writer.manifest.num_shards) if shards is None else shards:
+            rows = writer.manifest.rows_of(shard)
+            claim = writer.claim(shard)
+            assert claim is not None
+            with claim:
+                writer.write_shard(claim, FeatureBatch(**{n: v[rows.start : rows.stop] for n, v in arrays.items()}))
+        return open_feature_set(store, "street", split, spec=of)
+
+    return write
+
+
+FRAMES_A_VIDEO = 75
+
+
+@pytest.fixture(scope="session")
+def frames_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three videos of 75 small frames, each with a moving bar on its own noise."""
+    root = tmp_path_factory.mktemp("frames")
+    for number in range(3):
+        noise = np.random.default_rng(number).integers(0, 200, (36, 64, 3), dtype=np.uint8)
+        folder = root / f"v{number}"
+        folder.mkdir()
+        for frame in range(1, FRAMES_A_VIDEO + 1):
+            picture = noise.copy()
+            picture[:, frame % 64] = 255
+            Image.fromarray(picture).save(folder / f"v{number}_{frame:06d}.png", compress_level=1)
+    return root
+
+
+@pytest.fixture
+def split(frames_root: Path) -> Split:
+    return make_split(frames_root)

@@ -1,0 +1,260 @@
+"""Writing and reading feature sets; zarr-python is the reference reader."""
+
+import multiprocessing
+import pickle
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cache.feature_store import (
+    FeatureBatch,
+    FeatureSet,
+    FeatureWriter,
+    RowIndex,
+    list_feature_sets,
+    open_feature_set,
+    reader,
+)
+from cache.feature_store.writer import balanced_rows_per_shard
+from cache.spec import FeatureSpec
+from cache.store import Store
+from stal_data.errors import ConflictError, InputError, NotFoundError
+from stal_data.keyframes import KeyFrame
+from tests.cache.samples import SHAPES, make_features, make_index
+
+WriteSet = Callable[..., FeatureSet]
+
+
+def as_dict(batch: FeatureBatch) -> dict[str, bytes]:
+    return {name: values.tobytes() for name, values in vars(batch).items()}
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_every_array_equals_zarr_pythons_view_byte_by_byte(write_set: WriteSet, spec: FeatureSpec, dtype: str) -> None:
+    features = write_set(10, of=replace(spec, dtype=dtype))
+    group = zarr.open_group(features.path, mode="r")
+    batch = features.read(range(10))
+    for name in SHAPES:
+        reference = np.asarray(group[name][:10])
+        assert getattr(batch, name).dtype == reference.dtype == features.manifest.dtype(name)
+        assert getattr(batch, name).tobytes() == reference.tobytes()
+    assert group["index/video"][:10].tolist() == [key.video for key in features.key_frames]
+    assert group["index/timestamp"][:10].tolist() == [key.timestamp for key in features.key_frames]
+    assert (group["source"][:10] == features.index.sources_K).all()
+    # Padded to whole shards of 4; the padding is not done.
+    assert group["done"][:].tolist() == [1] * 10 + [0] * 2
+    assert group["vit"].shape == (12, *SHAPES["vit"])
+    assert group["vit"].shards == (4, *SHAPES["vit"])
+
+
+def test_what_was_written_is_read(write_set: WriteSet) -> None:
+    features, arrays = write_set(10), make_features(10)
+    batch = features.read(range(10))
+    for name, values in arrays.items():
+        assert (getattr(batch, name) == values).all()
+    assert features.key_frames == make_index(10).key_frames
+    assert features.complete
+
+
+def test_half_precision_rounds_the_maps_and_keeps_the_moments(write_set: WriteSet, spec: FeatureSpec) -> None:
+    batch, arrays = write_set(10, of=replace(spec, dtype="float16")).read(range(10)), make_features(10)
+    assert (batch.vit == arrays["vit"].astype(np.float16)).all()
+    assert (batch.vit_moments == arrays["vit_moments"]).all()
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=st.lists(st.integers(0, 9), max_size=12))
+def test_rows_come_in_the_order_asked_for(features_of_ten: FeatureSet, rows: list[int]) -> None:
+    batch, arrays = features_of_ten.read(rows), make_features(10)
+    for name, values in arrays.items():
+        assert getattr(batch, name).tobytes() == values[rows].tobytes()
+
+
+@pytest.fixture
+def features_of_ten(write_set: WriteSet) -> FeatureSet:
+    return write_set(10)
+
+
+def test_a_set_holds_only_the_arrays_of_its_backbones(store: Store, spec: FeatureSpec) -> None:
+    shapes = {name: SHAPES[name] for name in ("slow", "fast")}
+    writer = FeatureWriter.open(
+        store, dataset="street", split="test", spec=replace(spec, vit=None), index=make_index(3), shapes=shapes
+    )
+    arrays = {name: make_features(3)[name] for name in shapes}
+    with writer.claim(0) as claim:
+        with pytest.raises(InputError, match="'vit' is not part of the set"):
+            writer.write_shard(claim, FeatureBatch(**make_features(3)))
+        writer.write_shard(claim, FeatureBatch(**arrays))
+    features = open_feature_set(store, "street", "test")
+    batch = features.read([2])
+    assert batch.vit is None
+    assert batch.vit_moments is None
+    assert (batch.slow == arrays["slow"][2:]).all()
+    assert not (features.path / "vit").exists()
+
+
+def test_undone_rows_are_never_returned_and_become_readable_when_done(write_set: WriteSet) -> None:
+    features = write_set(10, shards=[0, 2])
+    assert features.done.tolist() == [True] * 4 + [False] * 4 + [True] * 2
+    assert not features.complete
+    features.read([0, 3, 9])
+    with pytest.raises(InputError, match=r"Row 5 \(vidéo 1,0001\) of .* is not computed yet, like 4 of 10"):
+        features.read([0, 5])
+    write_set(10, shards=[1])
+    assert (features.read([5]).slow == make_features(10)["slow"][5]).all()
+    assert features.complete
+
+
+@pytest.mark.parametrize("row", [-1, 10])
+def test_rows_outside_the_split_are_refused(features_of_ten: FeatureSet, row: int) -> None:
+    # Rows 10 and 11 are padding: they exist in the arrays.
+    with pytest.raises(InputError, match=rf"Rows \[{row}\] are not among 0 to 9"):
+        features_of_ten.read([0, row])
+
+
+def test_rows_are_found_by_key_frame(features_of_ten: FeatureSet) -> None:
+    assert [features_of_ten.row_of(key) for key in features_of_ten.key_frames] == list(range(10))
+    with pytest.raises(NotFoundError, match="Key frame nobody,0003 is not in the feature set"):
+        features_of_ten.row_of(KeyFrame("nobody", 3))
+
+
+def test_threads_share_a_set_also_when_maps_are_evicted(
+    features_of_ten: FeatureSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "MAX_MAPS", 2)  # 12 shard files compete for them
+    arrays = make_features(10)
+
+    def read(seed: int) -> bool:
+        rows = np.random.default_rng(seed).integers(0, 10, 8)
+        batch = features_of_ten.read(rows)
+        return all(getattr(batch, name).tobytes() == values[rows].tobytes() for name, values in arrays.items())
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(read, range(100)))
+
+
+def read_in_child(features: FeatureSet) -> dict[str, bytes]:
+    return as_dict(features.read([9, 0]))
+
+
+def test_a_set_that_was_read_travels_to_a_spawned_process(features_of_ten: FeatureSet) -> None:
+    expected = as_dict(features_of_ten.read([9, 0]))
+    assert as_dict(pickle.loads(pickle.dumps(features_of_ten)).read([9, 0])) == expected
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.apply(read_in_child, (features_of_ten,)) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        (
+            "vit",
+            65520.0,
+            r"Array 'vit', channel 3 of key frame vidéo 0,0002 is 65520; it does not fit float16 .*float32",
+        ),
+        ("slow", -1e6, r"'slow', channel 3 .* is -1e\+06; it does not fit"),
+        ("vit", np.nan, r"'vit', channel 3 .* is nan; the backbone's output must be finite"),
+        ("vit_moments", np.inf, r"'vit_moments', channel 1 .* is inf; .* must be finite"),
+    ],
+)
+def test_values_that_do_not_fit_are_refused_and_leave_the_rows_undone(
+    store: Store, spec: FeatureSpec, name: str, value: float, message: str
+) -> None:
+    writer = FeatureWriter.open(
+        store,
+        dataset="street",
+        split="train",
+        spec=replace(spec, dtype="float16"),
+        index=make_index(4),
+        shapes=SHAPES,
+    )
+    arrays = make_features(4)
+    arrays[name][(2, 1, 1) if name == "vit_moments" else (2, 3, 0, 1)] = value
+    with writer.claim(0) as claim, pytest.raises(InputError, match=message):
+        writer.write_shard(claim, FeatureBatch(**arrays))
+    assert writer.pending() == [0]
+    # 65504 is the largest float16, and values below 65520 round to it.
+    arrays[name][:] = 65519
+    with writer.claim(0) as claim:
+        writer.write_shard(claim, FeatureBatch(**arrays))
+
+
+def test_moments_may_exceed_half_precision(store: Store, spec: FeatureSpec) -> None:
+    half = replace(spec, dtype="float16")
+    writer = FeatureWriter.open(store, dataset="d", split="s", spec=half, index=make_index(1), shapes=SHAPES)
+    arrays = make_features(1)
+    arrays["vit_moments"][:] = 1e9
+    with writer.claim(0) as claim:
+        writer.write_shard(claim, FeatureBatch(**arrays))
+    assert (open_feature_set(store, "d", "s").read([0]).vit_moments == np.float32(1e9)).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        (
+            {"sources_K": np.arange(10, dtype=np.uint64)},
+            r"source \(the frames' content\) of 10 key frames, first vidéo 0",
+        ),
+        ({"windows_K2": np.ones((10, 2), np.int64)}, "window of 10 key frames"),
+        ({"key_frames": (KeyFrame("a", 0), *make_index(10).key_frames[1:])}, "key frames: 10 / 10, for example a,0000"),
+    ],
+)
+def test_rows_of_other_frames_are_not_mixed_in(
+    write_set: WriteSet, store: Store, spec: FeatureSpec, change: dict[str, object], field: str
+) -> None:
+    write_set(10, shards=[0])
+    index: RowIndex = replace(make_index(10), **change)
+    with pytest.raises(ConflictError, match=field):
+        FeatureWriter.open(store, dataset="street", split="train", spec=spec, index=index, shapes=SHAPES)
+
+
+def test_another_spec_lies_beside_and_reading_it_by_mistake_names_the_fields(
+    write_set: WriteSet, store: Store, spec: FeatureSpec
+) -> None:
+    flipped = spec.with_view("hflip")
+    plain, mirrored = write_set(10), write_set(10, of=flipped, seed=1)
+    assert plain.path.parent == mirrored.path.parent
+    assert open_feature_set(store, "street", "train").id == plain.id
+    assert open_feature_set(store, "street", "train", view="hflip").id == mirrored.id
+    assert open_feature_set(store, "street", "train", set_id=mirrored.id).spec == flipped
+    other = replace(spec, decoder="pillow-2")
+    with pytest.raises(ConflictError, match=rf"{plain.id}: decoder: pillow-2 / pillow-1;"):
+        open_feature_set(store, "street", "train", spec=other)
+    write_set(10, of=other)
+    with pytest.raises(InputError, match=r"several feature sets of view identity.*decoder: pillow-\d / pillow-\d"):
+        open_feature_set(store, "street", "train")
+
+
+def test_sets_that_do_not_exist_are_errors_that_help(write_set: WriteSet, store: Store, spec: FeatureSpec) -> None:
+    with pytest.raises(NotFoundError, match="run 'stal-cli precompute'"):
+        open_feature_set(store, "street", "train")
+    features = write_set(10)
+    with pytest.raises(NotFoundError, match=f"Did you mean '{features.id}'"):
+        open_feature_set(store, "street", "train", set_id=features.id[:-1] + "x")
+    with pytest.raises(NotFoundError, match="precompute with --view hflip"):
+        open_feature_set(store, "street", "train", view="hflip")
+    with pytest.raises(NotFoundError, match="There is no feature set at"):
+        FeatureSet(features.path.parent / "none")
+
+
+def test_the_list_tells_coverage_and_size(write_set: WriteSet, store: Store) -> None:
+    write_set(10, shards=[1])
+    write_set(3, split="test")
+    train, test = sorted(list_feature_sets(store), key=lambda info: info.num_rows, reverse=True)
+    assert (train.split, train.num_done, train.num_rows, train.complete) == ("train", 4, 10, False)
+    assert (test.split, test.num_done, test.complete) == ("test", 3, True)
+    assert train.num_bytes == sum(file.stat().st_size for file in Path(train.path).rglob("*") if file.is_file())
+    assert [info.split for info in list_feature_sets(store, "street", "test")] == ["test"]
+    assert list_feature_sets(store, "elsewhere") == []
+
+
+def test_shards_are_of_nearly_equal_size() -> None:
+    assert [balanced_rows_per_shard(count) for count in (1, 64, 65, 130, 1000)] == [1, 64, 33, 44, 63]

@@ -1,0 +1,87 @@
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from cache.split_store import PublishedSplit, load_split, publish_split
+from cache.store import Store
+from stal_data.dataset import Split
+from stal_data.errors import InputError, NotFoundError
+from stal_data.keyframes import AnnotatedKeyFrame, KeyFrame
+
+
+def with_odd_key_frames(split: Split) -> Split:
+    """Add a key frame without people and one without a window whose people have many labels and none."""
+    odd = (
+        AnnotatedKeyFrame(
+            key=KeyFrame("w, ü", 3), window=None, boxes_N4=np.zeros((0, 4), np.float32), labels=(), persons=()
+        ),
+        AnnotatedKeyFrame(
+            key=KeyFrame("x", 0),
+            window=None,
+            boxes_N4=np.array([[0, 0, 1 / 3, 1], [0.25, 0, 1, 1]], np.float32),
+            labels=(frozenset({2, 1}), frozenset()),
+            persons=(-1, 4),
+        ),
+    )
+    return replace(split, key_frames=split.key_frames + odd)
+
+
+def assert_same(a: PublishedSplit, b: PublishedSplit) -> None:
+    assert replace(a, key_frames=()) == replace(b, key_frames=())
+    assert len(a.key_frames) == len(b.key_frames)
+    for one, other in zip(a.key_frames, b.key_frames, strict=True):
+        assert (one.key, one.window, one.labels, one.persons) == (other.key, other.window, other.labels, other.persons)
+        assert one.boxes_N4.tobytes() == other.boxes_N4.tobytes()
+        assert other.boxes_N4.dtype == np.float32
+
+
+def split_file(store: Store) -> Path:
+    return store.annotations_dir("street", "train") / "split.h5"
+
+
+def test_a_published_split_reads_back_as_it_was(store: Store, split: Split) -> None:
+    published = publish_split(store, with_odd_key_frames(split))
+    assert_same(load_split(store, "street", "train"), published)
+
+
+def test_a_split_without_annotations_has_no_label_map(store: Store, split: Split) -> None:
+    publish_split(store, replace(split, annotated=False, label_map=None, exclusions=frozenset()))
+    loaded = load_split(store, "street", "train")
+    assert (loaded.annotated, loaded.label_map, loaded.exclusions) == (False, None, frozenset())
+
+
+def test_the_same_content_is_not_written_again(store: Store, split: Split) -> None:
+    publish_split(store, split)
+    before = split_file(store).stat()
+    publish_split(store, split)
+    assert split_file(store).stat() == before
+
+
+def test_new_annotations_replace_the_old_ones(store: Store, split: Split) -> None:
+    first = publish_split(store, split)
+    publish_split(store, replace(split, key_frames=split.key_frames[:2]))
+    second = load_split(store, "street", "train")
+    assert len(second.key_frames) == 2
+    assert second.digest != first.digest
+
+
+def test_damage_is_noticed_and_publishing_again_mends_it(store: Store, split: Split) -> None:
+    publish_split(store, split)
+    with h5py.File(split_file(store), "r+") as file:
+        file["boxes_N4"][0, 0] += 0.01
+    with pytest.raises(InputError, match="is damaged"):
+        load_split(store, "street", "train")
+    split_file(store).write_bytes(split_file(store).read_bytes()[:100])
+    with pytest.raises(InputError, match="not a complete split file"):
+        load_split(store, "street", "train")
+    published = publish_split(store, split)
+    assert_same(load_split(store, "street", "train"), published)
+
+
+def test_an_unpublished_split_says_what_there_is(store: Store, split: Split) -> None:
+    publish_split(store, split)
+    with pytest.raises(NotFoundError, match=r"street/trian is not published .* Did you mean 'street/train'"):
+        load_split(store, "street", "trian")

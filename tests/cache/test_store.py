@@ -1,0 +1,46 @@
+from pathlib import Path
+
+import pytest
+
+from cache.files import replacing
+from cache.store import Store
+from stal_data.errors import InputError, NotFoundError
+
+
+def test_a_store_is_made_only_when_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="There is no store at"):
+        Store.open(tmp_path / "s")
+    created = Store.open(tmp_path / "s", create=True)
+    assert Store.open(f"file://{tmp_path / 's'}") == created
+
+
+def test_buckets_and_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="s3://bucket/store' is not a local folder"):
+        Store.open("s3://bucket/store")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="is a file"):
+        Store.open(tmp_path / "file", create=True)
+
+
+@pytest.mark.parametrize("name", ["..", "a/b", ".hidden", ""])
+def test_names_cannot_leave_the_store(store: Store, name: str) -> None:
+    with pytest.raises(InputError):
+        store.features_dir(name, "train")
+    with pytest.raises(InputError):
+        store.proposals_dir("street", name)
+    with pytest.raises(InputError):
+        store.find("features", name, None, "*")
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_text("old")
+
+    def fail(partial: Path) -> None:
+        partial.write_text("half")
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError), replacing(path) as partial:
+        fail(partial)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
