@@ -1,0 +1,138 @@
+"""Annotation files of both formats become key frames; bad lines are named."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stal_data.annotations import read_ava, read_chaotic_world, read_exclusions, write_ground_truth
+from stal_data.errors import InputError, NotFoundError
+from stal_data.keyframes import AnnotatedKeyFrame, KeyFrame
+from stal_data.labels import Label, LabelMap
+
+LABELS = LabelMap([Label(1, "stand"), Label(2, "walk"), Label(3, "wave")], "map.pbtxt")
+GOOD = "v1,1,0.1,0.2,0.3,0.4,0,7,11,75,2.9,0,0"
+
+
+def _file(path: Path, *lines: str) -> Path:
+    path.write_text("".join(f"{line}\n" for line in lines))
+    return path
+
+
+def test_rows_of_a_key_frame_become_people_with_actions(tmp_path: Path) -> None:
+    path = _file(
+        tmp_path / "a.csv",
+        "v2,1,0.5,0.5,0.6,0.6,2,1,1,65,0.0,0,0",
+        GOOD,
+        "v1,1,0.1,0.2,0.3,0.4,2,7,11,75,2.0,0,0",  # the same person doing something else
+        "v1,1,0.5,0.2,0.7,0.4,1,8,11,75,2.5,0,0",
+        "v1,1,0.1,0.2,0.3,0.4,0,7,11,75,2.9,0,0",  # a repeated row
+    )
+    first, second = read_chaotic_world(path, LABELS)
+    assert (first.key, second.key) == (KeyFrame("v1", 2), KeyFrame("v2", 0))
+    assert first.window == (11, 75)
+    np.testing.assert_array_equal(first.boxes_N4, np.float32([[0.1, 0.2, 0.3, 0.4], [0.5, 0.2, 0.7, 0.4]]))
+    assert first.boxes_N4.dtype == np.float32
+    assert first.labels == (frozenset({1, 3}), frozenset({2}))
+    assert first.persons == (7, 8)
+
+
+def test_further_columns_in_the_middle_are_skipped(tmp_path: Path) -> None:
+    path = _file(tmp_path / "a.csv", "v1,1,0.1,0.2,0.3,0.4,0,7,x,y,11,75,2.9,0,0")
+    assert read_chaotic_world(path, LABELS)[0].window == (11, 75)
+
+
+def test_ava_counts_labels_from_one_and_knows_key_frames_without_people(tmp_path: Path) -> None:
+    path = _file(
+        tmp_path / "a.csv",
+        "m,0902,0.1,0.2,0.3,0.4,1,0",
+        "m,0902,0.1,0.2,0.3,0.4,3,0",
+        "m,0903,,,,,,",
+        "m,0904",
+        "m,905,0.1,0.2,0.3,0.4,2,",
+    )
+    frames = read_ava(path, LABELS)
+    assert [frame.key.timestamp for frame in frames] == [902, 903, 904, 905]
+    assert [frame.boxes_N4.shape for frame in frames] == [(1, 4), (0, 4), (0, 4), (1, 4)]
+    assert frames[0].labels == (frozenset({1, 3}),)
+    assert frames[0].window is None
+    assert frames[3].persons == (-1,)
+
+
+def test_labels_outside_avas_scored_classes_can_be_dropped_but_keep_their_person(tmp_path: Path) -> None:
+    path = _file(tmp_path / "a.csv", "m,902,0.1,0.2,0.3,0.4,80,0")
+    with pytest.raises(InputError, match="label id 80 is not in map.pbtxt"):
+        read_ava(path, LABELS)
+    (frame,) = read_ava(path, LABELS, drop_unknown_labels=True)
+    assert frame.labels == (frozenset(),)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("v1,1,0.1,0.2,0.3,0.4,0,7,11,75,2.9,0", "12 columns, but the Chaotic World format has 13"),
+        (GOOD.replace("0.3", "nan"), "x2 is 'nan', but must be finite"),
+        (GOOD.replace("0.3", "inf"), "x2 is 'inf', but must be finite"),
+        (GOOD.replace("0.3", "left"), "x2 is 'left', but must be a number"),
+        (GOOD.replace("0.3", "1.3"), r"the box 0.1,0.2,1.3,0.4 leaves \[0,1\]"),
+        (GOOD.replace("0.3", "0.05"), "the box 0.1,0.2,0.05,0.4 is inverted or empty"),
+        (GOOD.replace(",0,7,", ",3,7,"), "label id 4 is not in map.pbtxt, which has 3 labels, 1 to 3"),
+        (GOOD.replace(",0,7,", ",0.5,7,"), "label is '0.5', but must be a whole number"),
+        (GOOD.replace(",11,75,", ",75,75,"), "frame_start 75 and frame_end 75 enclose no frame"),
+        (GOOD.replace("2.9", "-1"), "the time is -1, but seconds count from 0"),
+        (GOOD.replace("v1", "../v1"), "a video id must be printable and hold no"),
+        ("video,frame,x1,y1,x2,y2,label,person,frame_start,frame_end,time,a,b", "no header line, remove it"),
+    ],
+)
+def test_a_bad_line_is_named_with_file_and_number(tmp_path: Path, line: str, message: str) -> None:
+    path = _file(tmp_path / "a.csv", GOOD, "", line)
+    with pytest.raises(InputError, match=rf"a.csv, line 3: .*{message}.*dataset validate"):
+        read_chaotic_world(path, LABELS)
+
+
+def test_boxes_that_leave_the_frame_by_rounding_are_cut(tmp_path: Path) -> None:
+    path = _file(tmp_path / "a.csv", GOOD.replace("0.3", "1.0000001").replace("0.1", "-0.0000001"))
+    (frame,) = read_chaotic_world(path, LABELS)
+    assert frame.boxes_N4.min() == 0
+    assert frame.boxes_N4.max() == 1
+
+
+def test_files_that_are_missing_or_not_text_are_named(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match=r"none.csv does not exist"):
+        read_chaotic_world(tmp_path / "none.csv", LABELS)
+    (tmp_path / "b.csv").write_bytes(b"\xff\xfe\x00\x01")
+    with pytest.raises(InputError, match=r"b.csv cannot be read as CSV"):
+        read_chaotic_world(tmp_path / "b.csv", LABELS)
+
+
+def test_exclusions_are_read_and_checked(tmp_path: Path) -> None:
+    assert read_exclusions(_file(tmp_path / "e.csv", "v1,0002", "v1,3.5")) == {KeyFrame("v1", 2), KeyFrame("v1", 3)}
+    with pytest.raises(InputError, match=r"e.csv, line 1: the line has 3 columns, but needs 2"):
+        read_exclusions(_file(tmp_path / "e.csv", "v1,2,3"))
+
+
+unit = st.floats(0, 1, width=32)
+
+
+@given(boxes=st.lists(st.tuples(unit, unit, unit, unit), max_size=5), labels=st.sets(st.integers(1, 3), min_size=1))
+def test_ground_truth_keeps_every_digit_of_the_boxes(
+    tmp_path_factory: pytest.TempPathFactory, boxes: list[tuple[float, ...]], labels: set[int]
+) -> None:
+    frame = AnnotatedKeyFrame(
+        key=KeyFrame("v", 7),
+        window=None,
+        boxes_N4=np.array(boxes, np.float32).reshape(-1, 4),
+        labels=(frozenset(labels),) * len(boxes),
+        persons=tuple(range(len(boxes))),
+    )
+    path = tmp_path_factory.mktemp("gt") / "gt.csv"
+    write_ground_truth(path, [frame])
+    rows = [line.split(",") for line in path.read_text().splitlines()]
+    assert len(rows) == len(boxes) * len(labels)
+    assert all(row[:2] == ["v", "0007"] for row in rows)
+    for row in rows:
+        np.testing.assert_array_equal(np.float32(row[2:6]), frame.boxes_N4[int(row[7])])
+    assert {int(row[6]) for row in rows} == (labels if boxes else set())
+    assert [item.name for item in path.parent.iterdir()] == ["gt.csv"]
