@@ -8,11 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from stal_data.errors import InputError
-
 if TYPE_CHECKING:
-    import torch
-
     from cache.backbones.train import StepReport
     from cache.spec import BackboneKind
 
@@ -41,7 +37,7 @@ def backbone() -> None:
 @click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True, help="Clips a step.")
 @click.option("--learning-rate", type=float, default=3e-3, show_default=True, help="Peak of the schedule.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda:N.")
 @click.option("--threads", type=click.IntRange(min=1), help="Decoder threads; default: one a CPU core.")
 @click.option("--memory", type=click.IntRange(min=0), default=2048, show_default=True, help="MiB of clips to keep.")
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="The .safetensors file to write.")
@@ -69,6 +65,7 @@ def train(
     """
     from cache.backbones.load import save_backbone
     from cache.backbones.train import TrainConfig, train_backbone
+    from cache.precompute.extract import resolve_devices
     from stal_data.dataset import Dataset
 
     if output.suffix != ".safetensors":
@@ -87,7 +84,7 @@ def train(
         trained = train_backbone(
             Dataset.open(dataset).split(split),
             config,
-            device=_device(device),
+            device=resolve_devices(device)[0],
             threads=threads or os.cpu_count() or 1,
             cache_bytes=memory * 2**20,
             progress=report,
@@ -123,17 +120,3 @@ def _progress(steps: int) -> "Iterator[Callable[[StepReport], None]]":
     with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
         task = bar.add_task("training", total=steps, loss="-")
         yield lambda report: bar.update(task, completed=report.step, loss=f"{report.loss:.4f}")
-
-
-def _device(name: str) -> "torch.device":
-    import torch
-
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"--device '{name}' cannot be used here ({reason}). Use auto, cpu, cuda or cuda:N.") from None
-    return device

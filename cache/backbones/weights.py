@@ -23,7 +23,7 @@ LISTED = 8  # names that an error message lists before it only counts
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsFile:
-    """state: tensors by name, on the CPU. metadata: kind, preset, config as written; empty for a file from elsewhere."""
+    """state: tensors by name, on the CPU. metadata: kind, preset, config; empty for a file from elsewhere."""
 
     state: dict[str, Tensor]
     metadata: Mapping[str, str]
