@@ -1,5 +1,6 @@
 """The processes of one training job, and the few sums they share."""
 
+import inspect
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,7 +37,10 @@ class Ranks:
         if self.world_size == 1:
             return head
         devices = [self.device] if self.device.type == "cuda" else None
-        return DistributedDataParallel(head, device_ids=devices, broadcast_buffers=False)
+        # Newer versions of torch warn of the old name.
+        known = inspect.signature(DistributedDataParallel.__init__).parameters
+        keep_apart = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+        return DistributedDataParallel(head, device_ids=devices, **{keep_apart: False})
 
     def copy_buffers_from_first(self, head: nn.Module) -> None:
         """Give every rank the BatchNorm statistics of rank 0, which are the ones that are saved."""

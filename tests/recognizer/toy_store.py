@@ -36,9 +36,7 @@ def toy_spec(*, vit: bool = True, view: str = "identity") -> FeatureSpec:
     transformer = BackboneSpec(
         kind="vit", preset="toy", config=config, weights="random:0", trained=False, height=80, width=112
     )
-    return FeatureSpec(
-        slowfast=slowfast, vit=transformer if vit else None, decoder="png", view=view, dtype="float16"
-    )
+    return FeatureSpec(slowfast=slowfast, vit=transformer if vit else None, decoder="png", view=view, dtype="float16")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,88 @@
+"""`stal-cli runs`: experiments of a store, listed and side by side."""
+
+import time
+from collections.abc import Iterable
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+
+@click.group()
+def runs() -> None:
+    """List and compare trained runs.
+
+    \b
+    Examples:
+      stal-cli runs list --store store
+      stal-cli runs compare acar-1 linear-1 --store store
+    """
+
+
+@runs.command("list")
+@click.option("--store", "store_url", required=True, help="Folder of the store.")
+def list_command(store_url: str) -> None:
+    """List the runs of a store, oldest first."""
+    from cache.store import Store
+    from recognizer_svc.runs import list_runs
+
+    found = list_runs(Store.open(store_url))
+    if not found:
+        click.echo("The store holds no runs; 'stal-cli train RECIPE --store ...' makes one.")
+        return
+    table = Table("run", "started", "status", "recipe", "head", "epochs", "loss", "val mAP", "best", "train time")
+    for run in found:
+        table.add_row(
+            run.run_id,
+            "-" if run.created is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(run.created)),
+            run.status,
+            run.settings.get("name", "-").strip('"'),
+            run.settings.get("head.kind", "-").strip('"'),
+            f"{run.epochs_done}/{run.epochs}",
+            _number(run.loss),
+            _number(run.validation_map),
+            _number(run.best_map),
+            f"{run.train_s:.0f} s",
+        )
+    _print(table)
+    click.echo("val mAP: ground-truth boxes, no cap, last and best epoch.")
+
+
+@runs.command()
+@click.argument("run_ids", nargs=-1, required=True, metavar="RUN RUN...")
+@click.option("--store", "store_url", required=True, help="Folder of the store.")
+def compare(run_ids: tuple[str, ...], store_url: str) -> None:
+    """Show runs side by side: how they did, and every setting in which they differ."""
+    from cache.store import Store
+    from recognizer_svc.runs import compare_runs
+
+    comparison = compare_runs(Store.open(store_url), run_ids)
+    table = Table("", *run_ids)
+    rows: Iterable[tuple[str, list[str]]] = [
+        ("status", [run.status for run in comparison.runs]),
+        ("epochs", [f"{run.epochs_done}/{run.epochs}" for run in comparison.runs]),
+        ("loss (last epoch)", [_number(run.loss) for run in comparison.runs]),
+        ("validation mAP (ground-truth boxes, no cap)", [_number(run.validation_map) for run in comparison.runs]),
+        ("best validation mAP", [_number(run.best_map) for run in comparison.runs]),
+        ("train time", [f"{run.train_s:.0f} s" for run in comparison.runs]),
+    ]
+    for name, values in rows:
+        table.add_row(name, *values)
+    table.add_section()
+    for name, settings in comparison.differences:
+        table.add_row(name, *settings)
+    if not comparison.differences:
+        table.add_row("settings", *["all the same"] * len(run_ids))
+    _print(table)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _print(table: Table) -> None:
+    """Print to standard output; a pipe gets the whole width instead of a terminal's."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=400)
+    console.print(table)

@@ -1,0 +1,106 @@
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from recognizer_svc.losses import check_loss, loss_sum, scores
+from recognizer_svc.recipe import (
+    AdamW,
+    CosineSchedule,
+    PoseSoftmaxLoss,
+    Sgd,
+    SigmoidLoss,
+    StepSchedule,
+    load_recipe,
+)
+from recognizer_svc.schedule import build_optimizer, learning_rate
+from stal_data.errors import InputError
+
+FIXTURES = Path(__file__).parent / "fixtures"
+POSES = PoseSoftmaxLoss(kind="pose_softmax", num_poses=3)
+SIGMOID = SigmoidLoss(kind="sigmoid")
+
+
+def case() -> tuple[torch.Tensor, torch.Tensor]:
+    random = torch.Generator().manual_seed(0)
+    logits = torch.randn(6, 5, generator=random) * 3
+    return logits, (torch.rand(6, 5, generator=random) < 0.3).float()
+
+
+def test_pose_scores_add_up_to_one_and_the_rest_are_independent():
+    logits, _ = case()
+    found = scores(POSES, logits)
+    torch.testing.assert_close(found[:, :3].sum(1), torch.ones(6))
+    torch.testing.assert_close(found[:, 3:], torch.sigmoid(logits[:, 3:]))
+
+
+@pytest.mark.parametrize("section", [POSES, SIGMOID])
+def test_the_loss_is_cross_entropy_of_the_scores_per_actor(section):
+    logits, targets = case()
+    expected = sum(F.binary_cross_entropy(scores(section, logits)[i], targets[i]) for i in range(6))
+    torch.testing.assert_close(loss_sum(section, logits, targets), expected)
+
+
+@pytest.mark.parametrize("section", [POSES, SIGMOID])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_non_finite_logit_makes_the_loss_non_finite_instead_of_raising(section, value):
+    """One rank must not raise alone: the others would wait for it."""
+    logits, targets = case()
+    logits[2, 1], targets[2, 1] = value, 0
+    assert not torch.isfinite(loss_sum(section, logits, targets))
+
+
+@pytest.mark.parametrize("section", [POSES, SIGMOID])
+def test_extreme_but_finite_logits_keep_loss_and_gradients_finite(section):
+    logits, targets = case()
+    logits = (logits * 1e4).requires_grad_()
+    loss = loss_sum(section, logits, targets)
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert torch.isfinite(logits.grad).all()
+
+
+def test_more_poses_than_classes_are_refused():
+    with pytest.raises(InputError, match="num_poses is 13, but the label map has 10 classes"):
+        check_loss(PoseSoftmaxLoss(kind="pose_softmax"), 10)
+
+
+def test_the_published_schedule():
+    recipe = load_recipe("acar-published")
+    expected = json.loads((FIXTURES / "lr_12x100.json").read_text())
+    found = [
+        learning_rate(recipe.schedule, recipe.optimizer.learning_rate, step=step, steps_per_epoch=100, epochs=12)
+        for step in range(1200)
+    ]
+    assert found == pytest.approx(expected, abs=1e-9)
+
+
+def test_cosine_goes_from_warm_up_through_full_to_the_final_rate():
+    schedule = CosineSchedule(kind="cosine", warmup_epochs=1, warmup_start=0.5, final=0.1)
+    rates = [learning_rate(schedule, 2.0, step=step, steps_per_epoch=10, epochs=5) for step in range(50)]
+    assert rates[0] == pytest.approx(1.0)
+    assert rates[5] == pytest.approx(1.5)
+    assert rates[10] == pytest.approx(2.0)
+    assert rates[30] == pytest.approx(0.2 + 1.8 / 2)
+    assert rates[49] < 0.22
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+
+
+def test_a_step_schedule_without_warm_up_starts_at_the_full_rate():
+    schedule = StepSchedule(kind="steps", milestones=(1.0,), gamma=0.5)
+    assert [learning_rate(schedule, 1.0, step=s, steps_per_epoch=2, epochs=2) for s in range(4)] == [1, 1, 0.5, 0.5]
+
+
+def test_optimizers_take_the_recipes_numbers():
+    parameters = [torch.nn.Parameter(torch.zeros(1))]
+    sgd = build_optimizer(Sgd(kind="sgd", learning_rate=0.1, momentum=0.8, weight_decay=0.01), parameters)
+    assert isinstance(sgd, torch.optim.SGD)
+    group = sgd.param_groups[0]
+    assert (group["lr"], group["momentum"], group["nesterov"], group["weight_decay"]) == (0.1, 0.8, True, 0.01)
+    adamw = build_optimizer(AdamW(kind="adamw", learning_rate=0.1, beta2=0.95, weight_decay=0.0), parameters)
+    assert isinstance(adamw, torch.optim.AdamW)
+    group = adamw.param_groups[0]
+    assert (group["lr"], group["betas"], group["weight_decay"]) == (0.1, (0.9, 0.95), 0.0)

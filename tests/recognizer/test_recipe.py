@@ -1,0 +1,76 @@
+import pytest
+
+from recognizer_svc.recipe import load_recipe, parse_recipe, shipped_recipes
+from stal_data.errors import InputError, NotFoundError
+from tests.recognizer.toy_store import ACAR
+
+
+def test_every_shipped_recipe_loads_and_survives_a_round_trip():
+    assert {"acar", "linear", "acar-published"} <= set(shipped_recipes())
+    for name in shipped_recipes():
+        recipe = load_recipe(f"{name}.yaml")
+        assert recipe.name == name
+        assert parse_recipe(recipe.to_yaml()) == recipe
+
+
+def test_a_recipe_comes_from_a_file_a_name_or_text(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(ACAR)
+    assert load_recipe(path) == load_recipe(str(path)) == load_recipe(ACAR) == parse_recipe(ACAR)
+
+
+@pytest.mark.parametrize(
+    ("override", "section", "key", "value"),
+    [
+        ("head.depth=1", "head", "depth", 1),
+        ("optimizer.weight_decay=1e-7", "optimizer", "weight_decay", 1e-7),
+        ("data.streams=[slowfast]", "data", "streams", ("slowfast",)),
+        ("validation.split=null", "validation", "split", None),
+        ("loss={kind: pose_softmax, num_poses: 2}", "loss", "num_poses", 2),
+    ],
+)
+def test_overrides(override, section, key, value):
+    recipe = parse_recipe(ACAR, [override])
+    assert getattr(getattr(recipe, section), key) == value
+
+
+def test_later_overrides_win():
+    assert parse_recipe(ACAR, ["training.epochs=3", "training.epochs=5"]).training.epochs == 5
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("head.dept=1", r"head: unknown key 'dept'. Did you mean 'depth'\?"),
+        ("trainig.epochs=1", r"top level: unknown key 'trainig'. Did you mean 'training'\?"),
+        ("head.kind=acarr", "head: .*'acarr'.*'acar', 'linear'"),
+        ("head.depth=two", "head.depth is 'two': .*integer"),
+        ("head.dropout=1.5", "head.dropout is 1.5: .*less than 1"),
+        ("optimizer.learning_rate=.inf", "optimizer.learning_rate is inf: .*finite"),
+        ("training.epochs=0", "training.epochs is 0: .*greater than or equal to 1"),
+        ("data.dataset=../etc", "data.dataset is '../etc'"),
+        ("optimizer={kind: sgd, learning_rate: 1, momentum: 0}", "optimizer: nesterov needs momentum above 0"),
+        ("head.depth.more=1", "'depth' is a value, not a section"),
+        ("head.depth", "must have the form section.key=value"),
+        ("head.depth=[", r"'\[' is not a YAML value"),
+    ],
+)
+def test_a_wrong_override_says_what_was_meant(override, message):
+    with pytest.raises(InputError, match=message):
+        parse_recipe(ACAR, [override])
+
+
+def test_an_unknown_recipe_offers_the_shipped_ones():
+    with pytest.raises(NotFoundError, match=r"No recipe 'accar'.*Did you mean 'acar'"):
+        load_recipe("accar")
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "a: [\n", "\n"])
+def test_text_that_is_no_recipe_is_refused(text):
+    with pytest.raises(InputError, match="recipe"):
+        load_recipe(text)
+
+
+def test_a_missing_section_is_named():
+    with pytest.raises(InputError, match="optimizer: Field required"):
+        parse_recipe(ACAR.replace("optimizer:", "#"))
