@@ -160,7 +160,7 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     source: path of a YAML file, name of a shipped recipe (with or without `.yaml`), or YAML text (has a line break).
     overrides: `section.key=value` each; the value is read as YAML, so `null`, `[1, 2]` and `true` work.
     """
-    text, where = _read(source)
+    text, where = read_recipe(source)
     return parse_recipe(text, overrides, source=where)
 
 
@@ -180,7 +180,8 @@ def parse_recipe(text: str, overrides: Sequence[str] = (), *, source: str = "rec
         raise InputError(f"{source}: " + "; ".join(_describe(dict(item)) for item in error.errors())) from None
 
 
-def _read(source: str | Path) -> tuple[str, str]:
+def read_recipe(source: str | Path) -> tuple[str, str]:
+    """Return a recipe's text and what to call it in messages; `source` as in `load_recipe`."""
     if isinstance(source, str) and "\n" in source:
         return source, "recipe"
     path = Path(source)

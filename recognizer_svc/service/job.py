@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import shutil
 import signal
 import subprocess
 import time
@@ -135,6 +136,7 @@ class Job:
         self._kill()
         exit_code = self._process.wait() if self._process is not None else None
         status, message = decide(self.files, self.record, exit_code=exit_code, stopped=self._stopped)
+        shutil.rmtree(self.files.elastic_logs, ignore_errors=True)
         self._save(status=status, message=message, ended_s=time.time())
 
     def _save(self, **changes: Any) -> None:

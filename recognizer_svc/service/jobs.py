@@ -49,7 +49,8 @@ class JobManager:
         sent_before = await asyncio.to_thread(find_sent_before, self._store, submission)
         if sent_before is not None:
             return sent_before
-        if len(self._waiting) >= self._limits.max_queued:
+        limits = self._limits
+        if len(self._running) >= limits.max_jobs and len(self._waiting) >= limits.max_queued:
             raise BusyError(f"{len(self._waiting)} jobs wait already, more than --max-queued allows; try again later")
         files, record, owned = await asyncio.to_thread(admit, self._store, submission)
         self._waiting.append(Job(files, record, owned, self._limits))

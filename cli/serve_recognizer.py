@@ -1,0 +1,94 @@
+"""`stal-cli serve recognizer`."""
+
+import click
+
+from cli.options import server_options
+from svc_common.config import ServerConfig
+
+
+@click.command()
+@click.option("--store", "store_url", required=True, help="Folder of the store; made when missing.")
+@click.option("--device", default="auto", show_default=True, help="Of the scoring: auto, cpu or cuda:N.")
+@click.option(
+    "--max-jobs", type=click.IntRange(1, 64), default=1, show_default=True, help="Training jobs that run at once."
+)
+@click.option(
+    "--max-queued",
+    type=click.IntRange(0, 1000),
+    default=16,
+    show_default=True,
+    help="Jobs that wait at most.",
+)
+@click.option(
+    "--max-requests",
+    type=click.IntRange(1, 1000),
+    default=16,
+    show_default=True,
+    help="Scoring calls in progress at most.",
+)
+@click.option(
+    "--job-stop-s",
+    type=click.FloatRange(1, 3600),
+    default=60.0,
+    show_default=True,
+    help="Seconds that a cancelled job gets to write its checkpoint.",
+)
+@click.option(
+    "--job-stall-s",
+    type=click.FloatRange(0),
+    default=3600.0,
+    show_default=True,
+    help="Stop a job that says nothing for so long; 0 turns it off.",
+)
+@click.option(
+    "--interface",
+    help="Trusted network interface for jobs on several machines, whose traffic is not encrypted. Without it they are "
+    "refused.",
+)
+@click.option("--private", is_flag=True, hidden=True, help="Serve one parent process and end with it.")
+@server_options(default_port=50052)
+def recognizer(
+    server: ServerConfig,
+    store_url: str,
+    device: str,
+    max_jobs: int,
+    max_queued: int,
+    max_requests: int,
+    job_stop_s: float,
+    job_stall_s: float,
+    interface: str | None,
+    private: bool,
+) -> None:
+    """Train heads on cached features and score actions, until SIGTERM or Ctrl-C.
+
+    Training jobs go on when the service ends; the next one on this machine takes them over.
+
+    \b
+    Examples:
+      stal-cli serve recognizer --store store
+      stal-cli serve recognizer --store /mnt/store --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem \\
+          --token-file token --interface eth1
+    """
+    import asyncio
+    import logging
+
+    from cache.store import Store
+    from recognizer_svc.service.job import JobLimits
+    from recognizer_svc.service.server import RecognizerConfig, serve
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    limits = JobLimits(
+        max_jobs=max_jobs,
+        max_queued=max_queued,
+        stop_timeout_s=job_stop_s,
+        stall_timeout_s=job_stall_s,
+        interface=interface,
+    )
+    config = RecognizerConfig(
+        store=Store.open(store_url, create=True),
+        limits=limits,
+        device=device,
+        max_requests=max_requests,
+        private=private,
+    )
+    asyncio.run(serve(server, config))

@@ -1,0 +1,144 @@
+"""`stal-cli train`: a head, trained through the recognizer service."""
+
+import asyncio
+import secrets
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from cli.options import client_options
+from svc_common.config import ClientConfig
+
+if TYPE_CHECKING:
+    from protos.generated import recognizer_pb2 as pb
+
+INTERRUPTED = 130  # as a shell reports Ctrl-C
+
+
+@click.command()
+@click.argument("recipe", required=False)
+@click.option("--store", "store_url", help="Folder of the store. Without --recognizer a private service works on it.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change the recipe, e.g. head.depth=1.")
+@click.option("--run-id", help="Name of the run, unique in the store; default: recipe, time and a random end.")
+@click.option("--resume", is_flag=True, help="Continue --run-id from its latest checkpoint; RECIPE may be left out.")
+@click.option(
+    "--nproc-per-node",
+    type=click.IntRange(1, 64),
+    help="Processes on each machine; default: one per GPU, or one without a GPU.",
+)
+@click.option("--nnodes", type=click.IntRange(1, 1024), default=1, show_default=True, help="Number of machines.")
+@click.option("--node-rank", type=click.IntRange(0), default=0, show_default=True, help="Which of them, from 0.")
+@click.option("--rdzv-endpoint", default="", metavar="HOST:PORT", help="Where the machines meet: on machine 0.")
+@click.option("--backend", type=click.Choice(["gloo", "nccl"]), help="Default: nccl where each process has a GPU.")
+@click.option(
+    "--max-restarts", type=click.IntRange(0, 100), default=0, show_default=True, help="Fresh starts after a failure."
+)
+@client_options("recognizer", required=False)
+def train(
+    client: ClientConfig | None,
+    recipe: str | None,
+    store_url: str | None,
+    overrides: tuple[str, ...],
+    run_id: str | None,
+    resume: bool,
+    nproc_per_node: int | None,
+    nnodes: int,
+    node_rank: int,
+    rdzv_endpoint: str,
+    backend: str | None,
+    max_restarts: int,
+) -> None:
+    """Train a head on cached features. RECIPE is a YAML file or the name of a shipped recipe.
+
+    The recognizer service runs the job. With --recognizer the job goes on when this command is interrupted; without
+    it a private service on this machine does the work, and Ctrl-C cancels the job and keeps a checkpoint.
+
+    \b
+    Examples:
+      stal-cli train acar --store store --set head.depth=1 --run-id first
+      stal-cli train --run-id first --resume --store store
+      stal-cli train acar --recognizer 127.0.0.1:50052 --nproc-per-node 2 --backend gloo
+    """
+    from cli.private_service import recognizer_at
+    from protos.generated import recognizer_pb2 as pb
+    from recognizer_svc.recipe import load_recipe, read_recipe
+
+    if recipe is None and not resume:
+        raise click.UsageError("Missing argument 'RECIPE'; only --resume goes without one.")
+    if run_id is None and resume:
+        raise click.UsageError("--resume needs --run-id; 'stal-cli runs list --store STORE' shows the runs.")
+    if recipe is None and overrides:
+        raise click.UsageError("--set changes a RECIPE, and none is given.")
+    text = ""
+    if recipe is not None:
+        # Checked here already: a typing mistake shows at once and with the file's name.
+        name = load_recipe(recipe, overrides).name
+        text, _ = read_recipe(recipe)
+        run_id = run_id or f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    assert run_id is not None
+    request = pb.TrainRequest(
+        run_id=run_id,
+        recipe=text,
+        overrides=overrides,
+        resume=resume,
+        request_id=secrets.token_hex(16),
+        launch=pb.Launch(
+            nproc_per_node=nproc_per_node or 0,
+            nnodes=nnodes,
+            node_rank=node_rank,
+            backend=backend or "",
+            rdzv_endpoint=rdzv_endpoint,
+            max_restarts=max_restarts,
+        ),
+    )
+    where = f"--recognizer {client.address}" if client is not None else f"--store {store_url}"
+    with recognizer_at(client, store_url) as service:
+        try:
+            job = asyncio.run(_follow(service, request, private=client is None))
+        except KeyboardInterrupt:
+            _say_what_goes_on(request.run_id, where, private=client is None)
+            sys.exit(INTERRUPTED)
+    _report(job, where)
+
+
+async def _follow(service: ClientConfig, request: "pb.TrainRequest", *, private: bool) -> "pb.Job":
+    """Show the job until it ends; on Ctrl-C cancel it if nobody else could."""
+    from cli.job_display import JobDisplay
+    from protos.generated import recognizer_pb2 as pb
+    from recognizer_svc.client import RecognizerClient
+
+    job = pb.Job()
+    async with RecognizerClient(service) as recognizer:
+        try:
+            with JobDisplay() as display:
+                async for update in recognizer.train(request):
+                    display.show(update)
+                    if update.WhichOneof("update") == "job":
+                        job = update.job
+        except asyncio.CancelledError:
+            if private and job.run_id:
+                click.echo("Cancelling the job; it writes a checkpoint first.", err=True)
+                await recognizer.cancel_job(request.run_id)
+            raise
+    return job
+
+
+def _say_what_goes_on(run_id: str, where: str, *, private: bool) -> None:
+    if private:
+        text = f"Cancelled. Continue it with: stal-cli train --run-id {run_id} --resume {where}"
+    else:
+        text = (
+            f"The job goes on. Watch it with: stal-cli jobs watch {run_id} {where}\n"
+            f"Stop it with: stal-cli jobs cancel {run_id} {where}"
+        )
+    click.echo(text, err=True)
+
+
+def _report(job: "pb.Job", where: str) -> None:
+    from cli.jobs import check_ended_well
+
+    check_ended_well(job)
+    click.echo(f"Run {job.run_id} is trained: {job.run_dir}")
+    click.echo(f"Next: stal-cli predict --run {job.run_id} {where} --dataset ... --split ... --output predictions.csv")
