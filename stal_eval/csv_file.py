@@ -15,8 +15,9 @@ from stal_data.errors import InputError, NotFoundError
 from stal_eval.rules import Kind, columns_of
 
 _GZIP_MAGIC = b"\x1f\x8b"
-_TYPES = {"video": "category", "timestamp": "int64", "label": "int64", "person": "str"} | dict.fromkeys(
-    ("x1", "y1", "x2", "y2", "score"), "float64"
+# Whole numbers too are read as float64, which holds all that the rules allow: pandas turns inf into some integer.
+_TYPES = {"video": "str", "person": "str"} | dict.fromkeys(
+    ("timestamp", "x1", "y1", "x2", "y2", "label", "score"), "float64"
 )
 
 

@@ -49,11 +49,11 @@ class Evaluation:
     @property
     def mean_ap_C(self) -> NDArray[np.float64]:
         """mAP at each capacity: the mean over the classes with ground truth."""
-        return np.asarray(self.ap_CK[:, self.truth_count_K > 0].mean(axis=1))
+        return self._mean(self.ap_CK)
 
     @property
     def mean_ap_at_50(self) -> float:
-        return float(self.ap_at_50_K[self.truth_count_K > 0].mean())
+        return float(self._mean(self.ap_at_50_K))
 
     @property
     def best(self) -> Best:
@@ -100,6 +100,10 @@ class Evaluation:
         path = Path(folder) / METRICS_FILE
         write_atomically(path, json.dumps(self.metrics(), indent=2, allow_nan=False) + "\n")
         return path
+
+    def _mean(self, ap: NDArray[np.float64]) -> NDArray[np.float64]:
+        # In one memory order, so that equal APs have the same mean to the last bit.
+        return np.asarray(np.ascontiguousarray(ap[..., self.truth_count_K > 0]).mean(axis=-1))
 
     def _by_name(self, ap_K: NDArray[np.float64]) -> dict[str, float | None]:
         return {name: None if np.isnan(ap) else float(ap) for name, ap in zip(self.label_map.names, ap_K, strict=True)}

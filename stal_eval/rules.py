@@ -44,7 +44,7 @@ def broken_rule(fields: Sequence[str], kind: Kind) -> str | None:
 
 def _number(text: str) -> float | None:
     try:
-        return float(text)
+        return None if "_" in text else float(text)  # Python reads 1_000, CSV readers do not
     except ValueError:
         return None
 

@@ -14,7 +14,7 @@ from stal_data.rows import BOX_SLACK
 from stal_eval.csv_file import UnreadableError, digest_of, read_columns, read_lines
 from stal_eval.rules import LABEL_MAX, TIMESTAMP_MAX, Kind, broken_rule, columns_of
 
-_TYPES = {"timestamp": np.int64, "label": np.int64} | dict.fromkeys(("x1", "y1", "x2", "y2", "score"), np.float64)
+_NUMBERS = ("timestamp", "x1", "y1", "x2", "y2", "label", "score")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,12 +46,12 @@ def load_table(rows: Path | str | pd.DataFrame, kind: Kind) -> Table:
         return _from_frame(rows, kind)
     path = Path(rows)
     try:
-        table = _build(read_columns(path, kind), kind, source=str(path), digest=digest_of(path))
+        columns = read_columns(path, kind)
     except UnreadableError as error:
         raise _explained(read_lines(path), kind, str(path), "line", str(error)) from None
-    if not _is_valid(table):
+    if not _is_valid(columns, kind):
         raise _explained(read_lines(path), kind, str(path), "line", "a value is out of range")
-    return table
+    return _build(columns, kind, source=str(path), digest=digest_of(path))
 
 
 def _from_frame(frame: pd.DataFrame, kind: Kind) -> Table:
@@ -64,53 +64,50 @@ def _from_frame(frame: pd.DataFrame, kind: Kind) -> Table:
     frame = frame[needed]
     rows = ((position, [str(value) for value in row]) for position, row in enumerate(frame.itertuples(index=False)))
     try:
-        converted = frame.astype({name: _TYPES.get(name, str) for name in needed})
+        columns = frame.astype({name: "float64" if name in _NUMBERS else "str" for name in needed})
     except (ValueError, TypeError, OverflowError) as error:
         raise _explained(rows, kind, source, "row", str(error)) from None
-    # astype cuts 1.5 to 1 without a word.
-    if any((converted[name] != frame[name]).any() for name in ("timestamp", "label")):
-        raise _explained(rows, kind, source, "row", "a timestamp or label id is no whole number")
-    frame = converted
-    digest = hashlib.sha256(pd.util.hash_pandas_object(frame, index=False).to_numpy().tobytes()).hexdigest()
-    table = _build(frame, kind, source=source, digest=digest)
-    if not _is_valid(table):
+    if not _is_valid(columns, kind):
         raise _explained(rows, kind, source, "row", "a value is out of range")
-    return table
+    digest = hashlib.sha256(pd.util.hash_pandas_object(columns, index=False).to_numpy().tobytes()).hexdigest()
+    return _build(columns, kind, source=source, digest=digest)
+
+
+def _is_valid(columns: pd.DataFrame, kind: Kind) -> bool:
+    """Tell whether every row keeps the rules of `broken_rule`, for all rows at once."""
+    if columns.empty:
+        return True
+    x1, y1, x2, y2 = (columns[name].to_numpy() for name in ("x1", "y1", "x2", "y2"))
+    # Comparisons with NaN are false, so each one also refuses NaN.
+    inside = all(x.min() >= -BOX_SLACK and x.max() <= 1 + BOX_SLACK for x in (x1, y1, x2, y2))
+    if kind == "predictions":
+        ordered = (x1 <= x2).all() and (y1 <= y2).all() and np.isfinite(columns["score"].to_numpy()).all()
+    else:
+        ordered = (x1 < x2).all() and (y1 < y2).all()
+    return bool(
+        inside
+        and ordered
+        and (columns["video"] != "").all()
+        and _are_whole(columns["timestamp"].to_numpy(), 0, TIMESTAMP_MAX)
+        and _are_whole(columns["label"].to_numpy(), 1, LABEL_MAX)
+    )
+
+
+def _are_whole(values_N: NDArray[np.float64], low: int, high: int) -> bool:
+    return bool(values_N.min() >= low and values_N.max() <= high and (values_N == np.floor(values_N)).all())
 
 
 def _build(columns: pd.DataFrame, kind: Kind, *, source: str, digest: str) -> Table:
-    codes, videos = pd.factorize(columns["video"])
+    video_N, videos = pd.factorize(columns["video"])
     return Table(
         source=source,
         digest=digest,
         videos=tuple(map(str, videos)),
-        video_N=codes.astype(np.int64),
-        timestamp_N=columns["timestamp"].to_numpy(),
+        video_N=video_N.astype(np.int64),
+        timestamp_N=columns["timestamp"].to_numpy().astype(np.int64),
         boxes_N4=columns[["x1", "y1", "x2", "y2"]].to_numpy(),
-        label_N=columns["label"].to_numpy(),
+        label_N=columns["label"].to_numpy().astype(np.int64),
         score_N=columns["score"].to_numpy() if kind == "predictions" else None,
-    )
-
-
-def _is_valid(table: Table) -> bool:
-    """Tell whether every row keeps the rules of `broken_rule`, for all rows at once."""
-    if table.num_rows == 0:
-        return True
-    x1, y1, x2, y2 = table.boxes_N4.T
-    # Comparisons with NaN are false, so each one also refuses NaN.
-    inside = table.boxes_N4.min() >= -BOX_SLACK and table.boxes_N4.max() <= 1 + BOX_SLACK
-    if table.score_N is None:
-        ordered = (x1 < x2).all() and (y1 < y2).all()
-    else:
-        ordered = (x1 <= x2).all() and (y1 <= y2).all() and np.isfinite(table.score_N).all()
-    return bool(
-        inside
-        and ordered
-        and "" not in table.videos
-        and table.timestamp_N.min() >= 0
-        and table.timestamp_N.max() <= TIMESTAMP_MAX
-        and table.label_N.min() >= 1
-        and table.label_N.max() <= LABEL_MAX
     )
 
 

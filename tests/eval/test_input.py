@@ -1,0 +1,211 @@
+"""Files and DataFrames: what is read, what is refused, and that a refusal names file, line, value and rule."""
+
+import gzip
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import stal_eval
+from stal_data.errors import InputError, NotFoundError
+from stal_eval.rules import broken_rule
+from stal_eval.table import Table, load_table
+from tests.eval.brute_force import Found, Truth
+from tests.eval.frames import LABEL_MAP, ground_truth_frame, predictions_frame
+
+GOOD = "a,0001,.1,.1,.5,.5,1,0.5"
+GOOD_TRUTH = "a,0001,.1,.1,.5,.5,1,0"
+
+BAD_PREDICTIONS = {
+    "a,1,.1,.1,.5,.5,1": "has 7 columns, but predictions have 8",
+    "a,1,.1,.1,.5,.5,1,.5,9": "has 9 columns",
+    "video,timestamp,x1,y1,x2,y2,label,score": "looks like a header",
+    ",1,.1,.1,.5,.5,1,.5": "the video id is empty",
+    "a,1.5,.1,.1,.5,.5,1,.5": "timestamp .* is '1.5', but must be a whole number",
+    "a,-1,.1,.1,.5,.5,1,.5": "must be from 0",
+    "a,,.1,.1,.5,.5,1,.5": "timestamp .* is ''",
+    "a,1,10,20,110,220,1,.5": "leaves .0,1.: it looks like pixels: divide x by the frame's width",
+    "a,1,.1,.1,1.01,.5,1,.5": "leaves .0,1.: cut it at the frame's edge",
+    "a,1,-.2,.1,.5,.5,1,.5": r"leaves \[0,1\]",
+    "a,1,.5,.1,.1,.5,1,.5": "the box .5,.1,.1,.5 is inverted: the order is x1,y1,x2,y2",
+    "a,1,.1,nan,.5,.5,1,.5": "y1 is 'nan', but must be a finite number",
+    "a,1,.1,.1,.5,.5,0,.5": "label id is 0, but must be from 1",
+    "a,1,.1,.1,.5,.5,walk,.5": "label id is 'walk', but must be a whole number",
+    "a,1,.1,.1,.5,.5,2.5,.5": "label id is '2.5'",
+    "a,1,.1,.1,.5,.5,1,nan": "the score is 'nan', but must be a finite number",
+    "a,1,.1,.1,.5,.5,1,inf": "the score is 'inf'",
+    "a,1,.1,.1,.5,.5,1,": "the score is ''",
+    "a,1,.1,.1,.5,.5,99999999999999999999,.5": "label id is 99999999999999999999, but must be from 1",
+}
+
+
+def write(path: Path, *lines: str) -> Path:
+    path.write_text("".join(f"{line}\n" for line in lines))
+    return path
+
+
+@pytest.mark.parametrize("line", BAD_PREDICTIONS)
+@pytest.mark.parametrize("position", [1, 3])
+def test_a_bad_prediction_line_is_named_with_its_rule(tmp_path: Path, line: str, position: int) -> None:
+    lines = [GOOD] * 3
+    lines[position - 1] = line
+    path = write(tmp_path / "p.csv", *lines)
+    with pytest.raises(InputError, match=rf"p\.csv, line {position}: .*{BAD_PREDICTIONS[line]}"):
+        load_table(path, "predictions")
+
+
+@pytest.mark.parametrize(
+    ("line", "rule"),
+    [
+        ("a,1,.1,.1,.5,.5", "has 6 columns, but ground truth has 7 or 8"),
+        ("a,1,.1,.1,.5,.5,1,0,0", "has 9 columns"),
+        ("a,1,.1,.1,.1,.5,1,0", "is empty, so that no prediction can match it"),
+        ("a,1,.1,.1,.5,.5,x,0", "label id is 'x'"),
+    ],
+)
+@pytest.mark.parametrize("position", [1, 3])
+def test_a_bad_ground_truth_line_is_named_with_its_rule(tmp_path: Path, line: str, rule: str, position: int) -> None:
+    lines = [GOOD_TRUTH] * 3
+    lines[position - 1] = line
+    path = write(tmp_path / "g.csv", *lines)
+    with pytest.raises(InputError, match=rf"g\.csv, line {position}: .*{rule}"):
+        load_table(path, "ground truth")
+
+
+def test_line_numbers_count_blank_lines_and_line_breaks_in_quotes(tmp_path: Path) -> None:
+    path = write(tmp_path / "p.csv", GOOD, "", GOOD.replace("a,", '"a\nb",', 1), GOOD.replace("0.5", "nan"))
+    with pytest.raises(InputError, match="line 5: the score"):
+        load_table(path, "predictions")
+
+
+_fields = st.sampled_from(
+    ["a", "NA", "nan", "", "0", "1", "0001", "7", "0.25", ".5", "1.0", "-1", "1e-3", "2", "x", "inf", "1_0"]
+)
+
+
+@given(rows=st.lists(st.lists(_fields, min_size=6, max_size=9), min_size=1, max_size=3))
+@settings(max_examples=200, deadline=None)
+def test_reading_by_column_accepts_only_what_the_row_rules_accept(
+    rows: list[list[str]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = write(tmp_path_factory.mktemp("rules") / "p.csv", *(",".join(row) for row in rows))
+    if any(broken_rule(row, "predictions") for row in rows):
+        with pytest.raises(InputError, match=r"p\.csv, line \d: "):
+            load_table(path, "predictions")
+    else:
+        table = load_table(path, "predictions")
+        assert [table.videos[code] for code in table.video_N] == [row[0] for row in rows]
+        assert table.timestamp_N.tolist() == [float(row[1]) for row in rows]
+        assert table.boxes_N4.tolist() == [[float(value) for value in row[2:6]] for row in rows]
+        assert table.score_N is not None
+        assert table.score_N.tolist() == [float(row[7]) for row in rows]
+
+
+def _same(a: Table, b: Table) -> bool:
+    assert a.score_N is not None
+    assert b.score_N is not None
+    return (
+        a.videos == b.videos
+        and a.video_N.tolist() == b.video_N.tolist()
+        and a.boxes_N4.tolist() == b.boxes_N4.tolist()
+        and a.score_N.tolist() == b.score_N.tolist()
+    )
+
+
+def test_plain_gzip_crlf_and_byte_order_mark_read_the_same(tmp_path: Path) -> None:
+    text = f"{GOOD}\nNA,2,0,0,1,1,3,1e-7\n"
+    plain = write(tmp_path / "plain.csv", *text.splitlines())
+    packed = tmp_path / "packed.csv"  # recognised by its content, not by its name
+    packed.write_bytes(gzip.compress(text.encode()))
+    windows = tmp_path / "windows.csv"
+    windows.write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    table = load_table(plain, "predictions")
+    assert table.videos == ("a", "NA")
+    assert _same(table, load_table(packed, "predictions"))
+    assert _same(table, load_table(windows, "predictions"))
+    assert table.digest != load_table(packed, "predictions").digest
+
+
+def test_ids_may_hold_commas_in_quotes_and_leading_zeros(tmp_path: Path) -> None:
+    path = write(tmp_path / "p.csv", GOOD.replace("a,", '"Smith, John",', 1), GOOD.replace("a,", "007,", 1))
+    assert load_table(path, "predictions").videos == ("Smith, John", "007")
+
+
+def test_ground_truth_has_seven_columns_or_eight_or_a_mix(tmp_path: Path) -> None:
+    path = write(tmp_path / "g.csv", GOOD_TRUTH.rsplit(",", 1)[0], GOOD_TRUTH, GOOD_TRUTH + "th person")
+    assert load_table(path, "ground truth").num_rows == 3
+
+
+def test_damaged_and_missing_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match=r"nowhere\.csv does not exist"):
+        load_table(tmp_path / "nowhere.csv", "predictions")
+    cut = tmp_path / "cut.csv.gz"
+    cut.write_bytes(gzip.compress(f"{GOOD}\n".encode() * 1000)[:-20])
+    with pytest.raises(InputError, match=r"cut\.csv\.gz is damaged gzip"):
+        load_table(cut, "predictions")
+    binary = tmp_path / "binary.csv"
+    binary.write_bytes(b"\xff\xfe\x00\x81" * 10)
+    with pytest.raises(InputError, match=r"binary\.csv"):
+        load_table(binary, "predictions")
+    with pytest.raises(InputError, match="cannot be read"):
+        load_table(tmp_path, "predictions")
+
+
+def test_an_empty_predictions_file_scores_zero_with_a_warning_and_empty_ground_truth_is_refused(tmp_path: Path) -> None:
+    empty, truth = write(tmp_path / "empty.csv"), write(tmp_path / "g.csv", GOOD_TRUTH)
+    result = stal_eval.evaluate(empty, truth, LABEL_MAP)
+    assert result.best == stal_eval.Best(capacity=50, mean_ap=0.0)
+    assert "hold no row" in result.warnings[0]
+    with pytest.raises(InputError, match=r"empty\.csv holds no row"):
+        stal_eval.evaluate(write(tmp_path / "p.csv", GOOD), empty, LABEL_MAP)
+
+
+def test_ground_truth_that_no_label_matches_is_refused_with_the_reason(tmp_path: Path) -> None:
+    truth = write(tmp_path / "g.csv", GOOD_TRUTH.replace(",1,0", ",77,0"))
+    with pytest.raises(InputError, match=r"none of the 1 rows .* labels of 1 are not in test labels"):
+        stal_eval.evaluate(write(tmp_path / "p.csv", GOOD), truth, LABEL_MAP)
+
+
+def test_data_frames_are_checked_like_files() -> None:
+    found = predictions_frame([Found("a", 0, (0, 0, 1, 1), 1, 0.5), Found("a", 0, (0, 0, 1, 1), 1, float("nan"))])
+    truth = ground_truth_frame([Truth("a", 0, (0, 0, 1, 1), 1)])
+    with pytest.raises(InputError, match="predictions DataFrame, row 1: the score is 'nan'"):
+        stal_eval.evaluate(found, truth, LABEL_MAP)
+    with pytest.raises(InputError, match=r"row 0: the label id is '1.5'"):
+        stal_eval.evaluate(found[:1].assign(label=1.5), truth, LABEL_MAP)
+    with pytest.raises(InputError, match="row 0: the timestamp"):
+        stal_eval.evaluate(found[:1].assign(timestamp=float("nan")), truth, LABEL_MAP)
+    with pytest.raises(InputError, match=r"has no column 'score', but needs .* Did you mean 'scores'"):
+        stal_eval.evaluate(found.rename(columns={"score": "scores"}), truth, LABEL_MAP)
+
+
+def test_data_frames_and_files_score_the_same(tmp_path: Path) -> None:
+    found = predictions_frame([Found("a", 0, (0, 0, 1, 0.9), 1, 0.5), Found("b", 3, (0, 0, 1, 1), 2, 0.25)])
+    truth = ground_truth_frame([Truth("a", 0, (0, 0, 1, 1), 1), Truth("b", 3, (0, 0, 0.2, 1), 2)])
+    found.to_csv(tmp_path / "p.csv", header=False, index=False)
+    truth.to_csv(tmp_path / "g.csv", header=False, index=False)
+    in_memory = stal_eval.evaluate(found, truth, LABEL_MAP)
+    from_files = stal_eval.evaluate(str(tmp_path / "p.csv"), tmp_path / "g.csv", LABEL_MAP)
+    assert in_memory.per_class() == from_files.per_class() == {"walk": 1.0, "wave": 0.0, "watch": None}
+    assert in_memory.digests["predictions"] == stal_eval.evaluate(found.copy(), truth, LABEL_MAP).digests["predictions"]
+    changed = pd.concat([found[1:], found[:1]])
+    assert in_memory.digests["predictions"] != stal_eval.evaluate(changed, truth, LABEL_MAP).digests["predictions"]
+
+
+def test_bad_options_name_the_rule() -> None:
+    found = predictions_frame([Found("a", 0, (0, 0, 1, 1), 1, 0.5)])
+    truth = ground_truth_frame([Truth("a", 0, (0, 0, 1, 1), 1)])
+    with pytest.raises(InputError, match="iou is 0, but must be above 0"):
+        stal_eval.evaluate(found, truth, LABEL_MAP, iou=0)
+    with pytest.raises(InputError, match="capacities is empty"):
+        stal_eval.evaluate(found, truth, LABEL_MAP, capacities=[])
+
+
+def test_capacities_are_ranges_and_lists() -> None:
+    assert stal_eval.parse_capacities("50:53") == (50, 51, 52)
+    assert stal_eval.parse_capacities("100, 50,0,50:52") == (50, 51, 100, 0)
+    for text in ("50:50", "60:50", "a", "", "50:", "-1", "1.5"):
+        with pytest.raises(InputError, match="capacities"):
+            stal_eval.parse_capacities(text)
