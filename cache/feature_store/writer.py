@@ -134,7 +134,8 @@ class FeatureWriter:
         path = self.path / name / "c" / str(shard)
         if name in manifest.shapes:
             path = shard_path(self.path, manifest, name, shard)
-        for stale in path.parent.glob(f"{path.name}.*.partial"):  # of a writer that was killed
+        # A killed writer may have left these. Zarr would read the old shard first, and fail if it is torn.
+        for stale in (path, *path.parent.glob(f"{path.name}.*.partial")):
             stale.unlink(missing_ok=True)
         size = manifest.rows_per_shard
         block = np.zeros((size, *rows.shape[1:]), rows.dtype)

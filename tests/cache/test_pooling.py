@@ -1,0 +1,20 @@
+import torch
+
+from cache.pooling import pool_slowfast, pool_vit
+
+
+def test_maps_are_time_means_and_moments_cover_time_and_space() -> None:
+    generator = torch.Generator().manual_seed(0)
+    grid = torch.randn(2, 5, 3, 4, 6, generator=generator)
+    pooled = pool_vit(grid)
+    exact = grid.double()
+    torch.testing.assert_close(pooled["vit"].double(), exact.sum(2) / 3)
+    flat = exact.flatten(2)
+    torch.testing.assert_close(pooled["vit_moments"].double(), torch.stack([flat.mean(2), (flat**2).mean(2)], dim=1))
+    # The variance over T,H,W cannot be had from the time mean: it must come from the full grid.
+    assert not torch.allclose(pooled["vit"].square().mean((2, 3)), pooled["vit_moments"][:, 1], rtol=0.1)
+
+    slow, fast = torch.randn(2, 4, 2, 3, 3, generator=generator), torch.randn(2, 1, 8, 3, 3, generator=generator)
+    pooled = pool_slowfast(slow, fast)
+    torch.testing.assert_close(pooled["slow"], (slow[:, :, 0] + slow[:, :, 1]) / 2)
+    assert pooled["fast"].shape == (2, 1, 3, 3)

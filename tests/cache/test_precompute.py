@@ -1,0 +1,271 @@
+"""Precompute on real frames with the tiny backbones, against each clip computed by itself."""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from cache.backbones.load import LoadedBackbone, load_backbone
+from cache.feature_store import FeatureWriter, list_feature_sets, open_feature_set
+from cache.precompute import precompute
+from cache.precompute.extract import resolve_devices
+from cache.split_store import load_split
+from cache.store import Store
+from stal_data.clips import clip_frames
+from stal_data.dataset import Split
+from stal_data.errors import ConflictError, InputError
+from stal_data.media.frames import FrameFolders
+from stal_data.preprocess import preprocess_clip
+from tests.cache.samples import make_split
+
+ARRAYS = ("slow", "fast", "vit", "vit_moments")
+
+
+@pytest.fixture(scope="module")
+def slowfast() -> LoadedBackbone:
+    return load_backbone("slowfast", weights="random:0", preset="tiny")
+
+
+@pytest.fixture(scope="module")
+def vit() -> LoadedBackbone:
+    return load_backbone("vit", weights="random:0", preset="tiny")
+
+
+class CountingFrames(FrameFolders):
+    """Counts the clips that are decoded."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.clips: list[tuple[str, tuple[int, ...]]] = []
+        self._count_lock = threading.Lock()
+
+    def read(self, video: str, frames: Sequence[int]) -> NDArray[np.uint8]:
+        if len(frames) == 32:
+            with self._count_lock:
+                self.clips.append((video, tuple(frames)))
+        return super().read(video, frames)
+
+
+def counting(root: Path) -> Split:
+    return replace(make_split(root), media=CountingFrames(root))
+
+
+def one_by_one(split: Split, slowfast: LoadedBackbone, vit: LoadedBackbone, *, flip: bool) -> dict[str, torch.Tensor]:
+    """Compute every key frame by itself, from the definition."""
+    rows = []
+    for item in split.key_frames:
+        frames = split.media.read(item.key.video, clip_frames(item.window))
+        outputs = []
+        for backbone in (slowfast, vit):
+            clip = torch.from_numpy(preprocess_clip(frames, backbone.spec.height, backbone.spec.width))
+            with torch.no_grad():
+                outputs.append(backbone.model((clip.flip(-1) if flip else clip)[None]))
+        (slow, fast), grid = outputs
+        flat = grid.flatten(2).double()
+        moments = torch.stack([flat.mean(2), flat.square().mean(2)], dim=1).float()
+        rows.append((slow.mean(2), fast.mean(2), grid.mean(2), moments))
+    return {name: torch.cat([row[i] for row in rows]) for i, name in enumerate(ARRAYS)}
+
+
+def test_every_row_is_what_the_backbones_give_for_its_clip(
+    store: Store, frames_root: Path, slowfast: LoadedBackbone, vit: LoadedBackbone
+) -> None:
+    split = counting(frames_root)
+    sets = precompute(
+        split, store, slowfast=slowfast, vit=vit, views=("identity", "hflip"), dtype="float32",
+        batch_size=2, rows_per_shard=4,
+    )  # fmt: skip
+    assert [features.spec.view for features in sets] == ["identity", "hflip"]
+    # Each clip was decoded once, for two views and two backbones.
+    assert len(split.media.clips) == len(set(split.media.clips)) == len(split.key_frames) == 9
+    for features, flip in zip(sets, (False, True), strict=True):
+        assert features.key_frames == tuple(item.key for item in split.key_frames)
+        assert features.complete
+        assert not features.spec.slowfast.trained
+        batch, expected = features.read(range(9)), one_by_one(split, slowfast, vit, flip=flip)
+        for name in ARRAYS:
+            # Batched and single convolutions may add in another order.
+            np.testing.assert_allclose(getattr(batch, name), expected[name].numpy(), rtol=2e-4, atol=2e-5)
+    assert not np.allclose(sets[0].read([0]).slow, sets[1].read([0]).slow, atol=1e-3)
+    assert load_split(store, "street", "train").key_frames[3].key == split.key_frames[3].key
+
+
+def test_half_precision_is_the_rounded_single_precision(
+    store: Store, split: Split, slowfast: LoadedBackbone, vit: LoadedBackbone
+) -> None:
+    [single] = precompute(split, store, slowfast=slowfast, vit=vit, dtype="float32")
+    [half] = precompute(split, store, slowfast=slowfast, vit=vit)
+    assert half.spec.dtype == "float16"
+    a, b = single.read(range(9)), half.read(range(9))
+    for name in ("slow", "fast", "vit"):
+        assert (getattr(a, name).astype(np.float16) == getattr(b, name)).all()
+    assert (a.vit_moments == b.vit_moments).all()
+
+
+def test_one_backbone_alone(store: Store, split: Split, slowfast: LoadedBackbone, vit: LoadedBackbone) -> None:
+    [features] = precompute(split, store, slowfast=None, vit=vit)
+    assert set(features.shapes) == {"vit", "vit_moments"}
+    [features] = precompute(split, store, slowfast=slowfast, vit=None)
+    assert set(features.shapes) == {"slow", "fast"}
+    assert features.shapes["slow"] == slowfast.model.config.map_shapes["slow"]
+    with pytest.raises(InputError, match="at least one backbone"):
+        precompute(split, store, slowfast=None, vit=None)
+
+
+def test_a_second_run_computes_only_what_is_missing(store: Store, frames_root: Path, slowfast: LoadedBackbone) -> None:
+    [features] = precompute(counting(frames_root), store, slowfast=slowfast, vit=None, rows_per_shard=4)
+    (features.path / "done/c/1").unlink()
+    again = counting(frames_root)
+    events: list[tuple[str, int, int]] = []
+    precompute(again, store, slowfast=slowfast, vit=None, progress=lambda *event: events.append(event))
+    assert {video for video, _ in again.media.clips} == {"v1", "v2"}
+    assert len(again.media.clips) == 4
+    assert events[0] == ("check", 3, 9)
+    assert next(event for event in events if event[0] == "extract") == ("extract", 5, 9)
+    assert events[-1] == ("extract", 9, 9)
+    third = counting(frames_root)
+    precompute(third, store, slowfast=slowfast, vit=None)
+    assert third.media.clips == []
+
+
+def test_a_view_added_later_uses_the_shards_of_the_first(
+    store: Store, frames_root: Path, slowfast: LoadedBackbone
+) -> None:
+    precompute(counting(frames_root), store, slowfast=slowfast, vit=None, rows_per_shard=4)
+    split = counting(frames_root)
+    plain, flipped = precompute(split, store, slowfast=slowfast, vit=None, views=("identity", "hflip"))
+    assert plain.manifest.rows_per_shard == flipped.manifest.rows_per_shard == 4
+    assert len(split.media.clips) == 9
+
+
+def test_changed_frames_are_noticed(store: Store, frames_root: Path, tmp_path: Path, slowfast: LoadedBackbone) -> None:
+    root = tmp_path / "frames"
+    root.mkdir()
+    for folder in frames_root.iterdir():
+        (root / folder.name).symlink_to(folder)
+    precompute(make_split(root), store, slowfast=slowfast, vit=None)
+    (root / "v1").unlink()
+    (root / "v1").mkdir()
+    for file in (frames_root / "v1").iterdir():
+        image = Image.open(file)
+        image.load()
+        image.putpixel((0, 0), (1, 2, 3))
+        image.save(root / "v1" / file.name)
+    with pytest.raises(ConflictError, match=r"source \(the frames' content\) of 3 key frames, first v1,0000"):
+        precompute(make_split(root), store, slowfast=slowfast, vit=None)
+
+
+def test_other_weights_make_another_set_beside(store: Store, split: Split, slowfast: LoadedBackbone) -> None:
+    [first] = precompute(split, store, slowfast=slowfast, vit=None)
+    other = load_backbone("slowfast", weights="random:1", preset="tiny")
+    [second] = precompute(split, store, slowfast=other, vit=None)
+    assert first.id != second.id
+    assert len(list_feature_sets(store)) == 2
+    with pytest.raises(InputError, match=r"slowfast\.weights: random:[01] / random:[01]"):
+        open_feature_set(store, "street", "train")
+
+
+def copy_frames(source: Path, target: Path) -> Path:
+    for folder in source.iterdir():
+        (target / folder.name).mkdir(parents=True)
+        for file in folder.iterdir():
+            (target / folder.name / file.name).hardlink_to(file)
+    return target
+
+
+def test_missing_frames_are_all_named_before_any_work(
+    store: Store, frames_root: Path, tmp_path: Path, slowfast: LoadedBackbone
+) -> None:
+    root = copy_frames(frames_root, tmp_path / "frames")
+    # Clips use every second frame of the window's centre, wrapped around: 26 is in the second clip.
+    (root / "v0/v0_000026.png").unlink()
+    (root / "v2/v2_000001.png").unlink()
+    with pytest.raises(InputError, match=r"(?s)Nothing was computed: 2 problems.*v0_000026\.png.*v2_000001\.png"):
+        precompute(make_split(root), store, slowfast=slowfast, vit=None)
+    assert list_feature_sets(store) == []
+
+
+def test_frames_that_do_not_decode_are_named(
+    store: Store, frames_root: Path, tmp_path: Path, slowfast: LoadedBackbone
+) -> None:
+    root = copy_frames(frames_root, tmp_path / "frames")
+    (root / "v1/v1_000001.png").unlink()
+    (root / "v1/v1_000001.png").write_bytes(b"not a picture")
+    with pytest.raises(InputError, match=r"v1_000001\.png does not decode"):
+        precompute(make_split(root), store, slowfast=slowfast, vit=None)
+    assert list_feature_sets(store) == []
+
+
+def test_a_frame_that_breaks_in_the_middle_loses_no_finished_shard(
+    store: Store, frames_root: Path, tmp_path: Path, slowfast: LoadedBackbone
+) -> None:
+    root = copy_frames(frames_root, tmp_path / "frames")
+    broken = root / "v2/v2_000036.png"  # neither first nor last, so the check before does not decode it
+    broken.unlink()
+    broken.write_bytes(b"not a picture")
+    with pytest.raises(InputError, match=r"v2_000036\.png does not decode"):
+        precompute(make_split(root), store, slowfast=slowfast, vit=None, batch_size=1, rows_per_shard=1)
+    [info] = list_feature_sets(store)
+    assert 1 <= info.num_done < 9
+
+
+def test_an_empty_split_is_an_error(store: Store, split: Split, slowfast: LoadedBackbone) -> None:
+    with pytest.raises(InputError, match="'train' of 'street' has no key frames"):
+        precompute(replace(split, key_frames=()), store, slowfast=slowfast, vit=None)
+
+
+def test_features_that_overflow_half_precision_name_the_way_out(
+    store: Store, split: Split, slowfast: LoadedBackbone
+) -> None:
+    class Loud(torch.nn.Module):
+        def forward(self, clip: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            slow, fast = slowfast.model(clip)
+            return slow * 1e6, fast
+
+    loud = LoadedBackbone(model=Loud(), spec=slowfast.spec)
+    with pytest.raises(InputError, match=r"Array 'slow', channel \d+ of key frame v0,0000 .*--dtype float32"):
+        precompute(split, store, slowfast=loud, vit=None)
+    [features] = precompute(split, store, slowfast=loud, vit=None, dtype="float32")
+    assert features.complete
+
+
+def test_a_shard_that_another_writer_holds_is_left_to_it(store: Store, split: Split, slowfast: LoadedBackbone) -> None:
+    [features] = precompute(split, store, slowfast=slowfast, vit=None, rows_per_shard=4)
+    for done in (features.path / "done/c").iterdir():
+        done.unlink()
+    writer = FeatureWriter(features.path)
+    with writer.claim(1), pytest.raises(ConflictError, match=r"being written by process .* all others are done"):
+        precompute(split, store, slowfast=slowfast, vit=None)
+    assert writer.pending() == [1]
+    precompute(split, store, slowfast=slowfast, vit=None)
+    assert features.complete
+
+
+def test_two_devices_share_the_shards(store: Store, split: Split, slowfast: LoadedBackbone) -> None:
+    """Two CPU devices stand in for two GPUs: the same threads, claims and stores."""
+    [one] = precompute(split, store, slowfast=slowfast, vit=None, rows_per_shard=2, batch_size=1)
+    expected = one.read(range(9)).slow.tobytes()
+    for done in (one.path / "done/c").iterdir():
+        done.unlink()
+    precompute(split, store, slowfast=slowfast, vit=None, devices="cpu,cpu:0", batch_size=1)
+    assert one.complete
+    assert one.read(range(9)).slow.tobytes() == expected
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ("gpu!", "must be auto, cpu"),
+        ("cuda:99", "CUDA devices are visible"),
+        ("cpu,cpu", "each device may be named once"),
+    ],
+)
+def test_bad_devices_are_refused(names: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        resolve_devices(names)
