@@ -128,8 +128,10 @@ def _describe(problem: Any) -> str:
     if problem["type"] == "missing":
         return f"{field} is missing"
     text = problem["msg"].removeprefix("Value error, ")
-    value = "" if isinstance(problem["input"], dict) else f" is {problem['input']!r}:"
-    return f"{field}{value} {text}".rstrip(".")
+    if problem["type"] == "string_type" and isinstance(problem["input"], (bool, int, float)):
+        text = "YAML reads this as another type than text: put it in quotes"
+    value = "" if isinstance(problem["input"], dict) else f" is {problem['input']!r}"
+    return f"{field}{value}: {text}".rstrip(".")
 
 
 def _known_keys(location: tuple[Any, ...]) -> list[str]:

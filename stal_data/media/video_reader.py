@@ -19,6 +19,9 @@ KEPT_S = 5.12
 KEPT_BYTES = 256 << 20
 """256 MiB, a bound for large pictures; what no longer fits is decoded again when asked for."""
 
+MIN_SKIP = 50
+"""Pictures that a seek must save: it costs about as much, and drops the pictures that are kept."""
+
 
 class VideoReader:
     """One open file. Not safe to share between threads; `VideoFiles` hands it to one at a time."""
@@ -50,8 +53,7 @@ class VideoReader:
         keys = self._index.key_positions
         key_number = int(np.searchsorted(keys, position, side="right")) - 1
         try:
-            # Decoding on beats seeking until a key picture lies in between.
-            if position <= self._latest or keys[key_number] > self._latest + 1 or self._opened is None:
+            if position <= self._latest or keys[key_number] > self._latest + MIN_SKIP or self._opened is None:
                 self._seek(key_number)
             while self._latest < position and (frame := next(self._decoder, None)) is not None:
                 self._keep(frame)

@@ -63,7 +63,7 @@ def test_ava_counts_labels_from_one_and_knows_key_frames_without_people(tmp_path
 
 def test_labels_outside_avas_scored_classes_can_be_dropped_but_keep_their_person(tmp_path: Path) -> None:
     path = _file(tmp_path / "a.csv", "m,902,0.1,0.2,0.3,0.4,80,0")
-    with pytest.raises(InputError, match="label id 80 is not in map.pbtxt"):
+    with pytest.raises(InputError, match=r"label id 80 is not in map.pbtxt"):
         read_ava(path, LABELS)
     (frame,) = read_ava(path, LABELS, drop_unknown_labels=True)
     assert frame.labels == (frozenset(),)

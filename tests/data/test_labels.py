@@ -23,12 +23,12 @@ def test_the_chaotic_world_map_is_read() -> None:
 
 
 def test_avas_layout_is_read_and_ids_keep_their_gaps() -> None:
-    text = 'item {\n  name: "bend/bow (at the waist)"\n  id: 1\n}\n# pose\nitem { name: \'run\' id: 10 }'
+    text = "item {\n  name: \"bend/bow (at the waist)\"\n  id: 1\n}\n# pose\nitem { name: 'run' id: 10 }"
     label_map = LabelMap.parse(text, "ava.pbtxt")
     assert label_map.labels == (Label(1, "bend/bow (at the waist)"), Label(10, "run"))
     assert label_map.index_of(10) == 1
     assert 2 not in label_map
-    with pytest.raises(InputError, match="Label 2 is not in ava.pbtxt, which has 2 labels, 1 to 10"):
+    with pytest.raises(InputError, match=r"Label 2 is not in ava.pbtxt, which has 2 labels, 1 to 10"):
         label_map.index_of(2)
 
 
@@ -79,7 +79,7 @@ def test_good_names_pass(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["", ".", "..", "-a", "a/b", "a b", "a\n", "ü"])
 def test_names_that_could_leave_a_folder_are_refused(name: str) -> None:
-    with pytest.raises(InputError, match="--name is .*choose another name"):
+    with pytest.raises(InputError, match=r"--name is .*choose another name"):
         check_name("--name", name)
 
 
