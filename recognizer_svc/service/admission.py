@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cache.feature_store import open_feature_set
+from cache.split_store import load_split
 from cache.store import Store
 from recognizer_svc.recipe import Recipe, parse_recipe
 from recognizer_svc.run_dir import RunDir
@@ -96,6 +98,8 @@ def admit(store: Store, submission: Submission) -> tuple[JobFiles, JobRecord, Ow
     recipe = parse_recipe(submission.recipe, submission.overrides) if submission.recipe else None
     if recipe is None and not submission.resume:
         raise InputError(f"The recipe of run '{run_id}' is empty; only a resumed run keeps the recipe it has.")
+    if recipe is not None:
+        _check_data(store, recipe)
     files = JobFiles(RunDir(store.runs_dir / run_id), launch.node_rank)
     if submission.resume:
         run_dir(store, run_id)
@@ -109,6 +113,16 @@ def admit(store: Store, submission: Submission) -> tuple[JobFiles, JobRecord, Ow
     except BaseException:
         owned.release()
         raise
+
+
+def _check_data(store: Store, recipe: Recipe) -> None:
+    """Find what the recipe names, so that a wrong name shows now and not when the workers have started."""
+    data, validation = recipe.data, recipe.validation
+    load_split(store, data.dataset, data.train_split)
+    features = open_feature_set(store, data.dataset, data.train_split, set_id=data.feature_set)
+    if validation.split is not None:
+        load_split(store, data.dataset, validation.split)
+        open_feature_set(store, data.dataset, validation.split, spec=features.spec)
 
 
 def _claim(files: JobFiles, submission: Submission, recipe: Recipe | None) -> JobRecord:

@@ -1,20 +1,24 @@
 """Between this package's types and the messages of protos/recognizer.proto."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from google.protobuf import json_format
 from numpy.typing import NDArray
 
 from protos.generated import recognizer_pb2 as pb
-from recognizer_svc.predict import ScoredKeyFrame
 from recognizer_svc.run_dir import RunDir
 from recognizer_svc.service.admission import Submission
 from recognizer_svc.service.events import Event
 from recognizer_svc.service.launch import default_backend, default_processes
-from recognizer_svc.service.models import ModelInfo
+from recognizer_svc.service.queries import Prediction, PredictQuery, RecognizeQuery
 from recognizer_svc.service.record import JobRecord, JobStatus, Launch
-from recognizer_svc.service.scoring import Prediction, PredictQuery, RecognizeQuery
 from stal_data.errors import InputError
 from stal_data.keyframes import KeyFrame
+
+if TYPE_CHECKING:
+    from recognizer_svc.predict import ScoredKeyFrame
+    from recognizer_svc.service.models import ModelInfo
 
 _STATUS = {
     JobStatus.QUEUED: pb.JOB_STATUS_QUEUED,
@@ -112,7 +116,7 @@ def to_recognize_query(request: pb.RecognizeRequest) -> RecognizeQuery:
     )
 
 
-def from_model(info: ModelInfo) -> pb.Model:
+def from_model(info: "ModelInfo") -> pb.Model:
     return pb.Model(
         run_id=info.run_id,
         checkpoint=info.checkpoint,
@@ -134,7 +138,7 @@ def from_prediction(prediction: Prediction) -> pb.PredictHeader:
     )
 
 
-def from_scored(item: ScoredKeyFrame) -> pb.ScoredKeyFrame:
+def from_scored(item: "ScoredKeyFrame") -> pb.ScoredKeyFrame:
     return pb.ScoredKeyFrame(
         video=item.key.video,
         timestamp=item.key.timestamp,

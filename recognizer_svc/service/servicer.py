@@ -2,6 +2,7 @@
 
 # ruff: noqa: ARG002, N802  # the .proto file gives the names and the arguments
 
+import asyncio
 import math
 import time
 from collections.abc import AsyncIterator
@@ -16,8 +17,9 @@ from protos.generated import recognizer_pb2_grpc as pb_grpc
 from recognizer_svc.run_dir import RunDir
 from recognizer_svc.service import messages
 from recognizer_svc.service.jobs import JobManager
+from recognizer_svc.service.queries import Prediction
 from recognizer_svc.service.record import JobRecord
-from recognizer_svc.service.scoring import Prediction, Scoring
+from recognizer_svc.service.scoring import Scoring
 
 # Quoted: only the type stubs make this class generic.
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -33,7 +35,8 @@ class RecognizerServicer(pb_grpc.RecognizerServicer):
         self._scoring = scoring
 
     async def Train(self, request: pb.TrainRequest, context: Context) -> AsyncIterator[pb.JobUpdate]:
-        record = await self._jobs.submit(messages.to_submission(request))
+        # In a thread, because the defaults of the launch come from torch.
+        record = await self._jobs.submit(await asyncio.to_thread(messages.to_submission, request))
         async for update in self._updates(record.run_id, skip_history=True):
             yield update
 

@@ -1,0 +1,88 @@
+"""What the scoring thread does: boxes and features from the store, scores from a loaded head. Imports torch."""
+
+from collections.abc import Generator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.feature_store import FeatureSet
+from cache.proposal_store import open_proposals
+from cache.split_store import load_split
+from cache.store import Store
+from recognizer_svc.data import check_boxes
+from recognizer_svc.predict import BoxesOfKeyFrame, Predictor, ScoredKeyFrame
+from recognizer_svc.service.models import ModelCache, ModelInfo, list_models
+from recognizer_svc.service.queries import Prediction, PredictQuery, RecognizeQuery
+from stal_data.errors import InputError
+
+MAX_BOXES_PER_CALL = 500  # of Recognize
+
+
+class Engine:
+    """Lives in one thread, which owns the loaded heads and the device."""
+
+    def __init__(self, store: Store, *, device: str) -> None:
+        self._store = store
+        self._models = ModelCache(store, device=device)
+
+    def prepare(self, query: PredictQuery) -> Prediction:
+        """Find the boxes, the head and the features of a split; scoring starts when `scored` is first asked."""
+        people, dropped = self._people(query)
+        model = self._models.get(query.run_id, query.checkpoint)
+        features = model.predictor.open_features(self._store, query.dataset, query.split, query.feature_set or None)
+        notes = _notes(model.predictor, features)
+        if dropped:
+            notes.append(f"{dropped} boxes without area are left out")
+        return Prediction(
+            model=model.info,
+            feature_set=features.id,
+            notes=tuple(notes),
+            num_key_frames=len(people),
+            num_boxes=sum(len(item.boxes_N4) for item in people),
+            scored=_generate(model.predictor, features, people),
+        )
+
+    def recognize(self, query: RecognizeQuery) -> tuple[ModelInfo, NDArray[np.float32]]:
+        """Scores [N, classes] of the boxes."""
+        if not 0 < len(query.boxes_N4) <= MAX_BOXES_PER_CALL:
+            raise InputError(f"{len(query.boxes_N4)} boxes were given, but must be 1 to {MAX_BOXES_PER_CALL}.")
+        check_boxes(query.key, query.boxes_N4)
+        model = self._models.get(query.run_id, query.checkpoint)
+        features = model.predictor.open_features(self._store, query.dataset, query.split, query.feature_set or None)
+        people = [BoxesOfKeyFrame(key=query.key, boxes_N4=query.boxes_N4)]
+        (scored,) = model.predictor.predict(features, people)
+        return model.info, scored.scores_NC
+
+    def list_models(self) -> list[ModelInfo]:
+        """Runs that can score, newest first."""
+        return list_models(self._store)
+
+    def _people(self, query: PredictQuery) -> tuple[list[BoxesOfKeyFrame], int]:
+        """The key frames that have boxes, and how many boxes were left out."""
+        split = load_split(self._store, query.dataset, query.split)
+        if query.proposals is None:
+            if not split.annotated:
+                raise InputError(f"{query.dataset}/{query.split} has no annotations; predict on proposals instead.")
+            boxes = {item.key: item.boxes_N4 for item in split.key_frames}
+        else:
+            proposals = open_proposals(self._store, query.dataset, query.split, query.proposals or None)
+            boxes = {item.key: proposals.of(item.key)[0] for item in split.key_frames}
+        people, dropped = [], 0
+        for key, boxes_N4 in boxes.items():
+            # A detector's box may have collapsed at the frame's edge; there is nothing in it to look at.
+            real_N = (boxes_N4[:, 2:] > boxes_N4[:, :2]).all(axis=1)
+            dropped += int((~real_N).sum())
+            if real_N.any():
+                people.append(BoxesOfKeyFrame(key=key, boxes_N4=boxes_N4[real_N]))
+        return people, dropped
+
+
+def _generate(predictor: Predictor, features: FeatureSet, people: list[BoxesOfKeyFrame]) -> Generator[ScoredKeyFrame]:
+    yield from predictor.predict(features, people)
+
+
+def _notes(predictor: Predictor, features: FeatureSet) -> list[str]:
+    different = predictor.check_spec(features)
+    if not different:
+        return []
+    return [f"feature set {features.id} differs from that of the training (training / here): {', '.join(different)}"]
