@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,43 +22,54 @@ def store(tmp_path: Path) -> Store:
     return Store.open(tmp_path / "store", create=True)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def spec() -> FeatureSpec:
     return FeatureSpec(slowfast=SLOWFAST, vit=VIT, decoder="pillow-1", dtype="float32")
 
 
+def write_rows(
+    store: Store,
+    spec: FeatureSpec,
+    num_rows: int,
+    *,
+    rows_per_shard: int = 4,
+    shards: list[int] | None = None,
+    seed: int = 0,
+    split: str = "train",
+) -> FeatureSet:
+    arrays = make_features(num_rows, seed)
+    writer = FeatureWriter.open(
+        store,
+        dataset="street",
+        split=split,
+        spec=spec,
+        index=make_index(num_rows),
+        shapes=SHAPES,
+        rows_per_shard=rows_per_shard,
+    )
+    for shard in range(writer.manifest.num_shards) if shards is None else shards:
+        rows = writer.manifest.rows_of(shard)
+        claim = writer.claim(shard)
+        assert claim is not None
+        with claim:
+            writer.write_shard(claim, FeatureBatch(**{n: v[rows.start : rows.stop] for n, v in arrays.items()}))
+    return open_feature_set(store, "street", split, spec=spec)
+
+
 @pytest.fixture
 def write_set(store: Store, spec: FeatureSpec) -> WriteSet:
-    """Return a function that writes a set and opens it; `shards`: which ones, default all."""
+    """Return a function that writes a set of the samples and opens it; `shards`: which ones, default all."""
 
-    def write(
-        num_rows: int = 10,
-        *,
-        rows_per_shard: int = 4,
-        shards: list[int] | None = None,
-        seed: int = 0,
-        split: str = "train",
-        of: FeatureSpec = spec,
-    ) -> FeatureSet:
-        arrays = make_features(num_rows, seed)
-        writer = FeatureWriter.open(
-            store,
-            dataset="street",
-            split=split,
-            spec=of,
-            index=make_index(num_rows),
-            shapes=SHAPES,
-            rows_per_shard=rows_per_shard,
-        )
-        for shard in range(writer.manifest.num_shards) if shards is None else shards:
-            rows = writer.manifest.rows_of(shard)
-            claim = writer.claim(shard)
-            assert claim is not None
-            with claim:
-                writer.write_shard(claim, FeatureBatch(**{n: v[rows.start : rows.stop] for n, v in arrays.items()}))
-        return open_feature_set(store, "street", split, spec=of)
+    def write(num_rows: int, *, of: FeatureSpec = spec, **options: Any) -> FeatureSet:
+        return write_rows(store, of, num_rows, **options)
 
     return write
+
+
+@pytest.fixture(scope="session")
+def ten_rows(spec: FeatureSpec, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a complete set of 10 rows in shards of 4, to read or to copy."""
+    return write_rows(Store.open(tmp_path_factory.mktemp("ten")), spec, 10).path
 
 
 FRAMES_A_VIDEO = 75

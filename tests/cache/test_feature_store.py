@@ -78,8 +78,9 @@ def test_rows_come_in_the_order_asked_for(features_of_ten: FeatureSet, rows: lis
 
 
 @pytest.fixture
-def features_of_ten(write_set: WriteSet) -> FeatureSet:
-    return write_set(10)
+def features_of_ten(ten_rows: Path) -> FeatureSet:
+    """Only for reading: the tests of this module share it."""
+    return FeatureSet(ten_rows)
 
 
 def test_a_set_holds_only_the_arrays_of_its_backbones(store: Store, spec: FeatureSpec) -> None:

@@ -19,6 +19,8 @@ from cache.feature_store import (
     reset_shard,
     verify_feature_set,
 )
+from cache.spec import FeatureSpec
+from cache.store import Store
 from stal_data.errors import ConflictError, InputError
 from tests.cache.samples import SHAPES, make_features
 
@@ -28,8 +30,8 @@ SECOND_SHARD = Path("vit/c/1/0/0/0")
 
 
 @pytest.fixture
-def features(write_set: WriteSet) -> FeatureSet:
-    return write_set(10)
+def features(ten_rows: Path, store: Store, spec: FeatureSpec) -> FeatureSet:
+    return FeatureSet(shutil.copytree(ten_rows, store.features_dir("street", "train") / spec.id))
 
 
 def flip(path: Path, offset: int) -> None:
