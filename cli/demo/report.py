@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -100,29 +101,31 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
     unfinished.replace(path)
 
 
+def _row(values: list[float]) -> str:
+    return " ".join(f"{value:.3f}" for value in values)
+
+
 def print_table(summary: dict[str, Any]) -> None:
     """Print one table: a row for each kind of boxes and head."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title="Synthetic test split")
-    for heading in ("boxes", "head"):
-        table.add_column(heading)
-    for heading in ("mAP", "at capacity", "mAP at 50", "interactions", "mAP, all seeds", "interactions, all seeds"):
-        table.add_column(heading, justify="right")
-    for boxes in BOXES:
-        for head in HEADS:
-            row = summary[boxes][head]
-            table.add_row(
-                boxes.replace("_", " "),
-                head,
-                f"{row['mAP']:.3f}",
-                str(row["capacity"]),
-                f"{row['mAP_at_50']:.3f}",
-                f"{row['interaction_AP']:.3f}",
-                " ".join(f"{value:.3f}" for value in row["mAP_by_seed"]),
-                " ".join(f"{value:.3f}" for value in row["interaction_AP_by_seed"]),
-            )
+    table = Table(title="Synthetic test split, first head seed")
+    table.add_column("boxes")
+    table.add_column("head")
+    for heading in ("mAP", "capacity", "mAP at 50", "interactions"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    seeds = Table(title=f"Head seeds {' '.join(map(str, summary['head_seeds']))}")
+    for heading in ("boxes", "head", "mAP", "interactions"):
+        seeds.add_column(heading)
+    for boxes, head in product(BOXES, HEADS):
+        row, words = summary[boxes][head], boxes.replace("_", " ")
+        figures = (f"{row[name]:.3f}" for name in ("mAP_at_50", "interaction_AP"))
+        table.add_row(words, head, f"{row['mAP']:.3f}", str(row["capacity"]), *figures)
+        seeds.add_row(words, head, *(_row(row[name]) for name in ("mAP_by_seed", "interaction_AP_by_seed")))
     click.echo()
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    if len(summary["head_seeds"]) > 1:
+        console.print(seeds)
     click.echo(f"Wall time of all stages: {summary['wall_s']['total'] / 60:.1f} minutes.")

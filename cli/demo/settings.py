@@ -7,6 +7,7 @@ from dataclasses import dataclass
 class DemoSettings:
     """Sizes of one demo run; what is not here is the commands' own default.
 
+    detector_confidence: least confidence of a proposal; a detector after one step is sure of nothing.
     head_seeds: the heads are trained once for each; the page shows the first and compares them over all.
     train_overrides: extra `--set` values of every head training.
     """
@@ -15,6 +16,7 @@ class DemoSettings:
     test_videos: int
     detector_images: int
     detector_epochs: int
+    detector_confidence: float
     backbone_preset: str
     slowfast_steps: int
     vit_steps: int
@@ -27,6 +29,7 @@ DEFAULT = DemoSettings(
     test_videos=60,
     detector_images=480,
     detector_epochs=5,
+    detector_confidence=0.3,
     backbone_preset="small",
     slowfast_steps=110,
     vit_steps=110,
@@ -38,6 +41,7 @@ TINY = DemoSettings(
     test_videos=2,
     detector_images=8,
     detector_epochs=1,
+    detector_confidence=0.005,
     backbone_preset="tiny",
     slowfast_steps=2,
     vit_steps=2,

@@ -55,7 +55,10 @@ def run_workflow(stages: Stages, settings: DemoSettings, seed: int) -> Folders:
     folders = Folders(stages.root)
     _make_data_and_weights(stages, folders, settings, seed)
     detector = Service(
-        "detector", stages.root, "--weights", str(folders.weights("detector.pt")), "--image-size", DETECTOR_IMAGE_SIZE
+        "detector",
+        stages.root,
+        *("--weights", str(folders.weights("detector.pt")), "--image-size", DETECTOR_IMAGE_SIZE),
+        *("--confidence", str(settings.detector_confidence)),
     )
     recognizer = Service("recognizer", stages.root, "--store", str(folders.store))
     with detector, recognizer:
