@@ -208,7 +208,7 @@ def _decode(path: Path) -> NDArray[np.uint8]:
     """Return an image file as HW3 RGB."""
     try:
         with Image.open(io.BytesIO(_read_bytes(path))) as image:
-            return np.asarray(image.convert("RGB"))
+            return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         if isinstance(error, InputError):
             raise

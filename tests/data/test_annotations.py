@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stal_data.annotations import read_ava, read_chaotic_world, read_exclusions, write_ground_truth
@@ -116,6 +116,7 @@ def test_exclusions_are_read_and_checked(tmp_path: Path) -> None:
 unit = st.floats(0, 1, width=32)
 
 
+@settings(deadline=None, max_examples=30)  # each writes a file safely
 @given(boxes=st.lists(st.tuples(unit, unit, unit, unit), max_size=5), labels=st.sets(st.integers(1, 3), min_size=1))
 def test_ground_truth_keeps_every_digit_of_the_boxes(
     tmp_path_factory: pytest.TempPathFactory, boxes: list[tuple[float, ...]], labels: set[int]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stal_data.clips import clip_frames, key_image_frame, resolve_window
@@ -35,6 +35,7 @@ def test_clips_are_those_of_the_published_code(window: tuple[int, int], expected
     assert clip_frames((start, start + length)) == expected
 
 
+@settings(deadline=None)
 @given(start=st.integers(1, 1000), length=st.integers(1, 300))
 def test_clips_stay_inside_their_window(start: int, length: int) -> None:
     frames = clip_frames((start, start + length))
@@ -83,6 +84,7 @@ def test_a_second_outside_the_media_is_refused(start_s: float, timestamp: int) -
         frame_at(timestamp, "v", _info(150, start_s))
 
 
+@settings(deadline=None)
 @given(start=st.integers(0, 5000), num_frames=st.integers(1, 2000))
 def test_whole_seconds_are_exactly_those_that_have_a_frame(start: int, num_frames: int) -> None:
     info = _info(num_frames, start / 100)
@@ -114,6 +116,7 @@ def test_slots_show_the_picture_that_ffmpeg_would_take(rate: Fraction, first_slo
     assert [media_frame_at_slot(slot, rate) for slot in range(8)] == first_slots
 
 
+@settings(deadline=None)
 @given(rate=st.fractions(min_value=1, max_value=120, max_denominator=1001), count=st.integers(2, 200))
 def test_the_rule_for_constant_rates_is_the_rule_for_times(rate: Fraction, count: int) -> None:
     ticks = np.arange(count, dtype=np.int64)

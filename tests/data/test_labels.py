@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stal_data.errors import InputError, NotFoundError
@@ -32,6 +32,7 @@ def test_avas_layout_is_read_and_ids_keep_their_gaps() -> None:
         label_map.index_of(2)
 
 
+@settings(deadline=None)
 @given(names=st.lists(st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1), min_size=1, unique=True))
 def test_any_map_survives_writing_and_reading(names: list[str]) -> None:
     label_map = LabelMap(Label(index * 3 + 1, name, "T" * (index % 2)) for index, name in enumerate(names))
