@@ -38,17 +38,17 @@ def _import_isolated() -> None:
     config = tempfile.mkdtemp(prefix="stal-ultralytics-")
     atexit.register(shutil.rmtree, config, ignore_errors=True)
     os.environ.update(_SWITCHES, YOLO_CONFIG_DIR=config)
-    threads = os.environ.get("OMP_NUM_THREADS")
+    import torch
+
+    chosen, threads = os.environ.get("OMP_NUM_THREADS"), torch.get_num_threads()
     from ultralytics.utils import SETTINGS
 
     integrations = {key: False for key, value in SETTINGS.items() if value is True}
     SETTINGS.update(integrations)  # type: ignore[no-untyped-call]  # `sync` and the experiment trackers
-    if threads is None:
-        # The import limits torch to one thread; only the operator decides that.
-        import torch
-
+    # The import limits torch to one thread; only the operator decides that.
+    torch.set_num_threads(threads)
+    if chosen is None:
         os.environ.pop("OMP_NUM_THREADS", None)
-        torch.set_num_threads(available_cpus())
 
 
 def available_cpus() -> int:

@@ -1,0 +1,158 @@
+"""`stal-cli detector`: train the person detector."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cli.params import IMAGE_SIZE
+
+if TYPE_CHECKING:
+    from detector_svc.yolo_format import YoloPart
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+_PART_OPTIONS = (
+    click.argument("dataset", type=click.Path(path_type=Path)),
+    click.option("--split", default="train", show_default=True, help="Split to learn from."),
+    click.option("--val-split", help="Split to validate on; default: some videos of --split are held out."),
+    click.option(
+        "--held-out", type=click.FloatRange(0, 0.9), default=0.1, show_default=True, help="Share of videos held out."
+    ),
+    click.option("--max-images", type=click.IntRange(1), help="Key frames drawn from the split; default: all."),
+    click.option(
+        "--max-val-images", type=click.IntRange(1), default=100, show_default=True, help="Key frames to validate on."
+    ),
+    click.option("--seed", type=click.IntRange(0), default=0, show_default=True),
+)
+
+
+def _part_options(function: Any) -> Any:
+    for option in reversed(_PART_OPTIONS):
+        function = option(function)
+    return function
+
+
+@click.group()
+def detector() -> None:
+    """Train the person detector."""
+
+
+@detector.command()
+@_part_options
+@click.option("--weights", type=_FILE, help="Checkpoint (.pt) to fine-tune.")
+@click.option("--model", type=_FILE, help="Model description (.yaml) to train from scratch.")
+@click.option(
+    "--image-size", type=IMAGE_SIZE, default="180x320", show_default=True, help="As in serving, height x width."
+)
+@click.option("--epochs", type=click.IntRange(1), default=5, show_default=True)
+@click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Images a batch.")
+@click.option("--nbs", type=click.IntRange(1), help="Images an optimizer step; default: the batch.")
+@click.option("--optimizer", default="AdamW", show_default=True, help="SGD, AdamW, ...: as Ultralytics names them.")
+@click.option("--lr0", type=float, default=3e-3, show_default=True, help="First learning rate.")
+@click.option("--mosaic/--no-mosaic", default=False, show_default=True, help="Four images in one; square sizes only.")
+@click.option("--workers", type=click.IntRange(0), default=2, show_default=True, help="Loader processes (GPU only).")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda:N.")
+@click.option("--confidence", type=float, default=0.3, show_default=True, help="Recall is measured at it.")
+@click.option("--output", type=_FILE, required=True, help="The .pt file to write; numbers go beside it as .json.")
+def train(
+    dataset: Path,
+    split: str,
+    val_split: str | None,
+    held_out: float,
+    max_images: int | None,
+    max_val_images: int,
+    weights: Path | None,
+    model: Path | None,
+    image_size: tuple[int, int],
+    output: Path,
+    **options: Any,
+) -> None:
+    """Train YOLO on the people of DATASET, from weights or from a model description.
+
+    Annotations become one label file per key frame with the single class person. Nothing is downloaded.
+
+    \b
+    Examples:
+      stal-cli detector train data --model detector_svc/models/yolov8-slim.yaml --epochs 5 \\
+          --max-images 480 --output detector.pt
+      stal-cli detector train chaotic-world --weights yolov8n.pt --image-size 180x320 --epochs 128 \\
+          --lr0 0.001 --batch 64 --output person.pt
+    """
+    if (weights is None) == (model is None):
+        raise click.UsageError("Give either --weights FILE.pt to fine-tune or --model FILE.yaml to start from scratch.")
+    from cli.progress import counted
+    from detector_svc.train import DetectorTrainConfig, train_detector
+
+    start = weights or model
+    assert start is not None
+    height, width = image_size
+    config = DetectorTrainConfig(start=start, height=height, width=width, **options)
+    train_part, val_part = _choose(dataset, split, val_split, held_out, max_images, max_val_images, options["seed"])
+    with counted("training", unit="batches") as update:
+
+        def report(what: str, done: int, total: int) -> None:
+            if what == "batches":
+                update(done, total)
+            elif what != "images":
+                click.echo(f"epoch {done}/{total}: {what}", err=True)
+
+        trained = train_detector(config, train_part, val_part, output, report=report)
+    quality = trained.quality
+    click.echo(
+        f"{trained.weights}: recall {quality.recall:.3f}, precision {quality.precision:.3f} at IoU 0.5 and confidence "
+        f"{config.confidence} on {quality.people} people of {len(val_part.key_frames)} key frames kept out of training"
+    )
+
+
+@detector.command()
+@_part_options
+@click.option("--output", type=click.Path(file_okay=False, path_type=Path), required=True, help="A new folder.")
+def convert(
+    dataset: Path,
+    split: str,
+    val_split: str | None,
+    held_out: float,
+    max_images: int | None,
+    max_val_images: int,
+    seed: int,
+    output: Path,
+) -> None:
+    """Write the annotations of DATASET in YOLO format, to train elsewhere or to look at.
+
+    \b
+    Example:
+      stal-cli detector convert chaotic-world --split train --output chaotic-world-yolo
+    """
+    from cli.progress import counted
+    from detector_svc.yolo_format import write_yolo_folder
+
+    train_part, val_part = _choose(dataset, split, val_split, held_out, max_images, max_val_images, seed)
+    with counted("converting", unit="key frames") as update:
+        folder = write_yolo_folder(output, train_part, val_part, progress=update)
+    click.echo(
+        f"{folder.data_yaml}: {folder.images} images with {folder.boxes} people to train on, "
+        f"{folder.val_images} to validate on"
+    )
+
+
+def _choose(
+    dataset: Path,
+    split: str,
+    val_split: str | None,
+    held_out: float,
+    max_images: int | None,
+    max_val_images: int,
+    seed: int,
+) -> "tuple[YoloPart, YoloPart]":
+    from detector_svc.yolo_format import choose_parts
+    from stal_data.dataset import Dataset
+
+    opened = Dataset.open(dataset)
+    return choose_parts(
+        opened.split(split),
+        opened.split(val_split) if val_split is not None else None,
+        max_images=max_images,
+        max_val_images=max_val_images,
+        held_out=held_out,
+        seed=seed,
+    )

@@ -1,0 +1,184 @@
+"""Fine-tunes a YOLO person detector on a data set's annotations, through Ultralytics."""
+
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from detector_svc.offline import import_ultralytics, provide_font
+from detector_svc.quality import Quality, measure
+from detector_svc.yolo import YoloConfig, YoloDetector, choose_device, load_model
+from detector_svc.yolo_format import YoloPart, write_yolo_folder
+from stal_data.errors import InputError, NotFoundError, StalError
+from stal_data.files import write_atomically
+
+Report = Callable[[str, int, int], None]
+"""Called with what is counted, done and total: `images` converted, `batches` trained, or an epoch's losses."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorTrainConfig:
+    """Hyper-parameters as Ultralytics names them."""
+
+    start: Path
+    """Weights (.pt) to fine-tune, or a model YAML to train from scratch."""
+    height: int
+    width: int
+    epochs: int
+    batch: int = 8
+    nbs: int | None = None
+    """Images per optimizer step; None: the batch. Ultralytics' own 64 makes too few steps of a small data set."""
+    optimizer: str = "AdamW"
+    lr0: float = 3e-3
+    mosaic: bool = False
+    """Put four images into one; needs a square image size, since rectangular batches exclude it."""
+    workers: int = 2
+    """Loader processes; none are used on the CPU."""
+    seed: int = 0
+    device: str = "auto"
+    confidence: float = 0.3
+    """At which recall and precision are measured."""
+
+    def __post_init__(self) -> None:
+        if not self.start.is_file():
+            raise NotFoundError(f"The model '{self.start}' does not exist; nothing is downloaded.")
+        if self.start.suffix not in (".pt", ".yaml", ".yml"):
+            raise InputError(f"The model '{self.start}' must be weights (.pt) or a model description (.yaml).")
+        if self.epochs < 1 or self.batch < 1:
+            raise InputError(f"--epochs {self.epochs} and --batch {self.batch} must be at least 1.")
+        if self.mosaic and self.height != self.width:
+            raise InputError("--mosaic needs a square image size; leave it out, or give e.g. --image-size 320x320.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedDetector:
+    """What a training left behind."""
+
+    weights: Path
+    metrics: Path
+    quality: Quality
+
+
+def train_detector(
+    config: DetectorTrainConfig, train: YoloPart, val: YoloPart, output: Path, *, report: Report | None = None
+) -> TrainedDetector:
+    """Convert, train, measure on `val`, then write the best weights to `output` and the numbers to output.json."""
+    if output.suffix != ".pt":
+        raise InputError(f"--output '{output}' must end in .pt.")
+    show: Report = report or (lambda stage, done, total: None)  # noqa: ARG005
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{output.stem}-", dir=output.parent) as folder:
+        work = Path(folder).absolute()
+        data = write_yolo_folder(work / "data", train, val, progress=lambda done, total: show("images", done, total))
+        best, own_metrics = _run_ultralytics(config, data.data_yaml, work, show)
+        finished = work / output.name
+        _save_plain(best, finished)
+        detector = YoloDetector(
+            YoloConfig(
+                weights=finished,
+                height=config.height,
+                width=config.width,
+                confidence=config.confidence,
+                device=config.device,
+                name="trained",
+            )
+        )
+        quality = measure(detector, val)
+        metrics = {
+            "recall_at_iou_0.5": quality.recall,
+            "precision_at_iou_0.5": quality.precision,
+            "confidence": config.confidence,
+            "val_images": data.val_images,
+            "val_people": quality.people,
+            "val_boxes": quality.boxes,
+            "train_images": data.images,
+            "train_boxes": data.boxes,
+            "ultralytics": own_metrics,
+            "weights": detector.weights_digest,
+            "library": detector.library,
+        }
+        metrics_path = output.with_suffix(".json")
+        write_atomically(output, finished.read_bytes())
+        write_atomically(metrics_path, json.dumps(metrics, indent=2) + "\n")
+    return TrainedDetector(weights=output, metrics=metrics_path, quality=quality)
+
+
+def _run_ultralytics(
+    config: DetectorTrainConfig, data_yaml: Path, work: Path, show: Report
+) -> tuple[Path, dict[str, float]]:
+    """Return the best epoch's checkpoint and Ultralytics' own validation numbers."""
+    import_ultralytics()
+    provide_font()
+    from ultralytics.models import YOLO
+    from ultralytics.models.yolo.detect import DetectionTrainer
+
+    if config.start.suffix == ".pt":
+        load_model(config.start)  # explains what is wrong with a damaged file
+    device = choose_device(config.device)
+
+    threads, batches = torch.get_num_threads(), 0
+
+    def on_start(trainer: Any) -> None:
+        if trainer.device.type == "cpu":  # ultralytics leaves a core unused, which is half of a small machine
+            torch.set_num_threads(threads)
+
+    def on_epoch(trainer: Any) -> None:
+        losses = " ".join(f"{name} {float(value):.2f}" for name, value in trainer.tloss.items())
+        show(losses, trainer.epoch + 1, trainer.epochs)
+
+    def on_batch(trainer: Any) -> None:
+        nonlocal batches
+        batches += 1
+        show("batches", batches, trainer.epochs * len(trainer.train_loader))
+
+    model = YOLO(str(config.start.absolute()), task="detect")
+    model.add_callback("on_train_start", on_start)
+    model.add_callback("on_train_batch_end", on_batch)
+    model.add_callback("on_train_epoch_end", on_epoch)
+    try:
+        model.train(
+            trainer=DetectionTrainer,
+            data=str(data_yaml),
+            epochs=config.epochs,
+            batch=config.batch,
+            nbs=config.nbs or config.batch,
+            imgsz=max(config.height, config.width),  # the longer side: with rect, batches keep their aspect ratio
+            rect=config.height != config.width,
+            mosaic=float(config.mosaic),
+            optimizer=config.optimizer,
+            lr0=config.lr0,
+            seed=config.seed,
+            workers=config.workers,
+            device=str(device).removeprefix("cuda:"),
+            project=str(work),
+            name="run",
+            single_cls=True,
+            # Each of these would download something or draw pictures.
+            amp=False,
+            plots=False,
+            verbose=False,
+        )
+    except StalError:
+        raise
+    except (RuntimeError, ValueError, TypeError, SyntaxError, FileNotFoundError, KeyError) as error:
+        raise InputError(f"Ultralytics could not train '{config.start}': {type(error).__name__}: {error}") from error
+    trainer: Any = model.trainer
+    best = Path(trainer.best if Path(trainer.best).is_file() else trainer.last)
+    return best, {name: round(float(value), 5) for name, value in trainer.metrics.items()}
+
+
+def _save_plain(checkpoint: Path, target: Path) -> None:
+    """Save only what loading needs: no date and no paths of this machine, so the same weights have the same digest."""
+    from ultralytics.nn.tasks import load_checkpoint
+
+    model, found = load_checkpoint(str(checkpoint), device="cpu")  # type: ignore[no-untyped-call]
+    for name in ("args", "pt_path", "criterion"):
+        if hasattr(model, name):
+            delattr(model, name)
+    for parameter in model.parameters():
+        parameter.requires_grad = False
+    torch.save({"model": model.half(), "version": found.get("version"), "license": found.get("license")}, target)

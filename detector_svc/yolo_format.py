@@ -1,0 +1,152 @@
+"""From annotations to the folders that Ultralytics trains on.
+
+OUT/data.yaml, OUT/images/{train,val}/NNNNNN_VIDEO_TTTT.{png,jpg}, OUT/labels/{train,val}/NNNNNN_VIDEO_TTTT.txt: one
+image and one label file per key frame, one line `0 x_center y_center width height` (of the frame) per person. A key
+frame without people is a background image with an empty label file.
+"""
+
+import os
+import random
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from detector_svc.key_images import key_frame_image
+from stal_data.clips import key_image_frame
+from stal_data.dataset import Split
+from stal_data.errors import ConflictError, InputError
+from stal_data.keyframes import AnnotatedKeyFrame
+from stal_data.media import Media
+from stal_data.media.frames import FrameFolders
+
+_PNG = b"\x89PNG"
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class YoloPart:
+    """One side of the conversion: key frames and where their images come from."""
+
+    key_frames: tuple[AnnotatedKeyFrame, ...]
+    media: Media
+
+
+@dataclass(frozen=True, kw_only=True)
+class YoloFolder:
+    """A finished conversion."""
+
+    data_yaml: Path
+    images: int
+    val_images: int
+    boxes: int
+    """People in the training images."""
+
+
+def choose_parts(
+    train: Split, val: Split | None, *, max_images: int | None, max_val_images: int, held_out: float, seed: int
+) -> tuple[YoloPart, YoloPart]:
+    """Choose the key frames to train and to validate on.
+
+    val: where validation comes from; None holds out that share of the training split's videos (at least one), since
+    neighbouring key frames of one video look alike.
+    """
+    for split in (train, val):
+        if split is not None and not split.annotated:
+            raise InputError(f"Split '{split.name}' of '{split.dataset}' has no annotations to learn from.")
+    shuffled = random.Random(seed)
+    if val is not None:
+        train_items, val_items, val_media = train.key_frames, val.key_frames, val.media
+    else:
+        videos = sorted({item.key.video for item in train.key_frames})
+        if len(videos) < 2:
+            raise InputError(
+                f"Split '{train.name}' of '{train.dataset}' has one video, so none can be held out to validate on: "
+                "name a split for that with --val-split."
+            )
+        held = set(shuffled.sample(videos, min(len(videos) - 1, max(1, round(held_out * len(videos))))))
+        train_items = tuple(item for item in train.key_frames if item.key.video not in held)
+        val_items = tuple(item for item in train.key_frames if item.key.video in held)
+        val_media = train.media
+    parts = (
+        YoloPart(key_frames=_sample(train_items, max_images, shuffled), media=train.media),
+        YoloPart(key_frames=_sample(val_items, max_val_images, shuffled), media=val_media),
+    )
+    for part, what in zip(parts, ("train", "validate"), strict=True):
+        if not any(len(item.boxes_N4) for item in part.key_frames):
+            raise InputError(f"None of the {len(part.key_frames)} key frames chosen to {what} on has a person in it.")
+    return parts
+
+
+def _sample(
+    items: Sequence[AnnotatedKeyFrame], most: int | None, shuffled: random.Random
+) -> tuple[AnnotatedKeyFrame, ...]:
+    if most is None or len(items) <= most:
+        return tuple(items)
+    return tuple(items[index] for index in sorted(shuffled.sample(range(len(items)), most)))
+
+
+def write_yolo_folder(out: Path, train: YoloPart, val: YoloPart, *, progress: Progress | None = None) -> YoloFolder:
+    """Write both parts below `out`, which must be new or empty."""
+    if out.exists() and any(out.iterdir()):
+        raise ConflictError(f"The folder '{out}' is not empty; choose a new one.")
+    total, done = len(train.key_frames) + len(val.key_frames), 0
+    boxes = dict.fromkeys(("train", "val"), 0)
+    for name, part in (("train", train), ("val", val)):
+        images, labels = out / "images" / name, out / "labels" / name
+        images.mkdir(parents=True)
+        labels.mkdir(parents=True)
+        for number, item in enumerate(part.key_frames):
+            stem = _file_stem(number, item)
+            lines = label_lines(item.boxes_N4)
+            boxes[name] += len(lines)
+            _write_image(part.media, item, images / stem)
+            (labels / f"{stem}.txt").write_text("".join(f"{line}\n" for line in lines), encoding="ascii")
+            done += 1
+            if progress is not None:
+                progress(done, total)
+    data_yaml = out / "data.yaml"
+    content = {"path": str(out.absolute()), "train": "images/train", "val": "images/val", "names": {0: "person"}}
+    data_yaml.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    return YoloFolder(
+        data_yaml=data_yaml, images=len(train.key_frames), val_images=len(val.key_frames), boxes=boxes["train"]
+    )
+
+
+def label_lines(boxes_N4: NDArray[np.float32]) -> list[str]:
+    """Return the label file's lines: each box once, cut to the frame; boxes without area are left out."""
+    x1, y1, x2, y2 = np.clip(boxes_N4.astype(np.float64), 0, 1).T
+    lines: dict[str, None] = {}  # keeps the order
+    for left, top, right, bottom in zip(x1, y1, x2, y2, strict=True):
+        if right > left and bottom > top:
+            numbers = ((left + right) / 2, (top + bottom) / 2, right - left, bottom - top)
+            lines["0 " + " ".join(f"{number:.6f}" for number in numbers)] = None
+    return list(lines)
+
+
+def _file_stem(number: int, item: AnnotatedKeyFrame) -> str:
+    """Unique by the number; the rest is for people who look into the folder."""
+    video = re.sub(r"[^A-Za-z0-9_-]", "_", item.key.video)[:80]
+    return f"{number:06d}_{video}_{item.key.timestamp:04d}"
+
+
+def _write_image(media: Media, item: AnnotatedKeyFrame, path: Path) -> None:
+    if isinstance(media, FrameFolders):
+        source = media.path(item.key.video, key_image_frame(item, media.info(item.key.video)))
+        if source.is_file():
+            _link_or_copy(source, path.with_name(path.name + source.suffix.lower()))
+            return
+    data = key_frame_image(media, item)
+    path.with_name(path.name + (".png" if data.startswith(_PNG) else ".jpg")).write_bytes(data)
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    try:
+        os.link(source.resolve(), target)
+    except OSError:  # another file system, or one without hard links
+        shutil.copyfile(source, target)
