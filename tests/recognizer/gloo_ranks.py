@@ -1,0 +1,105 @@
+"""What each of two real gloo processes does for test_distributed.py; importable, so that a spawned process finds it."""
+
+from pathlib import Path
+
+import torch
+
+from recognizer_svc.data import LabelledBatch
+from recognizer_svc.heads.acar.model import AcarConfig, AcarHead
+from recognizer_svc.heads.batch import FeatureShapes, HeadBatch
+from recognizer_svc.recipe import SigmoidLoss
+from recognizer_svc.run_dir import RunDir
+from recognizer_svc.train.distributed import Ranks, connect
+from recognizer_svc.train.loop import NonFiniteLossError, StopSignal, Trainer
+from recognizer_svc.train.run import Run, train_run
+from stal_data.keyframes import KeyFrame
+
+SHAPES = FeatureShapes(slow_CHW=(6, 5, 7), fast_CHW=(3, 5, 7), vit_CHW=None, vit_frames=0)
+
+
+def make_trainer(ranks: Ranks) -> Trainer:
+    torch.manual_seed(0)
+    # Without BatchNorm and dropout, whose numbers depend on how clips fall to ranks.
+    config = AcarConfig(shapes=SHAPES, num_classes=3, reduce_channels=8, context_channels=8, depth=1, dropout=0.0)
+    head = AcarHead(config)
+    optimizer = torch.optim.SGD(head.parameters(), lr=0.1, momentum=0.9, nesterov=True)
+    return Trainer(
+        head=head, model=ranks.wrap(head), optimizer=optimizer, loss=SigmoidLoss(kind="sigmoid"), ranks=ranks
+    )
+
+
+def make_batch(counts: list[int], first_clip: int) -> LabelledBatch:
+    """Clips numbered from `first_clip`; a clip's content depends on its number alone."""
+    slow, fast, boxes, targets = [], [], [], []
+    for clip, count in enumerate(counts, start=first_clip):
+        random = torch.Generator().manual_seed(clip)
+        slow.append(torch.randn(6, 5, 7, generator=random))
+        fast.append(torch.randn(3, 5, 7, generator=random))
+        corner = torch.rand(count, 2, generator=random) * 0.5
+        boxes.append(torch.cat([corner, corner + 0.4], dim=1))
+        targets.append((torch.rand(count, 3, generator=random) < 0.4).float())
+    return LabelledBatch(
+        head=HeadBatch(
+            slow_BCHW=torch.stack(slow) if slow else torch.empty(0, 6, 5, 7),
+            fast_BCHW=torch.stack(fast) if fast else torch.empty(0, 3, 5, 7),
+            vit_BCHW=None,
+            vit_moments_B2C=None,
+            boxes_N4=torch.cat([torch.empty(0, 4), *boxes]),
+            clip_of_N=torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts, dtype=torch.int64)),
+        ),
+        targets_NC=torch.cat([torch.empty(0, 3), *targets]),
+        keys=tuple(KeyFrame("v", clip) for clip in range(first_clip, first_clip + len(counts))),
+    )
+
+
+# Actors of each clip, for rank 0 and for rank 1: unequal, none in the second step's rank 1, no clip in the third's.
+STEPS = [([3, 1], [5, 2]), ([4, 1], [0, 0]), ([2, 2], []), ([1], [1])]
+
+
+def both_parts(step: int) -> tuple[LabelledBatch, LabelledBatch, LabelledBatch]:
+    """A step's clips for rank 0, for rank 1, and all of them for one process."""
+    first, second = STEPS[step]
+    start = step * 10
+    return make_batch(first, start), make_batch(second, start + len(first)), make_batch(first + second, start)
+
+
+def train_steps(trainer: Trainer, rank: int | None) -> list[float]:
+    part = 2 if rank is None else rank
+    return [trainer.step(both_parts(step)[part], 0.1)[0].loss for step in range(len(STEPS))]
+
+
+def run_rank(rank: int, folder: str, run_dir: str) -> None:
+    """Run every scenario and leave what came of it in `folder`."""
+    torch.set_num_threads(1)
+    root = Path(folder)
+    with connect("gloo", timeout_s=60, init_method=f"file://{root / 'rendezvous'}", rank=rank, world_size=2) as ranks:
+        found: dict[str, object] = {}
+        trainer = make_trainer(ranks)
+        found["losses"] = train_steps(trainer, rank)
+        found["weights"] = {name: value.clone() for name, value in trainer.head.state_dict().items()}
+
+        # Nobody has an actor: no step is taken, and the one after it works.
+        totals, _ = trainer.step(make_batch([0], 90 + rank), 0.1)
+        found["actors of an empty step"] = totals.actors
+        found["weights after it"] = {name: value.clone() for name, value in trainer.head.state_dict().items()}
+        trainer.step(both_parts(0)[rank], 0.1)
+
+        trainer.stop = StopSignal(requested=rank == 1)
+        found["stops"] = trainer.step(both_parts(0)[rank], 0.1)[1]
+        trainer.stop = StopSignal()
+
+        before = {name: value.clone() for name, value in trainer.head.state_dict().items()}
+        broken = both_parts(0)[rank]
+        if rank == 1:
+            broken.head.slow_BCHW[0, 0, 0, 0] = float("nan")
+        try:
+            trainer.step(broken, 0.1)
+        except NonFiniteLossError as error:
+            found["error"] = str(error)
+        found["changed by it"] = [n for n, v in trainer.head.state_dict().items() if not torch.equal(v, before[n])]
+        torch.save(found, root / f"rank{rank}.pt")
+
+        train_run(RunDir(Path(run_dir)), ranks)
+        if rank == 0:
+            head = Run(RunDir(Path(run_dir)), Ranks()).trainer.head  # restored from the checkpoint
+            torch.save(head.state_dict(), root / "run.pt")

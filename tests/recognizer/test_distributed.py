@@ -1,0 +1,159 @@
+"""Two real gloo processes do what one would; a batch's actors may fall to the ranks in any way."""
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from recognizer_svc.checkpoint import load_checkpoint
+from recognizer_svc.run_dir import RunDir, read_events
+from recognizer_svc.train.distributed import Ranks, connect
+from recognizer_svc.train.run import train_run
+from stal_data.errors import InputError
+from tests.recognizer.gloo_ranks import make_trainer, run_rank, train_steps
+
+REPOSITORY = Path(__file__).parent.parent.parent
+RUN = ["data.streams=[slowfast]", "head.dropout=0", "training.epochs=1", "training.log_every_steps=1"]
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory, toy_store):
+    """Results of both ranks, and the run they trained together."""
+    folder = tmp_path_factory.mktemp("ranks")
+    run_dir = RunDir(toy_store.runs_dir / "two-ranks")
+    run_dir.root.mkdir(parents=True)
+    from recognizer_svc.recipe import parse_recipe
+    from tests.recognizer.toy_store import ACAR
+
+    run_dir.recipe.write_text(parse_recipe(ACAR, RUN).to_yaml())
+    context = multiprocessing.get_context("spawn")
+    processes = [
+        context.Process(target=run_rank, args=(rank, str(folder), str(run_dir.root)), daemon=True) for rank in (0, 1)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(timeout=180)
+        if process.exitcode is None:
+            process.kill()
+    assert [process.exitcode for process in processes] == [0, 0]
+    ranks = [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
+    return ranks, run_dir, torch.load(folder / "run.pt", weights_only=True)
+
+
+@pytest.fixture(scope="module")
+def one_process():
+    trainer = make_trainer(Ranks())
+    return train_steps(trainer, None), trainer.head.state_dict()
+
+
+def test_two_ranks_train_the_same_head_as_one_process(two_ranks, one_process):
+    """With unequal numbers of actors, with none on one rank, and with no clip at all on it."""
+    losses, weights = one_process
+    for found in two_ranks[0]:
+        assert found["losses"] == pytest.approx(losses, rel=1e-6)
+        for name, expected in weights.items():
+            # Sums in another order, four steps of momentum.
+            torch.testing.assert_close(found["weights"][name], expected, rtol=1e-5, atol=1e-6, msg=name)
+
+
+def test_a_step_without_any_actor_is_skipped_by_all(two_ranks):
+    for found in two_ranks[0]:
+        assert found["actors of an empty step"] == 0
+        for name, expected in found["weights"].items():
+            assert torch.equal(found["weights after it"][name], expected)
+
+
+def test_a_stop_requested_from_one_rank_stops_both_after_the_same_step(two_ranks):
+    assert [found["stops"] for found in two_ranks[0]] == [True, True]
+
+
+def test_a_non_finite_loss_on_one_rank_stops_both_before_the_step(two_ranks):
+    for found in two_ranks[0]:
+        assert "not finite on 1 of 2 ranks" in found["error"]
+        assert found["changed by it"] == []
+
+
+def test_a_whole_run_on_two_ranks_equals_one_on_one(two_ranks, new_run):
+    """Same recipe, same clips a step, same augmentation; BatchNorm and dropout are switched off."""
+    _, together, weights = two_ranks
+    alone = new_run("one-rank", RUN)
+    train_run(alone, Ranks())
+    expected = load_checkpoint(alone.checkpoint("latest"))
+    for name, tensor in expected.head_state.items():
+        torch.testing.assert_close(weights[name], tensor, rtol=1e-4, atol=1e-5, msg=name)
+    series = []
+    for run in (together, alone):
+        found = list(read_events(run.events))
+        series.append([event["loss"] for event in found if event["type"] == "step"])
+        series.append([event["map"] for event in found if event["type"] == "validation"])
+    assert series[0] == pytest.approx(series[2], rel=1e-5)
+    assert series[1] == pytest.approx(series[3], abs=1e-3)
+    assert json.loads(together.provenance.read_text())["starts"][0]["world_size"] == 2
+
+
+def launch(run_dir: RunDir) -> subprocess.Popen[bytes]:
+    """A job as the service starts it."""
+    words = ("-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", "2")
+    worker = ("-m", "recognizer_svc.train.worker", "--job-dir", str(run_dir.root), "--backend", "gloo")
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    with (run_dir.root / "job.log").open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, *words, *worker], stdout=log, stderr=log, env=environment, start_new_session=True
+        )
+
+
+def kinds(run_dir: RunDir) -> list[str]:
+    return [event["type"] for event in read_events(run_dir.events)]
+
+
+def test_a_job_that_gets_sigterm_saves_its_step_and_goes_on_later(new_run):
+    run_dir = new_run("job", ["training.epochs=100000", "validation.split=null", "training.log_every_steps=1"])
+    job = launch(run_dir)
+    try:
+        deadline = time.monotonic() + 120
+        while "step" not in kinds(run_dir):
+            assert job.poll() is None, (run_dir.root / "job.log").read_text()[-2000:]
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        job.send_signal(signal.SIGTERM)
+        assert job.wait(timeout=60) != 0
+    finally:
+        if job.poll() is None:
+            os.killpg(job.pid, signal.SIGKILL)
+    assert "stopped on request" in list(read_events(run_dir.events))[-1]["message"]
+    stopped = load_checkpoint(run_dir.checkpoint("latest")).progress
+    assert stopped.epochs_done or stopped.steps_done
+
+    new_run("job", [f"training.epochs={stopped.epochs_done + 1}", "validation.split=null"])
+    assert launch(run_dir).wait(timeout=120) == 0, (run_dir.root / "job.log").read_text()[-2000:]
+    assert kinds(run_dir)[-1] == "done"
+    assert load_checkpoint(run_dir.checkpoint("latest")).progress.epochs_done == stopped.epochs_done + 1
+
+
+def test_loopback_is_refused_between_machines(monkeypatch):
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with (
+        pytest.raises(InputError, match="GLOO_SOCKET_IFNAME is 'lo', but the job runs on several machines"),
+        connect("gloo", timeout_s=1, rank=0, world_size=2),
+    ):
+        pass
+
+
+def test_nccl_without_a_gpu_is_refused():
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with (
+        pytest.raises(InputError, match="no CUDA device; use --backend gloo"),
+        connect("nccl", timeout_s=1, rank=0, world_size=1),
+    ):
+        pass

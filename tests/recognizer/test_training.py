@@ -1,0 +1,222 @@
+"""Runs on one process: what they learn, what they leave on disk, and that stopping changes nothing."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from recognizer_svc.checkpoint import load_checkpoint
+from recognizer_svc.recipe import load_recipe
+from recognizer_svc.run_dir import EventWriter, RunDir, read_events
+from recognizer_svc.train.distributed import Ranks
+from recognizer_svc.train.loop import NonFiniteLossError, StopSignal
+from recognizer_svc.train.run import Run, train_run
+from stal_data.errors import ConflictError, InputError, NotFoundError
+from stal_data.labels import LabelMap
+from tests.recognizer.toy_store import LABELS, make_store
+
+GOLDEN = Path(__file__).parent / "fixtures" / "losses_cpu.txt"
+
+
+def train(run_dir: RunDir, stop: StopSignal | None = None) -> bool:
+    return train_run(run_dir, Ranks(), stop)
+
+
+def events(run_dir: RunDir, kind: str) -> list[dict]:
+    return [event for event in read_events(run_dir.events) if event["type"] == kind]
+
+
+class StopAfter(StopSignal):
+    """Asks to stop at a given step, as a signal would."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    @property
+    def requested(self) -> bool:
+        self.steps -= 1
+        return self.steps <= 0
+
+
+def test_ten_seeded_steps_give_the_golden_losses(new_run):
+    run_dir = new_run("golden", ["training.log_every_steps=1", "training.epochs=2", "validation.split=null"])
+    train(run_dir)
+    found = [event["loss"] for event in events(run_dir, "step")]
+    golden = [float(line) for line in GOLDEN.read_text().split()]
+    assert len(golden) == 10
+    # Another CPU may add in another order; a change of the method moves the losses by far more.
+    assert found == pytest.approx(golden, rel=1e-4)
+
+
+def test_acar_learns_what_depends_on_others_and_the_linear_head_cannot(tmp_path):
+    store = make_store(tmp_path / "store", train=140, test=105)
+    best = {}
+    for kind in ("acar", "linear"):
+        run_dir = RunDir(store.runs_dir / kind)
+        run_dir.root.mkdir(parents=True)
+        recipe = load_recipe(
+            kind,
+            ["data.dataset=toy", "training.epochs=4", "training.batch_clips=8", "optimizer.learning_rate=0.01"],
+        )
+        run_dir.recipe.write_text(recipe.to_yaml())
+        assert train(run_dir)
+        best[kind] = events(run_dir, "validation")[-1]["map"]
+    # Standing and waving show in a person's own pixels; watching and looking around differ by the others alone.
+    assert best["acar"] > 0.97
+    assert best["linear"] < 0.87
+
+
+def test_what_a_run_leaves_behind(new_run, toy_store):
+    run_dir = new_run("kept")
+    assert train(run_dir)
+    kinds = [event["type"] for event in read_events(run_dir.events)]
+    assert [event["seq"] for event in read_events(run_dir.events)] == list(range(1, len(kinds) + 1))
+    assert kinds[-1] == "done"
+    assert kinds.count("epoch") == kinds.count("validation") == 2
+    assert LabelMap.read(run_dir.label_map) == LABELS
+    assert any(
+        "36 key frames" in e["message"] and "6 without people skipped" in e["message"] for e in events(run_dir, "log")
+    )
+    step = events(run_dir, "step")[0]
+    assert step.keys() >= {"epoch", "epochs", "step", "steps_per_epoch", "loss", "learning_rate", "actors_per_s"}
+    assert step.keys() >= {"data_s", "compute_s"}
+    assert list(run_dir.tensorboard.glob("events.out.tfevents.*"))
+
+    provenance = json.loads(run_dir.provenance.read_text())
+    assert provenance["recipe"] == load_recipe(run_dir.recipe).model_dump(mode="json")
+    assert provenance["label_map"] == LABELS.digest
+    assert provenance["feature_sets"].keys() == {"train", "train_hflip", "validation"}
+    assert provenance["feature_sets"]["train"]["spec"]["view"] == "identity"
+    assert provenance["splits"]["train"].keys() == {"dataset", "split", "digest"}
+    assert provenance["starts"][0]["torch"] == torch.__version__
+    assert provenance["starts"][0]["world_size"] == 1
+
+    checkpoint = load_checkpoint(run_dir.checkpoint("latest"))
+    assert checkpoint.label_map == LABELS
+    assert checkpoint.progress.epochs_done == 2
+    assert checkpoint.feature_spec.id == provenance["feature_sets"]["train"]["id"]
+    assert checkpoint.optimizer_state["state"]
+    best = load_checkpoint(run_dir.checkpoint("best"))
+    assert best.progress.validation_map == max(e["map"] for e in events(run_dir, "validation"))
+    assert not list(run_dir.root.rglob("*.partial"))
+
+
+def test_no_best_checkpoint_where_the_recipe_keeps_none(new_run):
+    run_dir = new_run("honest", ["validation.keep_best=false", "training.epochs=1"])
+    train(run_dir)
+    assert run_dir.checkpoint("latest").exists()
+    assert not run_dir.checkpoint("best").exists()
+    assert events(run_dir, "validation")
+
+
+@pytest.mark.parametrize("stop_after", [2, 5, 7])  # within the first epoch, at its last step, within the second
+def test_stopping_and_resuming_changes_no_bit(new_run, stop_after):
+    overrides = ["training.epochs=3", "head.dropout=0.3"]
+    whole, parts = new_run("whole", overrides), new_run("parts", overrides)
+    assert train(whole)
+    assert not train(parts, StopAfter(stop_after))
+    assert events(parts, "done") == []
+    assert train(parts)
+    expected, found = (load_checkpoint(run.checkpoint("latest")) for run in (whole, parts))
+    for name, tensor in expected.head_state.items():
+        assert torch.equal(found.head_state[name], tensor), name
+    for key, state in expected.optimizer_state["state"].items():
+        for name, value in state.items():
+            assert torch.equal(found.optimizer_state["state"][key][name], value)
+    for kind, fields in (("epoch", ("epoch", "loss", "actors")), ("validation", ("epoch", "map", "loss"))):
+        before, after = ([{name: e[name] for name in fields} for e in events(r, kind)] for r in (whole, parts))
+        assert before == after
+    assert len(json.loads(parts.provenance.read_text())["starts"]) == 2
+
+
+def test_another_seed_gives_another_head(new_run):
+    heads = []
+    for seed in (0, 1):
+        run_dir = new_run(f"seed-{seed}", [f"training.seed={seed}", "training.epochs=1"])
+        train(run_dir)
+        heads.append(load_checkpoint(run_dir.checkpoint("latest")).head_state["fc2.weight"])
+    assert not torch.equal(*heads)
+
+
+def test_a_finished_run_says_how_to_go_on_and_then_does(new_run):
+    run_dir = new_run("long", ["training.epochs=1"])
+    train(run_dir)
+    assert train(run_dir)
+    assert "raise training.epochs and resume" in events(run_dir, "log")[-1]["message"]
+    new_run("long", ["training.epochs=2"])
+    assert train(run_dir)
+    assert [event["epoch"] for event in events(run_dir, "epoch")] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("head.depth=2", "head.depth: 1 / 2"),
+        ("optimizer.learning_rate=0.5", "optimizer.learning_rate: 0.01 / 0.5"),
+        ("training.batch_clips=4", "training.batch_clips: 8 / 4"),
+    ],
+)
+def test_resuming_with_another_recipe_is_refused(new_run, override, message):
+    run_dir = new_run("changed", ["training.epochs=1"])
+    train(run_dir)
+    new_run("changed", ["training.epochs=2", override])
+    with pytest.raises(ConflictError, match=message):
+        train(run_dir)
+    assert message in events(run_dir, "error")[0]["message"]
+
+
+def test_without_mirrored_features_the_run_says_so(tmp_path):
+    store = make_store(tmp_path / "store", train=14, test=7, views=("identity",), vit=False)
+    run_dir = RunDir(store.runs_dir / "plain")
+    run_dir.root.mkdir(parents=True)
+    run_dir.recipe.write_text(
+        load_recipe("linear", ["data.dataset=toy", "training.epochs=1", "validation.split=null"]).to_yaml()
+    )
+    train(run_dir)
+    assert any("no mirrored features" in event["message"] for event in events(run_dir, "log"))
+    assert load_checkpoint(run_dir.checkpoint("latest")).progress.validation_map is None
+
+
+def test_a_loss_that_explodes_stops_the_run_and_names_the_cause(new_run):
+    run_dir = new_run("wild", ["optimizer={kind: sgd, learning_rate: 1.0e30}", "schedule.warmup_epochs=0"])
+    with pytest.raises(NonFiniteLossError, match=r"not finite on 1 of 1 ranks .* key frames video.*learning_rate"):
+        train(run_dir)
+    assert events(run_dir, "error")
+
+
+def test_the_batch_must_suit_the_number_of_processes(new_run):
+    run_dir = new_run("odd", ["training.batch_clips=3"])
+    with pytest.raises(InputError, match="batch_clips is 3, which 2 processes cannot share evenly"):
+        Run(run_dir, Ranks(world_size=2))
+
+
+def test_only_tensors_and_plain_values_are_read_from_a_checkpoint(new_run, tmp_path):
+    run_dir = new_run("read", ["training.epochs=1"])
+    train(run_dir)
+    content = torch.load(run_dir.checkpoint("latest"), weights_only=True)
+    assert content["version"] == 1
+    damaged = tmp_path / "damaged.pt"
+    damaged.write_bytes(run_dir.checkpoint("latest").read_bytes()[:-2000])
+    with pytest.raises(InputError, match=r"damaged\.pt' does not read"):
+        load_checkpoint(damaged)
+    hostile = tmp_path / "hostile.pt"
+    torch.save({"version": 1, "recipe": Path("x")}, hostile)
+    with pytest.raises(InputError, match=r"hostile\.pt' does not read"):
+        load_checkpoint(hostile)
+    torch.save({"state_dict": {}}, tmp_path / "foreign.pt")
+    with pytest.raises(InputError, match="not a checkpoint of version 1"):
+        load_checkpoint(tmp_path / "foreign.pt")
+    with pytest.raises(NotFoundError, match="has not saved one yet"):
+        load_checkpoint(tmp_path / "none.pt")
+
+
+def test_a_line_that_a_crash_cut_off_does_not_spoil_the_next(tmp_path):
+    path = tmp_path / "events.jsonl"
+    with EventWriter(path) as writer:
+        writer.write("log", message="one")
+    with path.open("ab") as file:
+        file.write(b'{"seq": 2, "time"')
+    with EventWriter(path) as writer:
+        writer.write("log", message="two")
+    assert [(event["seq"], event["message"]) for event in read_events(path)] == [(1, "one"), (2, "two")]
