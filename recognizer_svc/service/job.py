@@ -61,6 +61,8 @@ class Job:
                 self._stopped = f"The service could not run the job: {error}"
             if not self._detached:
                 await asyncio.to_thread(self._finish)
+            elif self._process is not None:
+                self._process.returncode = 0  # else Popen warns, when it is dropped, that its child goes on
         finally:
             self._owned.release()
             self.ended.set()
@@ -149,8 +151,9 @@ def adopt(files: JobFiles, record: JobRecord) -> JobRecord:
     """The record with a launcher that was started but not yet noted when its service died."""
     if record.status is not JobStatus.RUNNING or record.pid:
         return record
-    launchers = [process for process in job_processes(files.run.root) if "torch.distributed.run" in process.cmdline()]
-    if not launchers:
+    processes = job_processes(files.run.root)
+    if not processes:
         return record
-    pid = launchers[0].pid
+    # The launcher started first; where it is gone, its oldest worker stands for the job.
+    pid = processes[0].pid
     return replace(record, pid=pid, pgid=pid, process_started_s=process_start_s(pid))

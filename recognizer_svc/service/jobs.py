@@ -14,7 +14,7 @@ from recognizer_svc.service.events import Event, EventReader
 from recognizer_svc.service.job import Job, JobLimits, adopt
 from recognizer_svc.service.processes import job_processes
 from recognizer_svc.service.record import JobFiles, JobRecord, JobStatus, read_record, request_cancel
-from stal_data.errors import NotFoundError, StalError
+from stal_data.errors import InputError, NotFoundError, StalError
 from svc_common.errors import BusyError, ServiceUnavailableError
 
 _LOG = logging.getLogger(__name__)
@@ -49,7 +49,13 @@ class JobManager:
         sent_before = await asyncio.to_thread(find_sent_before, self._store, submission)
         if sent_before is not None:
             return sent_before
-        limits = self._limits
+        limits, nnodes = self._limits, submission.launch.nnodes
+        if nnodes > 1 and limits.interface is None:
+            raise InputError(
+                f"nnodes is {nnodes}, but this service was started without --interface. The traffic between the nodes "
+                "is not encrypted, so the operator names a trusted network interface: "
+                "stal-cli serve recognizer --interface NAME ..."
+            )
         if len(self._running) >= limits.max_jobs and len(self._waiting) >= limits.max_queued:
             raise BusyError(f"{len(self._waiting)} jobs wait already, more than --max-queued allows; try again later")
         files, record, owned = await asyncio.to_thread(admit, self._store, submission)

@@ -10,7 +10,6 @@ from pathlib import Path
 import recognizer_svc
 from recognizer_svc.service.processes import JOB_DIR_OPTION
 from recognizer_svc.service.record import JobFiles, Launch
-from stal_data.errors import InputError
 
 WORKER_MODULE = "recognizer_svc.train.worker"
 
@@ -51,8 +50,7 @@ def command(files: JobFiles, run_id: str, launch: Launch) -> list[str]:
 def environment(files: JobFiles, launch: Launch, *, interface: str | None, stop_timeout_s: float) -> dict[str, str]:
     """The launcher's environment.
 
-    interface: network interface of the collective traffic, which is not encrypted; only with several nodes, a job
-        of one node stays on loopback.
+    interface: of the collective traffic between several nodes; a job of one node stays on loopback.
     stop_timeout_s: how long workers may take to write their checkpoint after SIGTERM.
     """
     # PET_* would override the launcher's options.
@@ -63,12 +61,6 @@ def environment(files: JobFiles, launch: Launch, *, interface: str | None, stop_
     env["TORCHELASTIC_ERROR_FILE"] = str(files.error)
     env["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = str(int(stop_timeout_s))
     env.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // launch.nproc_per_node, 1)))
-    if launch.nnodes > 1 and interface is None:
-        raise InputError(
-            f"nnodes is {launch.nnodes}, but this service was started without --interface. The traffic between the "
-            "nodes is not encrypted, so the operator names a trusted network interface: "
-            "stal-cli serve recognizer --interface NAME ..."
-        )
     name = interface if launch.nnodes > 1 else loopback_interface()
     if name is not None:
         env["GLOO_SOCKET_IFNAME"] = name

@@ -22,7 +22,12 @@ def decide(files: JobFiles, record: JobRecord, *, exit_code: int | None, stopped
     if any(event.type == "done" for event in events) or (exit_code == 0 and record.launch.nnodes > 1):
         return JobStatus.SUCCEEDED, ""
     if cancel_requested(files, record):
-        return JobStatus.CANCELLED, "Cancelled on request; --resume continues it from its last checkpoint."
+        if files.run.checkpoint("latest").exists():
+            return JobStatus.CANCELLED, "Cancelled on request; --resume continues it from its last checkpoint."
+        return (
+            JobStatus.CANCELLED,
+            "Cancelled on request before its first checkpoint; --resume starts it from the beginning.",
+        )
     if stopped:
         return JobStatus.FAILED, stopped
     message = next((str(event.values["message"]) for event in events if event.type == "error"), "")
