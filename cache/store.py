@@ -6,12 +6,16 @@ STORE/annotations/<dataset>/<split>/           published split, see cache/split_
       runs/<run id>/                           recipe, checkpoints and events of a training
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
 
 from stal_data.errors import InputError, NotFoundError
 from stal_data.names import check_name
+
+# One slash is enough: a `Path` of a URL has lost the other.
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +28,7 @@ class Store:
     def open(cls, url: str | Path, *, create: bool = False) -> Self:
         """Open the store at `url`; with `create` a missing folder is made, else it is an error."""
         text = str(url)
-        if "://" in text and not text.startswith("file://"):
+        if _URL.match(text) and not text.startswith("file://"):
             raise InputError(
                 f"The store '{text}' is not a local folder, and only local folders are supported; "
                 "mount the bucket, or copy the store to a folder."

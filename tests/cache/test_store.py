@@ -17,6 +17,8 @@ def test_a_store_is_made_only_when_asked_for(tmp_path: Path) -> None:
 def test_buckets_and_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="s3://bucket/store' is not a local folder"):
         Store.open("s3://bucket/store")
+    with pytest.raises(InputError, match="is not a local folder"):
+        Store.open(Path("s3://bucket/store"), create=True)
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="is a file"):
         Store.open(tmp_path / "file", create=True)

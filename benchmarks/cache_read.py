@@ -1,0 +1,132 @@
+"""Rows a second of the feature store's reader, np.memmap and zarr-python, on the same rows in the same run.
+
+The set has the published shapes (1.6 MB a row, float16). Every reader returns fresh arrays and their bytes are
+compared first. Warm: the files are in the page cache. Run on a quiet machine:
+
+    python -m benchmarks.cache_read --rows 512 --batch 8 --folder /tmp
+"""
+
+import argparse
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from pathlib import Path
+
+import google_crc32c
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from cache.feature_store import FeatureBatch, FeatureSet, FeatureWriter, RowIndex
+from cache.spec import BackboneSpec, FeatureSpec
+from cache.store import Store
+from stal_data.keyframes import KeyFrame
+
+SHAPES = {"slow": (2048, 14, 14), "fast": (256, 14, 14), "vit": (1408, 16, 16), "vit_moments": (2, 1408)}
+SECONDS = 3.0  # of each measurement
+REPEATS = 3
+
+Batch = dict[str, NDArray[np.generic]]
+Read = Callable[[NDArray[np.int64]], Batch]
+
+
+def write_set(store: Store, num_rows: int) -> FeatureSet:
+    slowfast = BackboneSpec(
+        kind="slowfast", preset="r50", config={}, weights="random:0", trained=False, height=224, width=224
+    )
+    vit = BackboneSpec(kind="vit", preset="giant", config={}, weights="random:0", trained=False, height=224, width=224)
+    index = RowIndex(
+        key_frames=tuple(KeyFrame("video", row) for row in range(num_rows)),
+        windows_K2=np.ones((num_rows, 2), np.int64),
+        sources_K=np.zeros(num_rows, np.uint64),
+    )
+    spec = FeatureSpec(slowfast=slowfast, vit=vit, decoder="none")
+    writer = FeatureWriter.open(store, dataset="benchmark", split="all", spec=spec, index=index, shapes=SHAPES)
+    rng = np.random.default_rng(0)
+    start = time.perf_counter()
+    for shard in writer.pending():
+        rows = len(writer.manifest.rows_of(shard))
+        arrays = {name: rng.standard_normal((rows, *shape), dtype=np.float32) for name, shape in SHAPES.items()}
+        claim = writer.claim(shard)
+        assert claim is not None
+        with claim:
+            writer.write_shard(claim, FeatureBatch(**arrays))
+    print(f"written in {time.perf_counter() - start:.1f} s, random numbers and fsync included")
+    return FeatureSet(writer.path)
+
+
+def memmap_reader(features: FeatureSet, folder: Path) -> Read:
+    """Plain files with the same rows: no checksums, no done marks; the speed to come near to."""
+    maps = {}
+    for name, shape in features.shapes.items():
+        path, rows = folder / f"{name}.raw", features.manifest.num_rows
+        copy = np.memmap(path, features.manifest.dtype(name), "w+", shape=(rows, *shape))
+        for row in range(rows):
+            copy[row] = getattr(features.read([row]), name)[0]
+        copy.flush()
+        maps[name] = np.memmap(path, features.manifest.dtype(name), "r", shape=(rows, *shape))
+    return lambda rows: {name: values[rows] for name, values in maps.items()}
+
+
+def zarr_reader(features: FeatureSet) -> Read:
+    arrays = {name: zarr.open_array(features.path / name, mode="r") for name in features.shapes}
+    return lambda rows: {name: np.asarray(array.oindex[rows]) for name, array in arrays.items()}
+
+
+def rows_per_second(read: Read, num_rows: int, batch: int, threads: int) -> float:
+    """Return the median over REPEATS of random batches without repeats, read by `threads` threads."""
+
+    def work(seed: int) -> int:
+        rng, count, end = np.random.default_rng(seed), 0, time.perf_counter() + SECONDS
+        while time.perf_counter() < end:
+            read(rng.choice(num_rows, batch, replace=False))
+            count += batch
+        return count
+
+    rates = []
+    for repeat in range(REPEATS):
+        start = time.perf_counter()
+        with ThreadPoolExecutor(threads) as pool:
+            count = sum(pool.map(work, range(repeat * threads, (repeat + 1) * threads)))
+        rates.append(count / (time.perf_counter() - start))
+    return float(np.median(rates))
+
+
+def same(a: Batch, b: Batch) -> bool:
+    return all(a[name].tobytes() == b[name].tobytes() for name in SHAPES)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=512)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--folder", type=Path, help="Where the files go; default: the temporary folder.")
+    options = parser.parse_args(arguments)
+    machine = platform.processor() or platform.machine()
+    print(f"{machine}, {os.cpu_count()} cores, {platform.system()} {platform.release()}")
+    checksums = f"google-crc32c {version('google-crc32c')} ({google_crc32c.implementation})"
+    print(f"Python {platform.python_version()}, numpy {np.__version__}, zarr {zarr.__version__}, {checksums}")
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        features = write_set(Store.open(folder), options.rows)
+        row_bytes = sum(features.manifest.row_bytes(name) for name in SHAPES)
+        readers: dict[str, Read] = {
+            "np.memmap": memmap_reader(features, Path(folder)),
+            "FeatureSet.read": lambda rows: dict(vars(features.read(rows))),
+            "zarr-python": zarr_reader(features),
+        }
+        probe = np.random.default_rng(1).choice(options.rows, options.batch, replace=False)
+        for name, read in readers.items():
+            assert same(read(probe), readers["np.memmap"](probe)), name
+        print(f"{options.rows} rows of {row_bytes / 1e6:.2f} MB, {options.threads} threads, batches of {options.batch}")
+        for name, read in readers.items():
+            rate = rows_per_second(read, options.rows, options.batch, options.threads)
+            print(f"{name:16} {rate:8.0f} rows/s {rate * row_bytes / 1e9:6.2f} GB/s")
+
+
+if __name__ == "__main__":
+    main()
