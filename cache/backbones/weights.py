@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from cache.backbones.architectures import BackboneConfig, config_to_json
@@ -87,7 +87,8 @@ def save_backbone(
     # One JSON text, because the order of several metadata keys in the file is not fixed.
     metadata = {"kind": kind, "preset": preset, "config": config_to_json(config), "provenance": dict(provenance)}
     with replacing(path) as partial:
-        save_file(state, partial, metadata={METADATA_KEY: json.dumps(metadata, sort_keys=True)})
+        # Not save_file: the file it makes is readable by its owner only.
+        partial.write_bytes(save(state, metadata={METADATA_KEY: json.dumps(metadata, sort_keys=True)}))
     return weights_digest(state)
 
 

@@ -46,6 +46,8 @@ def test_saved_backbone_comes_back_bit_for_bit(tiny, tmp_path):
     for name, tensor in tiny.model.state_dict().items():
         assert torch.equal(tensor, loaded.model.state_dict()[name])
     assert list(tmp_path.iterdir()) == [path]
+    (tmp_path / "plain").touch()
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode  # readable by whom the umask says
 
 
 def test_the_same_backbone_gives_the_same_file(tiny, tmp_path):
