@@ -1,0 +1,39 @@
+"""Throw-away certificates, made with the openssl command."""
+
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Authority:
+    """A certificate authority and the folder it writes to."""
+
+    folder: Path
+    certificate: Path
+    key: Path
+
+
+def make_authority(folder: Path, name: str) -> Authority:
+    folder.mkdir(parents=True, exist_ok=True)
+    certificate, key = folder / f"{name}.pem", folder / f"{name}.key"
+    _openssl("req", "-x509", "-keyout", key, "-out", certificate, "-subj", f"/CN={name}", *_NEW)
+    return Authority(folder, certificate, key)
+
+
+def make_certificate(authority: Authority, name: str) -> tuple[Path, Path]:
+    """Return certificate and key for `name`, valid for 127.0.0.1 and localhost."""
+    certificate, key = authority.folder / f"{name}.pem", authority.folder / f"{name}.key"
+    request, extensions = authority.folder / f"{name}.csr", authority.folder / f"{name}.ext"
+    extensions.write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n")
+    _openssl("req", "-new", "-keyout", key, "-out", request, "-subj", f"/CN={name}", *_NEW[:-2])
+    signer = ("-CA", authority.certificate, "-CAkey", authority.key, "-CAcreateserial")
+    _openssl("x509", "-req", "-in", request, *signer, "-extfile", extensions, "-days", 2, "-out", certificate)
+    return certificate, key
+
+
+_NEW = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2")
+
+
+def _openssl(*arguments: object) -> None:
+    subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True)

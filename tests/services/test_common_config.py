@@ -1,0 +1,115 @@
+"""Which listening and connecting set-ups are refused, and what the refusal says."""
+
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from cli.options import client_options, server_options
+from stal_data.errors import InputError, NotFoundError
+from svc_common.client import RetryPolicy
+from svc_common.config import ClientConfig, ServerConfig, is_loopback, join_address, read_token, split_address
+from svc_common.options import channel_options
+from svc_common.options import server_options as grpc_server_options
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.7", "example.org", ""])
+def test_non_loopback_without_tls_is_refused(host: str) -> None:
+    with pytest.raises(InputError, match="--tls-cert and --tls-key"):
+        ServerConfig(host=host)
+    assert ServerConfig(host=host, insecure=True).host == host
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.1.2.3", "::1", "[::1]"])
+def test_loopback_needs_no_tls(host: str) -> None:
+    assert is_loopback(host)
+    assert ServerConfig(host=host).host == host
+
+
+def test_half_a_key_pair_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "a.pem"
+    file.touch()
+    with pytest.raises(InputError, match="go together"):
+        ServerConfig(tls_cert=file)
+    with pytest.raises(InputError, match="go together"):
+        ClientConfig(address="h:1", tls_key=file)
+    with pytest.raises(InputError, match="--tls-ca"):
+        ServerConfig(tls_ca=file)
+    with pytest.raises(InputError, match="--tls-ca"):
+        ClientConfig(address="h:1", tls_cert=file, tls_key=file)
+
+
+def test_missing_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match=r"--token-file '.*nope' is not a file"):
+        ServerConfig(token_file=tmp_path / "nope")
+
+
+@pytest.mark.parametrize("address", ["host", "host:", ":50051", "host:0", "host:70000", "host:http"])
+def test_bad_addresses_are_refused(address: str) -> None:
+    with pytest.raises(InputError, match="must be HOST:PORT"):
+        ClientConfig(address=address)
+
+
+def test_addresses_round_trip() -> None:
+    assert split_address(join_address("::1", 5)) == ("[::1]", 5)
+    assert split_address(join_address("host", 65535)) == ("host", 65535)
+
+
+def test_a_token_does_not_leave_the_machine_in_plain_text(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("s" * 32)
+    with pytest.raises(InputError, match="plain text"):
+        ClientConfig(address="example.org:50051", token_file=token)
+    ClientConfig(address="127.0.0.1:50051", token_file=token)
+
+
+@pytest.mark.parametrize("text", ["", "short", "with space in the middle of it", "ümlauts-are-not-ascii"])
+def test_weak_tokens_are_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "token").write_text(text)
+    with pytest.raises(InputError, match="at least 16"):
+        read_token(tmp_path / "token")
+
+
+def test_message_size_is_set_in_both_directions_on_both_sides() -> None:
+    for options in (
+        dict(grpc_server_options(ServerConfig(max_message_bytes=5000))),
+        dict(channel_options(ClientConfig(address="h:1", max_message_bytes=5000))),
+    ):
+        assert options["grpc.max_send_message_length"] == options["grpc.max_receive_message_length"] == 5000
+
+
+def test_client_pings_no_more_often_than_the_server_accepts() -> None:
+    pings = dict(channel_options(ClientConfig(address="h:1")))["grpc.keepalive_time_ms"]
+    assert pings > dict(grpc_server_options(ServerConfig()))["grpc.http2.min_recv_ping_interval_without_data_ms"]
+
+
+def test_retry_delays_grow_and_end() -> None:
+    delays = list(RetryPolicy(retries=6, first_s=1, max_s=8).delays())
+    assert len(delays) == 6
+    assert all(low / 2 <= delay <= low for delay, low in zip(delays, (1, 2, 4, 8, 8, 8), strict=True))
+
+
+def test_command_options_become_configs() -> None:
+    seen: list[object] = []
+
+    @click.command()
+    @click.option("--own")
+    @server_options(default_port=7)
+    def serve(server: ServerConfig, own: str) -> None:
+        """Serve it."""
+        seen.extend((server, own))
+
+    @click.command()
+    @client_options("detector", required=False)
+    def call(client: ClientConfig | None) -> None:
+        seen.append(client)
+
+    runner = CliRunner()
+    assert runner.invoke(serve, ["--own", "x", "--max-message-mb", "3", "--grace-s", "2"]).exit_code == 0
+    assert seen == [ServerConfig(port=7, max_message_bytes=3 << 20, grace_s=2), "x"]
+    assert "Serve it." in runner.invoke(serve, ["--help"]).output
+    assert runner.invoke(call, []).exit_code == 0
+    assert runner.invoke(call, ["--detector", "h:5"]).exit_code == 0
+    assert seen[2:] == [None, ClientConfig(address="h:5")]
+    assert runner.invoke(serve, ["--port", "70000"]).exit_code == 2
