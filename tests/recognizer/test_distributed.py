@@ -13,11 +13,13 @@ import pytest
 import torch
 
 from recognizer_svc.checkpoint import load_checkpoint
+from recognizer_svc.recipe import parse_recipe
 from recognizer_svc.run_dir import RunDir, read_events
 from recognizer_svc.train.distributed import Ranks, connect
 from recognizer_svc.train.run import train_run
 from stal_data.errors import InputError
 from tests.recognizer.gloo_ranks import make_trainer, run_rank, train_steps
+from tests.recognizer.toy_store import ACAR
 
 REPOSITORY = Path(__file__).parent.parent.parent
 RUN = ["data.streams=[slowfast]", "head.dropout=0", "training.epochs=1", "training.log_every_steps=1"]
@@ -29,9 +31,6 @@ def two_ranks(tmp_path_factory, toy_store):
     folder = tmp_path_factory.mktemp("ranks")
     run_dir = RunDir(toy_store.runs_dir / "two-ranks")
     run_dir.root.mkdir(parents=True)
-    from recognizer_svc.recipe import parse_recipe
-    from tests.recognizer.toy_store import ACAR
-
     run_dir.recipe.write_text(parse_recipe(ACAR, RUN).to_yaml())
     context = multiprocessing.get_context("spawn")
     processes = [
@@ -99,9 +98,17 @@ def test_a_whole_run_on_two_ranks_equals_one_on_one(two_ranks, new_run):
     assert json.loads(together.provenance.read_text())["starts"][0]["world_size"] == 2
 
 
-def launch(run_dir: RunDir) -> subprocess.Popen[bytes]:
+def launch(run_dir: RunDir, processes: int) -> subprocess.Popen[bytes]:
     """A job as the service starts it."""
-    words = ("-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", "2")
+    words = (
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--local-addr",
+        "127.0.0.1",
+        "--nproc-per-node",
+        f"{processes}",
+    )
     worker = ("-m", "recognizer_svc.train.worker", "--job-dir", str(run_dir.root), "--backend", "gloo")
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
     with (run_dir.root / "job.log").open("ab") as log:
@@ -116,7 +123,7 @@ def kinds(run_dir: RunDir) -> list[str]:
 
 def test_a_job_that_gets_sigterm_saves_its_step_and_goes_on_later(new_run):
     run_dir = new_run("job", ["training.epochs=100000", "validation.split=null", "training.log_every_steps=1"])
-    job = launch(run_dir)
+    job = launch(run_dir, 2)
     try:
         deadline = time.monotonic() + 120
         while "step" not in kinds(run_dir):
@@ -133,7 +140,8 @@ def test_a_job_that_gets_sigterm_saves_its_step_and_goes_on_later(new_run):
     assert stopped.epochs_done or stopped.steps_done
 
     new_run("job", [f"training.epochs={stopped.epochs_done + 1}", "validation.split=null"])
-    assert launch(run_dir).wait(timeout=120) == 0, (run_dir.root / "job.log").read_text()[-2000:]
+    # Also on another number of processes.
+    assert launch(run_dir, 1).wait(timeout=120) == 0, (run_dir.root / "job.log").read_text()[-2000:]
     assert kinds(run_dir)[-1] == "done"
     assert load_checkpoint(run_dir.checkpoint("latest")).progress.epochs_done == stopped.epochs_done + 1
 

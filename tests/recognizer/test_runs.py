@@ -1,0 +1,86 @@
+"""Listing and comparing runs, as a function and as a command."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from cache.store import Store
+from cli.runs import runs
+from recognizer_svc.run_dir import EventWriter, RunDir
+from recognizer_svc.runs import compare_runs, list_runs
+from recognizer_svc.train.distributed import Ranks
+from recognizer_svc.train.run import train_run
+from stal_data.errors import InputError, NotFoundError
+
+
+@pytest.fixture
+def store(new_run) -> Store:
+    """Two trained runs and one that never started."""
+    for run_id, overrides in (
+        ("wide", ["training.epochs=1"]),
+        ("narrow", ["training.epochs=2", "head.context_channels=6"]),
+    ):
+        train_run(new_run(run_id, overrides), Ranks())
+    waiting = new_run("waiting")
+    waiting.state.write_text(json.dumps({"status": "queued", "message": ""}))
+    return Store.open(waiting.store_root)
+
+
+def test_runs_are_listed_with_what_came_of_them(store):
+    found = {run.run_id: run for run in list_runs(store)}
+    assert list(found) == ["waiting", "wide", "narrow"]
+    assert (found["waiting"].status, found["waiting"].epochs_done, found["waiting"].loss) == ("queued", 0, None)
+    narrow = found["narrow"]
+    assert (narrow.status, narrow.epochs_done, narrow.epochs) == ("succeeded", 2, 2)
+    assert 0 < narrow.loss < 1
+    assert 0 < narrow.validation_map <= narrow.best_map <= 1
+    assert narrow.train_s > 0
+
+
+def test_a_comparison_shows_what_differs_and_nothing_else(store):
+    comparison = compare_runs(store, ["narrow", "wide"])
+    assert dict(comparison.differences) == {"head.context_channels": ("6", "12"), "training.epochs": ("2", "1")}
+
+
+def test_a_failed_run_says_why(store):
+    with EventWriter(RunDir(store.runs_dir / "wide").events) as events:
+        events.write("error", rank=0, message="it broke")
+    run = next(run for run in list_runs(store) if run.run_id == "wide")
+    assert (run.status, run.message) == ("failed", "it broke")
+
+
+def test_the_commands_print_tables(store):
+    listed = CliRunner().invoke(runs, ["list", "--store", str(store.root)])
+    assert listed.exit_code == 0, listed.output
+    assert "narrow" in listed.output
+    assert "2/2" in listed.output
+    compared = CliRunner().invoke(runs, ["compare", "narrow", "wide", "--store", str(store.root)])
+    assert compared.exit_code == 0
+    assert "head.context_channels" in compared.output
+    assert "optimizer.learning_rate" not in compared.output
+
+
+def test_an_empty_store_says_how_to_fill_it(tmp_path):
+    listed = CliRunner().invoke(runs, ["list", "--store", str(tmp_path)])
+    assert listed.exit_code == 0
+    assert "stal-cli train RECIPE" in listed.output
+
+
+def test_bad_names_are_refused(store):
+    with pytest.raises(NotFoundError, match=r"no run 'narow'.*Did you mean 'narrow'"):
+        compare_runs(store, ["narow", "wide"])
+    with pytest.raises(InputError, match=r"run is '\.\./wide'"):
+        compare_runs(store, ["../wide", "wide"])
+    with pytest.raises(InputError, match="at least two runs"):
+        compare_runs(store, ["wide"])
+
+
+def test_listing_needs_no_torch(store):
+    code = (
+        "import sys; from cache.store import Store; from recognizer_svc.runs import list_runs; "
+        f"assert len(list_runs(Store.open({str(store.root)!r}))) == 3; assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
