@@ -63,13 +63,17 @@ def _print(result: "Evaluation") -> None:
     low, high = result.capacities[0], result.capacities[-1]
     summary.add_row(f"best of capacities {low} to {high or 'no limit'}", f"{100 * best.mean_ap:.2f}")
     summary.add_row("  at capacity", str(best.capacity or "no limit"))
+    ties = result.metrics()["ties"]
+    summary.add_row("  over the orders of equal scores", _bounds(ties["best"]))
     summary.add_row("at capacity 50", f"{100 * result.mean_ap_at_50:.2f}")
+    summary.add_row("  over the orders of equal scores", _bounds(ties["at_50"]))
     in_mean = int((result.truth_count_K > 0).sum())
     summary.add_row("classes in the mean", f"{in_mean} of {result.label_map.num_classes}")
     summary.add_row("key frames with ground truth", str(counts.key_frames_with_ground_truth))
     summary.add_row("  of them with predictions", str(counts.key_frames_with_both))
     summary.add_row("key frames excluded", str(counts.excluded_key_frames))
     summary.add_row("prediction rows scored", str(counts.scored_prediction_rows))
+    summary.add_row("  that tie within their class", f"{100 * ties['tied_rows_share']:.1f} %")
     summary.add_row("  on key frames without ground truth", str(counts.prediction_rows_without_ground_truth))
     summary.add_row("prediction rows outside the label map", str(counts.prediction_rows_outside_label_map))
     console.print(summary)
@@ -87,3 +91,7 @@ def _print(result: "Evaluation") -> None:
     console.print(classes)
     for warning in result.warnings:
         click.echo(f"Warning: {warning}", err=True)
+
+
+def _bounds(bounds: dict[str, float]) -> str:
+    return f"{100 * bounds['mAP_lower']:.2f} to {100 * bounds['mAP_upper']:.2f}"

@@ -14,10 +14,12 @@ from stal_data.labels import LabelMap
 from stal_eval.alignment import Alignment, Counts, align
 from stal_eval.capacities import check_capacities, parse_capacities
 from stal_eval.csv_file import digest_of
+from stal_eval.curve import Curve
 from stal_eval.result import Evaluation
 from stal_eval.table import load_table
 
 _AVA_CAPACITY = 50
+_WIDE_BOUNDS = 0.001  # a tenth of a point of mAP
 
 
 def evaluate(
@@ -28,6 +30,7 @@ def evaluate(
     exclusions: Path | str | Collection[KeyFrame] | None = None,
     capacities: str | Iterable[int] = range(50, 2200),
     iou: float = 0.5,
+    tie_bounds: bool = True,
 ) -> Evaluation:
     """Return mAP at every capacity.
 
@@ -39,9 +42,11 @@ def evaluate(
     last column. Files have no header and may be gzip; DataFrames have these column names. Timestamps are whole seconds,
     boxes lie in [0,1], labels are ids of the label map. exclusions: a file of video,timestamp, or key frames.
     capacities: numbers (0: no limit), or text as on the command line, `50:2200` or `50,100`.
+    tie_bounds: also bound mAP over the orders of equal scores, which takes three times as long.
     """
     from stal_eval.matching import match  # numba takes half a second to import; errors in the files come first
-    from stal_eval.sweep import sweep
+    from stal_eval.sweep import plan_columns, sweep
+    from stal_eval.ties import bound_ties, count_tied_rows
 
     wanted = parse_capacities(capacities) if isinstance(capacities, str) else check_capacities(capacities)
     if not 0 < iou <= 1:
@@ -54,23 +59,25 @@ def evaluate(
     if alignment.ground_truth.num_rows == 0:
         raise InputError(_nothing_to_find(truth_table.source, labels, alignment.counts))
     matching = match(alignment, labels.num_classes, iou)
-    ap_CK = sweep(matching, (*wanted, _AVA_CAPACITY), alignment.counts.rows_of_longest_key_frame)
+    columns = plan_columns((*wanted, _AVA_CAPACITY), alignment.counts.rows_of_longest_key_frame)
+    ties = bound_ties(matching, alignment.predictions, alignment.num_keys, columns) if tie_bounds else None
+    curve = Curve(capacities=(*wanted, _AVA_CAPACITY), ap_CK=sweep(matching, columns), ties=ties)
     return Evaluation(
-        capacities=wanted,
-        ap_CK=ap_CK[:-1],
-        ap_at_50_K=ap_CK[-1],
+        curve=curve.part(slice(-1)),
+        at_50=curve.part(slice(-1, None)),
         label_map=labels,
         truth_count_K=matching.truth_count_K,
         prediction_count_K=np.diff(matching.class_offsets),
         min_iou=iou,
         counts=alignment.counts,
+        tied_rows=count_tied_rows(matching, alignment.predictions),
         digests={
             "predictions": prediction_table.digest,
             "ground_truth": truth_table.digest,
             "label_map": labels.digest,
             "exclusions": exclusions_digest,
         },
-        warnings=tuple(_warnings(alignment)),
+        warnings=(*_warnings(alignment), *_tie_warnings(curve)),
     )
 
 
@@ -111,3 +118,18 @@ def _warnings(alignment: Alignment) -> list[str]:
             "not count."
         )
     return warnings
+
+
+def _tie_warnings(curve: Curve) -> list[str]:
+    bounds = curve.mean_bounds_C()
+    if bounds is None:
+        return []
+    gaps = bounds[1] - bounds[0]
+    widest = int(gaps.argmax())
+    if gaps[widest] <= _WIDE_BOUNDS:
+        return []
+    return [
+        f"Equal scores leave mAP open by up to {100 * gaps[widest]:.2f} points (at capacity "
+        f"{curve.capacities[widest] or 'no limit'}): between {100 * bounds[0][widest]:.2f} and "
+        f"{100 * bounds[1][widest]:.2f}, by the order of equal scores alone. Write scores with full precision."
+    ]

@@ -13,6 +13,7 @@ from stal_data.errors import InputError
 from stal_data.files import write_atomically
 from stal_data.labels import LabelMap
 from stal_eval.alignment import Counts
+from stal_eval.curve import Curve
 
 METRICS_FILE = "metrics.json"
 METRICS_FORMAT = 1
@@ -28,44 +29,51 @@ class Best:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Average precision of K classes at C capacities; all figures are fractions in [0,1].
+    """Average precision of K classes; all figures are fractions in [0,1].
 
-    capacities: increasing, 0 = no limit (last). ap_CK: NaN for a class without ground truth. ap_at_50_K: at capacity
-    50, whether or not it was asked for. truth_count_K, prediction_count_K: scored rows of each class.
-    min_iou: a prediction finds a box from this IoU on. digests: sha256 of each input (None: not given).
+    curve: at the capacities that were asked for. at_50: at capacity 50, whether or not it was asked for.
+    truth_count_K, prediction_count_K: scored rows of each class. min_iou: a prediction finds a box from this IoU on.
+    tied_rows: scored rows that share their class and score with another. digests: sha256 of each input (None: not
+    given).
     """
 
-    capacities: tuple[int, ...]
-    ap_CK: NDArray[np.float64]
-    ap_at_50_K: NDArray[np.float64]
+    curve: Curve
+    at_50: Curve
     label_map: LabelMap
     truth_count_K: NDArray[np.int64]
     prediction_count_K: NDArray[np.int64]
     min_iou: float
     counts: Counts
+    tied_rows: int
     digests: dict[str, str | None]
     warnings: tuple[str, ...]
 
     @property
+    def capacities(self) -> tuple[int, ...]:
+        """Increasing; 0, which is no limit, comes last."""
+        return self.curve.capacities
+
+    @property
     def mean_ap_C(self) -> NDArray[np.float64]:
         """mAP at each capacity: the mean over the classes with ground truth."""
-        return self._mean(self.ap_CK)
+        return self.curve.mean_ap_C
 
     @property
     def mean_ap_at_50(self) -> float:
-        return float(self._mean(self.ap_at_50_K))
+        return float(self.at_50.mean_ap_C[0])
 
     @property
     def best(self) -> Best:
-        index = int(self.mean_ap_C.argmax())
-        return Best(capacity=self.capacities[index], mean_ap=float(self.mean_ap_C[index]))
+        means = self.mean_ap_C
+        index = int(means.argmax())
+        return Best(capacity=self.capacities[index], mean_ap=float(means[index]))
 
     def per_class(self, capacity: int | None = None) -> dict[str, float | None]:
         """AP by class name at a capacity of the sweep (default: the best); None without ground truth."""
         capacity = self.best.capacity if capacity is None else capacity
         if capacity not in self.capacities:
             raise InputError(f"capacity {capacity} is not in this sweep: add it to `capacities`.")
-        return self._by_name(self.ap_CK[self.capacities.index(capacity)])
+        return self._by_name(self.curve.ap_CK[self.capacities.index(capacity)])
 
     def metrics(self) -> dict[str, Any]:
         """Return everything as plain values, the content of metrics.json (docs/evaluation.md describes the fields)."""
@@ -82,17 +90,19 @@ class Evaluation:
                 "without_ground_truth": without,
             },
             "per_class": self.per_class(),
-            "per_class_at_50": self._by_name(self.ap_at_50_K),
+            "per_class_at_50": self._by_name(self.at_50.ap_CK[0]),
             "class_counts": {
                 name: {"ground_truth": int(truth), "predictions": int(predictions)}
                 for name, truth, predictions in zip(names, self.truth_count_K, self.prediction_count_K, strict=True)
             },
             "counts": asdict(self.counts),
+            "ties": self._ties(),
             "warnings": list(self.warnings),
             "digests": self.digests,
             "software": {name: _version(name) for name in ("stal", "numpy", "pandas", "numba")},
             "capacities": list(self.capacities),
             "mAP": self.mean_ap_C.tolist(),
+            **self._tie_lists(),
         }
 
     def write(self, folder: Path | str) -> Path:
@@ -101,9 +111,27 @@ class Evaluation:
         write_atomically(path, json.dumps(self.metrics(), indent=2, allow_nan=False) + "\n")
         return path
 
-    def _mean(self, ap: NDArray[np.float64]) -> NDArray[np.float64]:
-        # In one memory order, so that equal APs have the same mean to the last bit.
-        return np.asarray(np.ascontiguousarray(ap[..., self.truth_count_K > 0]).mean(axis=-1))
+    def _ties(self) -> dict[str, Any]:
+        summary: dict[str, Any] = {
+            "tied_rows": self.tied_rows,
+            "tied_rows_share": self.tied_rows / max(self.counts.scored_prediction_rows, 1),
+        }
+        best = self.capacities.index(self.best.capacity)
+        for name, curve, index in (("best", self.curve, best), ("at_50", self.at_50, 0)):
+            bounds = curve.mean_bounds_C()
+            if bounds is not None:
+                summary[name] = {"mAP_lower": float(bounds[0][index]), "mAP_upper": float(bounds[1][index])}
+        return summary
+
+    def _tie_lists(self) -> dict[str, list[float]]:
+        bounds = self.curve.mean_bounds_C()
+        if bounds is None or self.curve.ties is None:
+            return {}
+        return {
+            "mAP_lower": bounds[0].tolist(),
+            "mAP_upper": bounds[1].tolist(),
+            "key_frames_cut_inside_tie": self.curve.ties.cut_key_frames_C.tolist(),
+        }
 
     def _by_name(self, ap_K: NDArray[np.float64]) -> dict[str, float | None]:
         return {name: None if np.isnan(ap) else float(ap) for name, ap in zip(self.label_map.names, ap_K, strict=True)}

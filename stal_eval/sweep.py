@@ -1,6 +1,7 @@
 """Average precision at every capacity, from one matching pass."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,16 +11,41 @@ from stal_eval.kernels import sum_average_precision
 from stal_eval.matching import Matching
 
 
-def sweep(matching: Matching, capacities: Sequence[int], longest: int) -> NDArray[np.float64]:
-    """Return AP [C, K] for each capacity and class; NaN for a class without ground truth.
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """The different capacities that a sweep sums: none larger than the longest key frame, which changes nothing more.
 
-    longest: rows of the longest key frame; larger capacities change nothing and cost nothing.
+    capacities: increasing. column_of: for each capacity that was asked for, its column.
+    first_column: for each rank, from 0, the first column that keeps it; len(capacities) where none does.
     """
+
+    capacities: NDArray[np.int64]
+    column_of: NDArray[np.int64]
+    first_column: NDArray[np.int32]
+
+
+def plan_columns(capacities: Sequence[int], longest: int) -> Columns:
+    """longest: rows of the longest key frame."""
     wanted = np.array([longest if capacity == NO_LIMIT else min(capacity, longest) for capacity in capacities])
-    columns, column_of = np.unique(wanted, return_inverse=True)
-    # The first column whose capacity exceeds the rank; len(columns) where none does.
-    first_column = np.searchsorted(columns, np.arange(longest), side="right").astype(np.int32)
+    different, column_of = np.unique(wanted, return_inverse=True)
+    first_column = np.searchsorted(different, np.arange(longest), side="right").astype(np.int32)
+    return Columns(capacities=different, column_of=column_of, first_column=first_column)
+
+
+def sweep(matching: Matching, columns: Columns) -> NDArray[np.float64]:
+    """Return AP [C, K] for each capacity that was asked for and each class; NaN for a class without ground truth."""
+    return sum_columns(columns, matching.rank_N, matching.hit_N, matching)
+
+
+def sum_columns(
+    columns: Columns, rank_N: NDArray[np.int32], hit_N: NDArray[np.bool_], matching: Matching
+) -> NDArray[np.float64]:
+    """Return AP [C, K] for N rows in class-major order that may differ from the one of `matching` within a class."""
     ap_KC = sum_average_precision(
-        first_column[matching.rank_N], matching.hit_N, matching.class_offsets, matching.truth_count_K, len(columns)
+        columns.first_column[rank_N],
+        hit_N,
+        matching.class_offsets,
+        matching.truth_count_K,
+        len(columns.capacities),
     )
-    return ap_KC.T[column_of]
+    return ap_KC.T[columns.column_of]
