@@ -43,9 +43,9 @@ class Scoring:
 
         return Engine(self._store, device=self._device)
 
-    async def warm_up(self) -> None:
-        """Do at the start what would hold up the first call."""
-        await self._run(float("inf"), lambda: self._engine)
+    def warm_up(self) -> None:
+        """Begin with what would hold up the first call."""
+        self._thread.submit(lambda: self._engine)
 
     def close(self) -> None:
         """Let the thread finish what it is at; what waits is dropped."""

@@ -49,7 +49,7 @@ class RecognizerService:
 
     async def start(self) -> None:
         if not self._config.private:
-            await self._scoring.warm_up()
+            self._scoring.warm_up()
             await self._jobs.recover()
 
     async def drain(self) -> None:

@@ -1,0 +1,319 @@
+"""Scores through the running service: the same numbers as the head itself gives, and clear refusals."""
+
+import asyncio
+import csv
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from cache.feature_store import FeatureBatch, FeatureWriter, RowIndex, open_feature_set
+from cache.proposal_store import DetectorSpec, Proposals, write_proposals
+from cache.spec import FeatureSpec
+from cache.split_store import load_split, publish_split
+from cache.store import Store
+from protos.generated import recognizer_pb2 as pb
+from recognizer_svc.client import KeyFrameScores, RecognizerClient, SplitScores
+from recognizer_svc.features import check_fits, open_fitting
+from recognizer_svc.predict import BoxesOfKeyFrame, Predictor
+from recognizer_svc.service.models import ModelCache
+from recognizer_svc.service.queries import PredictQuery, RecognizeQuery
+from recognizer_svc.service.scoring import Scoring
+from stal_data.dataset import Split
+from stal_data.errors import ConflictError, InputError, NotFoundError
+from stal_data.keyframes import KeyFrame
+from svc_common.errors import BusyError, DeadlineError
+from tests.recognizer.toy_store import LABELS, toy_spec
+from tests.services.conftest import TRAINED, Trained
+from tests.services.recognizer_process import stal_cli
+
+DETECTOR = DetectorSpec(name="toy-detector", weights="sha256:0", height=64, width=96, confidence=0.3, library="none")
+BOX = pb.Box(x1=0.1, y1=0.1, x2=0.5, y2=0.9)
+
+
+def predict_request(**fields: object) -> pb.PredictRequest:
+    values = {"run_id": TRAINED, "dataset": "toy", "split": "test", "ground_truth": pb.GroundTruthBoxes()} | fields
+    return pb.PredictRequest(**values)  # type: ignore[arg-type]
+
+
+def recognize_request(**fields: object) -> pb.RecognizeRequest:
+    values = {"run_id": TRAINED, "dataset": "toy", "split": "test", "video": "video0", "timestamp": 0, "boxes": [BOX]}
+    return pb.RecognizeRequest(**values | fields)  # type: ignore[arg-type]
+
+
+async def predict(trained: Trained, request: pb.PredictRequest) -> tuple[SplitScores, list[KeyFrameScores]]:
+    async with RecognizerClient(trained.service.client) as client:
+        head, *items = [answer async for answer in client.predict(request)]
+    assert isinstance(head, SplitScores)
+    return head, [item for item in items if isinstance(item, KeyFrameScores)]
+
+
+def expected(store: Store, checkpoint: str = "best") -> dict[KeyFrame, NDArray[np.float32]]:
+    """Scores of the test split's ground-truth boxes without any service."""
+    predictor = Predictor.load(store.runs_dir / TRAINED / "checkpoints" / f"{checkpoint}.pt", device="cpu")
+    people = [
+        BoxesOfKeyFrame(key=item.key, boxes_N4=item.boxes_N4)
+        for item in load_split(store, "toy", "test").key_frames
+        if len(item.boxes_N4)
+    ]
+    features = open_feature_set(store, "toy", "test")
+    return {item.key: item.scores_NC for item in predictor.predict(features, people)}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> None:
+    """As the service has, so that sums are added in the same order."""
+    torch.set_num_threads(1)
+
+
+async def test_the_stream_carries_the_heads_own_numbers(trained: Trained) -> None:
+    head, items = await predict(trained, predict_request())
+    wanted = expected(trained.store)
+    assert [item.key for item in items] == list(wanted)
+    assert head.num_key_frames == len(items)
+    assert head.num_boxes == sum(len(item.boxes_N4) for item in items)
+    for item in items:
+        np.testing.assert_array_equal(item.scores_NC, wanted[item.key])
+    assert head.label_ids == LABELS.ids
+    assert (head.model.checkpoint, head.model.head, head.notes) == ("best", "acar", ())
+
+
+def test_the_file_keeps_every_bit_of_the_scores(trained: Trained, tmp_path: Path) -> None:
+    output = tmp_path / "predictions.csv"
+    done = stal_cli(
+        *("predict", "--run", TRAINED, "--dataset", "toy", "--split", "test", "--boxes", "ground-truth"),
+        *("--checkpoint", "latest", "--recognizer", trained.service.address, "--output", str(output)),
+    )
+    assert done.returncode == 0, done.stderr
+    wanted = expected(trained.store, "latest")
+    boxes = {item.key: item.boxes_N4 for item in load_split(trained.store, "toy", "test").key_frames}
+    with output.open(newline="") as file:
+        rows = list(csv.reader(file))
+    assert len(rows) == sum(scores.size for scores in wanted.values())
+    position = 0
+    for key, scores_NC in wanted.items():
+        for box, scores in zip(boxes[key], scores_NC, strict=True):
+            for label_id, score in zip(LABELS.ids, scores, strict=True):
+                row = rows[position]
+                assert row[:2] == [key.video, f"{key.timestamp:04d}"]
+                assert [np.float32(value) for value in row[2:6]] == list(box)
+                assert (int(row[6]), np.float32(row[7])) == (label_id, score)
+                position += 1
+    assert list(tmp_path.iterdir()) == [output]
+
+
+async def test_recognize_agrees_with_predict(trained: Trained) -> None:
+    (key, scores_NC), *_ = expected(trained.store).items()
+    (frame,) = [item for item in load_split(trained.store, "toy", "test").key_frames if item.key == key]
+    boxes = [pb.Box(x1=x1, y1=y1, x2=x2, y2=y2) for x1, y1, x2, y2 in frame.boxes_N4]
+    request = recognize_request(video=key.video, timestamp=key.timestamp, boxes=boxes)
+    async with RecognizerClient(trained.service.client) as client:
+        model, found = await client.recognize(request)
+    # Alone or among other key frames: only the order in which a matrix product adds up may differ.
+    np.testing.assert_allclose(found, scores_NC, rtol=1e-5)
+    assert [label.name for label in model.labels] == list(LABELS.names)
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind", "text"),
+    [
+        ({"boxes": [pb.Box(x1=float("nan"), y1=0, x2=1, y2=1)]}, InputError, "must be x1,y1,x2,y2"),
+        ({"boxes": [pb.Box(x1=0, y1=0, x2=float("inf"), y2=1)]}, InputError, "must be x1,y1,x2,y2"),
+        ({"boxes": [pb.Box(x1=0.6, y1=0, x2=0.5, y2=1)]}, InputError, "must be x1,y1,x2,y2"),
+        ({"boxes": [pb.Box(x1=0.5, y1=0, x2=1.01, y2=1)]}, InputError, "must be x1,y1,x2,y2"),
+        ({"boxes": []}, InputError, "0 boxes were given"),
+        ({"boxes": [BOX] * 501}, InputError, "501 boxes were given"),
+        ({"timestamp": 99}, NotFoundError, "video0,0099 is not in the feature set"),
+        ({"run_id": "traned"}, NotFoundError, f"Did you mean '{TRAINED}'"),
+        ({"run_id": "../trained"}, InputError, "run is '../trained'"),
+        ({"checkpoint": "first"}, InputError, "must be best or latest"),
+        ({"dataset": "toys"}, NotFoundError, "no features for toys/test"),
+        ({"split": "../test"}, InputError, "split"),
+        ({"feature_set": "0123"}, NotFoundError, "no feature set '0123'"),
+    ],
+)
+async def test_what_recognize_refuses(
+    trained: Trained, fields: dict[str, object], kind: type[Exception], text: str
+) -> None:
+    async with RecognizerClient(trained.service.client) as client:
+        with pytest.raises(kind, match=text):
+            await client.recognize(recognize_request(**fields))
+
+
+async def test_proposals_are_scored_and_boxes_without_area_left_out(trained: Trained) -> None:
+    keys = tuple(item.key for item in load_split(trained.store, "toy", "test").key_frames)
+    boxes = np.tile(np.array([[0.1, 0.1, 0.5, 0.9], [1, 0, 1, 0.5]], np.float32), (len(keys), 1))
+    proposals = Proposals(
+        dataset="toy",
+        split="test",
+        key_frames=keys,
+        offsets_K1=np.arange(0, len(boxes) + 1, 2),
+        boxes_N4=boxes,
+        scores_N=np.full(len(boxes), 0.9, np.float32),
+        detector=DETECTOR,
+    )
+    path = write_proposals(trained.store, proposals)
+    request = predict_request(proposals=pb.ProposedBoxes())
+    head, items = await predict(trained, request)
+    assert [item.key for item in items] == list(keys)
+    assert all(item.scores_NC.shape == (1, 4) for item in items)
+    assert head.notes == (f"{len(keys)} boxes without area are left out",)
+    assert (await predict(trained, predict_request(proposals=pb.ProposedBoxes(name="toy-detector"))))[0] == head
+    with pytest.raises(NotFoundError, match="toy-detector"):
+        await predict(trained, predict_request(proposals=pb.ProposedBoxes(name="other")))
+    path.unlink()
+
+
+async def test_predict_needs_a_source_of_boxes(trained: Trained) -> None:
+    with pytest.raises(InputError, match="choose ground_truth or proposals"):
+        await predict(trained, pb.PredictRequest(run_id=TRAINED, dataset="toy", split="test"))
+
+
+async def test_models_are_listed_with_what_they_score(trained: Trained) -> None:
+    async with RecognizerClient(trained.service.client) as client:
+        (model,) = [model for model in await client.list_models() if model.run_id == TRAINED]
+    best = Predictor.load(trained.store.runs_dir / TRAINED, checkpoint="best").checkpoint.progress
+    assert (model.checkpoint, model.head, model.epoch) == ("best", "acar", best.epochs_done)
+    assert model.validation_map == best.validation_map
+    assert [label.id for label in model.labels] == list(LABELS.ids)
+
+
+def test_a_head_is_loaded_once_and_again_when_its_file_changes(trained: Trained, tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "copy" / "checkpoints"
+    run.mkdir(parents=True)
+    source = trained.store.runs_dir / TRAINED / "checkpoints"
+    (run / "latest.pt").write_bytes((source / "best.pt").read_bytes())
+    models = ModelCache(Store.open(tmp_path), device="cpu")
+    first = models.get("copy", "")
+    assert models.get("copy", "latest") is first
+    replacement = run / "next.pt"
+    checkpoint = torch.load(source / "best.pt", weights_only=True)
+    checkpoint["progress"]["epochs_done"] += 1
+    torch.save(checkpoint, replacement)
+    replacement.replace(run / "latest.pt")
+    second = models.get("copy", "")
+    assert second.info.digest != first.info.digest
+    assert second.info.epoch == first.info.epoch + 1
+    with pytest.raises(NotFoundError, match="no best checkpoint, only latest"):
+        models.get("copy", "best")
+
+
+def copy_split(store: Store, name: str, spec: FeatureSpec) -> None:
+    """Publish the toy test split once more under another name, with features of another spec."""
+    split = load_split(store, "toy", "test")
+    publish_split(
+        store,
+        Split(
+            dataset="toy",
+            name=name,
+            key_frames=split.key_frames,
+            exclusions=frozenset(),
+            annotated=True,
+            label_map=LABELS,
+            media=None,  # type: ignore[arg-type]  # the features are copied
+        ),
+    )
+    features = open_feature_set(store, "toy", "test")
+    arrays = features.read(range(len(features.key_frames)))
+    writer = FeatureWriter.open(
+        store,
+        dataset="toy",
+        split=name,
+        spec=spec,
+        index=RowIndex(
+            key_frames=features.key_frames,
+            windows_K2=features.index.windows_K2,
+            sources_K=features.index.sources_K,
+        ),
+        shapes=features.shapes,
+        rows_per_shard=64,
+    )
+    for shard in writer.pending():
+        with writer.claim(shard) as claim:
+            floats = {array: values.astype(np.float32) for array, values in vars(arrays).items()}
+            writer.write_shard(claim, FeatureBatch(**floats))
+
+
+async def test_features_of_another_decoder_are_scored_with_a_note(trained: Trained) -> None:
+    copy_split(trained.store, "video", replace(toy_spec(), decoder="pyav 99"))
+    head, items = await predict(trained, predict_request(split="video"))
+    wanted = expected(trained.store)
+    for item in items:
+        np.testing.assert_array_equal(item.scores_NC, wanted[item.key])
+    (note,) = head.notes
+    assert "decoder: png / pyav 99" in note
+
+
+async def test_features_of_another_backbone_are_refused_by_field(trained: Trained) -> None:
+    spec = toy_spec()
+    assert spec.slowfast is not None
+    other = replace(spec, slowfast=replace(spec.slowfast, weights="random:7"))
+    copy_split(trained.store, "foreign", other)
+    with pytest.raises(ConflictError, match=r"slowfast.weights: random:0 / random:7"):
+        await predict(trained, predict_request(split="foreign"))
+    with pytest.raises(ConflictError, match=r"slowfast.weights: random:0 / random:7"):
+        await predict(trained, predict_request(split="foreign", feature_set=other.id))
+
+
+def test_a_backbone_that_the_head_does_not_use_does_not_matter(trained: Trained) -> None:
+    checkpoint = Predictor.load(trained.store.runs_dir / TRAINED).checkpoint
+    slowfast_only = replace(checkpoint.shapes, vit_CHW=None, vit_frames=0)
+    without_vit = replace(checkpoint.feature_spec, vit=None)
+    assert check_fits(checkpoint.feature_spec, slowfast_only, without_vit) == ()
+    with pytest.raises(ConflictError, match="vit"):
+        check_fits(checkpoint.feature_spec, checkpoint.shapes, without_vit)
+
+
+def test_mirrored_features_are_not_scored(trained: Trained) -> None:
+    checkpoint = Predictor.load(trained.store.runs_dir / TRAINED).checkpoint
+    mirrored = open_feature_set(trained.store, "toy", "train", view="hflip")
+    with pytest.raises(InputError, match="view 'hflip'"):
+        open_fitting(
+            trained.store,
+            "toy",
+            "train",
+            trained_on=checkpoint.feature_spec,
+            shapes=checkpoint.shapes,
+            set_id=mirrored.id,
+        )
+
+
+async def test_calls_beyond_the_limit_are_refused_and_late_ones_dropped(trained: Trained) -> None:
+    scoring = Scoring(trained.store, device="cpu", max_requests=2)
+    release = threading.Event()
+    scoring._thread.submit(release.wait)  # whatever the thread is at
+    query = RecognizeQuery(
+        run_id=TRAINED,
+        checkpoint="",
+        dataset="toy",
+        split="test",
+        key=KeyFrame("video0", 0),
+        boxes_N4=np.array([[0.1, 0.1, 0.5, 0.9]], np.float32),
+        feature_set="",
+    )
+    late = asyncio.create_task(scoring.recognize(query, deadline=time.monotonic()))
+    good = asyncio.create_task(scoring.recognize(query, deadline=float("inf")))
+    await asyncio.sleep(0)
+    with pytest.raises(BusyError, match="--max-requests"):
+        await scoring.recognize(query, deadline=float("inf"))
+    split = PredictQuery(run_id=TRAINED, checkpoint="", dataset="toy", split="test", proposals=None, feature_set="")
+    with pytest.raises(BusyError):
+        await anext(scoring.predict(split, deadline=float("inf")))
+    release.set()
+    with pytest.raises(DeadlineError):
+        await late
+    assert (await good)[1].shape == (1, 4)
+    # The places are free again.
+    assert len([answer async for answer in scoring.predict(split, deadline=float("inf"))]) == 2
+    scoring.close()
+
+
+async def test_the_clients_deadline_ends_the_call(trained: Trained) -> None:
+    async with RecognizerClient(trained.service.client) as client:
+        with pytest.raises(DeadlineError):
+            await client.recognize(recognize_request(), timeout_s=0.000001)

@@ -1,0 +1,157 @@
+"""Training through the running service, with the real launcher and real ranks."""
+
+import asyncio
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from protos.generated import recognizer_pb2 as pb
+from recognizer_svc.checkpoint import load_checkpoint
+from recognizer_svc.client import RecognizerClient
+from recognizer_svc.run_dir import RunDir
+from recognizer_svc.service.processes import job_processes
+from recognizer_svc.service.record import JobFiles, JobStatus, read_record
+from stal_data.errors import ConflictError, InputError, NotFoundError
+from tests.recognizer.toy_store import ACAR
+from tests.services.conftest import TRAINED, Trained
+from tests.services.recognizer_process import ENVIRONMENT
+
+ONE_PROCESS = pb.Launch(nproc_per_node=1, backend="gloo")
+ENDLESS = ("training.epochs=100000", "training.log_every_steps=1", "validation.split=null")
+
+
+def events_of(updates: list[pb.JobUpdate]) -> list[pb.JobEvent]:
+    return [update.event for update in updates if update.WhichOneof("update") == "event"]
+
+
+def jobs_of(updates: list[pb.JobUpdate]) -> list[pb.Job]:
+    return [update.job for update in updates if update.WhichOneof("update") == "job"]
+
+
+async def test_training_streams_every_event_and_ends_with_the_job(trained: Trained) -> None:
+    events, jobs = events_of(trained.updates), jobs_of(trained.updates)
+    assert [event.seq for event in events] == list(range(1, len(events) + 1))
+    kinds = [event.WhichOneof("event") for event in events]
+    assert kinds.count("epoch") == kinds.count("validation") == 3
+    assert kinds[-1] == "done"
+    assert None not in kinds
+    step = next(event.step for event in events if event.WhichOneof("event") == "step")
+    assert (step.epoch, step.epochs) == (1, 3)
+    assert step.loss > 0
+    assert step.learning_rate > 0
+    assert step.actors_per_s > 0
+    assert trained.updates[0].WhichOneof("update") == trained.updates[-1].WhichOneof("update") == "job"
+    assert jobs[-1].status == pb.JOB_STATUS_SUCCEEDED
+    assert (jobs[-1].launch.nproc_per_node, jobs[-1].launch.backend) == (2, "gloo")
+    best = max(event.validation.map for event in events if event.WhichOneof("event") == "validation")
+    assert events[-1].done.best_map == best
+
+
+async def test_watching_a_finished_job_gives_its_whole_history(trained: Trained) -> None:
+    events = events_of(trained.updates)
+    async with RecognizerClient(trained.service.client) as client:
+        again = [update async for update in client.watch_job(TRAINED)]
+        rest = [update async for update in client.watch_job(TRAINED, from_seq=events[-2].seq)]
+        job = await client.get_job(TRAINED)
+        (listed,) = [job for job in await client.list_jobs() if job.run_id == TRAINED]
+    assert events_of(again) == events
+    assert events_of(rest) == events[-2:]
+    assert job == listed == jobs_of(again)[-1]
+
+
+async def test_what_the_service_refuses(trained: Trained) -> None:
+    async def train(**fields: object) -> None:
+        async with RecognizerClient(trained.service.client) as client:
+            async for _ in client.train(pb.TrainRequest(**{"run_id": "refused", "recipe": ACAR} | fields)):  # type: ignore[arg-type]
+                pass
+
+    with pytest.raises(ConflictError, match=f"'{TRAINED}' exists in the store"):
+        await train(run_id=TRAINED)
+    with pytest.raises(InputError, match="Did you mean 'depth'"):
+        await train(overrides=["head.detph=1"])
+    with pytest.raises(InputError, match="nproc_per_node is 65"):
+        await train(launch=pb.Launch(nproc_per_node=65))
+    with pytest.raises(NotFoundError, match="toy/trian is not published"):
+        await train(overrides=["data.train_split=trian"])
+    async with RecognizerClient(trained.service.client) as client:
+        for call in (client.get_job, client.cancel_job):
+            with pytest.raises(NotFoundError, match=f"Did you mean '{TRAINED}'"):
+                await call("traiend")
+    assert not (trained.store.runs_dir / "refused").exists()
+
+
+async def test_a_workers_error_is_the_jobs_message(trained: Trained) -> None:
+    # Found by the ranks only: the toy label map has 4 classes.
+    request = pb.TrainRequest(run_id="misfit", recipe=ACAR, overrides=["loss={kind: pose_softmax}"], launch=ONE_PROCESS)
+    async with RecognizerClient(trained.service.client) as client:
+        updates = [update async for update in client.train(request)]
+    job = jobs_of(updates)[-1]
+    assert job.status == pb.JOB_STATUS_FAILED
+    assert job.message.startswith("loss.num_poses is 13")
+
+
+async def test_a_job_survives_the_service_and_its_watcher_does_too(trained: Trained) -> None:
+    """SIGKILL the service in the middle of a training: the client goes on with the next service, event by event."""
+    request = pb.TrainRequest(
+        run_id="survivor",
+        recipe=ACAR,
+        overrides=ENDLESS,
+        launch=ONE_PROCESS,
+        request_id="once",
+    )
+    run = RunDir(trained.store.runs_dir / "survivor")
+    seen: list[pb.JobUpdate] = []
+    killed_at = 0
+    async with RecognizerClient(trained.service.client) as client:
+        async for update in client.train(request):
+            seen.append(update)
+            count = len(events_of(seen))
+            if count == 10 and not killed_at:
+                killed_at = count
+                trained.service.kill()
+                await asyncio.to_thread(trained.service.start)
+                (job,) = [job for job in await client.list_jobs() if job.run_id == "survivor"]
+                assert job.status == pb.JOB_STATUS_RUNNING
+                assert job_processes(run.root)
+            if killed_at and count > killed_at + 200:
+                break
+        ended = await client.cancel_job("survivor")
+    assert [event.seq for event in events_of(seen)] == list(range(1, len(events_of(seen)) + 1))
+    assert ended.status == pb.JOB_STATUS_CANCELLED
+    assert job_processes(run.root) == []
+    assert load_checkpoint(run.checkpoint("latest")).progress.epochs_done > 0
+
+
+def test_ctrl_c_in_a_private_training_cancels_it_and_says_how_to_go_on(trained: Trained, tmp_path: Path) -> None:
+    run = RunDir(trained.store.runs_dir / "interrupted")
+    recipe = tmp_path / "acar.yaml"
+    recipe.write_text(ACAR)
+    words = ["train", str(recipe), "--store", str(trained.store.root), "--run-id", "interrupted"]
+    words += ["--backend", "gloo", "--nproc-per-node", "1"]
+    words += [word for value in ENDLESS for word in ("--set", value)]
+    with subprocess.Popen(
+        [sys.executable, "-m", "cli.main", *words], env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
+    ) as command:
+        assert command.stderr is not None
+        lines = [next(line for line in command.stderr if "epoch 2/100000: loss" in line)]
+        command.send_signal(signal.SIGINT)
+        lines += command.stderr
+    errors = "".join(lines)
+    assert command.returncode == 130, errors
+    assert f"stal-cli train --run-id interrupted --resume --store {trained.store.root}" in errors
+    record = read_record(JobFiles(run).record)
+    assert record is not None
+    assert record.status is JobStatus.CANCELLED
+    assert load_checkpoint(run.checkpoint("latest")).progress.epochs_done > 0
+    assert job_processes(run.root) == []
+    assert private_services(trained.store.root) == []
+
+
+def private_services(store: Path) -> list[psutil.Process]:
+    """Private services that work on the store."""
+    found = [process for process in psutil.process_iter(["cmdline"]) if "--private" in (process.info["cmdline"] or [])]
+    return [process for process in found if str(store) in process.info["cmdline"]]
