@@ -23,7 +23,10 @@ _GROUP_GAP = 0.35  # share of a class's height that stays free
 
 
 def plot_capacity_curves(runs: Mapping[str, Metrics], path: Path) -> None:
-    """Draw mAP over capacity, one curve a run, its best capacity marked; the path's ending picks PNG or SVG."""
+    """Draw mAP over capacity, one curve a run, its best capacity marked; the path's ending picks PNG or SVG.
+
+    A band around a curve shows where other orders of equal scores would put it.
+    """
     _check_runs(runs)
     figure, axes = _new_figure(width=8, height=4.5)
     span = (math.inf, 0)
@@ -35,6 +38,9 @@ def plot_capacity_curves(runs: Mapping[str, Metrics], path: Path) -> None:
         colour = _COLOURS[index % len(_COLOURS)]
         dash = _DASHES[index % len(_DASHES)]  # curves often coincide
         axes.plot([c for c, _ in points], [ap for _, ap in points], dash, color=colour, label=label, linewidth=1.6)
+        if "mAP_lower" in metrics:
+            lower, upper = ([100 * ap for ap in metrics[side][: len(points)]] for side in ("mAP_lower", "mAP_upper"))
+            axes.fill_between([c for c, _ in points], lower, upper, color=colour, alpha=0.15, linewidth=0)
         if best["capacity"]:
             axes.plot(best["capacity"], 100 * best["mAP"], "o", color=colour, markersize=6)
         if points:
