@@ -118,6 +118,6 @@ def _summary(split: Split, problems: list[str]) -> str:
     lines = "".join(f"\n  {problem}" for problem in distinct[:LISTED])
     rest = f"\n  and {len(distinct) - LISTED} more" if len(distinct) > LISTED else ""
     return (
-        f"Nothing was computed: {len(problems)} problems with the media of split '{split.name}' of '{split.dataset}' "
+        f"Nothing was computed: {len(problems)} problem{'s'[: len(problems) > 1]} with the media of split '{split.name}' of '{split.dataset}' "
         f"({len(split.key_frames)} key frames):{lines}{rest}"
     )

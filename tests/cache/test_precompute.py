@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -21,6 +22,7 @@ from stal_data.clips import clip_frames
 from stal_data.dataset import Split
 from stal_data.errors import ConflictError, InputError
 from stal_data.media.frames import FrameFolders
+from stal_data.media.video import VideoFiles
 from stal_data.preprocess import preprocess_clip
 from tests.cache.samples import make_split
 
@@ -200,6 +202,34 @@ def test_frames_that_do_not_decode_are_named(
     with pytest.raises(InputError, match=r"v1_000001\.png does not decode"):
         precompute(make_split(root), store, slowfast=slowfast, vit=None)
     assert list_feature_sets(store) == []
+
+
+def write_video(path: Path, num_frames: int) -> None:
+    """Write a 25 fps video of noise that moves one pixel a frame."""
+    noise = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
+    with av.open(path, "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for number in range(num_frames):
+            frame = av.VideoFrame.from_ndarray(np.roll(noise, number, axis=1), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def test_videos_need_no_extraction_and_a_broken_one_is_named_before_any_work(
+    store: Store, split: Split, tmp_path: Path, slowfast: LoadedBackbone
+) -> None:
+    good, broken = tmp_path / "v0.mp4", tmp_path / "v1.mp4"
+    write_video(good, 75)
+    broken.write_bytes(good.read_bytes()[:2000])
+    both = replace(split, key_frames=split.key_frames[:6], media=VideoFiles({"v0": good, "v1": broken}))
+    with pytest.raises(InputError, match=r"(?s)Nothing was computed: 1 problem with.*v1\.mp4 does not decode"):
+        precompute(both, store, slowfast=slowfast, vit=None)
+    assert list_feature_sets(store) == []
+    [features] = precompute(replace(both, key_frames=both.key_frames[:3]), store, slowfast=slowfast, vit=None)
+    assert features.spec.decoder.startswith("pyav-")
+    rows = features.read(range(3)).slow
+    assert len({row.tobytes() for row in rows}) == 3
 
 
 def test_a_frame_that_breaks_in_the_middle_loses_no_finished_shard(
