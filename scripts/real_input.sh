@@ -8,13 +8,15 @@
 # their files in place of `random:0` and name your own run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+export PATH="$PWD/.venv/bin:$PATH"
 output=${1:-real-out}
 backbones=(--slowfast random:0 --slowfast-preset r50 --vit random:0 --vit-preset narrow)
 
 if ! stal-cli runs list --store "$output/store" 2>/dev/null | grep -q untrained; then
-  stal-cli dataset synth "$output/data" --seed 0 --train-videos 2 --test-videos 1
+  [ -e "$output/data" ] || stal-cli dataset synth "$output/data" --seed 0 --train-videos 2 --test-videos 1
   stal-cli precompute "$output/data" --split train --store "$output/store" "${backbones[@]}"
-  stal-cli train acar --store "$output/store" --run-id untrained --set training.epochs=1
+  stal-cli train acar --store "$output/store" --run-id untrained \
+    --set training.epochs=1 --set validation.split=null
 fi
 stal-cli infer downloads/bikes.mp4 --store "$output/store" --run untrained "${backbones[@]}" \
   --detector-weights downloads/best.pt --classes 0,1 --image-size 480x640 --min-score 0 --output "$output/bikes"
