@@ -68,7 +68,7 @@ def launcher(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 
 
 def submission(run_id: str = "one", **changes: object) -> Submission:
-    return replace(Submission(run_id=run_id, recipe=ACAR, launch=ONE), **changes)  # type: ignore[arg-type]
+    return replace(Submission(run_id=run_id, recipe=ACAR, launch=ONE), **changes)
 
 
 async def eventually(holds: Callable[[], Awaitable[bool]], timeout_s: float = 20) -> None:
@@ -96,7 +96,7 @@ async def started(jobs: JobManager, store: Store, run_id: str = "one") -> JobRec
 
 
 async def seen(jobs: JobManager, run_id: str = "one", **options: int | bool) -> list[JobRecord | Event]:
-    return [update async for update in jobs.watch(run_id, **options)]  # type: ignore[arg-type]
+    return [update async for update in jobs.watch(run_id, **options)]
 
 
 async def test_a_job_runs_to_its_end_and_is_on_disk(store: Store, launcher: Callable[[str], None]) -> None:
@@ -418,7 +418,7 @@ async def test_a_resumed_run_keeps_its_recipe(store: Store, launcher: Callable[[
 )
 def test_a_launch_is_checked(values: dict[str, object], text: str) -> None:
     with pytest.raises(InputError, match=text):
-        replace(ONE, **values)  # type: ignore[arg-type]
+        replace(ONE, **values)
 
 
 async def test_several_nodes_need_an_interface(store: Store) -> None:

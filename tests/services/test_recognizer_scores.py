@@ -38,12 +38,12 @@ BOX = pb.Box(x1=0.1, y1=0.1, x2=0.5, y2=0.9)
 
 def predict_request(**fields: object) -> pb.PredictRequest:
     values = {"run_id": TRAINED, "dataset": "toy", "split": "test", "ground_truth": pb.GroundTruthBoxes()} | fields
-    return pb.PredictRequest(**values)  # type: ignore[arg-type]
+    return pb.PredictRequest(**values)
 
 
 def recognize_request(**fields: object) -> pb.RecognizeRequest:
     values = {"run_id": TRAINED, "dataset": "toy", "split": "test", "video": "video0", "timestamp": 0, "boxes": [BOX]}
-    return pb.RecognizeRequest(**values | fields)  # type: ignore[arg-type]
+    return pb.RecognizeRequest(**values | fields)
 
 
 async def predict(trained: Trained, request: pb.PredictRequest) -> tuple[SplitScores, list[KeyFrameScores]]:
@@ -215,7 +215,7 @@ def copy_split(store: Store, name: str, spec: FeatureSpec) -> None:
             exclusions=frozenset(),
             annotated=True,
             label_map=LABELS,
-            media=None,  # type: ignore[arg-type]  # the features are copied
+            media=None,  # the features are copied
         ),
     )
     features = open_feature_set(store, "toy", "test")

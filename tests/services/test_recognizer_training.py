@@ -66,7 +66,7 @@ async def test_watching_a_finished_job_gives_its_whole_history(trained: Trained)
 async def test_what_the_service_refuses(trained: Trained) -> None:
     async def train(**fields: object) -> None:
         async with RecognizerClient(trained.service.client) as client:
-            async for _ in client.train(pb.TrainRequest(**{"run_id": "refused", "recipe": ACAR} | fields)):  # type: ignore[arg-type]
+            async for _ in client.train(pb.TrainRequest(**{"run_id": "refused", "recipe": ACAR} | fields)):
                 pass
 
     with pytest.raises(ConflictError, match=f"'{TRAINED}' exists in the store"):
