@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -39,8 +39,9 @@ class Ranks:
         devices = [self.device] if self.device.type == "cuda" else None
         # Newer versions of torch warn of the old name.
         known = inspect.signature(DistributedDataParallel.__init__).parameters
-        keep_apart = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-        return DistributedDataParallel(head, device_ids=devices, **{keep_apart: False})
+        option = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+        keep_buffers_apart: dict[str, Any] = {option: False}
+        return DistributedDataParallel(head, device_ids=devices, **keep_buffers_apart)
 
     def copy_buffers_from_first(self, head: nn.Module) -> None:
         """Give every rank the BatchNorm statistics of rank 0, which are the ones that are saved."""
