@@ -115,9 +115,10 @@ def _rows(items: list[AnnotatedKeyFrame], media: Media, clip_spec: ClipSpec) -> 
 
 def _summary(split: Split, problems: list[str]) -> str:
     distinct = list(dict.fromkeys(problems))
+    count = "1 problem" if len(distinct) == 1 else f"{len(distinct)} problems"
     lines = "".join(f"\n  {problem}" for problem in distinct[:LISTED])
     rest = f"\n  and {len(distinct) - LISTED} more" if len(distinct) > LISTED else ""
     return (
-        f"Nothing was computed: {len(problems)} problem{'s'[: len(problems) > 1]} with the media of split '{split.name}' of '{split.dataset}' "
+        f"Nothing was computed: {count} with the media of split '{split.name}' of '{split.dataset}' "
         f"({len(split.key_frames)} key frames):{lines}{rest}"
     )
