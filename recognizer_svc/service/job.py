@@ -35,6 +35,10 @@ class JobLimits:
     interface: str | None = None
     """Trusted network interface for the unencrypted traffic of jobs with several nodes; None refuses them."""
 
+    def __post_init__(self) -> None:
+        if self.interface is not None:
+            launching.interface_address(self.interface)
+
 
 class Job:
     """An attempt that this service owns. `record` is its latest state; `ended` is set after the last change."""
@@ -85,12 +89,15 @@ class Job:
 
     def _start(self) -> None:
         limits, record = self._limits, self.record
-        env = launching.environment(
-            self.files, record.launch, interface=limits.interface, stop_timeout_s=limits.stop_timeout_s
-        )
         # Recorded before and after: a service killed in between finds the launcher by its command line.
         self._save(status=JobStatus.RUNNING, started_s=time.time())
-        self._process = launching.start(self.files, record.run_id, record.launch, env)
+        self._process = launching.start(
+            self.files,
+            record.run_id,
+            record.launch,
+            interface=limits.interface,
+            stop_timeout_s=limits.stop_timeout_s,
+        )
         pid = self._process.pid
         self._save(pid=pid, pgid=pid, process_started_s=process_start_s(pid))
 

@@ -7,10 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
+
 import recognizer_svc
 from recognizer_svc.service.processes import JOB_DIR_OPTION
 from recognizer_svc.service.record import JobFiles, Launch
+from stal_data.errors import InputError, did_you_mean
 
+LOOPBACK = "127.0.0.1"
 WORKER_MODULE = "recognizer_svc.train.worker"
 
 
@@ -28,11 +32,13 @@ def default_backend(nproc_per_node: int) -> str:
     return "nccl" if torch.cuda.device_count() >= nproc_per_node else "gloo"
 
 
-def command(files: JobFiles, run_id: str, launch: Launch) -> list[str]:
-    """The launcher's argument list."""
+def command(files: JobFiles, run_id: str, launch: Launch, *, local_address: str) -> list[str]:
+    """The launcher's argument list.
+
+    local_address: where the other processes reach this node; given, so that nothing has to guess or resolve it.
+    """
     if launch.nnodes == 1:
-        # The free port is taken by the launcher itself; 127.0.0.1 spares it from guessing the machine's address.
-        rendezvous = ["--standalone", "--local-addr", "127.0.0.1"]
+        rendezvous = ["--standalone"]  # on a free port, which the launcher takes itself
     else:
         rendezvous = [
             *("--rdzv-backend", "c10d", "--rdzv-endpoint", launch.rdzv_endpoint, "--rdzv-id", run_id),
@@ -41,16 +47,17 @@ def command(files: JobFiles, run_id: str, launch: Launch) -> list[str]:
         ]
     return [
         *(sys.executable, "-m", "torch.distributed.run", *rendezvous),
+        *("--local-addr", local_address),
         *("--nnodes", str(launch.nnodes), "--nproc-per-node", str(launch.nproc_per_node)),
         *("--max-restarts", str(launch.max_restarts), "--log-dir", str(files.elastic_logs)),
         *("-m", WORKER_MODULE, JOB_DIR_OPTION, str(files.run.root), "--backend", launch.backend),
     ]
 
 
-def environment(files: JobFiles, launch: Launch, *, interface: str | None, stop_timeout_s: float) -> dict[str, str]:
+def environment(files: JobFiles, launch: Launch, *, interface: str, stop_timeout_s: float) -> dict[str, str]:
     """The launcher's environment.
 
-    interface: of the collective traffic between several nodes; a job of one node stays on loopback.
+    interface: network interface of the collective traffic, which is not encrypted.
     stop_timeout_s: how long workers may take to write their checkpoint after SIGTERM.
     """
     # PET_* would override the launcher's options.
@@ -61,28 +68,43 @@ def environment(files: JobFiles, launch: Launch, *, interface: str | None, stop_
     env["TORCHELASTIC_ERROR_FILE"] = str(files.error)
     env["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = str(int(stop_timeout_s))
     env.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // launch.nproc_per_node, 1)))
-    name = interface if launch.nnodes > 1 else loopback_interface()
-    if name is not None:
-        env["GLOO_SOCKET_IFNAME"] = name
-        env["NCCL_SOCKET_IFNAME"] = name
+    env["GLOO_SOCKET_IFNAME"] = env["NCCL_SOCKET_IFNAME"] = interface
     return env
 
 
-def loopback_interface() -> str | None:
-    """The loopback interface's name; None where it is not one of the usual two."""
-    names = {name for _, name in socket.if_nameindex()}
-    return next((name for name in ("lo", "lo0") if name in names), None)
+def interface_address(name: str) -> str:
+    """The IPv4 address of a network interface of this machine."""
+    interfaces = psutil.net_if_addrs()
+    found = [entry.address for entry in interfaces.get(name, ()) if entry.family == socket.AF_INET]
+    if not found:
+        raise InputError(f"--interface '{name}' has no IPv4 address here. {did_you_mean(name, interfaces)}")
+    return found[0]
 
 
-def start(files: JobFiles, run_id: str, launch: Launch, env: dict[str, str]) -> subprocess.Popen[bytes]:
-    """Start the launcher; its output goes to the job's log, after that of earlier attempts.
+def loopback_interface() -> str:
+    """The loopback interface's name."""
+    return next(
+        name for name, entries in psutil.net_if_addrs().items() if any(entry.address == LOOPBACK for entry in entries)
+    )
+
+
+def start(
+    files: JobFiles, run_id: str, launch: Launch, *, interface: str | None, stop_timeout_s: float
+) -> subprocess.Popen[bytes]:
+    """Start the launcher.
+
+    interface: of the traffic between several nodes; a job of one node stays on loopback.
+
+    Its output goes to the job's log, after that of earlier attempts.
 
     Not asyncio's subprocess: that one kills its child when the service's loop closes.
     """
     files.error.unlink(missing_ok=True)
+    name = interface if interface is not None and launch.nnodes > 1 else loopback_interface()
+    env = environment(files, launch, interface=name, stop_timeout_s=stop_timeout_s)
     with files.log.open("ab") as log:
         return subprocess.Popen(
-            command(files, run_id, launch),
+            command(files, run_id, launch, local_address=interface_address(name)),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

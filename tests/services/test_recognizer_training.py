@@ -1,7 +1,9 @@
 """Training through the running service, with the real launcher and real ranks."""
 
 import asyncio
+import json
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,12 +15,13 @@ from protos.generated import recognizer_pb2 as pb
 from recognizer_svc.checkpoint import load_checkpoint
 from recognizer_svc.client import RecognizerClient
 from recognizer_svc.run_dir import RunDir
+from recognizer_svc.service.launch import interface_address, loopback_interface
 from recognizer_svc.service.processes import job_processes
 from recognizer_svc.service.record import JobFiles, JobStatus, read_record
 from stal_data.errors import ConflictError, InputError, NotFoundError
 from tests.recognizer.toy_store import ACAR
 from tests.services.conftest import TRAINED, Trained
-from tests.services.recognizer_process import ENVIRONMENT
+from tests.services.recognizer_process import ENVIRONMENT, RecognizerProcess, unused_port
 
 ONE_PROCESS = pb.Launch(nproc_per_node=1, backend="gloo")
 ENDLESS = ("training.epochs=100000", "training.log_every_steps=1", "validation.split=null")
@@ -124,6 +127,38 @@ async def test_a_job_survives_the_service_and_its_watcher_does_too(trained: Trai
     assert ended.status == pb.JOB_STATUS_CANCELLED
     assert job_processes(run.root) == []
     assert load_checkpoint(run.checkpoint("latest")).progress.epochs_done > 0
+
+
+@pytest.mark.slow
+async def test_two_nodes_train_one_run(trained: Trained, tmp_path: Path) -> None:
+    """Two services on one store stand for two machines; they meet on an interface that is not loopback."""
+    names = [name for name in psutil.net_if_addrs() if name != loopback_interface() and has_address(name)]
+    if not names:
+        pytest.skip("this machine has no network interface besides loopback")
+    endpoint = f"{interface_address(names[0])}:{unused_port()}"
+    services = []
+    for rank in range(2):
+        folder = tmp_path / str(rank)
+        folder.mkdir()
+        services.append(RecognizerProcess(trained.store.root, folder, "--interface", names[0]).start())
+
+    async def train(rank: int) -> list[pb.JobUpdate]:
+        launch = pb.Launch(nproc_per_node=1, nnodes=2, node_rank=rank, backend="gloo", rdzv_endpoint=endpoint)
+        async with RecognizerClient(services[rank].client) as client:
+            request = pb.TrainRequest(run_id="both", recipe=ACAR, launch=launch)
+            return [update async for update in client.train(request)]
+
+    first, second = await asyncio.gather(train(0), train(1))
+    for service in services:
+        assert service.stop() == 0
+    assert [jobs_of(updates)[-1].status for updates in (first, second)] == [pb.JOB_STATUS_SUCCEEDED] * 2
+    assert events_of(first) == events_of(second)
+    start = json.loads(RunDir(trained.store.runs_dir / "both").provenance.read_text())["starts"][0]
+    assert start["world_size"] == 2
+
+
+def has_address(interface: str) -> bool:
+    return any(entry.family == socket.AF_INET for entry in psutil.net_if_addrs()[interface])
 
 
 def test_ctrl_c_in_a_private_training_cancels_it_and_says_how_to_go_on(trained: Trained, tmp_path: Path) -> None:
