@@ -39,12 +39,15 @@ def _import_isolated() -> None:
     atexit.register(shutil.rmtree, config, ignore_errors=True)
     os.environ.update(_SWITCHES, YOLO_CONFIG_DIR=config)
     import torch
+    from PIL import Image
 
+    open_image = Image.open
     chosen, threads = os.environ.get("OMP_NUM_THREADS"), torch.get_num_threads()
     from ultralytics.utils import SETTINGS
 
     integrations = {key: False for key, value in SETTINGS.items() if value is True}
     SETTINGS.update(integrations)  # type: ignore[no-untyped-call]  # `sync` and the experiment trackers
+    Image.open = open_image  # theirs wants to install a HEIF decoder when an image is damaged
     # The import limits torch to one thread; only the operator decides that.
     torch.set_num_threads(threads)
     if chosen is None:

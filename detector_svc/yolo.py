@@ -1,6 +1,7 @@
 """The YOLO backend. Only this package imports ultralytics, and only after `import_ultralytics`."""
 
 import hashlib
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,6 +144,10 @@ def load_model(path: Path) -> Any:
     from ultralytics.nn.tasks import load_checkpoint
 
     try:
+        # The file is a zip archive with checksums, which the loader does not look at.
+        with zipfile.ZipFile(path) as archive:
+            if (member := archive.testzip()) is not None:
+                raise zipfile.BadZipFile(f"the checksum of {member} is wrong")
         model, _ = load_checkpoint(str(path.absolute()), device="cpu", fuse=True)  # type: ignore[no-untyped-call]
     except Exception as error:  # whatever a damaged file makes the unpickler say
         raise InputError(

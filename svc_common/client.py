@@ -33,8 +33,13 @@ class RetryPolicy:
 
 
 def is_retryable(error: grpc.aio.AioRpcError) -> bool:
-    """True when the same call may succeed later: nobody answers, or the queue is full."""
-    return error.code() in _RETRIED and not is_too_large(error)
+    """True when the same call may succeed later: nobody answers, the queue is full, or the stream broke in a write."""
+    return is_broken_write(error) or (error.code() in _RETRIED and not is_too_large(error))
+
+
+def is_broken_write(error: grpc.aio.AioRpcError) -> bool:
+    """True when a stream ended while this side was writing; grpc.aio then makes up a status and loses the real one."""
+    return error.code() is grpc.StatusCode.INTERNAL and "execute_batch" in (error.debug_error_string() or "")
 
 
 class _Token:
