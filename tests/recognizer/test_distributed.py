@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,7 +30,8 @@ RUN = ["data.streams=[slowfast]", "head.dropout=0", "training.epochs=1", "traini
 def two_ranks(tmp_path_factory, toy_store):
     """Results of both ranks, and the run they trained together."""
     folder = tmp_path_factory.mktemp("ranks")
-    run_dir = RunDir(toy_store.runs_dir / "two-ranks")
+    shutil.copytree(toy_store.root, folder / "store")
+    run_dir = RunDir(folder / "store" / "runs" / "two-ranks")
     run_dir.root.mkdir(parents=True)
     run_dir.recipe.write_text(parse_recipe(ACAR, RUN).to_yaml())
     context = multiprocessing.get_context("spawn")
