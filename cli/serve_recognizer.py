@@ -45,6 +45,12 @@ from svc_common.config import ServerConfig
     help="Trusted network interface for jobs on several machines, whose traffic is not encrypted. Without it they are "
     "refused.",
 )
+@click.option(
+    "--cancel-jobs",
+    is_flag=True,
+    help="At the end cancel the training jobs, each with a checkpoint, instead of leaving them to the next service: "
+    "for containers, whose processes all end with the service.",
+)
 @click.option("--private", is_flag=True, hidden=True, help="Serve one parent process and end with it.")
 @server_options(default_port=50052)
 def recognizer(
@@ -57,11 +63,13 @@ def recognizer(
     job_stop_s: float,
     job_stall_s: float,
     interface: str | None,
+    cancel_jobs: bool,
     private: bool,
 ) -> None:
     """Train heads on cached features and score actions, until SIGTERM or Ctrl-C.
 
-    Training jobs go on when the service ends; the next one on this machine takes them over.
+    Training jobs go on when the service ends, and the next one on this machine takes them over; --cancel-jobs stops
+    them instead.
 
     \b
     Examples:
@@ -89,6 +97,7 @@ def recognizer(
         limits=limits,
         device=device,
         max_requests=max_requests,
+        cancel_jobs=cancel_jobs,
         private=private,
     )
     asyncio.run(serve(server, config))

@@ -8,4 +8,5 @@ RUN pip install --no-cache-dir --constraint constraints.txt '.[recognizer]' \
 USER stal
 EXPOSE 50052 9052
 ENTRYPOINT ["stal-cli", "serve", "recognizer"]
-CMD ["--store", "/store", "--host", "0.0.0.0", "--port", "50052", "--insecure", "--metrics-port", "9052"]
+CMD ["--store", "/store", "--host", "0.0.0.0", "--port", "50052", "--insecure", "--metrics-port", "9052", \
+     "--cancel-jobs"]

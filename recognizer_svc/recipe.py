@@ -14,6 +14,15 @@ Stream = Literal["slowfast", "vit"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
+# What a resumed run may change, besides its name and its validation.
+_CHANGEABLE = {
+    "training.epochs",
+    "training.log_every_steps",
+    "training.collective_timeout_s",
+    "data.reader_threads",
+}
+
+
 class Section(BaseModel):
     """Base of all sections: immutable, and an unknown key is an error that says which one was meant."""
 
@@ -145,6 +154,12 @@ class Recipe(Section):
     def to_yaml(self) -> str:
         """The resolved recipe, defaults filled in; `load_recipe` reads it back."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+    def fixed_settings(self) -> dict[str, object]:
+        """What a run keeps from its first start to its last, by dotted name: all but its length and what is logged."""
+        sections = self.model_dump(mode="json", exclude={"name", "validation"})
+        flat = {f"{section}.{key}": value for section, values in sections.items() for key, value in values.items()}
+        return {name: value for name, value in flat.items() if name not in _CHANGEABLE}
 
 
 def shipped_recipes() -> tuple[str, ...]:

@@ -60,7 +60,7 @@ def run_workflow(stages: Stages, settings: DemoSettings, seed: int) -> Folders:
         *("--weights", str(folders.weights("detector.pt")), "--image-size", DETECTOR_IMAGE_SIZE),
         *("--confidence", str(settings.detector_confidence)),
     )
-    recognizer = Service("recognizer", stages.root, "--store", str(folders.store))
+    recognizer = Service("recognizer", stages.root, "--store", str(folders.store), "--cancel-jobs")
     with detector, recognizer:
         _fill_store(stages, folders, detector.address)
         _train_heads(stages, folders, settings, recognizer.address)

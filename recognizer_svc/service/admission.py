@@ -7,7 +7,6 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cache.feature_store import open_feature_set
 from cache.split_store import load_split
@@ -19,15 +18,6 @@ from recognizer_svc.service.record import JobFiles, JobRecord, JobStatus, Launch
 from stal_data.errors import ConflictError, InputError, NotFoundError, did_you_mean
 from stal_data.files import write_atomically
 from stal_data.names import check_name
-
-# What may differ when a run is continued; anything else would make its history a lie.
-_CHANGEABLE = (
-    "training.epochs",
-    "training.log_every_steps",
-    "training.collective_timeout_s",
-    "data.reader_threads",
-    "validation.every_epochs",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +124,7 @@ def _claim(files: JobFiles, submission: Submission, recipe: Recipe | None) -> Jo
             f"Run '{submission.run_id}' was active on {before.host} when it was last heard of; start the service there "
             f"again, or give the job up with: stal-cli jobs cancel {submission.run_id} ..."
         )
-    if job_processes(files.run.root):
+    if job_processes(files.run.root, files.node_rank):
         raise ConflictError(
             f"Processes of run '{submission.run_id}' still work on this machine; stop them first with: "
             f"stal-cli jobs cancel {submission.run_id} ..."
@@ -164,27 +154,17 @@ def _write_recipe(files: JobFiles, submission: Submission, recipe: Recipe | None
     if recipe is None:
         return
     present = parse_recipe(files.run.recipe.read_text(encoding="utf-8"), source=str(files.run.recipe))
-    changed = _differences(present.model_dump(), recipe.model_dump())
-    refused = [key for key in changed if not submission.resume or key not in _CHANGEABLE]
-    if refused:
-        raise ConflictError(
-            f"The recipe differs from that of run '{submission.run_id}' in {', '.join(refused)}. A resumed run may "
-            f"change only {', '.join(_CHANGEABLE)}; train with another --run-id instead."
-        )
+    # Nodes that start a run together agree in everything; a run that is resumed may get longer.
+    settings = Recipe.fixed_settings if submission.resume else Recipe.model_dump
+    before, now = settings(present), settings(recipe)
+    changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
     if changed:
+        raise ConflictError(
+            f"The recipe differs from that of run '{submission.run_id}' in {', '.join(changed)}. A resumed run may "
+            "change only its length, its validation and what is logged; train with another --run-id instead."
+        )
+    if recipe != present:
         write_atomically(files.run.recipe, recipe.to_yaml())
-
-
-def _differences(one: dict[str, Any], other: dict[str, Any], prefix: str = "") -> list[str]:
-    """Dotted paths of the values that differ."""
-    paths: list[str] = []
-    for key in sorted(one.keys() | other.keys()):
-        left, right = one.get(key), other.get(key)
-        if isinstance(left, dict) and isinstance(right, dict):
-            paths += _differences(left, right, f"{prefix}{key}.")
-        elif left != right:
-            paths.append(f"{prefix}{key}")
-    return paths
 
 
 def _size(path: Path) -> int:

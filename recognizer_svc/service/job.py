@@ -119,7 +119,7 @@ class Job:
         """True while the launcher runs."""
         if self._process is not None:
             return self._process.poll() is None
-        return is_launcher(self.record.pid, self.record.process_started_s, self.files.run.root)
+        return is_launcher(self.record.pid, self.record.process_started_s, self.files.run.root, self.files.node_rank)
 
     def _is_cancelled(self) -> bool:
         return cancel_requested(self.files, self.record)
@@ -138,7 +138,7 @@ class Job:
         return False
 
     def _kill(self) -> None:
-        kill_all(job_processes(self.files.run.root))
+        kill_all(job_processes(self.files.run.root, self.files.node_rank))
 
     def _finish(self) -> None:
         """Leave no process behind and record the end."""
@@ -158,7 +158,7 @@ def adopt(files: JobFiles, record: JobRecord) -> JobRecord:
     """The record with a launcher that was started but not yet noted when its service died."""
     if record.status is not JobStatus.RUNNING or record.pid:
         return record
-    processes = job_processes(files.run.root)
+    processes = job_processes(files.run.root, files.node_rank)
     if not processes:
         return record
     # The launcher started first; where it is gone, its oldest worker stands for the job.

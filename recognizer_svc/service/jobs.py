@@ -207,7 +207,7 @@ class JobManager:
             raise NotFoundError(f"Run '{run_id}' has no job in the store.")
         here = [record for record in records if record.host == socket.gethostname()]
         record = (here or records)[0]
-        if not here or record.status is not JobStatus.RUNNING or job_processes(folder):
+        if not here or record.status is not JobStatus.RUNNING or job_processes(folder, record.launch.node_rank):
             return record
         # It died while no service watched over it, or its service is just about to say so.
         job = self._take_over(JobFiles(RunDir(folder), record.launch.node_rank))

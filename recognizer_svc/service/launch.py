@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 
 import recognizer_svc
-from recognizer_svc.service.processes import JOB_DIR_OPTION
+from recognizer_svc.service.processes import JOB_DIR_OPTION, NODE_RANK_VARIABLE
 from recognizer_svc.service.record import JobFiles, Launch
 from stal_data.errors import InputError, did_you_mean
 
@@ -65,6 +65,7 @@ def environment(files: JobFiles, launch: Launch, *, interface: str, stop_timeout
     package_root = str(Path(recognizer_svc.__file__).parent.parent)
     env["PYTHONPATH"] = os.pathsep.join(filter(None, [package_root, env.get("PYTHONPATH")]))
     env["PYTHONUNBUFFERED"] = "1"
+    env[NODE_RANK_VARIABLE] = str(launch.node_rank)
     env["TORCHELASTIC_ERROR_FILE"] = str(files.error)
     env["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = str(int(stop_timeout_s))
     env.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // launch.nproc_per_node, 1)))

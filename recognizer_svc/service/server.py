@@ -29,8 +29,10 @@ class RecognizerConfig:
     """Of the scoring, as torch names it; auto = CUDA where there is some. Training takes the devices that it finds."""
     max_requests: int = 16
     """Scoring calls in progress; more are refused."""
+    cancel_jobs: bool = False
+    """At the end cancel the jobs, each with a checkpoint, instead of leaving them to the next service."""
     private: bool = False
-    """Serve one parent process: leave other services' jobs alone, and cancel the own ones at the end."""
+    """Serve one parent process and end with it; take over no jobs, and cancel the own ones at the end."""
 
 
 class RecognizerService:
@@ -53,7 +55,7 @@ class RecognizerService:
             await self._jobs.recover()
 
     async def drain(self) -> None:
-        await self._jobs.drain(cancel_jobs=self._config.private)
+        await self._jobs.drain(cancel_jobs=self._config.cancel_jobs or self._config.private)
 
     async def stop(self) -> None:
         await self._jobs.stop()

@@ -189,7 +189,7 @@ def train_run(run_dir: RunDir, ranks: Ranks, stop: StopSignal | None = None) -> 
 
 def check_same_run(checkpoint: Checkpoint, recipe: Recipe, inputs: RunInputs) -> None:
     """Refuse to go on with another recipe or other inputs. Only the length and what is logged or kept may change."""
-    before, now = _fixed(checkpoint.recipe), _fixed(recipe)
+    before, now = checkpoint.recipe.fixed_settings(), recipe.fixed_settings()
     changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
     if changed:
         listed = ", ".join(f"{name}: {before.get(name)} / {now.get(name)}" for name in changed)
@@ -204,11 +204,3 @@ def check_same_run(checkpoint: Checkpoint, recipe: Recipe, inputs: RunInputs) ->
         )
     if checkpoint.label_map.digest != inputs.label_map.digest:
         raise ConflictError("The checkpoint was trained with another label map; start a new run.")
-
-
-def _fixed(recipe: Recipe) -> dict[str, object]:
-    """The settings that decide the weights, by dotted name."""
-    free = {"training.epochs", "training.log_every_steps", "training.collective_timeout_s", "data.reader_threads"}
-    sections = recipe.model_dump(mode="json", exclude={"name", "validation"})
-    flat = {f"{section}.{key}": value for section, values in sections.items() for key, value in values.items()}
-    return {name: value for name, value in flat.items() if name not in free}

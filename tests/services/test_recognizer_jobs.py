@@ -155,9 +155,9 @@ async def test_what_ignores_sigterm_is_killed_with_its_workers(store: Store, lau
     jobs = JobManager(store, replace(LIMITS, stop_timeout_s=-4.5))  # 0.5 s with the launcher's margin
     await jobs.submit(submission())
     await started(jobs, store)
-    assert len(job_processes(store.runs_dir / "one")) == 2
+    assert len(job_processes(store.runs_dir / "one", 0)) == 2
     assert (await jobs.cancel("one")).status is JobStatus.CANCELLED
-    assert job_processes(store.runs_dir / "one") == []
+    assert job_processes(store.runs_dir / "one", 0) == []
 
 
 async def test_failure_carries_the_workers_message(store: Store, launcher: Callable[[str], None]) -> None:
@@ -253,7 +253,7 @@ async def test_a_service_killed_before_it_noted_the_launcher_finds_it_again(
     await after.recover()
     assert (await after.get("one")).pid == noted.pid
     assert (await after.cancel("one")).status is JobStatus.CANCELLED
-    assert job_processes(files.run.root) == []
+    assert job_processes(files.run.root, 0) == []
 
 
 async def test_a_job_that_died_unwatched_is_found_dead(store: Store, launcher: Callable[[str], None]) -> None:
@@ -310,7 +310,7 @@ async def test_draining_ends_the_watching_and_leaves_the_job(store: Store, launc
     with pytest.raises(ServiceUnavailableError, match="goes on"):
         await watching
     await jobs.stop()
-    assert job_processes(store.runs_dir / "one") != []
+    assert job_processes(store.runs_dir / "one", 0) != []
     await JobManager(store, LIMITS).cancel("one")
 
 

@@ -119,13 +119,13 @@ async def test_a_job_survives_the_service_and_its_watcher_does_too(trained: Trai
                 await asyncio.to_thread(trained.service.start)
                 (job,) = [job for job in await client.list_jobs() if job.run_id == "survivor"]
                 assert job.status == pb.JOB_STATUS_RUNNING
-                assert job_processes(run.root)
+                assert job_processes(run.root, 0)
             if killed_at and count > killed_at + 200:
                 break
         ended = await client.cancel_job("survivor")
     assert [event.seq for event in events_of(seen)] == list(range(1, len(events_of(seen)) + 1))
     assert ended.status == pb.JOB_STATUS_CANCELLED
-    assert job_processes(run.root) == []
+    assert job_processes(run.root, 0) == []
     assert load_checkpoint(run.checkpoint("latest")).progress.epochs_done > 0
 
 
@@ -182,8 +182,19 @@ def test_ctrl_c_in_a_private_training_cancels_it_and_says_how_to_go_on(trained: 
     assert record is not None
     assert record.status is JobStatus.CANCELLED
     assert load_checkpoint(run.checkpoint("latest")).progress.epochs_done > 0
-    assert job_processes(run.root) == []
+    assert job_processes(run.root, 0) == []
     assert private_services(trained.store.root) == []
+
+
+def test_a_private_service_ends_when_its_command_is_killed(tmp_path: Path) -> None:
+    code = (
+        "import os, signal; from cli.private_service import recognizer_at\n"
+        f"with recognizer_at(None, {str(tmp_path)!r}) : os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    command = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, timeout=100)
+    assert command.returncode == -signal.SIGKILL
+    gone, alive = psutil.wait_procs(private_services(tmp_path), timeout=60)
+    assert not alive, gone
 
 
 def private_services(store: Path) -> list[psutil.Process]:
