@@ -97,7 +97,9 @@ def test_presets_put_out_the_maps_they_announce(kind, preset):
         assert both.std() > 0.01
 
 
-@pytest.mark.parametrize(("slowfast", "vit"), [("r50", "giant"), ("r50", "narrow"), ("small", "small"), ("tiny", "tiny")])
+@pytest.mark.parametrize(
+    ("slowfast", "vit"), [("r50", "giant"), ("r50", "narrow"), ("small", "small"), ("tiny", "tiny")]
+)
 def test_paired_presets_fit_the_head(slowfast, vit):
     """The head's 3x3 convolution without padding turns the ViT grid into SlowFast's."""
     rows, columns = ARCHITECTURES["slowfast"].presets[slowfast].grid
