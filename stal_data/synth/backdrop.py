@@ -12,6 +12,9 @@ from stal_data.synth.person import Colour
 # Spare pixels on each side for the camera's sway, at the frame's resolution.
 MARGIN = 4
 
+# How much of the street's contrast the air takes: people stand out from it, as in front of a camera's focus.
+HAZE = 0.3
+
 
 def random_light(rng: np.random.Generator) -> Light:
     """Daylight, warm or cool, bright or dull."""
@@ -167,8 +170,10 @@ def _bin(draw: ImageDraw.ImageDraw, size: tuple[int, int], line: int, light: Lig
 
 
 def _texture(image: Image.Image, line: int, rng: np.random.Generator) -> Image.Image:
-    """Grain of stone and plaster: soft blotches everywhere, a finer one on the ground."""
-    pixels: NDArray[np.int16] = np.asarray(image).astype(np.int16)
+    """Distance takes contrast; then grain of stone and plaster: soft blotches everywhere, a finer one on the ground."""
+    mean = np.asarray(image).mean(axis=(0, 1))
+    haze = Image.new("RGB", image.size, (int(mean[0]), int(mean[1]), int(mean[2])))
+    pixels: NDArray[np.int16] = np.asarray(Image.blend(image, haze, HAZE)).astype(np.int16)
     tall, wide = pixels.shape[:2]
     small = Image.fromarray(rng.integers(0, 256, size=(tall // 24, wide // 24), dtype=np.uint8))
     blotches = np.asarray(small.resize((wide, tall), Image.Resampling.BICUBIC)).astype(np.int16) - 128

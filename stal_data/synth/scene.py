@@ -29,7 +29,7 @@ SCENARIOS = (
 )  # fmt: skip
 
 # Other people of a scene, in turn by the video's number.
-_BYSTANDERS = ("stand", "walk", "stand", "crouch")
+_BYSTANDERS = ("stand", "punch", "walk", "bow", "crouch")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +80,7 @@ class _Camera:
 def plan_scene(number: int, rng: np.random.Generator) -> Scene:
     """Plan video `number` of a split; the scenario follows from the number, everything else from `rng`."""
     scenario = SCENARIOS[number % len(SCENARIOS)]
-    camera = _Camera(horizon=float(rng.uniform(46, 72)), gain=float(rng.uniform(0.88, 1.02)))
+    camera = _Camera(horizon=float(rng.uniform(40, 62)), gain=float(rng.uniform(0.95, 1.1)))
     parts = _cast(scenario, number, rng)
     people = [random_person(rng) for _ in parts]
     _place_movers(parts, camera, rng)
@@ -101,7 +101,7 @@ def _cast(scenario: str, number: int, rng: np.random.Generator) -> list[_Part]:
     turn = number // len(SCENARIOS) + number
     others = [_Part(movement=_BYSTANDERS[(turn + i) % len(_BYSTANDERS)]) for i in range(4)]
     if scenario == "watch":
-        parts = [_Part(movement="jump") for _ in range(1 + int(rng.random() < 0.4))]
+        parts = [_Part(movement="jump") for _ in range(1 + int(rng.random() < 0.5))]
         watchers = [_Part(movement=CARRIER["watch"], interaction="watch", facing=0) for _ in range(rng.integers(1, 4))]
         passers = [_Part(movement="walk")] if len(parts) + len(watchers) < 5 and rng.random() < 0.35 else []
         return parts + watchers + passers
@@ -157,8 +157,8 @@ def _heading(direction: float, slant: float) -> float:
 
 def _lane(camera: _Camera, rng: np.random.Generator) -> float:
     """Row of the feet: near enough to be seen, far enough for the head to fit into the frame."""
-    nearest = min(HEIGHT - 6.0, camera.horizon + 122 / camera.gain)
-    farthest = camera.horizon + 66 / camera.gain
+    nearest = min(HEIGHT - 6.0, camera.horizon + 124 / camera.gain)
+    farthest = camera.horizon + 82 / camera.gain
     return float(rng.uniform(farthest, nearest))
 
 
@@ -168,7 +168,7 @@ def _place_standing(parts: list[_Part], camera: _Camera, rng: np.random.Generato
     if not still:
         return
     best, best_gap = None, -1.0
-    for _ in range(12):
+    for _ in range(40):
         xs = rng.uniform(30, WIDTH - 30, size=len(still))
         gaps = np.diff(np.sort(xs))
         gap = float(gaps.min()) if len(gaps) else np.inf

@@ -41,6 +41,7 @@ def test_a_default_test_split_has_enough_of_every_class(test_split: list[Annotat
     counts = Counter(CLASS_NAMES[a.label_id - 1] for a in test_split)
     assert set(counts) == set(CLASS_NAMES)
     assert min(counts.values()) >= 20, counts
+    assert min(counts[name] for name in MOVEMENTS) >= 36, counts
     assert len({(a.video, a.timestamp) for a in test_split}) >= 150
     assert len(MOVEMENTS) + len(INTERACTIONS) >= 10
     assert len(INTERACTIONS) >= 4
