@@ -4,6 +4,7 @@ import asyncio
 import secrets
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -100,6 +101,8 @@ def train(
         except KeyboardInterrupt:
             _say_what_goes_on(request.run_id, where, private=client is None)
             sys.exit(INTERRUPTED)
+    if store_url is not None and not Path(store_url, "runs", job.run_id).is_dir():
+        click.echo(f"Note: the service works on another store than --store: the run is {job.run_dir}", err=True)
     _report(job, where)
 
 
