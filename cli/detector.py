@@ -45,10 +45,12 @@ def detector() -> None:
     "--image-size", type=IMAGE_SIZE, default="180x320", show_default=True, help="As in serving, height x width."
 )
 @click.option("--epochs", type=click.IntRange(1), default=5, show_default=True)
-@click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Images a batch.")
+@click.option("--batch", type=click.IntRange(1), default=4, show_default=True, help="Images a batch.")
 @click.option("--nbs", type=click.IntRange(1), help="Images an optimizer step; default: the batch.")
 @click.option("--optimizer", default="AdamW", show_default=True, help="SGD, AdamW, ...: as Ultralytics names them.")
 @click.option("--lr0", type=float, default=3e-3, show_default=True, help="First learning rate.")
+@click.option("--scale", type=float, default=0.2, show_default=True, help="Random zoom, as a share.")
+@click.option("--translate", type=float, default=0.05, show_default=True, help="Random shift, as a share.")
 @click.option("--mosaic/--no-mosaic", default=False, show_default=True, help="Four images in one; square sizes only.")
 @click.option("--workers", type=click.IntRange(0), default=2, show_default=True, help="Loader processes (GPU only).")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda:N.")
@@ -69,14 +71,15 @@ def train(
 ) -> None:
     """Train YOLO on the people of DATASET, from weights or from a model description.
 
-    Annotations become one label file per key frame with the single class person. Nothing is downloaded.
+    Annotations become one label file per key frame with the single class person. Nothing is downloaded. The defaults
+    suit a few hundred small frames of fixed cameras; for a large data set take larger batches and more of everything.
 
     \b
     Examples:
       stal-cli detector train data --model detector_svc/models/yolov8-slim.yaml --epochs 5 \\
           --max-images 480 --output detector.pt
       stal-cli detector train chaotic-world --weights yolov8n.pt --image-size 180x320 --epochs 128 \\
-          --lr0 0.001 --batch 64 --output person.pt
+          --lr0 0.001 --batch 64 --scale 0.5 --translate 0.1 --output person.pt
     """
     if (weights is None) == (model is None):
         raise click.UsageError("Give either --weights FILE.pt to fine-tune or --model FILE.yaml to start from scratch.")

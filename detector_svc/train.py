@@ -29,9 +29,13 @@ class DetectorTrainConfig:
     height: int
     width: int
     epochs: int
-    batch: int = 8
+    batch: int = 4
     nbs: int | None = None
     """Images per optimizer step; None: the batch. Ultralytics' own 64 makes too few steps of a small data set."""
+    scale: float = 0.2
+    """Images are zoomed by 1 - scale to 1 + scale; Ultralytics' own 0.5 suits moving cameras and long trainings."""
+    translate: float = 0.05
+    """Images are moved by at most this share of their size."""
     optimizer: str = "AdamW"
     lr0: float = 3e-3
     mosaic: bool = False
@@ -50,6 +54,8 @@ class DetectorTrainConfig:
             raise InputError(f"The model '{self.start}' must be weights (.pt) or a model description (.yaml).")
         if self.epochs < 1 or self.batch < 1:
             raise InputError(f"--epochs {self.epochs} and --batch {self.batch} must be at least 1.")
+        if not (0 <= self.scale < 1 and 0 <= self.translate < 1):
+            raise InputError(f"--scale {self.scale} and --translate {self.translate} must be at least 0 and below 1.")
         if self.mosaic and self.height != self.width:
             raise InputError("--mosaic needs a square image size; leave it out, or give e.g. --image-size 320x320.")
 
@@ -135,11 +141,11 @@ def _run_ultralytics(
         batches += 1
         show("batches", batches, trainer.epochs * len(trainer.train_loader))
 
-    model = YOLO(str(config.start.absolute()), task="detect")
-    model.add_callback("on_train_start", on_start)
-    model.add_callback("on_train_batch_end", on_batch)
-    model.add_callback("on_train_epoch_end", on_epoch)
     try:
+        model = YOLO(str(config.start.absolute()), task="detect")
+        model.add_callback("on_train_start", on_start)
+        model.add_callback("on_train_batch_end", on_batch)
+        model.add_callback("on_train_epoch_end", on_epoch)
         model.train(
             trainer=DetectionTrainer,
             data=str(data_yaml),
@@ -151,12 +157,15 @@ def _run_ultralytics(
             mosaic=float(config.mosaic),
             optimizer=config.optimizer,
             lr0=config.lr0,
+            # Ultralytics warms up for 3 epochs however few there are.
+            warmup_epochs=min(3.0, config.epochs / 10),
+            scale=config.scale,
+            translate=config.translate,
             seed=config.seed,
             workers=config.workers,
             device=str(device).removeprefix("cuda:"),
             project=str(work),
             name="run",
-            single_cls=True,
             # Each of these would download something or draw pictures.
             amp=False,
             plots=False,

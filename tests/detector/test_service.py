@@ -19,8 +19,10 @@ from stal_data.errors import ConflictError, InputError, NotFoundError
 from stal_data.keyframes import KeyFrame
 from svc_common.client import RetryPolicy, open_channel
 from svc_common.config import ClientConfig
-from svc_common.errors import DeadlineError, ServiceError, ServiceUnavailableError
+from svc_common.errors import DeadlineError, ServiceError
 from tests.detector.samples import encoded, make_client, make_server, numbered, picture, serving
+from tests.services.echo import EchoService
+from tests.services.echo import serving as echo_serving
 
 
 async def collect(client: DetectorClient, images: dict[str, bytes]) -> list[tuple[str, FrameDetections | str]]:
@@ -78,13 +80,16 @@ async def test_bad_frame_ids_end_the_stream(weights: Path, names: list[str], tex
 
 
 async def test_a_passed_deadline_frees_the_queue(weights: Path) -> None:
-    async def endless() -> AsyncIterator[pb.DetectRequest]:
-        for number in range(10_000):
-            yield pb.DetectRequest(frame_id=str(number), image=encoded(picture(1)))
+    image = encoded(picture(1))
+
+    async def never_closed() -> AsyncIterator[pb.DetectRequest]:
+        for number in range(20):
+            yield pb.DetectRequest(frame_id=str(number), image=image)
+        await asyncio.Event().wait()
 
     async with serving(weights) as server, make_client(server.port) as client:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await raw_detect(server.port, endless(), timeout=0.3)
+            await raw_detect(server.port, never_closed(), timeout=1.0)
         assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         assert len(await collect(client, {"next": encoded(picture(1))})) == 1
 
@@ -137,22 +142,29 @@ async def test_an_error_of_the_source_comes_after_the_answers(weights: Path) -> 
 async def test_repeated_ids_are_refused_by_the_client(weights: Path) -> None:
     async def source() -> AsyncIterator[tuple[str, bytes]]:
         for _ in range(2):
-            yield "a", encoded(picture(1, 3200, 1800))
+            yield "a", encoded(picture(1))
 
     async with serving(weights) as server, make_client(server.port) as client:
         with pytest.raises(InputError, match="occurs twice"):
             [answer async for answer in client.detect(source())]
 
 
-async def test_an_answer_that_does_not_come_is_a_deadline(weights: Path) -> None:
-    async def slow_reader(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read()  # takes everything, answers nothing
+class SilentService(EchoService):
+    """Takes frames and never answers."""
 
-    listener = await asyncio.start_server(slow_reader, "127.0.0.1", 0)
-    port = listener.sockets[0].getsockname()[1]
+    async def Detect(self, request_iterator, context):
+        async for _ in request_iterator:
+            await asyncio.Event().wait()
+            yield pb.DetectResponse()
+
+
+async def test_an_answer_that_does_not_come_is_a_deadline() -> None:
     retry = RetryPolicy(retries=1, first_s=0.01)
-    async with listener, make_client(port, timeout_s=0.3, retry=retry) as client:
-        with pytest.raises((DeadlineError, ServiceUnavailableError)):
+    async with (
+        echo_serving(SilentService()) as (server, _),
+        make_client(server.port, timeout_s=0.3, retry=retry) as client,
+    ):
+        with pytest.raises(DeadlineError, match=r"no answer for 0\.3 s"):
             await collect(client, {"a": encoded(picture(1))})
 
 

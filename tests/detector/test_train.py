@@ -1,0 +1,121 @@
+"""Detector training through the command line, in a process that notes every attempt to reach out."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from cli.detector import detector as detector_command
+from detector_svc.train import DetectorTrainConfig, train_detector
+from detector_svc.yolo import YoloConfig, YoloDetector
+from detector_svc.yolo_format import choose_parts
+from stal_data.dataset import Dataset
+from stal_data.errors import InputError, NotFoundError
+from tests.detector.samples import MODEL, picture
+
+ROOT = Path(__file__).parents[2]
+# Every look-up of a name, connection and child process of the interpreter goes through these audit events.
+WATCHED = """
+import sys
+
+def note(event, arguments):
+    if event == "socket.connect" and isinstance(arguments[1], (str, bytes)):
+        return  # a socket of this machine's file system
+    if event in ("socket.getaddrinfo", "socket.connect", "socket.sendto", "subprocess.Popen", "os.system", "os.exec"):
+        print("REACHED OUT", event, arguments[:2], file=sys.stderr)
+
+sys.addaudithook(note)
+from cli.main import main
+main()
+"""
+
+
+@pytest.fixture(scope="module")
+def trained(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Weights of one epoch, and what the process wrote to stderr."""
+    output = tmp_path_factory.mktemp("trained") / "person.pt"
+    home = tmp_path_factory.mktemp("home")
+    arguments = [
+        *("detector", "train", dataset, "--model", MODEL, "--image-size", "90x160", "--epochs", 1),
+        *("--device", "cpu", "--output", output),
+    ]
+    # As a user's process: ultralytics holds its tongue when it finds itself in a test.
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "YOLO", "ULTRA"))
+    }
+    environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HOME": str(home), "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", WATCHED, *map(str, arguments)], env=environment, capture_output=True, text=True, cwd=home
+    )
+    assert done.returncode == 0, done.stderr
+    assert "recall" in done.stdout
+    assert list(home.rglob("*Ultralytics*")) == [], "the user's settings are not touched"
+    return output, done.stderr
+
+
+def test_training_reaches_out_to_nobody(trained: tuple[Path, str]) -> None:
+    reached = [line for line in trained[1].splitlines() if line.startswith("REACHED OUT")]
+    # Harmless questions about fonts, hardware and the local git repository.
+    allowed = ("fc-list", "nvidia-smi", "lscpu", "git", "uname")
+    assert [line for line in reached if not any(f"subprocess.Popen ('{name}'" in line for name in allowed)] == []
+
+
+def test_trained_weights_serve_and_hold_nothing_of_this_machine(trained: tuple[Path, str], dataset: Path) -> None:
+    output, _ = trained
+    detector = YoloDetector(YoloConfig(weights=output, height=90, width=160, device="cpu"))
+    assert detector.class_names == {0: "person"}
+    detector.detect([detector.prepare(picture(1))])
+    metrics = json.loads(output.with_suffix(".json").read_text())
+    assert 0 <= metrics["recall_at_iou_0.5"] <= 1
+    assert (metrics["train_images"], metrics["val_images"], metrics["train_boxes"]) == (6, 3, 12)
+    assert metrics["weights"] == detector.weights_digest
+    assert str(dataset.parent).encode() not in output.read_bytes()
+    assert sorted(path.name for path in output.parent.iterdir()) == ["person.json", "person.pt"]
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_start_others(
+    trained: tuple[Path, str], dataset: Path, tmp_path: Path
+) -> None:
+    output, _ = trained
+    train, val = choose_parts(
+        Dataset.open(dataset).split("train"), None, max_images=None, max_val_images=100, held_out=0.1, seed=0
+    )
+
+    def run(name: str, start: Path) -> bytes:
+        config = DetectorTrainConfig(start=start, height=90, width=160, epochs=1, device="cpu")
+        return train_detector(config, train, val, tmp_path / name).weights.read_bytes()
+
+    # The archive's inner folder carries the file's name, so compare like with like.
+    again = run("person.pt", MODEL)
+    assert again == output.read_bytes()
+    shutil.copyfile(output, tmp_path / "start.pt")
+    assert run("person.pt", tmp_path / "start.pt") != again
+
+
+def test_bad_starts_are_named(dataset: Path, tmp_path: Path) -> None:
+    def run(*options: object) -> object:
+        arguments = ["train", dataset, "--epochs", 1, "--output", tmp_path / "o.pt", *options]
+        result = CliRunner().invoke(detector_command, [str(word) for word in arguments])
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    (tmp_path / "bad.pt").write_bytes(b"junk")
+    (tmp_path / "bad.yaml").write_text("backbone: [[-1, 1, NoSuchLayer, [1]]]\nhead: []\nnc: 1\n")
+    with pytest.raises(InputError, match=r"bad\.pt"):
+        run("--weights", tmp_path / "bad.pt")
+    with pytest.raises(InputError, match=r"could not train '.*bad\.yaml'"):
+        run("--model", tmp_path / "bad.yaml")
+    with pytest.raises(NotFoundError, match="nothing is downloaded"):
+        run("--weights", "yolov8n.pt")
+    with pytest.raises(InputError, match="square image size"):
+        run("--model", MODEL, "--mosaic")
+    assert run().exit_code == 2
+    assert run("--model", MODEL, "--weights", "w.pt").exit_code == 2
+    assert not (tmp_path / "o.pt").exists()
+    assert not list(tmp_path.glob(".o-*")), "no leftovers"
