@@ -23,7 +23,7 @@ def backbone() -> None:
 @backbone.command()
 @click.argument("dataset", type=click.Path(path_type=Path))
 @click.option("--split", default="train", show_default=True, help="Split to train on.")
-@click.option("--kind", type=click.Choice(["slowfast", "vit"]), required=True)
+@click.option("--kind", type=click.Choice(["slowfast", "vit"]), required=True, help="Which backbone.")
 @click.option("--preset", default="small", show_default=True, help="Size: see docs/backbones.md.")
 @click.option(
     "--label-type",
@@ -34,9 +34,13 @@ def backbone() -> None:
     help="Learn the labels of this type of the label map (repeatable): those that one person's pixels show.",
 )
 @click.option("--steps", type=click.IntRange(min=1), required=True, help="Number of training steps.")
-@click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True, help="Clips a step.")
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    help="Examples a step; default: 24 windows around people for slowfast, 8 whole clips for vit.",
+)
 @click.option("--learning-rate", type=float, default=3e-3, show_default=True, help="Peak of the schedule.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of weights and order.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda:N.")
 @click.option("--threads", type=click.IntRange(min=1), help="Decoder threads; default: one a CPU core.")
 @click.option("--memory", type=click.IntRange(min=0), default=2048, show_default=True, help="MiB of clips to keep.")
@@ -48,7 +52,7 @@ def train(
     preset: str,
     label_types: tuple[str, ...],
     steps: int,
-    batch_size: int,
+    batch_size: int | None,
     learning_rate: float,
     seed: int,
     device: str,
@@ -61,7 +65,7 @@ def train(
     \b
     Example:
       stal-cli backbone train data --split train --kind slowfast --preset small \\
-        --label-type PERSON_MOVEMENT --steps 120 --seed 0 --output slowfast.safetensors
+        --label-type PERSON_MOVEMENT --steps 500 --seed 0 --output slowfast.safetensors
     """
     from cache.backbones.load import save_backbone
     from cache.backbones.train import TrainConfig, train_backbone

@@ -6,7 +6,7 @@ what each person's own pixels show, for a fixed number of steps, and is frozen f
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from cache.backbones.architectures import (
     build_without_weights,
     preset_config,
 )
-from cache.backbones.train_clips import ClipBatch, Draw, TrainingClips, plan_batches
+from cache.backbones.train_clips import ClipBatch, Draw, TrainingClips, plan_batches, plan_windows
 from cache.backbones.weights import assign_state, random_state
 from cache.spec import BackboneKind
 from stal_data.dataset import Split
@@ -27,7 +27,11 @@ from stal_data.errors import InputError
 ROI_SIZE = 7
 MAX_POSITIVE_WEIGHT = 10.0
 GRADIENT_NORM = 1.0
-CALIBRATION_CLIPS = 128
+CALIBRATION_EXAMPLES = 240
+DEFAULT_BATCH: Mapping[BackboneKind, int] = {"slowfast": 24, "vit": 8}
+# Side of the window around a person, as a share of the input's height; in steps of 8 pixels.
+WINDOW_SHARE = 7 / 12
+COLOUR_JITTER = 0.1  # standard deviation of gain and offset of each channel of an example, in normalised units
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +39,7 @@ class TrainConfig:
     """What, besides the split, decides the trained tensors (with the number of torch threads and the device).
 
     label_types: the labels to learn, by their type in the label map.
+    batch_size: windows around people (SlowFast) or clips (ViT) a step; None = the kind's default.
     learning_rate: the peak; it rises over the first `warmup` part of the steps and falls as a cosine to zero.
     """
 
@@ -42,18 +47,24 @@ class TrainConfig:
     preset: str
     label_types: tuple[str, ...]
     steps: int
-    batch_size: int = 8
+    batch_size: int | None = None
     learning_rate: float = 3e-3
     weight_decay: float = 0.05
-    warmup: float = 0.2
+    warmup: float = 0.1
     seed: int = 0
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "learning_rate"):
-            if getattr(self, name) <= 0:
+            value = getattr(self, name)
+            if value is not None and value <= 0:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be greater than 0.")
         if self.seed < 0:
             raise InputError(f"seed is {self.seed}; it must be 0 or greater.")
+
+    @property
+    def examples(self) -> int:
+        """Examples of one step."""
+        return self.batch_size or DEFAULT_BATCH[self.kind]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +91,8 @@ class ActorClassifier(nn.Module):
     def __init__(self, backbone: nn.Module, channels: int, num_labels: int) -> None:
         super().__init__()
         self.backbone = backbone
-        self.norm = nn.BatchNorm1d(channels)
-        self.linear = nn.Linear(channels, num_labels)
+        self.norm = nn.BatchNorm1d(2 * channels)
+        self.linear = nn.Linear(2 * channels, num_labels)
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 
@@ -114,14 +125,18 @@ def train_backbone(
         height=architecture.height,
         width=architecture.width,
         cache_bytes=cache_bytes,
+        window=_window(config.kind, architecture.height),
     )
-    plan = plan_batches(len(clips), steps=config.steps, batch_size=config.batch_size, seed=config.seed)
+    if clips.window is None:
+        plan = plan_batches(len(clips), steps=config.steps, batch_size=config.examples, seed=config.seed)
+    else:
+        plan = plan_windows(clips, steps=config.steps, batch_size=config.examples, seed=config.seed)
     channels = sum(shape[0] for shape in architecture.map_shapes.values())
     backbone = build_without_weights(config.kind, architecture)
     assign_state(backbone, random_state(backbone, config.seed), "initial weights")
     model = ActorClassifier(backbone, channels, len(clips.label_ids)).to(device)
     _optimize(model, clips, plan, config, device, threads, progress)
-    calibration = plan[: math.ceil(CALIBRATION_CLIPS / config.batch_size)]
+    calibration = plan[: math.ceil(CALIBRATION_EXAMPLES / config.examples)]
     _calibrate(model, clips, calibration, device, threads)
     return TrainedBackbone(
         model=backbone.cpu().eval(), architecture=architecture, provenance=_provenance(split, config, clips)
@@ -138,13 +153,15 @@ def _optimize(
     progress: Callable[[StepReport], None] | None,
 ) -> None:
     optimizer = torch.optim.AdamW(_parameter_groups(model, config.weight_decay), lr=config.learning_rate)
-    weight_L = _positive_weights(clips).to(device)
+    # Windows are drawn evenly already; whole clips show everybody, so rare labels count more.
+    weight_L = _positive_weights(clips).to(device) if clips.window is None else None
+    generator = torch.Generator().manual_seed(config.seed)
     model.train()
     for step, batch in enumerate(clips.batches(plan, threads), start=1):
         learning_rate = scheduled_rate(config, step)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
-        loss = _loss(model, batch.to(device), weight_L)
+        loss = _loss(model, _jitter_colour(batch, generator).to(device), weight_L)
         value = loss.item()
         if not math.isfinite(value):
             raise InputError(
@@ -158,7 +175,18 @@ def _optimize(
             progress(StepReport(step=step, loss=value, learning_rate=learning_rate))
 
 
-def _loss(model: ActorClassifier, batch: ClipBatch, weight_L: Tensor) -> Tensor:
+def _window(kind: BackboneKind, height: int) -> int | None:
+    """Windows are enough for convolutions and several times cheaper; the ViT's positions need the whole clip."""
+    return None if kind == "vit" else max(8, round(WINDOW_SHARE * height / 8) * 8)
+
+
+def _jitter_colour(batch: ClipBatch, generator: torch.Generator) -> ClipBatch:
+    """Change gain and offset of each example's channels, so that clothes and light are not learnt by heart."""
+    gain, offset = COLOUR_JITTER * torch.randn(2, len(batch.clips_B3THW), 3, 1, 1, 1, generator=generator)
+    return replace(batch, clips_B3THW=batch.clips_B3THW * (1 + gain) + offset)
+
+
+def _loss(model: ActorClassifier, batch: ClipBatch, weight_L: Tensor | None) -> Tensor:
     logits_NL = model(batch.clips_B3THW, batch.boxes_N5)
     return functional.binary_cross_entropy_with_logits(logits_NL, batch.targets_NL, pos_weight=weight_L)
 
@@ -191,11 +219,11 @@ def scheduled_rate(config: TrainConfig, step: int) -> float:
 
 
 def _actor_features(map_BCHW: Tensor, boxes_N5: Tensor) -> Tensor:
-    """Return [N, C]: the maximum inside each box, sampled as the heads sample it."""
+    """Return [N, 2C]: mean and maximum inside each box, sampled as the heads sample it."""
     rows, columns = map_BCHW.shape[2:]
     scaled_N5 = boxes_N5 * boxes_N5.new_tensor([1, columns, rows, columns, rows])
     roi_NC77: Tensor = roi_align(map_BCHW, scaled_N5, output_size=ROI_SIZE, spatial_scale=1.0, aligned=False)
-    return roi_NC77.amax(dim=(2, 3))
+    return torch.cat([roi_NC77.mean(dim=(2, 3)), roi_NC77.amax(dim=(2, 3))], dim=1)
 
 
 def _positive_weights(clips: TrainingClips) -> Tensor:
@@ -216,7 +244,8 @@ def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, o
 
 def _provenance(split: Split, config: TrainConfig, clips: TrainingClips) -> dict[str, object]:
     return {
-        "training": asdict(config),
+        "training": asdict(replace(config, batch_size=config.examples)),
+        "window": clips.window,
         "dataset": split.dataset,
         "split": split.name,
         "labels": list(clips.label_ids),

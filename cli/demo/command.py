@@ -1,5 +1,6 @@
 """The `demo` command: run the workflow, then print the table and write the page."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -14,9 +15,14 @@ import click
     help="Folder for data, weights, store, logs and results.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the synthetic data.")
+@click.option(
+    "--head-seeds",
+    type=click.IntRange(min=1, max=10),
+    help="Train each head with so many seeds, half a minute each; default: 1.",
+)
 @click.option("--tiny", is_flag=True, help="A few videos and steps: checks the plumbing; the figures mean nothing.")
 @click.option("--fresh", is_flag=True, help="Run every stage again, also those that finished before.")
-def demo(output: Path, seed: int, tiny: bool, fresh: bool) -> None:
+def demo(output: Path, seed: int, head_seeds: int | None, tiny: bool, fresh: bool) -> None:
     """Train and score the whole system on synthetic data, through both services, on this machine.
 
     Runs the same commands that you would type, each in its own process: renders a data set, trains the person
@@ -27,7 +33,7 @@ def demo(output: Path, seed: int, tiny: bool, fresh: bool) -> None:
     \b
     Examples:
       stal-cli demo
-      stal-cli demo --output /tmp/demo --seed 7
+      stal-cli demo --head-seeds 3 --output demo-seeds
     """
     from cli.demo.report import print_table, write_report
     from cli.demo.settings import DEFAULT, TINY
@@ -35,6 +41,8 @@ def demo(output: Path, seed: int, tiny: bool, fresh: bool) -> None:
     from cli.stages import Stages
 
     settings = TINY if tiny else DEFAULT
+    if head_seeds is not None:
+        settings = replace(settings, head_seeds=tuple(range(head_seeds)))
     output = output.resolve()
     output.mkdir(parents=True, exist_ok=True)
     click.echo(f"Demo in {output}; each stage's log is in {output / 'logs'}.")

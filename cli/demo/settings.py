@@ -31,9 +31,9 @@ DEFAULT = DemoSettings(
     detector_epochs=5,
     detector_confidence=0.3,
     backbone_preset="small",
-    slowfast_steps=110,
+    slowfast_steps=500,
     vit_steps=110,
-    head_seeds=(0, 1, 2),
+    head_seeds=(0,),
 )
 
 TINY = DemoSettings(

@@ -11,7 +11,7 @@ from PIL import Image
 
 from cache.backbones.load import load_backbone, weights_digest
 from cache.backbones.train import ActorClassifier, TrainConfig, scheduled_rate, train_backbone
-from cache.backbones.train_clips import Draw, TrainingClips, plan_batches
+from cache.backbones.train_clips import Draw, TrainingClips, plan_batches, plan_windows
 from cache.backbones.weights import read_weights
 from cli.main import root
 from stal_data.dataset import Dataset, Split
@@ -80,21 +80,22 @@ def train(split, cfg, *, threads=1, cache_bytes=2**24, progress=None):
 @pytest.mark.parametrize("kind", ["slowfast", "vit"])
 def test_the_loss_falls(split, kind):
     losses = []
-    trained = train(split, config(kind, steps=60, batch_size=4), progress=lambda report: losses.append(report.loss))
+    trained = train(split, config(kind, steps=60, batch_size=12), progress=lambda report: losses.append(report.loss))
     assert len(losses) == 60
-    assert np.mean(losses[-10:]) < 0.3 * np.mean(losses[:5])
+    assert np.mean(losses[-10:]) < 0.5 * np.mean(losses[:5])
     assert not trained.model.training
 
 
 def test_running_statistics_fit_the_trained_weights(split):
-    """In eval mode the frozen backbone puts out what it put out in training: here, on all clips at once."""
-    trained = train(split, config(steps=40, batch_size=VIDEOS))
-    clips = training_clips(split)
-    (batch,) = clips.batches([[Draw(index=index, flip=False) for index in range(VIDEOS)]], 1)
+    """In eval mode the frozen backbone puts out what it put out in training: windows around everybody."""
+    trained = train(split, config(steps=40, batch_size=48))
+    clips = training_clips(split, window=16)
+    (batch,) = clips.batches(plan_windows(clips, steps=1, batch_size=96, seed=1), 1)
     with torch.no_grad():
         frozen, _ = trained.model.eval()(batch.clips_B3THW)
         live, _ = trained.model.train()(batch.clips_B3THW)
-    assert (frozen - live).abs().mean() < 0.1 * live.abs().mean()
+    # Two random draws of windows differ by a tenth; statistics that lag behind the weights by far more.
+    assert (frozen - live).abs().mean() < 0.2 * live.abs().mean()
 
 
 def test_training_repeats_itself_whatever_decodes(split):
@@ -125,6 +126,51 @@ def test_a_batch_is_what_the_backbone_will_see_later(split):
     mirrored = batch.boxes_N5[2:, 1:].numpy()
     np.testing.assert_allclose(mirrored[:, [0, 2]], 1 - item.boxes_N4[:, [2, 0]], atol=1e-6)
     np.testing.assert_array_equal(mirrored[:, [1, 3]], item.boxes_N4[:, [1, 3]])
+
+
+def test_a_window_is_cut_around_its_person(split):
+    clips = training_clips(split, window=16)
+    draws = [Draw(index=1, flip=flip, person=1, shift=(2, -3)) for flip in (False, True)]
+    (batch,) = clips.batches([draws], 1)
+    item = split.key_frames[1]
+    frames = split.media.read(item.key.video, list(range(1, FRAMES + 1, 2)))
+    clip_3THW = torch.from_numpy(preprocess_clip(frames, HEIGHT, WIDTH))
+    # Person 1 stands at x 27..44 and y 8..24: a window of 16 around the middle starts at (27, 8), shifted (24, 10).
+    assert torch.equal(batch.clips_B3THW[0], clip_3THW[:, :, 10:26, 24:40])
+    assert torch.equal(batch.clips_B3THW[1], clip_3THW[:, :, 10:26, 24:40].flip(-1))
+    np.testing.assert_allclose(batch.boxes_N5[0], [0, 3 / 16, 0, 1, 14 / 16], atol=1e-5)
+    np.testing.assert_allclose(batch.boxes_N5[1], [1, 0, 0, 13 / 16, 14 / 16], atol=1e-5)
+    assert torch.equal(batch.targets_NL, torch.from_numpy(clips.people()[1][[3, 3]]))
+
+
+def test_windows_stay_inside_the_frame(split):
+    clips = training_clips(split, window=16)
+    for shift in ((-99, -99), (99, 99)):
+        (batch,) = clips.batches([[Draw(index=0, flip=False, person=0, shift=shift)]], 1)
+        assert batch.clips_B3THW.shape == (1, 3, FRAMES // 2, 16, 16)
+        assert 0 <= batch.boxes_N5[:, 1:].min() <= batch.boxes_N5[:, 1:].max() <= 1
+
+
+def test_rare_labels_are_drawn_more_often_than_they_occur(folder, tmp_path):
+    copy = tmp_path / "data"
+    copy.mkdir()
+    for name in ("dataset.yaml", "labels.pbtxt"):
+        (copy / name).write_text((folder / name).read_text())
+    (copy / "frames").symlink_to(folder / "frames")
+    rows = [line.split(",") for line in (folder / "train.csv").read_text().splitlines()]
+    for row in rows[1:]:
+        row[6] = "0"  # only the first person moves
+    rows[0][6] = "1"
+    (copy / "train.csv").write_text("".join(",".join(row) + "\n" for row in rows))
+    clips = training_clips(Dataset.open(copy).split("train"), window=16)
+    plan = plan_windows(clips, steps=200, batch_size=10, seed=0)
+    drawn = [draw for draws in plan for draw in draws]
+    assert len(drawn) == 2000
+    pairs, targets = clips.people()
+    (rare,) = (tuple(pair) for pair, target in zip(pairs.tolist(), targets, strict=True) if target[1])
+    share = sum((draw.index, draw.person) == rare for draw in drawn) / len(drawn)
+    expected = 1 / (1 + 11 / 11**0.5)  # of weights 1 and, eleven times, 1/sqrt(11)
+    assert share == pytest.approx(expected, abs=0.04)
 
 
 def test_people_without_a_chosen_label_are_negatives(folder, tmp_path):

@@ -8,7 +8,7 @@ PRESETS: dict[str, ViTConfig] = {
     # With SlowFast `r50` where the giant is too slow: 16x16, half as many tokens.
     "narrow": ViTConfig(tubelet=(4, 14, 14), channels=192, depth=4, heads=3, mlp_channels=768),
     # With SlowFast `small`: 14x22.
-    "small": ViTConfig(height=112, width=176, tubelet=(8, 8, 8), channels=128, depth=3, heads=4, mlp_channels=512),
+    "small": ViTConfig(height=112, width=176, tubelet=(16, 8, 8), channels=128, depth=3, heads=4, mlp_channels=512),
     # With SlowFast `tiny`: 6x8.
     "tiny": ViTConfig(height=48, width=64, tubelet=(16, 8, 8), channels=16, depth=1, heads=2, mlp_channels=32),
 }
