@@ -11,7 +11,7 @@ from protos.generated import detector_pb2 as pb
 from stal_data.errors import InputError
 
 WINDOW = 32
-"""Frames of one stream that may be unanswered; beyond it the service stops reading, and gRPC slows the client down."""
+"""Frames of one stream without a written answer; beyond it the service stops reading, and gRPC slows the client down."""
 MAX_ID_LENGTH = 512
 
 
@@ -37,6 +37,8 @@ class DetectStream:
         self._reader = asyncio.create_task(self._read(requests))
         while (answer := await self._answers.get()) is not None:
             yield answer
+            # Only now: a client that sends and never reads must not pile up answers here.
+            self._window.release()
         if self._end.done():
             raise self._end.result()
 
@@ -83,8 +85,8 @@ class DetectStream:
             answer = pb.DetectResponse(frame_id=name, error=str(error))
         except Exception as error:  # noqa: BLE001 - full queue, passed deadline, failed model: not this frame's fault
             self.end(error)
+            self._window.release()
             return
         finally:
             del self._tasks[name]
-            self._window.release()
         self._answers.put_nowait(answer)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
@@ -17,9 +18,14 @@ from cache.proposal_store import open_proposals
 from cache.split_store import load_split
 from cache.store import Store
 from cli.detect import detect
+from protos.generated import detector_pb2 as pb
+from protos.generated import detector_pb2_grpc as rpc
 from stal_data.errors import InputError, NotFoundError
 from stal_data.keyframes import KeyFrame
+from svc_common.client import open_channel
+from svc_common.config import ClientConfig
 from svc_common.errors import ServiceUnavailableError
+from tests.detector.samples import encoded, picture, write_dataset
 
 ROOT = Path(__file__).parents[2]
 
@@ -83,8 +89,6 @@ def test_both_ways_write_the_same_proposals(service: str, dataset: Path, tmp_pat
 
 
 def test_undecodable_frames_are_listed_and_nothing_is_written(service: str, dataset: Path, tmp_path: Path) -> None:
-    from tests.detector.samples import write_dataset
-
     damaged = write_dataset(tmp_path / "damaged", videos=2)
     (damaged / "frames" / "v1" / "v1_000054.png").write_bytes(b"not an image")
     with pytest.raises(InputError, match=r"1 of 6 key frames .*'v1,0002' is not a JPEG or PNG"):
@@ -93,20 +97,51 @@ def test_undecodable_frames_are_listed_and_nothing_is_written(service: str, data
 
 
 def test_a_missing_frame_is_named(service: str, tmp_path: Path) -> None:
-    from tests.detector.samples import write_dataset
-
     damaged = write_dataset(tmp_path / "damaged", videos=2)
     (damaged / "frames" / "v1" / "v1_000054.png").unlink()
     with pytest.raises(InputError, match="Frame 54 of video 'v1' is missing"):
         run(damaged, "--split", "train", "--store", tmp_path / "store", "--detector", service)
 
 
-def test_a_second_service_on_the_port_says_so(service: str, weights: Path) -> None:
-    process = start("--weights", weights, "--port", service.rpartition(":")[2])
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert f"{service} cannot be bound: Address already in use" in errors
-    assert "Traceback" not in errors
+async def read_into(answered: set[str], call: "grpc.aio.StreamStreamCall[object, pb.DetectResponse]") -> None:
+    while True:
+        answered.add((await call.read()).frame_id)
+
+
+async def test_sigterm_answers_what_was_accepted(weights: Path, tmp_path: Path) -> None:
+    process = start("--weights", weights, "--image-size", "90x160", "--device", "cpu", "--port", 0)
+    try:
+        assert process.stdout is not None
+        address = process.stdout.readline().split()[-1]
+        async with open_channel(ClientConfig(address=address)) as channel:
+            call = rpc.DetectorStub(channel).Detect()
+            for number in range(20):
+                await call.write(pb.DetectRequest(frame_id=str(number), image=encoded(picture(number))))
+            answered = {(await call.read()).frame_id}
+            process.send_signal(signal.SIGTERM)  # the stream stays open
+            with pytest.raises(grpc.aio.AioRpcError, match="the service is stopping"):
+                await read_into(answered, call)
+        _, errors = process.communicate(timeout=30)
+        assert process.returncode == 0, errors
+        assert "Traceback" not in errors
+        # Frames that were still on their way are the client's to send again; there is no gap among the others.
+        assert answered == {str(number) for number in range(len(answered))}
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_service_that_cannot_start_says_why_in_one_line(service: str, weights: Path, tmp_path: Path) -> None:
+    reasons = {
+        f"{service} cannot be bound: Address already in use": ("--weights", weights, "--port", service.split(":")[1]),
+        "gone.pt' do not exist; nothing is downloaded": ("--weights", tmp_path / "gone.pt", "--port", 0),
+    }
+    processes = [(text, start(*options)) for text, options in reasons.items()]  # side by side, to save time
+    for text, process in processes:
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 1
+        assert text in errors
+        assert "Traceback" not in errors
 
 
 def test_a_service_that_is_not_running_says_how_to_start_it(dataset: Path, tmp_path: Path) -> None:
@@ -116,14 +151,6 @@ def test_a_service_that_is_not_running_says_how_to_start_it(dataset: Path, tmp_p
     with pytest.raises(ServiceUnavailableError, match=f"stal-cli serve detector --port {port}"):
         run(dataset, "--split", "train", "--store", tmp_path, "--detector", f"127.0.0.1:{port}")
     assert time.monotonic() - begin < 20
-
-
-def test_missing_weights_end_the_service_with_one_line(tmp_path: Path) -> None:
-    process = start("--weights", tmp_path / "gone.pt", "--port", 0)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert "gone.pt' do not exist; nothing is downloaded" in errors
-    assert "Traceback" not in errors
 
 
 def test_bad_options_are_usage_errors(dataset: Path, tmp_path: Path) -> None:

@@ -1,0 +1,42 @@
+"""One stream on the server, without a connection."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from prometheus_client import CollectorRegistry
+
+from detector_svc.batcher import BatcherConfig, BatcherMetrics, MicroBatcher
+from detector_svc.stream import WINDOW, DetectStream
+from detector_svc.yolo import YoloDetector
+from protos.generated import detector_pb2 as pb
+from tests.detector.samples import encoded, picture
+
+
+async def test_a_client_that_never_reads_is_not_read_from(detector: YoloDetector) -> None:
+    taken = 0
+    image = encoded(picture(1))
+
+    async def eager() -> AsyncIterator[pb.DetectRequest]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield pb.DetectRequest(frame_id=str(taken), image=image)
+
+    batcher = MicroBatcher(detector, BatcherConfig(queue_size=2 * WINDOW), BatcherMetrics(CollectorRegistry()))
+    batcher.start()
+    stream = DetectStream(batcher, time_remaining_s=None)
+    answers = stream.answers(eager())
+    try:
+        await anext(answers)
+        async with asyncio.timeout(60):
+            while taken < WINDOW or stream._tasks:
+                await asyncio.sleep(0.01)
+        assert taken == WINDOW
+        await anext(answers)  # written: there is room for one more
+        async with asyncio.timeout(60):
+            while taken == WINDOW:
+                await asyncio.sleep(0.01)
+    finally:
+        await answers.aclose()
+        await stream.close()
+        await batcher.stop()
