@@ -11,7 +11,7 @@ from protos.generated import detector_pb2 as pb
 from stal_data.errors import InputError
 
 WINDOW = 32
-"""Frames of one stream without a written answer; beyond it the service stops reading, and gRPC slows the client down."""
+"""Frames of one stream without a written answer; beyond it the service stops reading, which slows the client down."""
 MAX_ID_LENGTH = 512
 
 
