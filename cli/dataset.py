@@ -30,8 +30,8 @@ def dataset() -> None:
 @dataset.command()
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--seed", type=click.IntRange(0), required=True, help="The same seed gives the same bytes.")
-@click.option("--train-videos", type=click.IntRange(0), default=160, show_default=True)
-@click.option("--test-videos", type=click.IntRange(0), default=60, show_default=True)
+@click.option("--train-videos", type=click.IntRange(0), default=160, show_default=True, help="Three key frames each.")
+@click.option("--test-videos", type=click.IntRange(0), default=60, show_default=True, help="With people of their own.")
 def synth(out: Path, seed: int, train_videos: int, test_videos: int) -> None:
     """Render a synthetic data set of articulated people into the new folder OUT.
 

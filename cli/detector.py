@@ -22,7 +22,7 @@ _PART_OPTIONS = (
     click.option(
         "--max-val-images", type=click.IntRange(1), default=100, show_default=True, help="Key frames to validate on."
     ),
-    click.option("--seed", type=click.IntRange(0), default=0, show_default=True),
+    click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the draw and the order."),
 )
 
 
@@ -44,7 +44,7 @@ def detector() -> None:
 @click.option(
     "--image-size", type=IMAGE_SIZE, default="180x320", show_default=True, help="As in serving, height x width."
 )
-@click.option("--epochs", type=click.IntRange(1), default=5, show_default=True)
+@click.option("--epochs", type=click.IntRange(1), default=5, show_default=True, help="Passes over the images.")
 @click.option("--batch", type=click.IntRange(1), default=4, show_default=True, help="Images a batch.")
 @click.option("--nbs", type=click.IntRange(1), help="Images an optimizer step; default: the batch.")
 @click.option("--optimizer", default="AdamW", show_default=True, help="SGD, AdamW, ...: as Ultralytics names them.")

@@ -35,7 +35,13 @@ WEIGHTS_HELP = "A .safetensors file, random:SEED (untrained), or none."
     type=click.Choice(["identity", "hflip"]),
     help="Repeat for both: training flips clips, prediction does not. Frames are decoded once.",
 )
-@click.option("--dtype", type=click.Choice(["float16", "float32"]), default="float16", show_default=True)
+@click.option(
+    "--dtype",
+    type=click.Choice(["float16", "float32"]),
+    default="float16",
+    show_default=True,
+    help="Of the stored maps.",
+)
 @click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True, help="Clips a batch.")
 @click.option("--device", default="auto", show_default=True, help="auto (every GPU, else the CPU), cpu, cuda:0,cuda:1")
 @click.option(
