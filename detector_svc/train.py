@@ -1,5 +1,6 @@
 """Fine-tunes a YOLO person detector on a data set's annotations, through Ultralytics."""
 
+import io
 import json
 import tempfile
 from collections.abc import Callable
@@ -126,11 +127,7 @@ def _run_ultralytics(
         load_model(config.start)  # explains what is wrong with a damaged file
     device = choose_device(config.device)
 
-    threads, batches = torch.get_num_threads(), 0
-
-    def on_start(trainer: Any) -> None:
-        if trainer.device.type == "cpu":  # ultralytics leaves a core unused, which is half of a small machine
-            torch.set_num_threads(threads)
+    batches = 0
 
     def on_epoch(trainer: Any) -> None:
         losses = " ".join(f"{name} {float(value):.2f}" for name, value in trainer.tloss.items())
@@ -143,7 +140,6 @@ def _run_ultralytics(
 
     try:
         model = YOLO(str(config.start.absolute()), task="detect")
-        model.add_callback("on_train_start", on_start)
         model.add_callback("on_train_batch_end", on_batch)
         model.add_callback("on_train_epoch_end", on_epoch)
         model.train(
@@ -190,4 +186,7 @@ def _save_plain(checkpoint: Path, target: Path) -> None:
             delattr(model, name)
     for parameter in model.parameters():
         parameter.requires_grad = False
-    torch.save({"model": model.half(), "version": found.get("version"), "license": found.get("license")}, target)
+    # Through a buffer: a file's own name would go into the archive.
+    buffer = io.BytesIO()
+    torch.save({"model": model.half(), "version": found.get("version"), "license": found.get("license")}, buffer)
+    target.write_bytes(buffer.getvalue())
