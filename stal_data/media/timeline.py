@@ -39,7 +39,7 @@ def num_slots(duration_s: Fraction) -> int:
 
 def frame_at(timestamp: float, video: str, info: MediaInfo) -> int:
     """Return the frame (from 1) nearest to a time in seconds; a time outside the media is an error."""
-    frame = math.floor((timestamp - info.start_s) * FPS + 0.5) + 1
+    frame = _nearest_frame(timestamp, info)
     if frame < 1 and timestamp >= info.start_s - START_SLACK_S:
         return 1
     if not 1 <= frame <= info.num_frames:
@@ -54,5 +54,12 @@ def frame_at(timestamp: float, video: str, info: MediaInfo) -> int:
 def whole_seconds(info: MediaInfo) -> range:
     """Return the whole seconds at which the media have a frame, as `frame_at` sees it."""
     first = math.ceil(info.start_s - START_SLACK_S)
-    end = math.ceil(info.start_s + (info.num_frames - 0.5) / FPS)
+    end = math.floor(info.start_s + info.num_frames / FPS) + 1
+    # Asked of the very function, since another order of the same sums rounds differently.
+    while end > first and _nearest_frame(end - 1, info) > info.num_frames:
+        end -= 1
     return range(max(0, first), end)
+
+
+def _nearest_frame(timestamp: float, info: MediaInfo) -> int:
+    return math.floor((timestamp - info.start_s) * FPS + 0.5) + 1
