@@ -74,7 +74,7 @@ def recognizer(
     \b
     Examples:
       stal-cli serve recognizer --store store
-      stal-cli serve recognizer --store /mnt/store --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem \\
+      stal-cli serve recognizer --store shared-store --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem \\
           --token-file token --interface eth1
     """
     import asyncio
