@@ -8,7 +8,7 @@
 # their files in place of `random:0` and name your own run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-export PATH="$PWD/.venv/bin:$PATH"
+command -v stal-cli >/dev/null || export PATH="$PWD/.venv/bin:$PATH"
 output=${1:-real-out}
 backbones=(--slowfast random:0 --slowfast-preset r50 --vit random:0 --vit-preset narrow)
 
