@@ -136,6 +136,8 @@ class Training(Section):
     batch_clips: int = Field(ge=1)
     """Key frames a step, over all ranks together; a multiple of the number of ranks."""
     seed: int = Field(default=0, ge=0)
+    batch_norm: Literal["per_rank", "shared"] = "per_rank"
+    """Whose clips a BatchNorm's statistics are of: each process's own, as published, or those of all processes."""
     log_every_steps: int = Field(default=10, ge=1)
     collective_timeout_s: float = Field(default=600, gt=0)
     """How long a rank waits for the others before the job fails."""

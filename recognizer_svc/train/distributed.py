@@ -33,7 +33,7 @@ class Ranks:
         return values
 
     def wrap(self, head: nn.Module) -> nn.Module:
-        """Let the gradients of `head` be averaged over the ranks. BatchNorm statistics stay each rank's own."""
+        """Let the gradients of `head` be averaged over the ranks. Buffers are left alone."""
         if self.world_size == 1:
             return head
         devices = [self.device] if self.device.type == "cuda" else None

@@ -9,6 +9,7 @@ import torch
 from cache.store import Store
 from recognizer_svc.checkpoint import Best, Checkpoint, Progress, load_checkpoint, save_checkpoint
 from recognizer_svc.data import epoch_plan, read_ahead
+from recognizer_svc.heads.batch_norm import share_statistics
 from recognizer_svc.heads.build import build_head
 from recognizer_svc.provenance import write_provenance
 from recognizer_svc.recipe import Recipe, load_recipe
@@ -40,6 +41,8 @@ class Run:
         self.progress = Progress()
         torch.manual_seed(seed_of(self.recipe.training.seed, "weights"))
         head = build_head(self.recipe.head, self.inputs.shapes, self.inputs.label_map.num_classes).to(ranks.device)
+        if self.recipe.training.batch_norm == "shared" and ranks.world_size > 1:
+            share_statistics(head)
         self.trainer = Trainer(
             head=head,
             model=ranks.wrap(head),

@@ -1,7 +1,6 @@
 """Both backbones against numbers measured with the published code, and the exactness of their small relatives."""
 
 import json
-import runpy
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +14,10 @@ from cache.backbones.vit.model import VideoViT, ViTConfig
 from cache.backbones.vit.published import from_published_layout
 from cache.backbones.weights import assign_state
 from stal_data.errors import InputError
+from tests.seeded import seeded_state_dict, slowfast_clip, vit_clip
+from tests.tolerances import FEATURES
 
 FIXTURES = Path(__file__).parent / "fixtures"
-SEEDED = runpy.run_path(str(FIXTURES / "seeded.py"))
-TOLERANCE = 1e-4  # of the largest value
 
 
 def shapes(name: str) -> dict[str, list[int]]:
@@ -27,7 +26,7 @@ def shapes(name: str) -> dict[str, list[int]]:
 
 def assert_close(actual: torch.Tensor, expected: np.ndarray) -> None:
     assert actual.shape == expected.shape
-    assert np.abs(actual.numpy() - expected).max() <= TOLERANCE * np.abs(expected).max()
+    assert np.abs(actual.numpy() - expected).max() <= FEATURES * np.abs(expected).max()
 
 
 def test_slowfast_r50_has_the_published_names_and_shapes():
@@ -37,9 +36,9 @@ def test_slowfast_r50_has_the_published_names_and_shapes():
 
 def test_slowfast_r50_gives_the_published_numbers():
     model = SlowFast(SlowFastConfig()).eval()
-    model.load_state_dict(SEEDED["seeded_state_dict"](shapes("slowfast50_shapes.json")))
+    model.load_state_dict(seeded_state_dict(shapes("slowfast50_shapes.json")))
     with torch.inference_mode():
-        slow, fast = model(SEEDED["slowfast_clip"]())
+        slow, fast = model(slowfast_clip())
     assert slow.shape == (1, 2048, 8, 4, 4)
     assert fast.shape == (1, 256, 32, 4, 4)
     expected = np.load(FIXTURES / "slowfast50_out.npz")
@@ -51,10 +50,10 @@ def test_giant_vit_gives_the_published_numbers_from_the_published_layout():
     """Two of the 40 blocks at full width; the file also holds the classifier, which has no place in a backbone."""
     with torch.device("meta"):
         model = VideoViT(ViTConfig(depth=2)).eval()
-    state = from_published_layout(SEEDED["seeded_state_dict"](shapes("vitg_shapes.json")))
+    state = from_published_layout(seeded_state_dict(shapes("vitg_shapes.json")))
     assign_state(model, state, "fixture")
     with torch.inference_mode():
-        grid = model(SEEDED["vit_clip"]())
+        grid = model(vit_clip())
     assert grid.shape == (1, 1408, 16, 16, 16)
     expected = np.load(FIXTURES / "vitg_out.npz")
     assert_close(grid[:, :64].mean(dim=2), expected["pooled_first64"])

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 import stal_eval
 from tests.eval.brute_force import Box, Found, Truth, average_precision
 from tests.eval.frames import LABEL_MAP, ground_truth_frame, predictions_frame
+from tests.tolerances import MEAN_AP
 
 FIXTURES = Path(__file__).parent / "fixtures"
 CAPACITIES = (1, 2, 3, 5, 50, 0)
@@ -26,10 +27,10 @@ def test_sweep_equals_the_published_evaluator_at_every_listed_capacity() -> None
     assert set(result.capacities) == set(map(int, reference))
     for capacity, mean in zip(result.capacities, result.mean_ap_C, strict=True):
         expected = reference[str(capacity)]
-        assert mean == pytest.approx(expected["PascalBoxes_Precision/mAP@0.5IOU"], abs=1e-9)
+        assert mean == pytest.approx(expected["PascalBoxes_Precision/mAP@0.5IOU"], abs=MEAN_AP)
         for name, ap in result.per_class(capacity).items():
             expected_ap = expected[f"PascalBoxes_PerformanceByCategory/AP@0.5IOU/{name}"]
-            assert ap == (None if expected_ap is None else pytest.approx(expected_ap, abs=1e-9)), (capacity, name)
+            assert ap == (None if expected_ap is None else pytest.approx(expected_ap, abs=MEAN_AP)), (capacity, name)
 
 
 # A coarse grid, so that boxes coincide, IoUs are equal and some are exactly one half; few scores, so that many tie.

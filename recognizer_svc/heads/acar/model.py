@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recognizer_svc.heads.batch import FeatureShapes, HeadBatch
+from recognizer_svc.heads.batch_norm import MomentBatchNorm
 from recognizer_svc.heads.roi import actor_vectors
 from stal_data.errors import InputError
 
@@ -31,48 +32,6 @@ class AcarConfig:
     depth: int = 2
     dropout: float = 0.2
     roi_size: int = 7
-
-
-class MomentBatchNorm(nn.Module):
-    """BatchNorm3d of the full ViT grid, computed on its time mean and its moments.
-
-    Normalising is affine per channel, so it commutes with the time mean; the batch statistics follow from each
-    clip's mean and mean square. State names are BatchNorm3d's.
-    """
-
-    weight: nn.Parameter
-    bias: nn.Parameter
-    running_mean: Tensor
-    running_var: Tensor
-    num_batches_tracked: Tensor
-    momentum = 0.1
-    eps = 1e-5
-
-    def __init__(self, channels: int, frames: int) -> None:
-        super().__init__()
-        self.frames = frames
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-        self.register_buffer("running_mean", torch.zeros(channels))
-        self.register_buffer("running_var", torch.ones(channels))
-        self.register_buffer("num_batches_tracked", torch.tensor(0))
-
-    def forward(self, vit_BCHW: Tensor, moments_B2C: Tensor) -> Tensor:
-        """Return the normalised time mean, [B, C, H, W]."""
-        mean_C, var_C = self.running_mean, self.running_var
-        if self.training and len(vit_BCHW):
-            # Float64, because a mean square minus a squared mean cancels.
-            first_C, second_C = moments_B2C.double().mean(dim=0)
-            biased_C = (second_C - first_C.square()).clamp_min(0)
-            mean_C, var_C = first_C.to(vit_BCHW.dtype), biased_C.to(vit_BCHW.dtype)
-            count = vit_BCHW.shape[0] * self.frames * vit_BCHW.shape[2] * vit_BCHW.shape[3]
-            with torch.no_grad():
-                self.running_mean.lerp_(mean_C, self.momentum)
-                self.running_var.lerp_(var_C * (count / max(count - 1, 1)), self.momentum)
-                self.num_batches_tracked += 1
-        scale_C = self.weight * torch.rsqrt(var_C + self.eps)
-        shift_C = self.bias - mean_C * scale_C
-        return torch.addcmul(shift_C[:, None, None], vit_BCHW, scale_C[:, None, None])
 
 
 class HR2O(nn.Module):

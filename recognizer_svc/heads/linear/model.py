@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from recognizer_svc.heads.batch import FeatureShapes, HeadBatch
+from recognizer_svc.heads.batch_norm import ActorBatchNorm
 from recognizer_svc.heads.roi import actor_vectors
 
 
@@ -33,7 +34,7 @@ class LinearHead(nn.Module):
         for shape in (shapes.slow_CHW, shapes.fast_CHW, shapes.vit_CHW):
             channels += shape[0] if shape is not None else 0
         self.roi_size = config.roi_size
-        self.norm = nn.BatchNorm1d(channels, affine=False) if config.standardise else None
+        self.norm = ActorBatchNorm(channels) if config.standardise else None
         self.dropout = nn.Dropout(config.dropout)
         self.fc = nn.Linear(channels, config.num_classes)
 
@@ -42,15 +43,6 @@ class LinearHead(nn.Module):
         maps = [m for m in (batch.slow_BCHW, batch.fast_BCHW, batch.vit_BCHW) if m is not None]
         actor_NC = torch.cat([actor_vectors(m, batch.boxes_N4, batch.clip_of_N, self.roi_size) for m in maps], dim=1)
         if self.norm is not None:
-            actor_NC = self._standardise(self.norm, actor_NC)
+            actor_NC = self.norm(actor_NC)
         logits_NC: Tensor = self.fc(self.dropout(actor_NC))
         return logits_NC
-
-    def _standardise(self, norm: nn.BatchNorm1d, actor_NC: Tensor) -> Tensor:
-        # A batch of one actor has no variance: it is normalised with the running statistics.
-        if self.training and len(actor_NC) < 2:
-            assert norm.running_mean is not None
-            assert norm.running_var is not None
-            return (actor_NC - norm.running_mean) * torch.rsqrt(norm.running_var + norm.eps)
-        normed_NC: Tensor = norm(actor_NC)
-        return normed_NC

@@ -1,0 +1,72 @@
+"""BatchNorm over two real gloo processes: with shared statistics they train what one process trains.
+
+In float64, so that another order of sums is all that may differ, and dropout is off.
+"""
+
+import multiprocessing
+
+import pytest
+import torch
+from torch import nn
+
+from recognizer_svc.train.distributed import Ranks
+from tests.recognizer.batch_norm_ranks import ACTORS, HEADS, STEPS, WEIGHTS, gradient_of, run_rank, train
+
+# Sums in another order: 1e-16 each, some thousand terms, five steps of momentum.
+TOLERANCE = {"rtol": 1e-11, "atol": 1e-11}
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ranks")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.recognizer.batch_norm_ranks"])
+    processes = [context.Process(target=run_rank, args=(rank, str(folder)), daemon=True) for rank in (0, 1)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(timeout=180)
+        if process.exitcode is None:
+            process.kill()
+    assert [process.exitcode for process in processes] == [0, 0]
+    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_shared_statistics_train_the_head_of_one_process(two_ranks, kind):
+    """With unequal clips and actors, with clips but no actors on one rank, and with no clip at all on it."""
+    losses, state = train(HEADS[kind], Ranks(), None, shared=False)
+    assert len(losses) == len(STEPS)
+    for found in two_ranks:
+        found_losses, found_state = found[f"{kind} shared"]
+        assert found_losses == pytest.approx(losses, rel=1e-11)
+        assert found_state.keys() == state.keys()
+        for name, expected in state.items():
+            torch.testing.assert_close(found_state[name], expected, **TOLERANCE, msg=name)
+    for name, value in two_ranks[0][f"{kind} shared"][1].items():
+        if "running" in name:  # every rank adds the same sums up
+            assert torch.equal(value, two_ranks[1][f"{kind} shared"][1][name])
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_statistics_of_each_rank_train_another_head(two_ranks, kind):
+    """The published way, and proof that the comparison above can fail."""
+    losses, _ = train(HEADS[kind], Ranks(), None, shared=False)
+    (first, first_state), (second, second_state) = (found[f"{kind} per_rank"] for found in two_ranks)
+    assert first == pytest.approx(second)  # the loss is that of all ranks
+    assert max(abs(a - b) for a, b in zip(first, losses, strict=True)) > 1e-4
+    for name, value in first_state.items():
+        if "running" in name:
+            assert not torch.allclose(value, second_state[name]), name
+        elif value.is_floating_point():  # weights still agree: gradients are averaged
+            torch.testing.assert_close(value, second_state[name], **TOLERANCE, msg=name)
+
+
+@pytest.mark.parametrize("held", [4, 5])
+def test_gradients_flow_through_shared_statistics(two_ranks, held):
+    """Against nn.BatchNorm1d on all actors; 1 or 0 of them are held by the other rank."""
+    actor_NC = ACTORS.clone().requires_grad_()
+    (nn.BatchNorm1d(3, affine=False).double()(actor_NC) * WEIGHTS).sum().backward()
+    found = torch.cat([rank[f"gradient {held}"] for rank in two_ranks])
+    torch.testing.assert_close(found, actor_NC.grad, **TOLERANCE)
+    torch.testing.assert_close(gradient_of(slice(0, 5), shared=False), actor_NC.grad, **TOLERANCE)
