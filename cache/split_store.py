@@ -5,6 +5,7 @@ import json
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -42,7 +43,10 @@ class PublishedSplit:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Columns:
-    """The people of all key frames laid end to end; ragged columns have offsets."""
+    """The people of all key frames laid end to end; ragged columns have offsets.
+
+    row_counts: one for each label; None where the key frames have none.
+    """
 
     windows_K2: NDArray[np.int64]
     offsets_K1: NDArray[np.int64]
@@ -50,6 +54,11 @@ class _Columns:
     persons_N: NDArray[np.int64]
     label_offsets_N1: NDArray[np.int64]
     labels: NDArray[np.int64]
+    row_counts: NDArray[np.int64] | None
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The columns that there are, by name."""
+        return {name: values for name, values in vars(self).items() if values is not None}
 
 
 def publish_split(store: Store, split: Split) -> PublishedSplit:
@@ -78,7 +87,7 @@ def publish_split(store: Store, split: Split) -> PublishedSplit:
         file.create_dataset("label_map", data=label_map, dtype=h5py.string_dtype())
         h5.write_keys(file.create_group("key_frames"), keys)
         h5.write_keys(file.create_group("exclusions"), exclusions)
-        for name, values in vars(columns).items():
+        for name, values in columns.arrays().items():
             file.create_dataset(name, data=values)
     return published
 
@@ -98,7 +107,9 @@ def load_split(store: Store, dataset: str, split: str) -> PublishedSplit:
         label_map = file["label_map"].asstr()[()]
         keys, exclusions = h5.read_keys(file["key_frames"]), h5.read_keys(file["exclusions"])
         annotated, stored = bool(file.attrs["annotated"]), str(file.attrs["digest"])
-        columns = _Columns(**{name: file[name][:] for name in _Columns.__dataclass_fields__})
+        required = [name for name in _Columns.__dataclass_fields__ if name != "row_counts"]
+        counts = file["row_counts"][:] if "row_counts" in file else None
+        columns = _Columns(**{name: file[name][:] for name in required}, row_counts=counts)
     digest = _digest(dataset, split, keys, exclusions, annotated, label_map, columns)
     if digest != stored:
         raise InputError(f"'{path}' is damaged: its content does not match its digest. Publish the split again.")
@@ -137,7 +148,7 @@ def _digest(
 ) -> str:
     head = [dataset, split, [str(key) for key in keys], [str(key) for key in exclusions], annotated, label_map]
     digest = hashlib.sha256(json.dumps(head).encode())
-    for name, values in vars(columns).items():
+    for name, values in columns.arrays().items():
         digest.update(f"{name}{values.shape}{values.dtype.str}".encode())
         digest.update(values.tobytes())
     return digest.hexdigest()
@@ -151,6 +162,7 @@ def _ends(lengths: list[int]) -> NDArray[np.int64]:
 def _to_columns(key_frames: tuple[AnnotatedKeyFrame, ...]) -> _Columns:
     labels = [sorted(person) for item in key_frames for person in item.labels]
     boxes = [np.asarray(item.boxes_N4, dtype=np.float32).reshape(-1, 4) for item in key_frames]
+    counts = [count for item in key_frames for person in item.row_counts or () for count in person]
     return _Columns(
         windows_K2=np.array([item.window or NO_WINDOW for item in key_frames], dtype=np.int64).reshape(-1, 2),
         offsets_K1=_ends([len(item.labels) for item in key_frames]),
@@ -158,6 +170,7 @@ def _to_columns(key_frames: tuple[AnnotatedKeyFrame, ...]) -> _Columns:
         persons_N=np.array([person for item in key_frames for person in item.persons], dtype=np.int64),
         label_offsets_N1=_ends([len(ids) for ids in labels]),
         labels=np.array([label for ids in labels for label in ids], dtype=np.int64),
+        row_counts=None if any(item.row_counts is None for item in key_frames) else np.array(counts, dtype=np.int64),
     )
 
 
@@ -166,6 +179,10 @@ def _from_columns(keys: tuple[KeyFrame, ...], columns: _Columns) -> tuple[Annota
     ids = columns.labels.tolist()
     labels = [frozenset(ids[start:end]) for start, end in pairwise(ends)]
     persons = columns.persons_N.tolist()
+    counts: list[tuple[int, ...]] | None = None
+    if columns.row_counts is not None:
+        flat = columns.row_counts.tolist()
+        counts = [tuple(flat[start:end]) for start, end in pairwise(ends)]
     key_frames = []
     for row, key in enumerate(keys):
         rows = slice(int(columns.offsets_K1[row]), int(columns.offsets_K1[row + 1]))
@@ -177,6 +194,7 @@ def _from_columns(keys: tuple[KeyFrame, ...], columns: _Columns) -> tuple[Annota
                 boxes_N4=columns.boxes_N4[rows],
                 labels=tuple(labels[rows]),
                 persons=tuple(persons[rows]),
+                row_counts=None if counts is None else tuple(counts[rows]),
             )
         )
     return tuple(key_frames)

@@ -1,4 +1,4 @@
-"""`stal-cli dataset`: render, validate, describe and convert data sets."""
+"""`stal-cli dataset`: render, validate, describe, convert and import data sets."""
 
 import sys
 from collections import defaultdict
@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from cli.dataset_import import import_proposals, import_published
 
 if TYPE_CHECKING:
     from stal_data.validation import Counts, Finding, Report
@@ -25,6 +27,10 @@ def dataset() -> None:
     stal-cli dataset validate data
     stal-cli dataset from-videos street.mp4 --output street --name street
     """
+
+
+dataset.add_command(import_published)
+dataset.add_command(import_proposals)
 
 
 @dataset.command()

@@ -14,13 +14,21 @@ from stal_data.rows import AnnotationFormat, Row, RowProblem, check_row, read_ke
 
 
 def read_annotations(
-    path: Path, annotation_format: AnnotationFormat, label_map: LabelMap, *, drop_unknown_labels: bool = False
+    path: Path,
+    annotation_format: AnnotationFormat,
+    label_map: LabelMap,
+    *,
+    drop_unknown_labels: bool = False,
+    first_row_lost: bool = False,
 ) -> tuple[AnnotatedKeyFrame, ...]:
     """Read a file of either format, sorted by key frame; the first bad line is an error.
 
     drop_unknown_labels: leave out labels that the map lacks (AVA annotates 80 actions, its map scores 60).
+    first_row_lost: the file was made from a published pickle, so the published layout has every row that it has;
+        else its first row counts one less there (Chaotic World only).
     """
-    return group_rows(_good_rows(path, annotation_format, label_map, drop_unknown_labels), label_map)
+    rows = _good_rows(path, annotation_format, label_map, drop_unknown_labels)
+    return group_rows(rows, label_map, lose_first=annotation_format == "chaotic_world" and not first_row_lost)
 
 
 def read_chaotic_world(path: Path, label_map: LabelMap) -> tuple[AnnotatedKeyFrame, ...]:
@@ -56,24 +64,27 @@ def _ground_truth_lines(key_frames: Iterable[AnnotatedKeyFrame]) -> Iterator[str
                 yield f"{key_frame.key},{coordinates},{label},{person}\n"
 
 
-def group_rows(rows: Iterable[Row], label_map: LabelMap) -> tuple[AnnotatedKeyFrame, ...]:
-    """Group rows by key frame (sorted), then by person and box; labels that the map lacks are left out."""
+def group_rows(rows: Iterable[Row], label_map: LabelMap, *, lose_first: bool = False) -> tuple[AnnotatedKeyFrame, ...]:
+    """Group rows by key frame (sorted), then by person and box; labels that the map lacks are left out.
+
+    lose_first: the first row is one clip less in `row_counts`; nothing else depends on it.
+    """
     groups: dict[KeyFrame, _Group] = {}
-    for row in rows:
+    for number, row in enumerate(rows):
         group = groups.setdefault(row.key, _Group(row.window))
         if row.box is not None:
-            labels = group.people.setdefault((row.person, row.box), set())
+            counts = group.people.setdefault((row.person, row.box), {})
             if row.label is not None and row.label in label_map:
-                labels.add(row.label)
+                counts[row.label] = counts.get(row.label, 0) + (number > 0 or not lose_first)
     return tuple(_annotated(key, groups[key]) for key in sorted(groups))
 
 
 @dataclass(slots=True)
 class _Group:
-    """A key frame while its rows are collected; people: (person, box) -> label ids, in file order."""
+    """A key frame while its rows are collected; people: (person, box) -> label id -> rows, in file order."""
 
     window: tuple[int, int] | None
-    people: dict[tuple[int, tuple[float, float, float, float]], set[int]] = field(default_factory=dict)
+    people: dict[tuple[int, tuple[float, float, float, float]], dict[int, int]] = field(default_factory=dict)
 
 
 def _good_rows(
@@ -94,8 +105,9 @@ def _annotated(key: KeyFrame, group: _Group) -> AnnotatedKeyFrame:
         key=key,
         window=group.window,
         boxes_N4=boxes.clip(0, 1),
-        labels=tuple(frozenset(labels) for labels in group.people.values()),
+        labels=tuple(frozenset(counts) for counts in group.people.values()),
         persons=tuple(person for person, _ in group.people),
+        row_counts=tuple(tuple(counts[label] for label in sorted(counts)) for counts in group.people.values()),
     )
 
 

@@ -110,6 +110,7 @@ class Dataset:
                 self.spec.format,
                 self.label_map,
                 drop_unknown_labels=self.spec.unknown_labels == "drop",
+                first_row_lost=spec.first_row == "lost",
             )
         return (
             _without_people(KeyFrame(video, second))

@@ -66,10 +66,14 @@ class VideoSpec(_Section):
 
 
 class SplitSpec(_Section):
-    """annotations: CSV file; or videos: patterns of video ids whose every whole second is a key frame."""
+    """annotations: CSV file; or videos: patterns of video ids whose every whole second is a key frame.
+
+    first_row: `lost` where the file was made from a published pickle, which lacks its source's first row.
+    """
 
     annotations: str | None = None
     exclusions: str | None = None
+    first_row: Literal["present", "lost"] = "present"
     videos: str | list[str] | None = None
 
     @model_validator(mode="after")

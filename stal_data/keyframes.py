@@ -26,6 +26,8 @@ class AnnotatedKeyFrame:
     boxes_N4: float32, x1,y1,x2,y2 in [0,1] of the frame.
     labels: for each box the ids of its actions, as in the label map (from 1).
     persons: for each box the person id; -1 where unknown.
+    row_counts: for each box and each of its labels, ids ascending, how many clips of the published layout it is: the
+        file's rows of it, less the file's first row, which was lost there. None: one each.
     """
 
     key: KeyFrame
@@ -33,3 +35,4 @@ class AnnotatedKeyFrame:
     boxes_N4: NDArray[np.float32]
     labels: tuple[frozenset[int], ...]
     persons: tuple[int, ...]
+    row_counts: tuple[tuple[int, ...], ...] | None = None

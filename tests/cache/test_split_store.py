@@ -85,3 +85,17 @@ def test_an_unpublished_split_says_what_there_is(store: Store, split: Split) -> 
     publish_split(store, split)
     with pytest.raises(NotFoundError, match=r"street/trian is not published .* Did you mean 'street/train'"):
         load_split(store, "street", "trian")
+
+
+def test_how_often_a_row_occurs_is_kept_and_older_files_do_not_say_it(store: Store, split: Split) -> None:
+    publish_split(store, split)
+    assert {item.row_counts for item in load_split(store, "street", "train").key_frames} == {None}
+    counted = tuple(
+        replace(item, row_counts=tuple(tuple(range(len(labels))) for labels in item.labels))
+        for item in with_odd_key_frames(split).key_frames
+    )
+    published = publish_split(store, replace(split, key_frames=counted))
+    loaded = load_split(store, "street", "train")
+    assert [item.row_counts for item in loaded.key_frames] == [item.row_counts for item in counted]
+    assert loaded.digest == published.digest
+    assert loaded.digest != publish_split(store, split).digest

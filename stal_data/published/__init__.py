@@ -1,0 +1,1 @@
+"""Reads the published pickles of annotations and detections without running anything that is in them."""
