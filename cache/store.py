@@ -4,6 +4,7 @@ STORE/annotations/<dataset>/<split>/           published split, see cache/split_
       features/<dataset>/<split>/<spec id>/    one Zarr group per feature set
       proposals/<dataset>/<split>/<name>.h5    one file per detector
       runs/<run id>/                           recipe, checkpoints and events of a training
+      weights/                                 backbones that a training may start from
 """
 
 import re
@@ -54,6 +55,10 @@ class Store:
     @property
     def runs_dir(self) -> Path:
         return self.root / "runs"
+
+    @property
+    def weights_dir(self) -> Path:
+        return self.root / "weights"
 
     def find(
         self, kind: Literal["features", "proposals"], dataset: str | None, split: str | None, name: str

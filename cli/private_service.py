@@ -26,24 +26,30 @@ class PrivateServiceError(StalError):
 
 
 @contextmanager
-def recognizer_at(client: ClientConfig | None, store_url: str | None) -> Iterator[ClientConfig]:
-    """The recognizer at the given address, or else a private one on the given store for as long as the block runs."""
+def recognizer_at(
+    client: ClientConfig | None, store_url: str | None, *, data_root: Path | None = None
+) -> Iterator[ClientConfig]:
+    """The recognizer at the given address, or else a private one on the given store for as long as the block runs.
+
+    data_root: of the private one; folder below which it may read data sets.
+    """
     if client is not None:
         yield client
         return
     if store_url is None:
         raise click.UsageError("Give --store STORE, or the address of a running service with --recognizer HOST:PORT.")
-    with _private_recognizer(store_url) as address:
+    options = ["--store", store_url] + ([] if data_root is None else ["--data-root", str(data_root)])
+    with _private_recognizer(options) as address:
         yield ClientConfig(address=address)
 
 
 @contextmanager
-def _private_recognizer(store_url: str) -> Iterator[str]:
+def _private_recognizer(options: list[str]) -> Iterator[str]:
     # Both files are gone once the service is up, so that even SIGKILL of this process leaves none.
     with tempfile.TemporaryDirectory(prefix="stal-") as folder:
         port_file, log_path = Path(folder, "port"), Path(folder, "log")
         with log_path.open("wb") as output:
-            process = _start(store_url, port_file, output)
+            process = _start(options, port_file, output)
         log = log_path.open("rb")
         try:
             address = _wait_until_ready(process, port_file, log)
@@ -58,8 +64,8 @@ def _private_recognizer(store_url: str) -> Iterator[str]:
         log.close()
 
 
-def _start(store_url: str, port_file: Path, output: IO[bytes]) -> subprocess.Popen[bytes]:
-    words = ["serve", "recognizer", "--private", "--store", store_url, "--port", "0", "--port-file", str(port_file)]
+def _start(options: list[str], port_file: Path, output: IO[bytes]) -> subprocess.Popen[bytes]:
+    words = ["serve", "recognizer", "--private", *options, "--port", "0", "--port-file", str(port_file)]
     package_root = str(Path(cli.__file__).parent.parent)
     return subprocess.Popen(
         [sys.executable, "-m", "cli.main", *words],

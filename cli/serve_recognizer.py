@@ -1,5 +1,7 @@
 """`stal-cli serve recognizer`."""
 
+from pathlib import Path
+
 import click
 
 from cli.options import server_options
@@ -46,6 +48,11 @@ from svc_common.config import ServerConfig
     "refused.",
 )
 @click.option(
+    "--data-root",
+    type=click.Path(path_type=Path),
+    help="Folder whose data sets recipes with training.backbone may name. Without it they are refused.",
+)
+@click.option(
     "--cancel-jobs",
     is_flag=True,
     help="At the end cancel the training jobs, each with a checkpoint, instead of leaving them to the next service: "
@@ -63,6 +70,7 @@ def recognizer(
     job_stop_s: float,
     job_stall_s: float,
     interface: str | None,
+    data_root: Path | None,
     cancel_jobs: bool,
     private: bool,
 ) -> None:
@@ -91,6 +99,7 @@ def recognizer(
         stop_timeout_s=job_stop_s,
         stall_timeout_s=job_stall_s,
         interface=interface,
+        data_root=None if data_root is None else data_root.absolute(),
     )
     config = RecognizerConfig(
         store=Store.open(store_url, create=True),

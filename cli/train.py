@@ -1,6 +1,7 @@
 """`stal-cli train`: a head, trained through the recognizer service."""
 
 import asyncio
+import json
 import secrets
 import sys
 import time
@@ -21,6 +22,12 @@ INTERRUPTED = 130  # as a shell reports Ctrl-C
 @click.command()
 @click.argument("recipe", required=False)
 @click.option("--store", "store_url", help="Folder of the store. Without --recognizer a private service works on it.")
+@click.option(
+    "--data",
+    "dataset",
+    type=click.Path(exists=True, path_type=Path),
+    help="Data set whose frames a private service reads, for a recipe with training.backbone.",
+)
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change the recipe, e.g. head.depth=1.")
 @click.option("--run-id", help="Name of the run, unique in the store; default: recipe, time and a random end.")
 @click.option("--resume", is_flag=True, help="Continue --run-id from its latest checkpoint; RECIPE may be left out.")
@@ -41,6 +48,7 @@ def train(
     client: ClientConfig | None,
     recipe: str | None,
     store_url: str | None,
+    dataset: Path | None,
     overrides: tuple[str, ...],
     run_id: str | None,
     resume: bool,
@@ -61,6 +69,7 @@ def train(
       stal-cli train acar --store store --set head.depth=1 --run-id first
       stal-cli train --run-id first --resume --store store
       stal-cli train acar --recognizer 127.0.0.1:50052 --nproc-per-node 2 --backend gloo
+      stal-cli train acar-joint --store store --data chaotic-world
     """
     from cli.private_service import recognizer_at
     from protos.generated import recognizer_pb2 as pb
@@ -72,12 +81,19 @@ def train(
         raise click.UsageError("--resume needs --run-id; 'stal-cli runs list --store STORE' shows the runs.")
     if recipe is None and overrides:
         raise click.UsageError("--set changes a RECIPE, and none is given.")
+    if dataset is not None and client is not None:
+        raise click.UsageError("--data is for a private service; a running one reads data sets below its --data-root.")
+    folder = None if dataset is None else dataset_folder(dataset)
     text = ""
     if recipe is not None:
+        if folder is not None:
+            overrides = (*overrides, f"data.folder={json.dumps(folder.name)}")
         # Checked here already: a typing mistake shows at once and with the file's name.
-        name = load_recipe(recipe, overrides).name
+        loaded = load_recipe(recipe, overrides)
+        if folder is not None and loaded.training.backbone == "none":
+            raise click.UsageError(f"--data has no effect: recipe '{loaded.name}' trains no backbone.")
         text, _ = read_recipe(recipe)
-        run_id = run_id or f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+        run_id = run_id or f"{loaded.name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     assert run_id is not None
     request = pb.TrainRequest(
         run_id=run_id,
@@ -95,7 +111,7 @@ def train(
         ),
     )
     where = f"--recognizer {client.address}" if client is not None else f"--store {store_url}"
-    with recognizer_at(client, store_url) as service:
+    with recognizer_at(client, store_url, data_root=None if folder is None else folder.parent) as service:
         try:
             job = asyncio.run(_follow(service, request, private=client is None))
         except KeyboardInterrupt:
@@ -104,6 +120,12 @@ def train(
     if store_url is not None and not Path(store_url, "runs", job.run_id).is_dir():
         click.echo(f"Note: the service works on another store than --store: the run is {job.run_dir}", err=True)
     _report(job, where)
+
+
+def dataset_folder(dataset: Path) -> Path:
+    """Return the absolute folder of a data set that is named by its folder or its dataset.yaml."""
+    path = dataset.absolute()
+    return path.parent if path.is_file() else path
 
 
 async def _follow(service: ClientConfig, request: "pb.TrainRequest", *, private: bool) -> "pb.Job":

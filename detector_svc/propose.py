@@ -8,8 +8,9 @@ from pathlib import Path
 from detector_svc.batcher import MicroBatcher
 from detector_svc.detections import FrameDetections
 from detector_svc.key_images import key_frame_image
-from stal_data.dataset import Dataset, Split
-from stal_data.errors import ConflictError, InputError, NotFoundError
+from stal_data.data_root import dataset_below
+from stal_data.dataset import Split
+from stal_data.errors import ConflictError
 from stal_data.keyframes import AnnotatedKeyFrame, KeyFrame
 
 
@@ -20,13 +21,7 @@ def open_split(data_root: Path | None, dataset: str, split: str) -> Split:
             "The detector service has no data root, so it reads no data sets. Start it with --data-root, or let the "
             "client send the images (without --server-side)."
         )
-    root = data_root.resolve()
-    path = (root / dataset).resolve()
-    if not path.is_relative_to(root):
-        raise InputError(f"Data set '{dataset}' is outside the service's data root; give a path relative to the root.")
-    if not path.exists():
-        raise NotFoundError(f"Data set '{dataset}' does not exist below the service's data root.")
-    return Dataset.open(path).split(split)
+    return dataset_below(data_root, dataset).split(split)
 
 
 async def run_split(

@@ -46,7 +46,11 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A head with its surroundings. feature_spec: of the identity view it was trained on."""
+    """A head with its surroundings.
+
+    feature_spec: of the identity view that the head knows; with a trained SlowFast its weights are those below.
+    slowfast_state: SlowFast's tensors, where it is trained with the head.
+    """
 
     recipe: Recipe
     label_map: LabelMap
@@ -55,6 +59,7 @@ class Checkpoint:
     head_state: dict[str, Tensor]
     optimizer_state: dict[str, Any]
     progress: Progress
+    slowfast_state: dict[str, Tensor] | None = None
 
     def build_head(self) -> nn.Module:
         """Return the trained head on the CPU, in eval mode."""
@@ -72,6 +77,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "feature_spec": checkpoint.feature_spec.canonical(),
         "shapes": checkpoint.shapes.to_dict(),
         "head": checkpoint.head_state,
+        "slowfast": checkpoint.slowfast_state,
         "optimizer": checkpoint.optimizer_state,
         "progress": asdict(checkpoint.progress),
     }
@@ -96,6 +102,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         feature_spec=FeatureSpec.from_dict(json.loads(content["feature_spec"])),
         shapes=FeatureShapes.from_dict(content["shapes"]),
         head_state=content["head"],
+        slowfast_state=content.get("slowfast"),
         optimizer_state=content["optimizer"],
         progress=Progress(
             **progress

@@ -3,8 +3,8 @@
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -14,10 +14,14 @@ from torch import Tensor
 from cache.feature_store import FeatureBatch, FeatureSet
 from cache.split_store import PublishedSplit
 from recognizer_svc.heads.batch import FeatureShapes, HeadBatch
+from recognizer_svc.joint.model import JointBatch
 from recognizer_svc.seeds import seed_of
 from stal_data.errors import InputError
 from stal_data.keyframes import KeyFrame
 from stal_data.labels import LabelMap
+
+if TYPE_CHECKING:
+    from recognizer_svc.joint.clips import LiveClips
 
 Item = TypeVar("Item")
 
@@ -38,7 +42,7 @@ class LabelledKeyFrame:
 class LabelledBatch:
     """A batch with its targets [N, C] float32 and the key frame of each clip."""
 
-    head: HeadBatch
+    head: HeadBatch | JointBatch
     targets_NC: Tensor
     keys: tuple[KeyFrame, ...]
 
@@ -103,10 +107,13 @@ class LabelledFeatures:
         hflip: FeatureSet | None = None,
         augmentation: Augmentation | None = None,
         seed: int = 0,
+        clips: "LiveClips | None" = None,
     ) -> None:
+        """shapes: of the head's maps. clips: where SlowFast's maps are not read but computed by the network."""
         self.items = tuple(items)
         self.num_classes = items[0].targets_NC.shape[1]
-        self._shapes = shapes
+        self._shapes = shapes if clips is None else replace(shapes, slow_CHW=None, fast_CHW=None)
+        self._clips = clips
         self._identity = identity
         self._hflip = hflip
         self._augmentation = augmentation or Augmentation()
@@ -116,6 +123,11 @@ class LabelledFeatures:
 
     def __len__(self) -> int:
         return len(self.items)
+
+    @property
+    def decodes(self) -> bool:
+        """Whether a batch holds clips."""
+        return self._clips is not None
 
     def load(self, indices: Sequence[int], epoch: int = 0) -> LabelledBatch:
         """Read some clips; what is random depends on the seed, the epoch and the key frame, not on the batch."""
@@ -128,8 +140,10 @@ class LabelledFeatures:
         features = self._read(indices, mirrored)
         keys = tuple(item.key for item in items)
         targets = [item.targets_NC for item in items]
+        cached = head_batch(features, boxes, self._shapes, keys)
+        clips = None if self._clips is None else self._clips.load(keys, mirrored)
         return LabelledBatch(
-            head=head_batch(features, boxes, self._shapes, keys),
+            head=cached if clips is None else JointBatch(clips_B3THW=clips, cached=cached),
             targets_NC=torch.from_numpy(np.concatenate([np.empty((0, self.num_classes), np.float32), *targets])),
             keys=keys,
         )

@@ -4,14 +4,23 @@ from cache.feature_store import FeatureSet, list_feature_sets, open_feature_set
 from cache.spec import FeatureSpec
 from cache.store import Store
 from recognizer_svc.heads.batch import FeatureShapes
-from stal_data.errors import ConflictError, InputError
+from stal_data.errors import ConflictError, InputError, NotFoundError
+
+ADVICE = "Precompute the split with the backbones of the training."
+JOINT_ADVICE = (
+    "SlowFast was trained with this head: precompute the split with the weights that the run exported, "
+    "--slowfast STORE/runs/RUN/slowfast.safetensors (for the latest checkpoint slowfast-latest.safetensors, where the "
+    "run has that)."
+)
 
 # A head learns from what the backbones see. Another decoder or number format shifts features by little more than
 # rounding, so a head trained on image files may score videos; it is said each time, never passed over.
 _TOLERATED = ("decoder", "dtype")
 
 
-def check_fits(trained_on: FeatureSpec, shapes: FeatureShapes, found: FeatureSpec) -> tuple[str, ...]:
+def check_fits(
+    trained_on: FeatureSpec, shapes: FeatureShapes, found: FeatureSpec, *, advice: str = ADVICE
+) -> tuple[str, ...]:
     """Refuse features that the head does not know; return what differs and is tolerated, as `field: trained / found`.
 
     Fields of a backbone that the head does not look at do not count, nor does the view.
@@ -21,17 +30,25 @@ def check_fits(trained_on: FeatureSpec, shapes: FeatureShapes, found: FeatureSpe
     if refused:
         raise ConflictError(
             f"Feature set {found.id} was made by another spec than the head was trained on (trained / found): "
-            f"{', '.join(refused)}. Precompute the split with the backbones of the training."
+            f"{', '.join(refused)}. {advice}"
         )
     return tuple(different)
 
 
 def open_fitting(
-    store: Store, dataset: str, split: str, *, trained_on: FeatureSpec, shapes: FeatureShapes, set_id: str | None = None
+    store: Store,
+    dataset: str,
+    split: str,
+    *,
+    trained_on: FeatureSpec,
+    shapes: FeatureShapes,
+    set_id: str | None = None,
+    advice: str = ADVICE,
 ) -> FeatureSet:
     """Open the split's feature set for a head, identity view.
 
     set_id: the set to take if it fits; None takes the one of the trained spec, else the only one that fits.
+    advice: what to do where none fits.
     """
     if set_id is not None:
         chosen = open_feature_set(store, dataset, split, set_id=set_id)
@@ -39,7 +56,7 @@ def open_fitting(
             raise InputError(
                 f"Feature set {set_id} is of view '{chosen.spec.view}'; boxes belong to the identity view."
             )
-        check_fits(trained_on, shapes, chosen.spec)
+        check_fits(trained_on, shapes, chosen.spec, advice=advice)
         return chosen
     specs = {info.id: info.spec for info in list_feature_sets(store, dataset, split)}
     fitting = [
@@ -49,7 +66,10 @@ def open_fitting(
     ]
     if trained_on.id in specs or not fitting:
         # Where none fits this raises, and names the fields that differ.
-        return open_feature_set(store, dataset, split, spec=trained_on)
+        try:
+            return open_feature_set(store, dataset, split, spec=trained_on)
+        except (ConflictError, NotFoundError) as error:
+            raise type(error)(f"{error} {advice}") from None
     if len(fitting) > 1:
         raise ConflictError(
             f"{dataset}/{split} has several feature sets that fit the head; choose one with --feature-set: "

@@ -14,7 +14,7 @@ from cache.spec import FeatureSpec
 from cache.store import Store
 from recognizer_svc.checkpoint import Checkpoint, load_checkpoint
 from recognizer_svc.data import check_boxes, clip_groups, head_batch, read_ahead
-from recognizer_svc.features import check_fits, open_fitting
+from recognizer_svc.features import ADVICE, JOINT_ADVICE, check_fits, open_fitting
 from recognizer_svc.losses import scores
 from recognizer_svc.run_dir import RunDir
 from stal_data.errors import InputError
@@ -55,6 +55,7 @@ class Predictor:
         self.checkpoint = checkpoint
         self.device = device
         self._head = checkpoint.build_head().to(device)
+        self._advice = ADVICE if checkpoint.slowfast_state is None else JOINT_ADVICE
 
     @classmethod
     def load(cls, path: Path, *, device: str = "auto", checkpoint: Literal["latest", "best"] = "latest") -> Self:
@@ -79,12 +80,19 @@ class Predictor:
 
     def open_features(self, store: Store, dataset: str, split: str, set_id: str | None = None) -> FeatureSet:
         """Open the split's feature set that fits the head, or the one with this id if it does."""
-        shapes = self.checkpoint.shapes
-        return open_fitting(store, dataset, split, trained_on=self.feature_spec, shapes=shapes, set_id=set_id)
+        return open_fitting(
+            store,
+            dataset,
+            split,
+            trained_on=self.feature_spec,
+            shapes=self.checkpoint.shapes,
+            set_id=set_id,
+            advice=self._advice,
+        )
 
     def check_spec(self, features: FeatureSet) -> tuple[str, ...]:
         """Refuse features that the head was not trained for; return the differences that are tolerated."""
-        return check_fits(self.feature_spec, self.checkpoint.shapes, features.spec)
+        return check_fits(self.feature_spec, self.checkpoint.shapes, features.spec, advice=self._advice)
 
     def score(self, features: FeatureBatch, people: Sequence[BoxesOfKeyFrame]) -> NDArray[np.float32]:
         """Return scores [N, classes] of all boxes, clip after clip.

@@ -4,6 +4,7 @@ import json
 import platform
 import subprocess
 import time
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ def write_provenance(run_dir: RunDir, recipe: Recipe, inputs: RunInputs, ranks: 
         "feature_sets": {
             use: {"id": features.id, "spec": features.spec.to_dict()} for use, features in inputs.feature_sets.items()
         },
+        # What a backbone that is trained with the head started from.
+        "backbone": None if inputs.joint is None else asdict(inputs.joint.backbone.spec),
         "starts": [*_earlier_starts(run_dir.provenance), start],
     }
     write_atomically(run_dir.provenance, json.dumps(content, indent=2) + "\n")

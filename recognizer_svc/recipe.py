@@ -2,16 +2,26 @@
 
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from stal_data.errors import InputError, NotFoundError, did_you_mean
 
 Stream = Literal["slowfast", "vit"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
+
+def _relative(value: str) -> str:
+    path = PurePosixPath(value)
+    if not value or not value.isprintable() or "\\" in value or path.is_absolute() or ".." in path.parts:
+        raise ValueError("must be a path relative to the folder that the operator chose, without '..'")
+    return value
+
+
+RelativePath = Annotated[str, AfterValidator(_relative)]
 
 
 # What a resumed run may change, besides its name and its validation.
@@ -20,6 +30,7 @@ _CHANGEABLE = {
     "training.log_every_steps",
     "training.collective_timeout_s",
     "data.reader_threads",
+    "data.folder",
 }
 
 
@@ -50,6 +61,8 @@ class Data(Section):
     box_jitter: float = Field(default=0.075, ge=0, lt=0.5)
     """Each box coordinate moves by uniform(-j, j) times the box's width or height."""
     reader_threads: int = Field(default=2, ge=1, le=64)
+    folder: RelativePath | None = None
+    """Folder of the data set below the service's data root, None = called as the data set; for training.backbone."""
 
 
 class Validation(Section):
@@ -141,6 +154,23 @@ class Training(Section):
     log_every_steps: int = Field(default=10, ge=1)
     collective_timeout_s: float = Field(default=600, gt=0)
     """How long a rank waits for the others before the job fails."""
+    backbone: Literal["none", "slowfast"] = "none"
+    """Backbone that is trained with the head, on clips that are decoded while training."""
+    backbone_weights: RelativePath | None = None
+    """What it starts from: a file below the store's weights folder, or random:SEED."""
+    backbone_preset: Name | None = None
+    """Its size, for random:SEED or a file that does not say."""
+
+    @model_validator(mode="after")
+    def _backbone_has_weights(self) -> Self:
+        if self.backbone != "none" and self.backbone_weights is None:
+            raise ValueError(
+                f"backbone is {self.backbone}, so backbone_weights must name a file below the store's weights folder, "
+                "or random:SEED"
+            )
+        if self.backbone == "none" and (self.backbone_weights or self.backbone_preset):
+            raise ValueError("backbone_weights and backbone_preset need backbone: slowfast")
+        return self
 
 
 class Recipe(Section):
@@ -152,6 +182,13 @@ class Recipe(Section):
     optimizer: Sgd | AdamW = Field(discriminator="kind")
     schedule: StepSchedule | CosineSchedule = Field(discriminator="kind")
     training: Training
+
+    @model_validator(mode="after")
+    def _joint_sees_both_streams(self) -> Self:
+        streams = self.data.streams
+        if self.training.backbone != "none" and streams is not None and set(streams) != {"slowfast", "vit"}:
+            raise ValueError(f"data.streams is {list(streams)}; with training.backbone the head sees slowfast and vit")
+        return self
 
     def to_yaml(self) -> str:
         """The resolved recipe, defaults filled in; `load_recipe` reads it back."""

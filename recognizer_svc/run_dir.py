@@ -7,6 +7,8 @@ STORE/runs/<run id>/
   events.jsonl          one JSON object per line, appended by rank 0
   checkpoints/          latest.pt, and best.pt where the recipe keeps the best
   tensorboard/          scalars
+  slowfast.safetensors  SlowFast, where it was trained with the head: of the best checkpoint, else of the latest
+  slowfast-latest.safetensors   of the latest, where the best is another
   state.json            {"status": queued | running | succeeded | failed | cancelled}, by whoever started the job
 """
 
@@ -59,6 +61,14 @@ class RunDir:
     @property
     def tensorboard(self) -> Path:
         return self.root / "tensorboard"
+
+    @property
+    def slowfast(self) -> Path:
+        return self.root / "slowfast.safetensors"
+
+    @property
+    def slowfast_latest(self) -> Path:
+        return self.root / "slowfast-latest.safetensors"
 
     def checkpoint(self, name: str) -> Path:
         """Path of `latest` or `best`."""

@@ -8,13 +8,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from cache.feature_store import open_feature_set
 from cache.split_store import load_split
 from cache.store import Store
+from recognizer_svc.joint.sources import initial_weights, open_dataset
 from recognizer_svc.recipe import Recipe, parse_recipe
 from recognizer_svc.run_dir import RunDir
 from recognizer_svc.service.processes import job_processes
 from recognizer_svc.service.record import JobFiles, JobRecord, JobStatus, Launch, read_record, write_record
+from recognizer_svc.train.sets import open_sets
 from stal_data.errors import ConflictError, InputError, NotFoundError, did_you_mean
 from stal_data.files import write_atomically
 from stal_data.names import check_name
@@ -82,14 +83,17 @@ def find_sent_before(store: Store, submission: Submission) -> JobRecord | None:
     return record if same else None
 
 
-def admit(store: Store, submission: Submission) -> tuple[JobFiles, JobRecord, Ownership]:
-    """Check a submission and write its queued record; the caller owns the share from here on."""
+def admit(store: Store, submission: Submission, data_root: Path | None = None) -> tuple[JobFiles, JobRecord, Ownership]:
+    """Check a submission and write its queued record; the caller owns the share from here on.
+
+    data_root: folder below which a recipe may name a data set.
+    """
     run_id, launch = check_name("run id", submission.run_id), submission.launch
     recipe = parse_recipe(submission.recipe, submission.overrides) if submission.recipe else None
     if recipe is None and not submission.resume:
         raise InputError(f"The recipe of run '{run_id}' is empty; only a resumed run keeps the recipe it has.")
     if recipe is not None:
-        _check_data(store, recipe)
+        _check_data(store, recipe, data_root)
     files = JobFiles(RunDir(store.runs_dir / run_id), launch.node_rank)
     if submission.resume:
         run_dir(store, run_id)
@@ -105,14 +109,16 @@ def admit(store: Store, submission: Submission) -> tuple[JobFiles, JobRecord, Ow
         raise
 
 
-def _check_data(store: Store, recipe: Recipe) -> None:
+def _check_data(store: Store, recipe: Recipe, data_root: Path | None) -> None:
     """Find what the recipe names, so that a wrong name shows now and not when the workers have started."""
     data, validation = recipe.data, recipe.validation
     load_split(store, data.dataset, data.train_split)
-    features = open_feature_set(store, data.dataset, data.train_split, set_id=data.feature_set)
     if validation.split is not None:
         load_split(store, data.dataset, validation.split)
-        open_feature_set(store, data.dataset, validation.split, spec=features.spec)
+    open_sets(recipe, store)
+    if recipe.training.backbone != "none":
+        open_dataset(recipe, data_root)
+        initial_weights(recipe, store)
 
 
 def _claim(files: JobFiles, submission: Submission, recipe: Recipe | None) -> JobRecord:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from recognizer_svc.service import launch as launching
@@ -14,6 +15,7 @@ from recognizer_svc.service.admission import Ownership
 from recognizer_svc.service.outcome import decide
 from recognizer_svc.service.processes import is_launcher, job_processes, kill_all, process_start_s, signal_group
 from recognizer_svc.service.record import JobFiles, JobRecord, JobStatus, cancel_requested, write_record
+from stal_data.errors import NotFoundError
 
 _LOG = logging.getLogger(__name__)
 _POLL_S = 0.2
@@ -34,8 +36,12 @@ class JobLimits:
     """A job without any event for so long is stopped and has failed; 0 turns it off."""
     interface: str | None = None
     """Trusted network interface for the unencrypted traffic of jobs with several nodes; None refuses them."""
+    data_root: Path | None = None
+    """Folder whose data sets a recipe may name for joint training; None refuses such recipes."""
 
     def __post_init__(self) -> None:
+        if self.data_root is not None and not self.data_root.is_dir():
+            raise NotFoundError(f"--data-root '{self.data_root}' is not a folder.")
         if self.interface is not None:
             launching.interface_address(self.interface)
 
@@ -97,6 +103,7 @@ class Job:
             record.launch,
             interface=limits.interface,
             stop_timeout_s=limits.stop_timeout_s,
+            data_root=limits.data_root,
         )
         pid = self._process.pid
         self._save(pid=pid, pgid=pid, process_started_s=process_start_s(pid))

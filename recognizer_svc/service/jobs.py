@@ -58,7 +58,7 @@ class JobManager:
             )
         if len(self._running) >= limits.max_jobs and len(self._waiting) >= limits.max_queued:
             raise BusyError(f"{len(self._waiting)} jobs wait already, more than --max-queued allows; try again later")
-        files, record, owned = await asyncio.to_thread(admit, self._store, submission)
+        files, record, owned = await asyncio.to_thread(admit, self._store, submission, limits.data_root)
         self._waiting.append(Job(files, record, owned, self._limits))
         self._start_waiting()
         return record

@@ -32,10 +32,13 @@ def default_backend(nproc_per_node: int) -> str:
     return "nccl" if torch.cuda.device_count() >= nproc_per_node else "gloo"
 
 
-def command(files: JobFiles, run_id: str, launch: Launch, *, local_address: str) -> list[str]:
+def command(
+    files: JobFiles, run_id: str, launch: Launch, *, local_address: str, data_root: Path | None = None
+) -> list[str]:
     """The launcher's argument list.
 
     local_address: where the other processes reach this node; given, so that nothing has to guess or resolve it.
+    data_root: folder below which the recipe may name a data set.
     """
     if launch.nnodes == 1:
         rendezvous = ["--standalone"]  # on a free port, which the launcher takes itself
@@ -51,6 +54,7 @@ def command(files: JobFiles, run_id: str, launch: Launch, *, local_address: str)
         *("--nnodes", str(launch.nnodes), "--nproc-per-node", str(launch.nproc_per_node)),
         *("--max-restarts", str(launch.max_restarts), "--log-dir", str(files.elastic_logs)),
         *("-m", WORKER_MODULE, JOB_DIR_OPTION, str(files.run.root), "--backend", launch.backend),
+        *(() if data_root is None else ("--data-root", str(data_root))),
     ]
 
 
@@ -90,11 +94,18 @@ def loopback_interface() -> str:
 
 
 def start(
-    files: JobFiles, run_id: str, launch: Launch, *, interface: str | None, stop_timeout_s: float
+    files: JobFiles,
+    run_id: str,
+    launch: Launch,
+    *,
+    interface: str | None,
+    stop_timeout_s: float,
+    data_root: Path | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start the launcher.
 
     interface: of the traffic between several nodes; a job of one node stays on loopback.
+    data_root: folder below which the recipe may name a data set.
 
     Its output goes to the job's log, after that of earlier attempts.
 
@@ -105,7 +116,7 @@ def start(
     env = environment(files, launch, interface=name, stop_timeout_s=stop_timeout_s)
     with files.log.open("ab") as log:
         return subprocess.Popen(
-            command(files, run_id, launch, local_address=interface_address(name)),
+            command(files, run_id, launch, local_address=interface_address(name), data_root=data_root),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

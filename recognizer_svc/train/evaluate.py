@@ -12,6 +12,8 @@ from recognizer_svc.train.distributed import Ranks
 from recognizer_svc.validation import mean_average_precision
 
 MAX_CLIPS = 32
+MAX_DECODED_CLIPS = 8
+"""Where the clips go through a backbone, too: one of 224x224 pixels takes 19 MB before it is computed."""
 MAX_ACTORS = 128
 """Of one forward pass; bounds its memory."""
 
@@ -26,12 +28,13 @@ class Validation:
 
 
 def evaluate(head: nn.Module, data: LabelledFeatures, loss: LossSection, ranks: Ranks, *, threads: int) -> Validation:
-    """Score every labelled key frame; all ranks must call it and get the same answer."""
+    """Score every labelled key frame; all ranks must call it and get the same answer. head: what the trainer trains."""
     head.eval()
     counts = [len(item.boxes_N4) for item in data.items]
     offsets = np.cumsum([0, *counts])
     mine = list(range(len(counts)))[ranks.rank :: ranks.world_size]
-    groups = clip_groups([counts[index] for index in mine], max_clips=MAX_CLIPS, max_actors=MAX_ACTORS)
+    max_clips = MAX_DECODED_CLIPS if data.decodes else MAX_CLIPS
+    groups = clip_groups([counts[index] for index in mine], max_clips=max_clips, max_actors=MAX_ACTORS)
     plan = [[mine[position] for position in group] for group in groups]
     # Rows of other ranks stay 0 and are filled by the sum.
     scores_NC = torch.zeros((int(offsets[-1]), data.num_classes), dtype=torch.float32, device=ranks.device)

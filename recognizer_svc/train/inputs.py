@@ -1,16 +1,22 @@
 """What a run reads from the store: splits, label map, feature sets; all checked before the first step."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cache.feature_store import FeatureSet, open_feature_set
+from cache.feature_store import FeatureSet
 from cache.split_store import PublishedSplit, load_split
 from cache.store import Store
 from recognizer_svc.data import Augmentation, LabelledFeatures, labelled_key_frames
 from recognizer_svc.heads.batch import FeatureShapes
 from recognizer_svc.losses import check_loss
 from recognizer_svc.recipe import Recipe
-from stal_data.errors import ConflictError, InputError
+from recognizer_svc.train.sets import open_sets
+from stal_data.errors import InputError
 from stal_data.labels import LabelMap
+
+if TYPE_CHECKING:
+    from recognizer_svc.joint.inputs import JointInputs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,32 +31,39 @@ class RunInputs:
     """By their use: train, and train_hflip and validation where they are used."""
     train: LabelledFeatures
     validation: LabelledFeatures | None
+    joint: "JointInputs | None" = None
+    """Where SlowFast is trained with the head."""
     notes: tuple[str, ...] = field(default=())
     """What the user should know before the run starts."""
 
 
-def open_inputs(recipe: Recipe, store: Store) -> RunInputs:
-    """Open and check what the recipe names."""
+def open_inputs(recipe: Recipe, store: Store, data_root: Path | None = None) -> RunInputs:
+    """Open and check what the recipe names. data_root: the folder below which training may read frames."""
     data = recipe.data
     split = load_split(store, data.dataset, data.train_split)
     if split.label_map is None:
         raise InputError(f"{data.dataset}/{data.train_split} has no label map, so there is nothing to train for.")
     label_map = split.label_map
     check_loss(recipe.loss, label_map.num_classes)
-    identity = open_feature_set(store, data.dataset, data.train_split, set_id=data.feature_set)
-    if identity.spec.view != "identity":
-        raise InputError(
-            f"data.feature_set {identity.id} is of view '{identity.spec.view}'; name the identity set, "
-            "the mirrored one is found by itself."
-        )
-    shapes = FeatureShapes.of(identity.spec, identity.shapes, data.streams)
+    splits = {"train": split}
+    if recipe.validation.split is not None:
+        splits["validation"] = _validation_split(recipe, store, label_map)
+    sets = open_sets(recipe, store)
+    identity, hflip = sets["train"], sets.get("train_hflip")
+    joint = None
+    if recipe.training.backbone == "none":
+        shapes = FeatureShapes.of(identity.spec, identity.shapes, data.streams)
+    else:
+        joint = _open_joint(recipe, store, data_root)
+        shapes = joint.shapes(identity)
     items = labelled_key_frames(split, label_map)
     people, empty = sum(len(item.boxes_N4) for item in items), len(split.key_frames) - len(items)
     notes = [
         f"training on {len(items)} key frames of {data.dataset}/{data.train_split} with {people} people; "
         f"{empty} without people skipped"
     ]
-    hflip = _mirrored(recipe, store, identity)
+    if joint is not None:
+        notes += joint.notes(identity.spec)
     if hflip is None and data.hflip_probability > 0:
         notes.append("the store has no mirrored features (precompute --view hflip), so training sees no mirrored clips")
     train = LabelledFeatures(
@@ -60,15 +73,17 @@ def open_inputs(recipe: Recipe, store: Store) -> RunInputs:
         hflip=hflip,
         augmentation=Augmentation(hflip_probability=data.hflip_probability, box_jitter=data.box_jitter),
         seed=recipe.training.seed,
+        clips=None if joint is None else joint.clips(identity, [item.key for item in items]),
     )
-    splits, sets = {"train": split}, {"train": identity} | ({} if hflip is None else {"train_hflip": hflip})
     validation = None
-    if recipe.validation.split is not None:
-        splits["validation"] = _validation_split(recipe, store, label_map)
-        # Of exactly the same spec: a score on other features would say nothing.
-        sets["validation"] = open_feature_set(store, data.dataset, recipe.validation.split, spec=identity.spec)
+    if "validation" in splits:
+        checked = labelled_key_frames(splits["validation"], label_map)
+        features = sets["validation"]
         validation = LabelledFeatures(
-            labelled_key_frames(splits["validation"], label_map), shapes, identity=sets["validation"]
+            checked,
+            shapes,
+            identity=features,
+            clips=None if joint is None else joint.clips(features, [item.key for item in checked]),
         )
     return RunInputs(
         label_map=label_map,
@@ -77,19 +92,20 @@ def open_inputs(recipe: Recipe, store: Store) -> RunInputs:
         feature_sets=sets,
         train=train,
         validation=validation,
+        joint=joint,
         notes=tuple(notes),
     )
 
 
-def _mirrored(recipe: Recipe, store: Store, identity: FeatureSet) -> FeatureSet | None:
-    """The mirrored set of the same spec, where it exists and is wanted."""
-    data = recipe.data
-    if data.hflip_probability == 0:
-        return None
+def _open_joint(recipe: Recipe, store: Store, data_root: Path | None) -> "JointInputs":
     try:
-        return open_feature_set(store, data.dataset, data.train_split, spec=identity.spec.with_view("hflip"))
-    except ConflictError:
-        return None
+        from recognizer_svc.joint.inputs import JointInputs
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"training.backbone is slowfast, but this machine lacks '{error.name}', which decodes or computes clips; "
+            "install the extra: pip install 'stal[precompute]'."
+        ) from None
+    return JointInputs.open(recipe, store, data_root)
 
 
 def _validation_split(recipe: Recipe, store: Store, label_map: LabelMap) -> PublishedSplit:

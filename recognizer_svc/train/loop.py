@@ -62,7 +62,11 @@ class StopSignal:
 
 @dataclass(kw_only=True)
 class Trainer:
-    """What a step needs. `model` is `head` itself, or the wrapper that averages its gradients over the ranks."""
+    """What a step needs.
+
+    head: all that is trained: a head, or a JointModel.
+    model: `head` itself, or the wrapper that averages its gradients over the ranks.
+    """
 
     head: nn.Module
     model: nn.Module

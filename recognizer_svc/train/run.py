@@ -3,6 +3,7 @@
 import time
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import torch
 
@@ -11,6 +12,7 @@ from recognizer_svc.checkpoint import Best, Checkpoint, Progress, load_checkpoin
 from recognizer_svc.data import epoch_plan, read_ahead
 from recognizer_svc.heads.batch_norm import share_statistics
 from recognizer_svc.heads.build import build_head
+from recognizer_svc.joint.model import JointModel
 from recognizer_svc.provenance import write_provenance
 from recognizer_svc.recipe import Recipe, load_recipe
 from recognizer_svc.run_dir import EventWriter, RunDir
@@ -28,7 +30,9 @@ from stal_data.files import write_atomically
 class Run:
     """Trains until the last epoch or until stopped; every rank makes one."""
 
-    def __init__(self, run_dir: RunDir, ranks: Ranks, stop: StopSignal | None = None) -> None:
+    def __init__(
+        self, run_dir: RunDir, ranks: Ranks, stop: StopSignal | None = None, data_root: Path | None = None
+    ) -> None:
         self.run_dir = run_dir
         self.ranks = ranks
         self.recipe = load_recipe(run_dir.recipe)
@@ -37,16 +41,19 @@ class Run:
                 f"training.batch_clips is {self.recipe.training.batch_clips}, which {ranks.world_size} processes "
                 "cannot share evenly; choose a multiple of the number of processes."
             )
-        self.inputs: RunInputs = open_inputs(self.recipe, Store.open(run_dir.store_root))
+        self.inputs: RunInputs = open_inputs(self.recipe, Store.open(run_dir.store_root), data_root)
         self.progress = Progress()
         torch.manual_seed(seed_of(self.recipe.training.seed, "weights"))
-        head = build_head(self.recipe.head, self.inputs.shapes, self.inputs.label_map.num_classes).to(ranks.device)
+        self.head = build_head(self.recipe.head, self.inputs.shapes, self.inputs.label_map.num_classes)
+        joint = self.inputs.joint
+        trained = self.head if joint is None else JointModel(joint.backbone.model, self.head)
+        trained.to(ranks.device)
         if self.recipe.training.batch_norm == "shared" and ranks.world_size > 1:
-            share_statistics(head)
+            share_statistics(trained)
         self.trainer = Trainer(
-            head=head,
-            model=ranks.wrap(head),
-            optimizer=build_optimizer(self.recipe.optimizer, head.parameters()),
+            head=trained,
+            model=ranks.wrap(trained),
+            optimizer=build_optimizer(self.recipe.optimizer, trained.parameters()),
             loss=self.recipe.loss,
             ranks=ranks,
             stop=stop or StopSignal(),
@@ -67,6 +74,7 @@ class Run:
                 if not self._epoch(log):
                     log.message("stopped on request; resume to go on from the checkpoint")
                     return False
+            self._export(log)
             log.done(best_map=None if self.progress.best is None else self.progress.best.map)
         return True
 
@@ -160,29 +168,45 @@ class Run:
     def _save(self, log: RunLog, name: str) -> None:
         if self.ranks.rank:
             return
+        spec, joint = self.inputs.feature_sets["train"].spec, self.inputs.joint
         checkpoint = Checkpoint(
             recipe=self.recipe,
             label_map=self.inputs.label_map,
-            feature_spec=self.inputs.feature_sets["train"].spec,
+            feature_spec=spec if joint is None else joint.trained_spec(spec),
             shapes=self.inputs.shapes,
-            head_state=self.trainer.head.state_dict(),
+            head_state=self.head.state_dict(),
+            slowfast_state=None if joint is None else joint.backbone.model.state_dict(),
             optimizer_state=self.trainer.optimizer.state_dict(),
             progress=self.progress,
         )
         save_checkpoint(self.run_dir.checkpoint(name), checkpoint)
         log.checkpoint(epoch=self.progress.epochs_done, step=self.progress.steps_done, name=f"{name}.pt")
 
+    def _export(self, log: RunLog) -> None:
+        """Write the trained SlowFast as weights files, for precompute."""
+        if self.inputs.joint is None or self.ranks.rank:
+            return
+        from recognizer_svc.joint.export import export_slowfast  # after the check: it needs the extra `precompute`
+
+        for path in export_slowfast(self.run_dir, self.inputs.joint.backbone.spec):
+            log.message(f"SlowFast is in {path}; precompute with --slowfast {path} before predicting")
+
     def _restore(self, checkpoint: Checkpoint) -> None:
         check_same_run(checkpoint, self.recipe, self.inputs)
-        self.trainer.head.load_state_dict(checkpoint.head_state)
+        self.head.load_state_dict(checkpoint.head_state)
+        if self.inputs.joint is not None and checkpoint.slowfast_state is not None:
+            self.inputs.joint.backbone.model.load_state_dict(checkpoint.slowfast_state)
         self.trainer.optimizer.load_state_dict(checkpoint.optimizer_state)
         self.progress = checkpoint.progress
 
 
-def train_run(run_dir: RunDir, ranks: Ranks, stop: StopSignal | None = None) -> bool:
-    """Train the run in its folder; False if it was stopped. What ends rank 0 is an event, for those who watch."""
+def train_run(run_dir: RunDir, ranks: Ranks, stop: StopSignal | None = None, data_root: Path | None = None) -> bool:
+    """Train the run in its folder; False if it was stopped. What ends rank 0 is an event, for those who watch.
+
+    data_root: the folder below which joint training may read frames.
+    """
     try:
-        return Run(run_dir, ranks, stop).train()
+        return Run(run_dir, ranks, stop, data_root).train()
     except Exception as error:
         if ranks.rank == 0:
             with EventWriter(run_dir.events) as events:
@@ -200,7 +224,11 @@ def check_same_run(checkpoint: Checkpoint, recipe: Recipe, inputs: RunInputs) ->
             f"The run has a checkpoint of another recipe (checkpoint / now): {listed}. "
             "Start a new run, or resume with the old values."
         )
-    different = checkpoint.feature_spec.diff(inputs.feature_sets["train"].spec)
+    spec = inputs.feature_sets["train"].spec
+    if inputs.joint is not None and checkpoint.feature_spec.slowfast is not None:
+        # Its weights have changed in training; the rest must be the same.
+        spec = inputs.joint.spec_with(spec, checkpoint.feature_spec.slowfast.weights)
+    different = checkpoint.feature_spec.diff(spec)
     if different:
         raise ConflictError(
             f"The checkpoint was trained on features of another spec (checkpoint / now): {', '.join(different)}."

@@ -30,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="recognizer_svc.train.worker", description="One process of a training job.")
     parser.add_argument("--job-dir", type=Path, required=True, help="folder of the run: STORE/runs/RUN")
     parser.add_argument("--backend", choices=("gloo", "nccl"), help="nccl where there is CUDA, else gloo")
+    parser.add_argument("--data-root", type=Path, help="folder below which a recipe may name a data set to read")
     options = parser.parse_args(arguments)
     run_dir = RunDir(options.job_dir.absolute())
     if not run_dir.recipe.is_file():
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     backend: Backend = options.backend or ("nccl" if torch.cuda.is_available() else "gloo")
     timeout_s = load_recipe(run_dir.recipe).training.collective_timeout_s
     with connect(backend, timeout_s=timeout_s) as ranks:
-        finished = train_run(run_dir, ranks, stop)
+        finished = train_run(run_dir, ranks, stop, options.data_root)
     if not finished:
         sys.exit(STOPPED)
 

@@ -1,0 +1,17 @@
+"""Data sets that a service may read: those below a folder that its operator names."""
+
+from pathlib import Path
+
+from stal_data.dataset import Dataset
+from stal_data.errors import InputError, NotFoundError
+
+
+def dataset_below(data_root: Path, folder: str) -> Dataset:
+    """Open the data set in a folder below the root; a client's path never leads out of it, links followed."""
+    root = data_root.resolve()
+    path = (root / folder).resolve()
+    if not path.is_relative_to(root):
+        raise InputError(f"Data set '{folder}' is outside the service's data root; give a path relative to the root.")
+    if not path.exists():
+        raise NotFoundError(f"Data set '{folder}' does not exist below the service's data root.")
+    return Dataset.open(path)
