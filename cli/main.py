@@ -12,6 +12,7 @@ COMMANDS = {
     "dataset": ("cli.dataset:dataset", "Render, validate and describe data sets."),
     "detector": ("cli.detector:detector", "Train the person detector."),
     "backbone": ("cli.backbone:backbone", "Train a small backbone as a stand-in for pre-training."),
+    "weights": ("cli.weights:weights", "Import published checkpoints, describe weight files."),
     "serve": ("cli.serve:serve", "Start the detector or the recognizer service."),
     "detect": ("cli.detect:detect", "Write person proposals through the detector service."),
     "precompute": ("cli.precompute:precompute", "Run both backbones once and fill the feature cache."),

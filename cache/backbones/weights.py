@@ -1,15 +1,15 @@
-"""Tensors of a backbone as files, as seeded random numbers, and as a digest. Only safetensors: nothing is unpickled."""
+"""Tensors as safetensors files, as seeded random numbers, and as a digest. Nothing is unpickled."""
 
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from cache.backbones.architectures import BackboneConfig, config_to_json
@@ -29,19 +29,32 @@ class WeightsFile:
     metadata: Mapping[str, str]
 
 
-def weights_digest(state: Mapping[str, Tensor]) -> str:
-    """Return the sha256 (hex) over the tensors sorted by name: name, dtype, shape and bytes of each."""
+def weights_digest(state: Mapping[str, Tensor], progress: Callable[[int, int], None] | None = None) -> str:
+    """Return the sha256 (hex) over the tensors sorted by name: name, dtype, shape and bytes of each.
+
+    progress: takes the bytes that are done, and all of them.
+    """
     digest = hashlib.sha256()
+    done, total = 0, sum(tensor.nbytes for tensor in state.values())
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
         # A header line ends before the bytes begin, and gives their number: no two states share one encoding.
         digest.update(f"{json.dumps(name)} {tensor.dtype} {list(tensor.shape)}\n".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        done += tensor.nbytes
+        if progress is not None:
+            progress(done, total)
     return digest.hexdigest()
 
 
 def read_weights(path: Path) -> WeightsFile:
-    """Read a safetensors file whole; missing, corrupt and other kinds of files are errors that say so."""
+    """Read a backbone's file whole; missing, corrupt and other kinds of files are errors that say so."""
+    header, state = read_tensors(path)
+    return WeightsFile(state=state, metadata=_read_metadata(path, header.get(METADATA_KEY, "{}")))
+
+
+def read_tensors(path: Path) -> tuple[Mapping[str, str], dict[str, Tensor]]:
+    """Return the metadata and the tensors of a safetensors file; all values are finite."""
     if not path.is_file():
         raise NotFoundError(f"Weights file {path} does not exist. Give a .safetensors file or 'random:SEED'.")
     try:
@@ -51,12 +64,12 @@ def read_weights(path: Path) -> WeightsFile:
     except SafetensorError as error:
         raise InputError(
             f"Weights file {path} is not a complete safetensors file ({error}). "
-            "Copy it again, or convert it: pickled checkpoints (.pt, .pth) are not read."
+            "Copy it again; a pickled checkpoint (.pt, .pth) becomes one with 'stal-cli weights import'."
         ) from None
     broken = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if broken:
         raise InputError(f"Weights file {path} holds values that are not finite in {listed(broken)}.")
-    return WeightsFile(state=state, metadata=_read_metadata(path, header.get(METADATA_KEY, "{}")))
+    return header, state
 
 
 def _read_metadata(path: Path, text: str) -> dict[str, str]:
@@ -78,18 +91,31 @@ def save_backbone(
     preset: str,
     config: BackboneConfig,
     provenance: Mapping[str, object],
+    progress: Callable[[int, int], None] | None = None,
 ) -> str:
     """Write the model's tensors atomically and return their digest.
 
     provenance: what the weights were made from, as JSON values; `load_backbone` does not interpret it.
+    progress: as in `weights_digest`.
     """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    # One JSON text, because the order of several metadata keys in the file is not fixed.
     metadata = {"kind": kind, "preset": preset, "config": config_to_json(config), "provenance": dict(provenance)}
+    digest = weights_digest(state, progress)
+    write_tensors(path, state, key=METADATA_KEY, metadata=metadata)
+    return digest
+
+
+def write_tensors(path: Path, state: Mapping[str, Tensor], *, key: str, metadata: Mapping[str, object]) -> None:
+    """Replace the safetensors file at `path` atomically; it gets one metadata entry, JSON text under `key`.
+
+    One entry, because the order of several in the file is not fixed.
+    """
     with replacing(path) as partial:
-        # Not save_file: the file it makes is readable by its owner only.
-        partial.write_bytes(save(state, metadata={METADATA_KEY: json.dumps(metadata, sort_keys=True)}))
-    return weights_digest(state)
+        partial.touch()
+        mode = partial.stat().st_mode
+        save_file(dict(state), partial, metadata={key: json.dumps(metadata, sort_keys=True)})
+        # What save_file leaves behind is readable by its owner only; a file that open() makes goes by the umask.
+        partial.chmod(mode)
 
 
 def random_state(model: nn.Module, seed: int) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """The published VideoMAE v2 layout of the encoder's tensors, turned into the one of `VideoViT`.
 
-Published: the bias of q and v as `attn.q_bias` and `attn.v_bias` (k has none), and the classifier `fc_norm`, `head`.
+Published: the bias of q and v as `attn.q_bias` and `attn.v_bias` (k has none), and the classifier `fc_norm` (`norm` in
+the files of the pre-training), `head`.
 Here: one `attn.qkv.bias` = q_bias, zeros, v_bias, and no classifier.
 """
 
@@ -9,7 +10,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-CLASSIFIER = ("fc_norm.", "head.")
+CLASSIFIER = ("fc_norm.", "norm.", "head.")
 
 
 def is_published_layout(names: Mapping[str, object]) -> bool:

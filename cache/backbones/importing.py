@@ -1,0 +1,103 @@
+"""Published backbone weights, as our files: names converted, everything checked, nothing dropped without a word."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from cache.backbones.architectures import BackboneConfig, build_without_weights
+from cache.backbones.fitting import fit_tensors, split_off
+from cache.backbones.vit.published import CLASSIFIER, from_published_layout
+from cache.backbones.weights import assign_state, save_backbone
+from cache.spec import BackboneKind
+
+Progress = Callable[[str, int, int], None]
+"""Takes what is going on, and how many of its bytes are done."""
+
+_BLOCK_BYTES = 1 << 22
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportedFile:
+    """One file that was written. digest: sha256 (hex) of its tensors, as the loader states it.
+
+    loaded: names of its tensors. zeroed: those of them that the source lacked and that are 0 now.
+    ignored: tensors that were meant for it by their name and have no place in it, as name -> reason.
+    """
+
+    path: Path
+    digest: str
+    loaded: tuple[str, ...]
+    zeroed: tuple[str, ...]
+    ignored: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedBackbone:
+    """A backbone whose tensors were all found, ready to be written. ignored: as in `ImportedFile`."""
+
+    kind: BackboneKind
+    preset: str
+    config: BackboneConfig
+    model: nn.Module
+    zeroed: tuple[str, ...]
+    ignored: Mapping[str, str]
+
+    def write(self, output: Path, provenance: Mapping[str, object], progress: Progress | None = None) -> ImportedFile:
+        """Write the file that `load_backbone` reads, atomically."""
+        digest = save_backbone(
+            output,
+            self.model,
+            kind=self.kind,
+            preset=self.preset,
+            config=self.config,
+            provenance=provenance,
+            progress=None if progress is None else partial(progress, f"writing {output.name}"),
+        )
+        return ImportedFile(
+            path=output,
+            digest=digest,
+            loaded=tuple(self.model.state_dict()),
+            zeroed=self.zeroed,
+            ignored=self.ignored,
+        )
+
+
+def prepare_backbone(
+    kind: BackboneKind, tensors: Mapping[str, Tensor], *, preset: str, config: BackboneConfig, source: str
+) -> PreparedBackbone:
+    """Find a backbone's tensors among those of a file; what is missing or does not fit is one error that lists it all.
+
+    tensors: under published names, without the prefixes of a whole checkpoint. source: where they are from.
+    """
+    ignored: dict[str, str] = {}
+    if kind == "vit":
+        tensors, ignored = split_off(tensors, CLASSIFIER, "classifier of the pre-training; the features end before it")
+        tensors = from_published_layout(tensors)
+    model = build_without_weights(kind, config)
+    fit = fit_tensors(tensors, model.state_dict(), source=source, what=f"the {kind} backbone '{preset}'")
+    assign_state(model, fit.loaded, source)
+    return PreparedBackbone(
+        kind=kind,
+        preset=preset,
+        config=config,
+        model=model,
+        zeroed=fit.zeroed,
+        ignored=ignored | dict(fit.ignored),
+    )
+
+
+def file_digest(path: Path, progress: Progress | None = None) -> str:
+    """Return the sha256 (hex) of a file's bytes."""
+    digest = hashlib.sha256()
+    done, total = 0, path.stat().st_size
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            digest.update(block)
+            done += len(block)
+            if progress is not None:
+                progress(f"reading {path.name}", done, total)
+    return digest.hexdigest()
