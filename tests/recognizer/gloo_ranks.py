@@ -19,7 +19,7 @@ SHAPES = FeatureShapes(slow_CHW=(6, 5, 7), fast_CHW=(3, 5, 7), vit_CHW=None, vit
 
 def make_trainer(ranks: Ranks) -> Trainer:
     torch.manual_seed(0)
-    # Without BatchNorm and dropout, whose numbers depend on how clips fall to ranks.
+    # Without BatchNorm (test_shared_batch_norm.py) and dropout, whose numbers depend on how clips fall to ranks.
     config = AcarConfig(shapes=SHAPES, num_classes=3, reduce_channels=8, context_channels=8, depth=1, dropout=0.0)
     head = AcarHead(config)
     optimizer = torch.optim.SGD(head.parameters(), lr=0.1, momentum=0.9, nesterov=True)

@@ -23,7 +23,7 @@ from tests.recognizer.gloo_ranks import make_trainer, run_rank, train_steps
 from tests.recognizer.toy_store import ACAR
 
 REPOSITORY = Path(__file__).parent.parent.parent
-RUN = ["data.streams=[slowfast]", "head.dropout=0", "training.epochs=1", "training.log_every_steps=1"]
+RUN = ["training.batch_norm=shared", "head.dropout=0", "training.epochs=1", "training.log_every_steps=1"]
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def test_a_non_finite_loss_on_one_rank_stops_both_before_the_step(two_ranks):
 
 
 def test_a_whole_run_on_two_ranks_equals_one_on_one(two_ranks, new_run):
-    """Same recipe, same clips a step, same augmentation; BatchNorm and dropout are switched off."""
+    """Same recipe, same clips a step, same augmentation, same BatchNorm statistics; dropout is switched off."""
     _, together, weights = two_ranks
     alone = new_run("one-rank", RUN)
     train_run(alone, Ranks())
