@@ -45,6 +45,13 @@ class BoxSourceType(click.ParamType[tuple[str, str]]):
 @click.option(
     "--checkpoint", type=click.Choice(["best", "latest"]), help="Default: best where the run keeps it, else latest."
 )
+@click.option(
+    "--layout",
+    type=click.Choice(["key_frames", "rows"]),
+    default="key_frames",
+    show_default=True,
+    help="rows: as published, repeated once for each annotation row, annotated people alone.",
+)
 @click.option("--feature-set", help="Id of the features; needed only where several fit.")
 @client_options("recognizer", required=False)
 def predict(
@@ -56,6 +63,7 @@ def predict(
     store_url: str | None,
     output: Path,
     checkpoint: str | None,
+    layout: str,
     feature_set: str | None,
 ) -> None:
     """Score every person of a split and write video,time,x1,y1,x2,y2,label id,score, a row per box and class.
@@ -79,6 +87,7 @@ def predict(
         ground_truth=pb.GroundTruthBoxes() if kind == "ground-truth" else None,
         proposals=pb.ProposedBoxes(name=name) if kind == "proposals" else None,
         feature_set=feature_set or "",
+        layout=pb.LAYOUT_ROWS if layout == "rows" else pb.LAYOUT_KEY_FRAMES,
     )
     with recognizer_at(client, store_url) as service:
         num_key_frames, num_boxes = asyncio.run(_write(service, request, output))

@@ -11,6 +11,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from stal_data.errors import InputError, NotFoundError, did_you_mean
 
 Stream = Literal["slowfast", "vit"]
+Layout = Literal["key_frames", "rows"]
+"""What a clip shows: all people of a key frame, or one annotation row, as published: its person and action alone."""
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
@@ -52,6 +54,7 @@ class Section(BaseModel):
 class Data(Section):
     dataset: Name
     train_split: Name = "train"
+    layout: Layout = "key_frames"
     streams: tuple[Stream, ...] | None = None
     """Backbones whose features the head sees; None = all that the feature set holds."""
     feature_set: str | None = None

@@ -42,6 +42,34 @@ JOB_STATUS_FAILED: JobStatus.ValueType  # 4
 JOB_STATUS_CANCELLED: JobStatus.ValueType  # 5
 Global___JobStatus: _TypeAlias = JobStatus  # noqa: Y015
 
+class _Layout:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LayoutEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Layout.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LAYOUT_UNSPECIFIED: _Layout.ValueType  # 0
+    """As LAYOUT_KEY_FRAMES."""
+    LAYOUT_KEY_FRAMES: _Layout.ValueType  # 1
+    """All people of a key frame together, each box once."""
+    LAYOUT_ROWS: _Layout.ValueType  # 2
+    """As the published files have it: annotated people alone, once for each of their annotation rows; proposals of a key
+    frame together, once for each of its annotation rows. The first row of the annotation file is lost.
+    """
+
+class Layout(_Layout, metaclass=_LayoutEnumTypeWrapper):
+    """What the head is shown as one clip, and how often a box is in the answer."""
+
+LAYOUT_UNSPECIFIED: Layout.ValueType  # 0
+"""As LAYOUT_KEY_FRAMES."""
+LAYOUT_KEY_FRAMES: Layout.ValueType  # 1
+"""All people of a key frame together, each box once."""
+LAYOUT_ROWS: Layout.ValueType  # 2
+"""As the published files have it: annotated people alone, once for each of their annotation rows; proposals of a key
+frame together, once for each of its annotation rows. The first row of the annotation file is lost.
+"""
+Global___Layout: _TypeAlias = Layout  # noqa: Y015
+
 @_typing.final
 class TrainRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -601,6 +629,7 @@ class PredictRequest(_message.Message):
     GROUND_TRUTH_FIELD_NUMBER: _builtins.int
     PROPOSALS_FIELD_NUMBER: _builtins.int
     FEATURE_SET_FIELD_NUMBER: _builtins.int
+    LAYOUT_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     checkpoint: _builtins.str
     """"best" or "latest"; "" means best where there is one, else latest."""
@@ -608,6 +637,7 @@ class PredictRequest(_message.Message):
     split: _builtins.str
     feature_set: _builtins.str
     """Id of the feature set to read; "" takes the one that fits the checkpoint."""
+    layout: Global___Layout.ValueType
     @_builtins.property
     def ground_truth(self) -> Global___GroundTruthBoxes: ...
     @_builtins.property
@@ -622,10 +652,11 @@ class PredictRequest(_message.Message):
         ground_truth: Global___GroundTruthBoxes | None = ...,
         proposals: Global___ProposedBoxes | None = ...,
         feature_set: _builtins.str = ...,
+        layout: Global___Layout.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["boxes", b"boxes", "ground_truth", b"ground_truth", "proposals", b"proposals"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boxes", b"boxes", "checkpoint", b"checkpoint", "dataset", b"dataset", "feature_set", b"feature_set", "ground_truth", b"ground_truth", "proposals", b"proposals", "run_id", b"run_id", "split", b"split"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boxes", b"boxes", "checkpoint", b"checkpoint", "dataset", b"dataset", "feature_set", b"feature_set", "ground_truth", b"ground_truth", "layout", b"layout", "proposals", b"proposals", "run_id", b"run_id", "split", b"split"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_boxes: _TypeAlias = _typing.Literal["ground_truth", "proposals"]  # noqa: Y015
     _WhichOneofArgType_boxes: _TypeAlias = _typing.Literal["boxes", b"boxes"]  # noqa: Y015

@@ -1,6 +1,6 @@
 """What the scoring thread does: boxes and features from the store, scores from a loaded head. Imports torch."""
 
-from collections.abc import Generator
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,9 @@ from cache.proposal_store import open_proposals
 from cache.split_store import load_split
 from cache.store import Store
 from recognizer_svc.data import check_boxes
-from recognizer_svc.predict import BoxesOfKeyFrame, Predictor, ScoredKeyFrame
+from recognizer_svc.predict import BoxesOfKeyFrame, Predictor
+from recognizer_svc.row_layout import counts_note
+from recognizer_svc.row_predictions import ClipToScore, clips_to_score, repeated
 from recognizer_svc.service.models import ModelCache, ModelInfo, list_models
 from recognizer_svc.service.queries import Prediction, PredictQuery, RecognizeQuery
 from stal_data.errors import InputError
@@ -27,19 +29,24 @@ class Engine:
 
     def prepare(self, query: PredictQuery) -> Prediction:
         """Find the boxes, the head and the features of a split; scoring starts when `scored` is first asked."""
-        people, dropped = self._people(query)
+        clips, notes, dropped = self._clips(query)
         model = self._models.get(query.run_id, query.checkpoint)
         features = model.predictor.open_features(self._store, query.dataset, query.split, query.feature_set or None)
-        notes = _notes(model.predictor, features)
+        notes = [*_notes(model.predictor, features), *notes]
+        if model.predictor.checkpoint.recipe.data.layout != query.layout:
+            notes.append(
+                f"the head was trained in the layout {model.predictor.checkpoint.recipe.data.layout} and predicts in "
+                f"{query.layout}; --layout chooses"
+            )
         if dropped:
             notes.append(f"{dropped} boxes without area are left out")
         return Prediction(
             model=model.info,
             feature_set=features.id,
             notes=tuple(notes),
-            num_key_frames=len(people),
-            num_boxes=sum(len(item.boxes_N4) for item in people),
-            scored=_generate(model.predictor, features, people),
+            num_key_frames=len({clip.people.key for clip in clips}),
+            num_boxes=sum(len(clip.people.boxes_N4) * clip.repeats for clip in clips),
+            scored=repeated(clips, model.predictor.predict(features, [clip.people for clip in clips])),
         )
 
     def recognize(self, query: RecognizeQuery) -> tuple[ModelInfo, NDArray[np.float32]]:
@@ -57,8 +64,8 @@ class Engine:
         """Runs that can score, newest first."""
         return list_models(self._store)
 
-    def _people(self, query: PredictQuery) -> tuple[list[BoxesOfKeyFrame], int]:
-        """The key frames that have boxes, and how many boxes were left out."""
+    def _clips(self, query: PredictQuery) -> tuple[list[ClipToScore], list[str], int]:
+        """The clips that have boxes, what to say about them, and how many boxes were left out."""
         split = load_split(self._store, query.dataset, query.split)
         if query.proposals is None:
             if not split.annotated:
@@ -67,18 +74,17 @@ class Engine:
         else:
             proposals = open_proposals(self._store, query.dataset, query.split, query.proposals or None)
             boxes = {item.key: proposals.of(item.key)[0] for item in split.key_frames}
-        people, dropped = [], 0
-        for key, boxes_N4 in boxes.items():
+        clips, dropped = [], 0
+        for clip in clips_to_score(split, boxes, query.layout, alone=query.proposals is None):
+            boxes_N4 = clip.people.boxes_N4
             # A detector's box may have collapsed at the frame's edge; there is nothing in it to look at.
             real_N = (boxes_N4[:, 2:] > boxes_N4[:, :2]).all(axis=1)
             dropped += int((~real_N).sum())
             if real_N.any():
-                people.append(BoxesOfKeyFrame(key=key, boxes_N4=boxes_N4[real_N]))
-        return people, dropped
-
-
-def _generate(predictor: Predictor, features: FeatureSet, people: list[BoxesOfKeyFrame]) -> Generator[ScoredKeyFrame]:
-    yield from predictor.predict(features, people)
+                people = BoxesOfKeyFrame(key=clip.people.key, boxes_N4=boxes_N4[real_N])
+                clips.append(replace(clip, people=people))
+        note = counts_note(split) if query.layout == "rows" else None
+        return clips, [note] if note else [], dropped
 
 
 def _notes(predictor: Predictor, features: FeatureSet) -> list[str]:

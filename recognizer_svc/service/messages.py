@@ -7,6 +7,7 @@ from google.protobuf import json_format
 from numpy.typing import NDArray
 
 from protos.generated import recognizer_pb2 as pb
+from recognizer_svc.recipe import Layout
 from recognizer_svc.run_dir import RunDir
 from recognizer_svc.service.admission import Submission
 from recognizer_svc.service.events import Event
@@ -28,6 +29,11 @@ _STATUS = {
     JobStatus.CANCELLED: pb.JOB_STATUS_CANCELLED,
 }
 _EVENTS = {field.name for field in pb.JobEvent.DESCRIPTOR.oneofs_by_name["event"].fields}
+_LAYOUTS: dict[int, Layout] = {
+    pb.LAYOUT_UNSPECIFIED: "key_frames",
+    pb.LAYOUT_KEY_FRAMES: "key_frames",
+    pb.LAYOUT_ROWS: "rows",
+}
 _MAX_OVERRIDES = 1000
 
 
@@ -93,6 +99,8 @@ def to_predict_query(request: pb.PredictRequest) -> PredictQuery:
     source = request.WhichOneof("boxes")
     if source is None:
         raise InputError("boxes is not set; choose ground_truth or proposals.")
+    if request.layout not in _LAYOUTS:
+        raise InputError(f"layout is {request.layout}, which this version does not know; choose key_frames or rows.")
     return PredictQuery(
         run_id=request.run_id,
         checkpoint=request.checkpoint,
@@ -100,6 +108,7 @@ def to_predict_query(request: pb.PredictRequest) -> PredictQuery:
         split=request.split,
         proposals=request.proposals.name if source == "proposals" else None,
         feature_set=request.feature_set,
+        layout=_LAYOUTS[request.layout],
     )
 
 

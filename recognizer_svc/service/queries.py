@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from recognizer_svc.recipe import Layout
 from stal_data.keyframes import KeyFrame
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ class PredictQuery:
 
     checkpoint: best, latest, or "" for best where there is one. feature_set: "" for the one that fits.
     proposals: the detector's name, "" for the only one, None for ground-truth boxes.
+    layout: what a clip shows and how often, see row_predictions.
     """
 
     run_id: str
@@ -28,6 +30,7 @@ class PredictQuery:
     split: str
     proposals: str | None
     feature_set: str
+    layout: Layout = "key_frames"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

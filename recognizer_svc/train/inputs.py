@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 from cache.feature_store import FeatureSet
 from cache.split_store import PublishedSplit, load_split
 from cache.store import Store
-from recognizer_svc.data import Augmentation, LabelledFeatures, labelled_key_frames
+from recognizer_svc.data import Augmentation, LabelledFeatures, LabelledKeyFrame, labelled_key_frames
 from recognizer_svc.heads.batch import FeatureShapes
 from recognizer_svc.losses import check_loss
-from recognizer_svc.recipe import Recipe
+from recognizer_svc.recipe import Layout, Recipe
+from recognizer_svc.row_layout import counts_note, row_clips, single_people
 from recognizer_svc.train.sets import open_sets
 from stal_data.errors import InputError
 from stal_data.labels import LabelMap
@@ -56,12 +57,7 @@ def open_inputs(recipe: Recipe, store: Store, data_root: Path | None = None) -> 
     else:
         joint = _open_joint(recipe, store, data_root)
         shapes = joint.shapes(identity)
-    items = labelled_key_frames(split, label_map)
-    people, empty = sum(len(item.boxes_N4) for item in items), len(split.key_frames) - len(items)
-    notes = [
-        f"training on {len(items)} key frames of {data.dataset}/{data.train_split} with {people} people; "
-        f"{empty} without people skipped"
-    ]
+    items, notes = _clips(split, label_map, data.layout)
     if joint is not None:
         notes += joint.notes(identity.spec)
     if hflip is None and data.hflip_probability > 0:
@@ -78,6 +74,9 @@ def open_inputs(recipe: Recipe, store: Store, data_root: Path | None = None) -> 
     validation = None
     if "validation" in splits:
         checked = labelled_key_frames(splits["validation"], label_map)
+        if data.layout == "rows":
+            # What such a head knows; each person once, so that the mAP means the same in both layouts.
+            checked = single_people(checked)
         features = sets["validation"]
         validation = LabelledFeatures(
             checked,
@@ -95,6 +94,20 @@ def open_inputs(recipe: Recipe, store: Store, data_root: Path | None = None) -> 
         joint=joint,
         notes=tuple(notes),
     )
+
+
+def _clips(split: PublishedSplit, label_map: LabelMap, layout: Layout) -> tuple[list[LabelledKeyFrame], list[str]]:
+    """What is trained on, and what to say about it."""
+    items = labelled_key_frames(split, label_map)
+    name = f"{split.dataset}/{split.split}"
+    people, empty = sum(len(item.boxes_N4) for item in items), len(split.key_frames) - len(items)
+    if layout == "key_frames":
+        return items, [
+            f"training on {len(items)} key frames of {name} with {people} people; {empty} without people skipped"
+        ]
+    clips = row_clips(split, label_map)
+    told = f"training on {len(clips)} rows of {len(items)} key frames of {name}, one person and action a clip"
+    return clips, [note for note in (told, counts_note(split)) if note]
 
 
 def _open_joint(recipe: Recipe, store: Store, data_root: Path | None) -> "JointInputs":

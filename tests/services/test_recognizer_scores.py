@@ -169,6 +169,37 @@ async def test_proposals_are_scored_and_boxes_without_area_left_out(trained: Tra
     path.unlink()
 
 
+def test_the_row_layout_scores_annotated_people_alone(trained: Trained, tmp_path: Path) -> None:
+    """The toy annotations have one row a person, so the files differ by the company that the head sees."""
+    rows = {}
+    for layout in ("rows", "key_frames"):
+        output = tmp_path / f"{layout}.csv"
+        done = stal_cli(
+            *("predict", "--run", TRAINED, "--dataset", "toy", "--split", "test", "--boxes", "ground-truth"),
+            *("--layout", layout, "--recognizer", trained.service.address, "--output", str(output)),
+        )
+        assert done.returncode == 0, done.stderr
+        assert ("trained in the layout key_frames and predicts in rows" in done.stderr) == (layout == "rows")
+        with output.open(newline="") as file:
+            rows[layout] = list(csv.reader(file))
+    assert [row[:7] for row in rows["rows"]] == [row[:7] for row in rows["key_frames"]]
+    predictor = Predictor.load(trained.store.runs_dir / TRAINED / "checkpoints" / "best.pt", device="cpu")
+    alone = [
+        BoxesOfKeyFrame(key=item.key, boxes_N4=item.boxes_N4[[person]])
+        for item in load_split(trained.store, "toy", "test").key_frames
+        for person in range(len(item.boxes_N4))
+    ]
+    features = open_feature_set(trained.store, "toy", "test")
+    expected = np.concatenate([item.scores_NC.ravel() for item in predictor.predict(features, alone)])
+    np.testing.assert_array_equal(np.float32([row[7] for row in rows["rows"]]), expected)
+    assert (np.float32([row[7] for row in rows["key_frames"]]) != expected).any()
+
+
+async def test_an_unknown_layout_is_refused(trained: Trained) -> None:
+    with pytest.raises(InputError, match="layout is 9, which this version does not know"):
+        await predict(trained, predict_request(layout=9))
+
+
 async def test_predict_needs_a_source_of_boxes(trained: Trained) -> None:
     with pytest.raises(InputError, match="choose ground_truth or proposals"):
         await predict(trained, pb.PredictRequest(run_id=TRAINED, dataset="toy", split="test"))
