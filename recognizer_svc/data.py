@@ -1,5 +1,6 @@
 """Labelled key frames and their cached features, as batches. Coordinates: x1,y1,x2,y2 in [0,1] of the frame."""
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,16 +29,14 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class LabelledKeyFrame:
-    """What the head is shown as one clip: a key frame with at least one person, or a part of its people.
+    """One key frame with at least one person.
 
     boxes_N4: float32. targets_NC: float32, 1 where the person performs the class.
-    part: from 1 where several clips are made of a key frame, so that each is augmented in its own way; else 0.
     """
 
     key: KeyFrame
     boxes_N4: NDArray[np.float32]
     targets_NC: NDArray[np.float32]
-    part: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,6 +119,7 @@ class LabelledFeatures:
         self._hflip = hflip
         self._augmentation = augmentation or Augmentation()
         self._seed = seed
+        self._buffers = threading.local()
         self._rows = _rows(identity, self.items)
         self._hflip_rows = None if hflip is None else _rows(hflip, self.items)
 
@@ -131,18 +131,22 @@ class LabelledFeatures:
         """Whether a batch holds clips."""
         return self._clips is not None
 
-    def load(self, indices: Sequence[int], epoch: int = 0) -> LabelledBatch:
-        """Read some clips; what is random depends on the seed, the epoch and the key frame, not on the batch."""
+    def load(self, indices: Sequence[int], epoch: int = 0, *, pinned: bool = False) -> LabelledBatch:
+        """Read some clips; what is random depends on the seed, the epoch and the key frame, not on the batch.
+
+        pinned: put the maps into page-locked memory as they are stored, for a CUDA device to fetch; needs one.
+        """
         items = [self.items[index] for index in indices]
         mirrored, boxes = [], []
         for item in items:
             flip, boxes_N4 = self._augment(item, epoch)
             mirrored.append(flip)
             boxes.append(boxes_N4)
-        features = self._read(indices, mirrored)
+        features = self._pinned(len(items)) if pinned else self._buffer(len(items))
+        self._read(indices, mirrored, features)
         keys = tuple(item.key for item in items)
         targets = [item.targets_NC for item in items]
-        cached = head_batch(features, boxes, self._shapes, keys)
+        cached = head_batch(features, boxes, self._shapes, keys, convert=not pinned)
         clips = None if self._clips is None else self._clips.load(keys, mirrored)
         return LabelledBatch(
             head=cached if clips is None else JointBatch(clips_B3THW=clips, cached=cached),
@@ -152,8 +156,7 @@ class LabelledFeatures:
 
     def _augment(self, item: LabelledKeyFrame, epoch: int) -> tuple[bool, NDArray[np.float32]]:
         options = self._augmentation
-        name = f"{item.key}#{item.part}" if item.part else str(item.key)
-        random = np.random.default_rng(seed_of(self._seed, "augment", epoch, name))
+        random = np.random.default_rng(seed_of(self._seed, "augment", epoch, str(item.key)))
         flip = self._hflip is not None and bool(random.random() < options.hflip_probability)
         boxes_N4 = item.boxes_N4[:, [2, 1, 0, 3]] if flip else item.boxes_N4
         if flip:
@@ -162,23 +165,30 @@ class LabelledFeatures:
             boxes_N4 = jitter_boxes(boxes_N4, options.box_jitter, random)
         return flip, boxes_N4
 
-    def _read(self, indices: Sequence[int], mirrored: Sequence[bool]) -> FeatureBatch:
-        """Rows of both views in the order of `indices`."""
-        plain = [self._rows[index] for index, flip in zip(indices, mirrored, strict=True) if not flip]
-        if self._hflip is None or self._hflip_rows is None or not any(mirrored):
-            return self._identity.read(plain)
-        flipped = [self._hflip_rows[index] for index, flip in zip(indices, mirrored, strict=True) if flip]
-        if not plain:
-            return self._hflip.read(flipped)
-        first, second = self._identity.read(plain), self._hflip.read(flipped)
-        # Where each clip's row ends up in the concatenation: plain rows first.
-        order = np.argsort(np.argsort(np.asarray(mirrored), kind="stable"), kind="stable")
-        return FeatureBatch(
-            slow=_join(first.slow, second.slow, order),
-            fast=_join(first.fast, second.fast, order),
-            vit=_join(first.vit, second.vit, order),
-            vit_moments=_join(first.vit_moments, second.vit_moments, order),
-        )
+    def _buffer(self, num_clips: int) -> FeatureBatch:
+        """Arrays that each reading thread has for itself and uses again: `load` copies out of them."""
+        held: FeatureBatch | None = getattr(self._buffers, "held", None)
+        if held is None or self._buffers.num_clips < num_clips:
+            held = self._buffers.held = self._identity.allocate(num_clips)
+            self._buffers.num_clips = num_clips
+        return _map(held, lambda values: values[:num_clips])
+
+    def _pinned(self, num_clips: int) -> FeatureBatch:
+        """Page-locked arrays; torch keeps such memory and gives it out again once the device has fetched from it."""
+
+        def pin(values: NDArray[Any]) -> NDArray[Any]:
+            dtype = torch.from_numpy(values).dtype
+            pinned: NDArray[Any] = torch.empty(values.shape, dtype=dtype, pin_memory=True).numpy()
+            return pinned
+
+        return _map(self._identity.allocate(num_clips), pin)
+
+    def _read(self, indices: Sequence[int], mirrored: Sequence[bool], out: FeatureBatch) -> None:
+        """Read each clip from the set of its view to its place in the batch."""
+        for flip, features, rows in ((False, self._identity, self._rows), (True, self._hflip, self._hflip_rows)):
+            places = [place for place, wanted in enumerate(mirrored) if wanted == flip]
+            if places and features is not None and rows is not None:
+                features.read_into([rows[indices[place]] for place in places], out, places)
 
 
 def jitter_boxes(boxes_N4: NDArray[np.float32], jitter: float, random: np.random.Generator) -> NDArray[np.float32]:
@@ -190,11 +200,18 @@ def jitter_boxes(boxes_N4: NDArray[np.float32], jitter: float, random: np.random
 
 
 def head_batch(
-    features: FeatureBatch, boxes: Sequence[NDArray[np.float32]], shapes: FeatureShapes, keys: Sequence[KeyFrame]
+    features: FeatureBatch,
+    boxes: Sequence[NDArray[np.float32]],
+    shapes: FeatureShapes,
+    keys: Sequence[KeyFrame],
+    *,
+    convert: bool = True,
 ) -> HeadBatch:
-    """Turn cached rows and each clip's boxes [n, 4] into a batch in float32; clips without boxes are fine.
+    """Turn cached rows and each clip's boxes [n, 4] into a batch; clips without boxes are fine.
 
     keys: key frame of each clip, to name the one whose features are damaged.
+    convert: copy to float32, after which the arrays of `features` may be used again. Else the batch keeps them as
+        they are, and `HeadBatch.to` converts on the device, to which half as many bytes then go.
     """
     counts = torch.tensor([len(clip) for clip in boxes], dtype=torch.int64)
 
@@ -203,7 +220,8 @@ def head_batch(
             return None
         assert values is not None
         assert values.shape == (len(boxes), *shape)
-        converted = torch.from_numpy(values).float()
+        held = torch.from_numpy(values)
+        converted = held.to(torch.float32, copy=True) if convert else held
         _check_finite(name, converted, keys)
         return converted
 
@@ -274,16 +292,14 @@ def _rows(feature_set: FeatureSet, items: Sequence[LabelledKeyFrame]) -> list[in
     return rows
 
 
-def _join(first: NDArray[Any] | None, second: NDArray[Any] | None, order: NDArray[np.int64]) -> NDArray[Any] | None:
-    if first is None or second is None:
-        return None
-    return np.concatenate([first, second])[order]
+def _map(batch: FeatureBatch, change: Callable[[NDArray[Any]], NDArray[Any]]) -> FeatureBatch:
+    return FeatureBatch(**{name: None if values is None else change(values) for name, values in vars(batch).items()})
 
 
 def _check_finite(name: str, values_BX: Tensor, keys: Sequence[KeyFrame]) -> None:
     """Refuse NaN and infinity, which would silently poison every score of the batch."""
     # A sum is much cheaper than a test of each value; only a suspicious one is looked into.
-    if bool(torch.isfinite(values_BX.sum())):
+    if bool(torch.isfinite(values_BX.sum(dtype=torch.float32))):
         return
     finite_B = torch.isfinite(values_BX.flatten(1)).all(dim=1)
     if not bool(finite_B.all()):

@@ -4,7 +4,6 @@ K rows (key frames), C channels, H, W rows and columns of a map.
 """
 
 import hashlib
-import json
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,14 +14,18 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.feature_store.metadata import check_seal, read_attributes, read_json
 from cache.spec import FeatureSpec
-from stal_data.errors import ConflictError, InputError, NotFoundError
+from stal_data.errors import ConflictError, InputError
 from stal_data.keyframes import KeyFrame
 
 FORMAT = "stal-features"
-VERSION = 1
+VERSION = 2
+INDEX = ("timestamp", "frame_start", "frame_end")
 FEATURES = ("slow", "fast", "vit", "vit_moments")
 """Every array with features, in the order in which a row's digest takes them; a set holds some of them."""
+COLUMNS = ("digest", "done", "source", "index", *(f"index/{name}" for name in ("video", *INDEX)))
+"""What every set has beside its features; `index` is a group."""
 DEFAULT_ROWS_PER_SHARD = 64
 
 
@@ -78,6 +81,11 @@ class FeatureManifest:
         """The feature arrays of this set, in the order of FEATURES."""
         return tuple(name for name in FEATURES if name in self.shapes)
 
+    @property
+    def members(self) -> tuple[str, ...]:
+        """Every array and group of the set."""
+        return (*self.arrays, *COLUMNS)
+
     def rows_of(self, shard: int) -> range:
         """Return the rows of a shard, without the padding."""
         start = shard * self.rows_per_shard
@@ -106,11 +114,12 @@ class FeatureManifest:
     @classmethod
     def read(cls, path: Path) -> Self:
         """Read the manifest of the set in folder `path` and check that this version can read its arrays."""
-        attributes = _read_json(path / "zarr.json").get("attributes", {})
+        attributes = read_attributes(path)
         found = (attributes.get("format"), attributes.get("version"))
         if found != (FORMAT, VERSION):
             raise ConflictError(
-                f"'{path}' is {found[0]} version {found[1]}, not {FORMAT} version {VERSION}; run precompute again."
+                f"'{path}' is {found[0]} version {found[1]}, not {FORMAT} version {VERSION}; delete it with "
+                f"'stal-cli cache prune --set {path.name}' and precompute again."
             )
         try:
             manifest = cls(
@@ -122,13 +131,16 @@ class FeatureManifest:
                 rows_per_shard=attributes["rows_per_shard"],
             )
         except KeyError as error:
-            raise InputError(f"The manifest in '{path}/zarr.json' lacks {error}; run precompute again.") from None
+            raise InputError(
+                f"The manifest in '{path}/zarr.json' lacks {error}; delete the set and precompute again."
+            ) from None
         if manifest.spec.id != attributes.get("spec_id"):
             raise ConflictError(
                 f"The spec in '{path}/zarr.json' was edited: its id is no longer {attributes.get('spec_id')}."
             )
         for name in manifest.arrays:
             _check_array(path / name, manifest, name)
+        check_seal(path, attributes, manifest.members)
         return manifest
 
 
@@ -143,8 +155,8 @@ def checksum(row: NDArray[Any]) -> int:
 
 
 def _check_array(path: Path, manifest: FeatureManifest, name: str) -> None:
-    """Refuse an array that is not stored the way the memory-mapped reader expects."""
-    metadata, shape = _read_json(path / "zarr.json"), manifest.shapes[name]
+    """Refuse an array that is not stored the way the reader expects."""
+    metadata, shape = read_json(path / "zarr.json"), manifest.shapes[name]
     little = {"name": "bytes", "configuration": {"endian": "little"}}
     expected = {
         "shape": [manifest.padded_rows, *shape],
@@ -169,15 +181,3 @@ def _check_array(path: Path, manifest: FeatureManifest, name: str) -> None:
                 f"'{path}' is stored with {key} {metadata.get(key)}, not {value}; only sets written by precompute "
                 "can be read. Delete the folder and run precompute again."
             )
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise NotFoundError(f"There is no feature set at '{path.parent}': '{path.name}' is missing.") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"'{path}' does not read as JSON: {error}.") from error
-    if not isinstance(values, dict):
-        raise InputError(f"'{path}' does not hold a JSON object.")
-    return values

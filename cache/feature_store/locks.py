@@ -8,12 +8,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from cache.feature_store.use import no_locks
+
 
 class ShardClaim:
     """The right to write one shard, held from `take` to the end of the `with` block.
 
-    It is a lock of the kernel on a file next to the set, so the claim of a process that died is free at once; the
-    file's text (process id and host) only serves messages. Shared folders must support locks (NFS 4 does).
+    It is a lock of the kernel (`flock`) on a file next to the set, so the claim of a process that died is free at
+    once; the file's text (process id and host) only serves messages. A file system without locks is refused.
     """
 
     def __init__(self, shard: int, descriptor: int) -> None:
@@ -30,6 +32,9 @@ class ShardClaim:
         except BlockingIOError:
             os.close(descriptor)
             return None
+        except OSError as error:
+            os.close(descriptor)
+            raise no_locks(folder, error) from error
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
         return cls(shard, descriptor)

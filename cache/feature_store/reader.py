@@ -1,5 +1,6 @@
 """Reading a feature set: rows of key frames, never one that is not completely written and verified."""
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -8,17 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
-from cache.feature_store.layout import FeatureManifest, RowIndex, shard_path
-from cache.feature_store.shards import MappedShard
+from cache.feature_store.layout import INDEX, FeatureManifest, RowIndex, shard_path
+from cache.feature_store.marks import Marks, read_column, read_marks
+from cache.feature_store.shards import ShardFile
+from cache.feature_store.use import mark_in_use
 from cache.spec import FeatureSpec
-from stal_data.errors import InputError, NotFoundError
+from stal_data.errors import InputError, NotFoundError, StalError
 from stal_data.keyframes import KeyFrame
 
-MAX_MAPS = 256
-"""Shards kept mapped at once; each holds a file descriptor, of which a process often has 1024."""
+MAX_FILES = 256
+"""Shard files kept open at once; a process often may have 1024."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,19 +39,25 @@ class FeatureBatch:
 
 
 class FeatureSet:
-    """A feature set opened for reading. Threads may share it; pickled, it opens itself again in the other process."""
+    """A feature set opened for reading; it is not deleted meanwhile (see `use`).
+
+    Threads may share it; pickled, it opens itself again in the other process. A forked child may not use it: locks and
+    threads of zarr do not survive a fork.
+    """
 
     def __init__(self, path: Path) -> None:
         """path: the set's folder, as `list_feature_sets` gives it."""
         self.path = path
+        if path.is_dir():  # a set that does not exist has no locks
+            mark_in_use(self, path)
         self._manifest = FeatureManifest.read(path)
+        self._process = os.getpid()
         self._lock = threading.RLock()
-        self._maps: OrderedDict[tuple[str, int], MappedShard] = OrderedDict()
+        self._files: OrderedDict[tuple[str, int], ShardFile] = OrderedDict()
         # Read on first use, so that opening costs a few small files.
         self._index: RowIndex | None = None
         self._rows: dict[KeyFrame, int] = {}
-        self._done_K = np.zeros(self._manifest.num_rows, np.bool_)
-        self._digests_K = np.zeros(self._manifest.num_rows, np.uint64)
+        self._marks: Marks | None = None
 
     def __reduce__(self) -> tuple[type["FeatureSet"], tuple[Path]]:
         return FeatureSet, (self.path,)
@@ -105,88 +113,140 @@ class FeatureSet:
     @property
     def done(self) -> NDArray[np.bool_]:
         """[K]: which rows are safely written, as it is on disk now."""
-        self._refresh()
-        return self._done_K.copy()
+        return self.marks().done_K.copy()
 
     @property
     def complete(self) -> bool:
-        return bool(self.done.all())
+        return bool(self.marks().done_K.all())
+
+    def marks(self) -> Marks:
+        """Return the done marks and digests as they are on disk now."""
+        marks = read_marks(self.path, self._manifest)
+        with self._lock:
+            self._marks = marks
+        return marks
+
+    def allocate(self, num_rows: int) -> FeatureBatch:
+        """Return uninitialised arrays for so many rows, as `read_into` fills them."""
+        manifest = self._manifest
+        return FeatureBatch(
+            **{name: np.empty((num_rows, *manifest.shapes[name]), manifest.dtype(name)) for name in manifest.arrays}
+        )
 
     def read(self, rows: Sequence[int] | NDArray[np.integer[Any]]) -> FeatureBatch:
-        """Return the rows in the given order (repeats allowed); one that is undone or damaged is an error.
+        """Return the rows in the given order (repeats allowed) in fresh arrays; see `read_into`."""
+        out = self.allocate(len(rows))
+        self.read_into(rows, out)
+        return out
+
+    def read_into(
+        self,
+        rows: Sequence[int] | NDArray[np.integer[Any]],
+        out: FeatureBatch,
+        places: Sequence[int] | NDArray[np.integer[Any]] | None = None,
+    ) -> None:
+        """Read rows (repeats allowed) into arrays of the caller; one that is undone or damaged is an error.
+
+        out: as `allocate` makes them; the caller may use them again and again, which saves the system from clearing
+            fresh memory for each batch. After an error their content is undefined.
+        places: where in `out` each row goes; default 0, 1, 2, ...
 
         The files are read in their own order, whatever the order of `rows`. Every row's checksums and digest are
-        verified on the copy that is returned.
+        verified on the copy in `out`.
         """
+        if os.getpid() != self._process:
+            raise StalError(
+                f"The feature set '{self.path}' was opened before this process was forked; start processes with the "
+                "'spawn' method, or use threads."
+            )
         wanted = np.asarray(rows, dtype=np.int64)
-        self._check_rows(wanted)
+        marks = self._checked(wanted)
         manifest, index = self._manifest, self.index
-        out = {name: np.empty((len(wanted), *manifest.shapes[name]), manifest.dtype(name)) for name in manifest.arrays}
+        targets = np.arange(len(wanted)) if places is None else np.asarray(places, dtype=np.int64)
+        assert targets.shape == wanted.shape
+        arrays = {name: self._array(name, out) for name in manifest.arrays}
         for position in np.argsort(wanted, kind="stable").tolist():
-            row = int(wanted[position])
+            row, target = int(wanted[position]), int(targets[position])
             shard, local_row = divmod(row, manifest.rows_per_shard)
-            checksums = [
-                self._shard(name, shard).read_into(local_row, values[position]) for name, values in out.items()
-            ]
-            if index.digest(row, checksums) != int(self._digests_K[row]):
-                raise InputError(
-                    f"Row {row} ({index.key_frames[row]}) of '{self.path}' is not what was written: "
-                    "its digest differs. Run 'stal-cli cache verify --repair' on the set, then precompute again."
-                )
-        return FeatureBatch(**out)
+            try:
+                checksums = [
+                    self._shard(name, shard).read_into(local_row, values[target]) for name, values in arrays.items()
+                ]
+                if index.digest(row, checksums) != int(marks.digests_K[row]):
+                    raise InputError(
+                        f"Row {row} ({index.key_frames[row]}) of '{self.path}' is not what was written: its digest "
+                        "differs. Run 'stal-cli cache verify --repair' on the store, then precompute again."
+                    )
+            except InputError:
+                self._forget()
+                raise
 
-    def _check_rows(self, rows_B: NDArray[np.int64]) -> None:
+    def _array(self, name: str, out: FeatureBatch) -> NDArray[Any]:
+        values, manifest = getattr(out, name), self._manifest
+        if (
+            values is None
+            or (values.shape[1:], values.dtype) != (manifest.shapes[name], manifest.dtype(name))
+            or not (values.flags.c_contiguous and values.flags.writeable)
+        ):
+            raise InputError(
+                f"The buffer for '{name}' must be a writable, C-contiguous {manifest.dtype(name).name} array of shape "
+                f"[B, {', '.join(map(str, manifest.shapes[name]))}]; FeatureSet.allocate makes one."
+            )
+        return np.asarray(values)
+
+    def _checked(self, rows_B: NDArray[np.int64]) -> Marks:
+        """Return the marks, after checking that all these rows are done."""
         bad = rows_B[(rows_B < 0) | (rows_B >= self._manifest.num_rows)]
         if rows_B.ndim != 1 or bad.size:
             raise InputError(f"Rows {bad.tolist()} are not among 0 to {self._manifest.num_rows - 1} of '{self.path}'.")
-        if not self._done_K[rows_B].all():
-            self._refresh()
-        undone = rows_B[~self._done_K[rows_B]]
+        marks = self._marks
+        if marks is None or not marks.done_K[rows_B].all():
+            marks = self.marks()
+        undone = rows_B[~marks.done_K[rows_B]]
         if undone.size:
+            row = int(undone[0])
+            if reason := marks.damaged.get(row // self._manifest.rows_per_shard):
+                raise InputError(f"Row {row} ({self.key_frames[row]}) of '{self.path}' is damaged: {reason}")
             raise InputError(
-                f"Row {undone[0]} ({self.key_frames[int(undone[0])]}) of '{self.path}' is not computed yet, like "
-                f"{int((~self._done_K).sum())} of {self._manifest.num_rows} rows; run precompute again, it resumes."
+                f"Row {row} ({self.key_frames[row]}) of '{self.path}' is not computed yet, like "
+                f"{int((~marks.done_K).sum())} of {self._manifest.num_rows} rows; run precompute again, it resumes."
             )
+        return marks
 
-    def _refresh(self) -> None:
-        # In this order: a digest is on disk before its row is done.
-        rows = range(self._manifest.num_rows)
-        done = read_column(self.path, "done", rows).astype(np.bool_)
-        digests = read_column(self.path, "digest", rows)
+    def _forget(self) -> None:
+        """Look at the disk again at the next read: what is damaged now may be repaired then."""
         with self._lock:
-            self._digests_K, self._done_K = digests, done
+            self._files.clear()
+            self._marks = None
 
-    def _shard(self, name: str, shard: int) -> MappedShard:
+    def _shard(self, name: str, shard: int) -> ShardFile:
         key = (name, shard)
         with self._lock:
-            found = self._maps.get(key)
+            found = self._files.get(key)
             if found is None:
                 manifest = self._manifest
-                found = self._maps[key] = MappedShard(
+                found = self._files[key] = ShardFile(
                     shard_path(self.path, manifest, name, shard),
                     rows=manifest.rows_per_shard,
                     row_bytes=manifest.row_bytes(name),
                 )
-                # A thread that still reads an evicted map keeps it alive.
-                if len(self._maps) > MAX_MAPS:
-                    self._maps.popitem(last=False)
-            self._maps.move_to_end(key)
+                # A thread that still reads an evicted file keeps it open.
+                if len(self._files) > MAX_FILES:
+                    self._files.popitem(last=False)
+            self._files.move_to_end(key)
             return found
 
 
-def read_column(path: Path, name: str, rows: range) -> NDArray[Any]:
-    """Read rows of a one-dimensional array of the set through zarr."""
-    try:
-        return np.asarray(zarr.open_array(path / name, mode="r", zarr_format=3)[rows.start : rows.stop])
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"The array '{path / name}' does not read: {error}. Delete the set and precompute again."
-        ) from error
-
-
 def read_index(path: Path, manifest: FeatureManifest) -> RowIndex:
+    """Read the columns that were written when the set was made."""
+    for name in ("source", "index/video", *(f"index/{column}" for column in INDEX)):
+        if not (path / name / "c" / "0").is_file():  # zarr would give the fill value
+            raise InputError(
+                f"The array '{path / name}' has lost its file 'c/0'. Delete the set with 'stal-cli cache prune --set "
+                f"{path.name}' and precompute again."
+            )
     rows = range(manifest.num_rows)
-    columns = {name: read_column(path / "index", name, rows) for name in ("timestamp", "frame_start", "frame_end")}
+    columns = {name: read_column(path / "index", name, rows) for name in INDEX}
     videos = read_column(path / "index", "video", rows)
     return RowIndex(
         key_frames=tuple(KeyFrame(str(v), int(t)) for v, t in zip(videos, columns["timestamp"], strict=True)),

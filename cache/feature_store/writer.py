@@ -13,7 +13,10 @@ from zarr.core.array_spec import ArrayConfigParams
 
 from cache.feature_store.layout import DEFAULT_ROWS_PER_SHARD, FeatureManifest, RowIndex, checksum, shard_path
 from cache.feature_store.locks import ShardClaim, describe_owner
-from cache.feature_store.reader import FeatureBatch, FeatureSet, read_column
+from cache.feature_store.marks import shard_is_done
+from cache.feature_store.metadata import seal
+from cache.feature_store.reader import FeatureBatch, FeatureSet
+from cache.feature_store.use import locks_folder
 from cache.feature_store.values import checked_cast
 from cache.files import sync_file, sync_folder, sync_tree, temporary_name
 from cache.spec import FeatureSpec
@@ -31,7 +34,7 @@ class FeatureWriter:
         """path: the folder of a set that exists; `FeatureWriter.open` makes one when needed."""
         self.path = path
         self._set = FeatureSet(path)
-        self._locks = path.parent / ".locks" / path.name
+        self._locks = locks_folder(path)
 
     @classmethod
     def open(
@@ -82,8 +85,7 @@ class FeatureWriter:
         return ShardClaim.take(self._locks, shard)
 
     def is_pending(self, shard: int) -> bool:
-        rows = self.manifest.rows_of(shard)
-        return not read_column(self.path, "done", rows).all()
+        return not shard_is_done(self.path, self.manifest, shard)
 
     def owner(self, shard: int) -> str:
         """Return who holds, or last held, the claim on a shard."""
@@ -191,7 +193,7 @@ def _create(path: Path, manifest: FeatureManifest, index: RowIndex) -> None:
     partial = temporary_name(path)
     partial.parent.mkdir(parents=True, exist_ok=True)
     try:
-        group = zarr.create_group(partial, zarr_format=3, attributes=manifest.to_attributes())
+        group = zarr.create_group(partial, zarr_format=3)
         padded, rows = manifest.padded_rows, manifest.rows_per_shard
         for name in manifest.arrays:
             shape = manifest.shapes[name]
@@ -219,6 +221,7 @@ def _create(path: Path, manifest: FeatureManifest, index: RowIndex) -> None:
             "video", shape=(padded,), chunks=(padded,), dtype=str, compressors=Crc32cCodec(), fill_value=""
         )
         videos[: manifest.num_rows] = np.array([key.video for key in index.key_frames], np.dtypes.StringDType())
+        group.update_attributes(seal(partial, manifest.to_attributes(), manifest.members))
         sync_tree(partial)
         partial.rename(path)
         sync_folder(path.parent)

@@ -59,7 +59,7 @@ class FeatureShapes:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HeadBatch:
-    """B clips with N actors; float32 tensors on one device.
+    """B clips with N actors; float32 tensors on one device (in page-locked memory maps may be as stored, until `to`).
 
     slow_BCHW, fast_BCHW, vit_BCHW: time means of the backbones' outputs; None where the head does not use them.
     vit_moments_B2C: mean and mean square of each channel over time, rows and columns of the unpooled grid.
@@ -76,7 +76,7 @@ class HeadBatch:
 
     def to(self, device: torch.device) -> "HeadBatch":
         def move(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor.to(device, non_blocking=True)
+            return None if tensor is None else tensor.to(device, non_blocking=True).float()
 
         return HeadBatch(
             slow_BCHW=move(self.slow_BCHW),

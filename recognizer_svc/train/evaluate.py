@@ -1,6 +1,7 @@
 """Scores of the validation split, each rank doing its share."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -39,8 +40,9 @@ def evaluate(head: nn.Module, data: LabelledFeatures, loss: LossSection, ranks: 
     # Rows of other ranks stay 0 and are filled by the sum.
     scores_NC = torch.zeros((int(offsets[-1]), data.num_classes), dtype=torch.float32, device=ranks.device)
     total = torch.zeros(1, dtype=torch.float64, device=ranks.device)
+    load = partial(data.load, pinned=ranks.device.type == "cuda")
     with torch.inference_mode():
-        for part, batch in zip(plan, read_ahead(data.load, plan, threads), strict=True):
+        for part, batch in zip(plan, read_ahead(load, plan, threads), strict=True):
             logits_NC = head(batch.head.to(ranks.device))
             total += loss_sum(loss, logits_NC, batch.targets_NC.to(ranks.device)).double()
             rows = np.concatenate([np.arange(offsets[index], offsets[index + 1]) for index in part])

@@ -104,7 +104,7 @@ class Run:
             world_size=self.ranks.world_size,
         )
         totals, since_log = self.progress.totals, Totals()
-        load = partial(self.inputs.train.load, epoch=epoch)
+        load = partial(self.inputs.train.load, epoch=epoch, pinned=self.ranks.device.type == "cuda")
         batches = timed(read_ahead(load, plan[self.progress.steps_done :], self.recipe.data.reader_threads))
         for step, (batch, waited_s) in enumerate(batches, start=self.progress.steps_done):
             started = time.perf_counter()

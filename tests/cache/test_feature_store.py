@@ -1,6 +1,7 @@
 """Writing and reading feature sets; zarr-python is the reference reader."""
 
 import multiprocessing
+import os
 import pickle
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +26,7 @@ from cache.feature_store import (
 from cache.feature_store.writer import balanced_rows_per_shard
 from cache.spec import FeatureSpec
 from cache.store import Store
-from stal_data.errors import ConflictError, InputError, NotFoundError
+from stal_data.errors import ConflictError, InputError, NotFoundError, StalError
 from stal_data.keyframes import KeyFrame
 from tests.cache.samples import SHAPES, make_features, make_index
 
@@ -77,6 +78,40 @@ def test_rows_come_in_the_order_asked_for(features_of_ten: FeatureSet, rows: lis
         assert getattr(batch, name).tobytes() == values[rows].tobytes()
 
 
+def test_buffers_are_filled_again_and_again_at_the_places_asked_for(features_of_ten: FeatureSet) -> None:
+    arrays, buffer = make_features(10), features_of_ten.allocate(5)
+    for rows, places in (([9, 0, 3], [4, 0, 2]), ([1, 1], [1, 3])):
+        features_of_ten.read_into(rows, buffer, places)
+    for name, values in arrays.items():
+        assert getattr(buffer, name).tobytes() == values[[0, 1, 3, 1, 9]].tobytes()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda v: v.astype(np.float64), lambda v: v[..., :1], lambda v: v[::2], lambda v: None],
+    ids=["dtype", "shape", "not contiguous", "missing"],
+)
+def test_buffers_that_do_not_fit_are_refused(
+    features_of_ten: FeatureSet, change: Callable[[np.ndarray], np.ndarray | None]
+) -> None:
+    buffer = features_of_ten.allocate(4)
+    wrong = replace(buffer, vit=change(buffer.vit))
+    with pytest.raises(InputError, match=r"buffer for 'vit' must be a writable.*float32 array of shape \[B, 5, 4, 5\]"):
+        features_of_ten.read_into([0], wrong)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of os.fork, from Python 3.12 on
+def test_a_forked_child_is_told_to_spawn(features_of_ten: FeatureSet) -> None:
+    child = os.fork()
+    if child == 0:
+        try:
+            features_of_ten.read([0])
+        except StalError as error:
+            os._exit(7 if "'spawn'" in str(error) else 1)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
 @pytest.fixture
 def features_of_ten(ten_rows: Path) -> FeatureSet:
     """Only for reading: the tests of this module share it."""
@@ -126,10 +161,10 @@ def test_rows_are_found_by_key_frame(features_of_ten: FeatureSet) -> None:
         features_of_ten.row_of(KeyFrame("nobody", 3))
 
 
-def test_threads_share_a_set_also_when_maps_are_evicted(
+def test_threads_share_a_set_also_when_files_are_evicted(
     features_of_ten: FeatureSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reader, "MAX_MAPS", 2)  # 12 shard files compete for them
+    monkeypatch.setattr(reader, "MAX_FILES", 2)  # 12 shard files compete for them
     arrays = make_features(10)
 
     def read(seed: int) -> bool:

@@ -69,6 +69,16 @@ def test_a_truncated_shard_is_an_error_and_not_a_crash(features: FeatureSet, siz
         features.read([4])
 
 
+def test_a_shard_that_shrinks_after_it_was_opened_is_an_error_and_not_a_crash(features: FeatureSet) -> None:
+    features.read([4])
+    whole = (features.path / SECOND_SHARD).read_bytes()
+    os.truncate(features.path / SECOND_SHARD, 500)
+    with pytest.raises(InputError, match="it ends within row 1 of the shard"):
+        features.read([5])
+    (features.path / SECOND_SHARD).write_bytes(whole)
+    features.read([5])  # the same object sees the repair
+
+
 def test_a_missing_shard_is_an_error_and_not_zeros(features: FeatureSet) -> None:
     (features.path / SECOND_SHARD).unlink()
     with pytest.raises(InputError, match="is damaged: it does not open"):
@@ -83,14 +93,14 @@ def test_a_shard_in_the_wrong_place_is_noticed_although_its_checksums_are_right(
 
 def test_damaged_columns_are_noticed(features: FeatureSet) -> None:
     flip(features.path / "digest/c/0", 0)
-    with pytest.raises(InputError, match="digest' does not read"):
+    with pytest.raises(InputError, match=r"Row 0 .* is damaged: .*digest' does not read"):
         FeatureSet(features.path).read([0])
 
 
 @pytest.mark.parametrize(
     ("array", "key", "value", "message"),
     [
-        ("", "attributes", {}, "is None version None, not stal-features version 1"),
+        ("", "attributes", {}, "is None version None, not stal-features version 2"),
         ("vit", "data_type", "float64", "stored with data_type float64"),
         ("slow", "codecs", [{"name": "bytes"}], "stored with codecs"),
     ],

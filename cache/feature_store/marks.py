@@ -1,0 +1,74 @@
+"""The columns `done` and `digest`: which rows are safely written, and what they must be.
+
+They are written shard by shard, so damage in one chunk concerns the rows of one shard.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from cache.feature_store.layout import FeatureManifest
+from stal_data.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Marks:
+    """done_K: bool; digests_K: uint64. damaged: shards whose marks do not read, with the reason; not done here."""
+
+    done_K: NDArray[np.bool_]
+    digests_K: NDArray[np.uint64]
+    damaged: Mapping[int, str]
+
+
+def read_marks(path: Path, manifest: FeatureManifest) -> Marks:
+    """Read the marks of all rows of the set in folder `path`."""
+    whole = range(manifest.num_rows)
+    try:
+        done_K, digests_K = _read(path, whole)
+    except InputError:
+        return _read_by_shard(path, manifest)
+    return Marks(done_K=done_K, digests_K=digests_K, damaged={})
+
+
+def shard_is_done(path: Path, manifest: FeatureManifest, shard: int) -> bool:
+    """Tell whether all rows of a shard are done, as it is on disk now; damaged marks count as not done."""
+    try:
+        done, _ = _read(path, manifest.rows_of(shard))
+    except InputError:
+        return False
+    return bool(done.all())
+
+
+def read_column(path: Path, name: str, rows: range) -> NDArray[Any]:
+    """Read rows of a one-dimensional array of the set through zarr."""
+    try:
+        return np.asarray(zarr.open_array(path / name, mode="r", zarr_format=3)[rows.start : rows.stop])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"The array '{path / name}' does not read: {error}. Run 'stal-cli cache verify --repair' on the store, "
+            "then precompute again."
+        ) from error
+
+
+def _read(path: Path, rows: range) -> tuple[NDArray[np.bool_], NDArray[np.uint64]]:
+    # In this order: a digest is on disk before its row is done.
+    done = read_column(path, "done", rows)
+    digests = read_column(path, "digest", rows)
+    return done.astype(np.bool_), digests
+
+
+def _read_by_shard(path: Path, manifest: FeatureManifest) -> Marks:
+    done_K, digests_K = np.zeros(manifest.num_rows, np.bool_), np.zeros(manifest.num_rows, np.uint64)
+    damaged = {}
+    for shard in range(manifest.num_shards):
+        rows = manifest.rows_of(shard)
+        try:
+            done_K[rows.start : rows.stop], digests_K[rows.start : rows.stop] = _read(path, rows)
+        except InputError as error:
+            damaged[shard] = str(error)
+    return Marks(done_K=done_K, digests_K=digests_K, damaged=damaged)
