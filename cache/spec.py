@@ -10,10 +10,14 @@ from stal_data.errors import InputError
 
 View = Literal["identity", "hflip"]
 FeatureDtype = Literal["float16", "float32"]
+Layout = Literal["pooled", "full"]
+Autocast = Literal["none", "bf16", "fp16"]
 BackboneKind = Literal["slowfast", "vit"]
 
 VIEWS: tuple[View, ...] = ("identity", "hflip")
 DTYPES: tuple[FeatureDtype, ...] = ("float16", "float32")
+LAYOUTS: tuple[Layout, ...] = ("pooled", "full")
+AUTOCASTS: tuple[Autocast, ...] = ("none", "bf16", "fp16")
 KINDS: tuple[BackboneKind, ...] = ("slowfast", "vit")
 
 
@@ -76,7 +80,10 @@ class FeatureSpec:
 
     slowfast, vit: at least one is present; a set holds the arrays of those that are.
     decoder: name and version of what turned files into pixels.
-    layout: what is kept of a backbone's output; `pooled` = the time mean, and the moments of the ViT grid.
+    layout: what is kept of a backbone's output; `pooled` = the time mean, `full` = every time step; and in both the
+        moments of the ViT grid.
+    autocast: what the backbones' matrix products and convolutions ran in; `none` = float32.
+    compiled: whether torch.compile arranged the operations, which rounds differently.
     """
 
     slowfast: BackboneSpec | None
@@ -85,12 +92,15 @@ class FeatureSpec:
     decoder: str
     view: View = "identity"
     dtype: FeatureDtype = "float16"
-    layout: Literal["pooled"] = "pooled"
+    layout: Layout = "pooled"
+    autocast: Autocast = "none"
+    compiled: bool = False
 
     def __post_init__(self) -> None:
         _choice("view", self.view, VIEWS)
         _choice("dtype", self.dtype, DTYPES)
-        _choice("layout", self.layout, ("pooled",))
+        _choice("layout", self.layout, LAYOUTS)
+        _choice("autocast", self.autocast, AUTOCASTS)
         if self.slowfast is None and self.vit is None:
             raise InputError("A feature spec needs at least one backbone; slowfast and vit are both none.")
         for kind, backbone in (("slowfast", self.slowfast), ("vit", self.vit)):
@@ -111,7 +121,7 @@ class FeatureSpec:
 
     def diff(self, other: "FeatureSpec") -> list[str]:
         """Return the fields that differ, each as `name: value of self, value of other`."""
-        mine, theirs = _flatten(self.to_dict()), _flatten(other.to_dict())
+        mine, theirs = _flatten(asdict(self)), _flatten(asdict(other))
         return [
             f"{name}: {mine.get(name, 'absent')} / {theirs.get(name, 'absent')}"
             for name in sorted(mine.keys() | theirs.keys())
@@ -119,7 +129,12 @@ class FeatureSpec:
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        values = asdict(self)
+        # Absent where they are as before these fields existed, so that such sets keep their ids.
+        for name, default in (("autocast", "none"), ("compiled", False)):
+            if values[name] == default:
+                del values[name]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:

@@ -69,7 +69,7 @@ def train(
     """
     from cache.backbones.load import save_backbone
     from cache.backbones.train import TrainConfig, train_backbone
-    from cache.precompute.extract import resolve_devices
+    from cache.precompute.devices import resolve_devices
     from stal_data.dataset import Dataset
 
     if output.suffix != ".safetensors":

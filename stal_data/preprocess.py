@@ -32,6 +32,10 @@ def resize_clip(frames_THW3: NDArray[np.uint8], height: int, width: int) -> NDAr
             resized_THW3[index] = resized_THW3[twin]
             continue
         candidates.append(index)
-        image = Image.fromarray(frame_HW3)
-        resized_THW3[index] = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+        resized_THW3[index] = resize_frame(frame_HW3, height, width)
     return resized_THW3
+
+
+def resize_frame(frame_HW3: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """Return one frame at exactly height x width (PIL bilinear)."""
+    return np.asarray(Image.fromarray(frame_HW3).resize((width, height), Image.Resampling.BILINEAR))

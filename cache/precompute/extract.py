@@ -1,9 +1,15 @@
-"""The backbones on one device: clips in, stored arrays out."""
+"""The backbones on one device: frames in, stored arrays out.
+
+B clips, T frames, H, W rows and columns, 3 colours.
+"""
 
 import copy
 import json
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,46 +18,162 @@ from torch import Tensor, nn
 
 from cache.backbones.architectures import config_from_json
 from cache.backbones.load import LoadedBackbone
-from cache.pooling import pool_slowfast, pool_vit
+from cache.pooling import grid_moments, pool_slowfast, pool_vit
 from cache.precompute.clips import Size
-from cache.spec import BackboneSpec, View
+from cache.spec import Autocast, BackboneSpec, Layout, View
 from stal_data.errors import InputError
+from stal_data.preprocess import MEAN, STD
+
+AUTOCAST_DTYPES: dict[Autocast, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outputs:
+    """What a batch gives, perhaps still being computed.
+
+    parts: for each piece of the batch, in order, its arrays by view and name, in host memory.
+    done: on a GPU, when they are there.
+    """
+
+    parts: Sequence[Mapping[View, Mapping[str, Tensor]]]
+    done: torch.cuda.Event | None
+
+    def arrays(self) -> dict[View, dict[str, NDArray[np.float32]]]:
+        """Wait for the arrays and return them."""
+        if self.done is not None:
+            self.done.synchronize()
+        return {
+            view: {
+                name: np.concatenate([part[view][name].numpy() for part in self.parts])
+                if len(self.parts) > 1
+                else values.numpy()
+                for name, values in arrays.items()
+            }
+            for view, arrays in self.parts[0].items()
+        }
 
 
 class Extractor:
-    """Copies of the backbones on a device."""
+    """Copies of the backbones on a device. Threads may share it."""
 
-    def __init__(self, slowfast: LoadedBackbone | None, vit: LoadedBackbone | None, device: torch.device) -> None:
-        self.device = device
-        self._slowfast = None if slowfast is None else (_on(slowfast.model, device), _size(slowfast.spec))
-        self._vit = None if vit is None else (_on(vit.model, device), _size(vit.spec))
+    def __init__(
+        self,
+        slowfast: LoadedBackbone | None,
+        vit: LoadedBackbone | None,
+        device: torch.device,
+        *,
+        layout: Layout = "pooled",
+        autocast: Autocast = "none",
+        compiled: bool = False,
+        batch_size: int = 8,
+        note: Callable[[str], None] | None = None,
+    ) -> None:
+        """batch_size: of most batches. note: told when a batch did not fit the memory."""
+        self.device, self.layout, self.compiled = device, layout, compiled
+        self._autocast = AUTOCAST_DTYPES.get(autocast)
+        self._slowfast = None if slowfast is None else (_on(slowfast.model, device, compiled), _size(slowfast.spec))
+        self._vit = None if vit is None else (_on(vit.model, device, compiled), _size(vit.spec))
+        self._limit, self._note, self._lock = batch_size, note, threading.Lock()
+        # On the device, because CUDA multiplies by the reciprocal of a number of the host, which rounds differently.
+        self._scale, self._mean, self._std = (torch.tensor(float(v), device=device) for v in (255, MEAN, STD))
+        if device.type == "cuda":
+            # Else convolutions of a float32 set would round their inputs to 10 bits, on some GPUs only.
+            torch.backends.cudnn.allow_tf32 = False
+
+    def launch(self, clips: Mapping[Size, Tensor], views: Sequence[View]) -> Outputs:
+        """Start the computation of a batch; on a GPU it goes on after the return.
+
+        clips: [B,T,H,W,3] uint8 for each backbone's input size. The arrays are `slow`, `fast`, `vit` and `vit_moments`
+        as far as present, float32. A batch that does not fit the memory is computed in smaller pieces, and so are all
+        later ones.
+        """
+        count = len(next(iter(clips.values())))
+        parts: list[dict[View, dict[str, Tensor]]] = []
+        start = 0
+        while start < count:
+            size = min(self._limit, count - start)
+            piece = {name: frames[start : start + size] for name, frames in clips.items()}
+            try:
+                parts.append(self._compute(piece, size, views))
+            except (RuntimeError, MemoryError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+                self._shrink(size, error)
+            else:
+                start += size
+        done = None
+        if self.device.type == "cuda":
+            done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            done.record(torch.cuda.current_stream(self.device))
+        return Outputs(parts=parts, done=done)
+
+    def _shrink(self, size: int, error: Exception) -> None:
+        if size == 1:
+            raise InputError(
+                f"One clip does not fit the memory of {self.device} ({_first_line(error)}); use a device with more "
+                "memory, or end what else uses it."
+            ) from error
+        with self._lock:
+            smaller = min(self._limit, size // 2)
+            if smaller == self._limit:
+                return
+            self._limit = smaller
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if self._note:
+            self._note(f"A batch of {size} clips does not fit the memory of {self.device}; going on with {smaller}.")
 
     @torch.inference_mode()
-    def __call__(self, clips: Mapping[Size, Tensor], view: View) -> dict[str, NDArray[np.float32]]:
-        """Return the stored arrays of a batch in float32: `slow`, `fast`, `vit`, `vit_moments` as far as present.
+    def _compute(
+        self, clips: Mapping[Size, Tensor], count: int, views: Sequence[View]
+    ) -> dict[View, dict[str, Tensor]]:
+        # Compiled code is for one shape; a shorter batch would be compiled anew.
+        padding = max(0, self._limit - count) if self.compiled else 0
+        inputs = {size: self._normalise(frames, padding) for size, frames in clips.items()}
+        found: dict[View, dict[str, Tensor]] = {}
+        for view in views:
+            seen = {size: clip.flip(-1) if view == "hflip" else clip for size, clip in inputs.items()}
+            with self._precision():
+                arrays = self._arrays(seen)
+            found[view] = {name: values[:count].to("cpu", non_blocking=True) for name, values in arrays.items()}
+        return found
 
-        clips: [B,3,T,H,W] for each backbone's input size, as they are; `hflip` mirrors them here.
-        """
-        flip = view == "hflip"
-        inputs = {}
-        for size, clip_BCTHW in clips.items():
-            moved = clip_BCTHW.to(self.device, non_blocking=True)
-            inputs[size] = moved.flip(-1) if flip else moved
+    def _arrays(self, clips: Mapping[Size, Tensor]) -> dict[str, Tensor]:
         arrays: dict[str, Tensor] = {}
         if self._slowfast is not None:
             model, size = self._slowfast
-            arrays |= pool_slowfast(*model(inputs[size]))
+            slow, fast = model(clips[size])
+            arrays |= pool_slowfast(slow, fast) if self.layout == "pooled" else {"slow": slow, "fast": fast}
         if self._vit is not None:
             model, size = self._vit
-            arrays |= pool_vit(model(inputs[size]))
-        return {name: values.cpu().numpy() for name, values in arrays.items()}
+            grid = model(clips[size])
+            arrays |= pool_vit(grid) if self.layout == "pooled" else {"vit": grid, "vit_moments": grid_moments(grid)}
+        return {name: values.float() for name, values in arrays.items()}
+
+    def _normalise(self, frames_BTHW3: Tensor, padding: int) -> Tensor:
+        """Return the clips as the backbones take them, [B,3,T,H,W], with the last one repeated `padding` times."""
+        moved = frames_BTHW3.to(self.device, non_blocking=True).permute(0, 4, 1, 2, 3)
+        if padding:
+            moved = torch.cat([moved, moved[-1:].expand(padding, *moved.shape[1:])])
+        clip = moved.to(torch.float32, memory_format=torch.contiguous_format)
+        return clip.div_(self._scale).sub_(self._mean).div_(self._std)
+
+    @contextmanager
+    def _precision(self) -> Iterator[None]:
+        if self._autocast is None:
+            yield
+            return
+        with torch.autocast(self.device.type, self._autocast):
+            yield
 
 
 def input_sizes(*specs: BackboneSpec | None) -> set[Size]:
     return {_size(spec) for spec in specs if spec is not None}
 
 
-def row_shapes(slowfast: BackboneSpec | None, vit: BackboneSpec | None, num_frames: int) -> dict[str, tuple[int, ...]]:
+def row_shapes(
+    slowfast: BackboneSpec | None, vit: BackboneSpec | None, num_frames: int, layout: Layout = "pooled"
+) -> dict[str, tuple[int, ...]]:
     """Return the shape of one row of each array that these backbones fill.
 
     num_frames: frames of a clip; a backbone made for another number is an error.
@@ -65,50 +187,26 @@ def row_shapes(slowfast: BackboneSpec | None, vit: BackboneSpec | None, num_fram
             raise InputError(
                 f"The {spec.kind} backbone takes clips of {config.num_frames} frames; precompute makes {num_frames}."
             )
-        shapes |= config.map_shapes
+        shapes |= config.map_shapes if layout == "pooled" else config.output_shapes
     if "vit" in shapes:
         shapes["vit_moments"] = (2, shapes["vit"][0])
     return shapes
 
 
-def resolve_devices(names: str | None) -> list[torch.device]:
-    """Return the devices of `auto` (every visible CUDA device, else the CPU) or of a list such as `cuda:0,cuda:1`."""
-    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if names in (None, "auto"):
-        return [torch.device("cuda", index) for index in range(available)] or [torch.device("cpu")]
-    devices = []
-    for name in str(names).split(","):
-        try:
-            device = torch.device(name.strip())
-        except RuntimeError:
-            raise InputError(f"--device is '{name}'; it must be auto, cpu, cuda:N or a list of them.") from None
-        if device.type == "cuda" and (device.index or 0) >= available:
-            raise InputError(f"--device names {name}, but {available} CUDA devices are visible; use auto or cpu.")
-        devices.append(device)
-    if len(set(devices)) < len(devices):
-        raise InputError(f"--device is '{names}'; each device may be named once.")
-    return devices
+def _is_out_of_memory(error: Exception) -> bool:
+    # The CPU's allocator and cuBLAS raise a plain RuntimeError.
+    texts = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(text in str(error) for text in texts)
 
 
-def compute_pool(device: torch.device, num_batches: int) -> tuple[ThreadPoolExecutor, int]:
-    """Return the threads that run models on a device, and their number.
-
-    num_batches: batches of the whole set, also those that are done, so that a resumed run computes the same bits.
-    A GPU needs one. On the CPU each core takes its own batch: the threads of one operation would wait for each other
-    whenever the decoder takes a core.
-    """
-    if device.type != "cpu":
-        return ThreadPoolExecutor(1, thread_name_prefix="compute"), 1
-    cores = torch.get_num_threads()
-    workers = max(1, min(cores, num_batches))
-    # Holds for the thread that calls it.
-    pool = ThreadPoolExecutor(workers, "compute", initializer=torch.set_num_threads, initargs=(cores // workers,))
-    return pool, workers
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _on(model: nn.Module, device: torch.device) -> nn.Module:
+def _on(model: nn.Module, device: torch.device, compiled: bool) -> Callable[..., Any]:
     """Return the model on the device; the caller's own stays where it is."""
-    return model if device.type == "cpu" else copy.deepcopy(model).to(device)
+    moved = model if device.type == "cpu" else copy.deepcopy(model).to(device)
+    return torch.compile(moved, dynamic=False) if compiled else moved
 
 
 def _size(spec: BackboneSpec) -> Size:

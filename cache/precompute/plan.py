@@ -1,6 +1,6 @@
 """What will be computed: the frames of every clip, checked before any work is done."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
@@ -37,10 +37,10 @@ class Clip:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """clips: one for each row of the index."""
+    """clips: by row of the index, those that may be computed."""
 
     index: RowIndex
-    clips: tuple[Clip, ...]
+    clips: Mapping[int, Clip]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,9 +50,18 @@ class _Row:
     source: int
 
 
-def make_plan(split: Split, clip_spec: ClipSpec, *, threads: int, report: Callable[[int], None]) -> Plan:
-    """Find the frames of every key frame, read them all once for their digest, and decode two of each video.
+def make_plan(
+    split: Split,
+    clip_spec: ClipSpec,
+    *,
+    rows: range,
+    known: RowIndex | None,
+    threads: int,
+    report: Callable[[int], None],
+) -> Plan:
+    """Find the frames of key frames, read them all once for their digest, and decode two of each video.
 
+    rows: which key frames. known: where a set already says what all rows are made from; else `rows` is all of them.
     report: told the number of key frames checked, each time a video is finished.
     A missing frame or a video that does not decode is an error, and it lists what else is wrong.
     """
@@ -60,8 +69,9 @@ def make_plan(split: Split, clip_spec: ClipSpec, *, threads: int, report: Callab
         raise InputError(
             f"Split '{split.name}' of '{split.dataset}' has no key frames; check its annotations and exclusions."
         )
-    videos = [list(items) for _, items in groupby(split.key_frames, key=lambda item: item.key.video)]
-    rows: list[_Row] = []
+    wanted = split.key_frames[rows.start : rows.stop]
+    videos = [list(items) for _, items in groupby(wanted, key=lambda item: item.key.video)]
+    found: list[_Row] = []
     problems: list[str] = []
     checked = 0
     with ThreadPoolExecutor(threads, thread_name_prefix="check") as pool:
@@ -72,17 +82,20 @@ def make_plan(split: Split, clip_spec: ClipSpec, *, threads: int, report: Callab
                 if isinstance(entry, StalError):
                     problems.append(str(entry))
                 else:
-                    rows.append(entry)
+                    found.append(entry)
             checked += len(items)
             report(checked)
     if problems:
         raise InputError(_summary(split, problems))
+    total = len(split.key_frames)
+    windows_K2 = np.zeros((total, 2), np.int64) if known is None else known.windows_K2.copy()
+    sources_K = np.zeros(total, np.uint64) if known is None else known.sources_K.copy()
+    windows_K2[rows.start : rows.stop] = np.array([row.window for row in found], np.int64).reshape(-1, 2)
+    sources_K[rows.start : rows.stop] = [row.source for row in found]
     index = RowIndex(
-        key_frames=tuple(item.key for item in split.key_frames),
-        windows_K2=np.array([row.window for row in rows], np.int64),
-        sources_K=np.array([row.source for row in rows], np.uint64),
+        key_frames=tuple(item.key for item in split.key_frames), windows_K2=windows_K2, sources_K=sources_K
     )
-    return Plan(index=index, clips=tuple(row.clip for row in rows))
+    return Plan(index=index, clips={number: row.clip for number, row in zip(rows, found, strict=True)})
 
 
 def _check_video(items: list[AnnotatedKeyFrame], media: Media, clip_spec: ClipSpec) -> list[_Row | StalError]:

@@ -79,6 +79,14 @@ class SlowFastConfig:
         """Channels, rows and columns of each output map, averaged over time."""
         return {"slow": (self.slow_channels, *self.grid), "fast": (self.fast_channels, *self.grid)}
 
+    @property
+    def output_shapes(self) -> dict[str, tuple[int, int, int, int]]:
+        """Channels, time steps, rows and columns of each output."""
+        return {
+            "slow": (self.slow_channels, self.num_frames // self.alpha, *self.grid),
+            "fast": (self.fast_channels, self.num_frames, *self.grid),
+        }
+
 
 class Bottleneck(nn.Module):
     """Residual block: (frames,1,1), (1,3,3) and (1,1,1) convolutions; [B,in,T,H,W] -> [B,width*expansion,T,H',W']."""

@@ -55,6 +55,11 @@ class ViTConfig:
         """Channels, rows and columns of each output map, averaged over time."""
         return {"vit": (self.channels, *self.grid)}
 
+    @property
+    def output_shapes(self) -> dict[str, tuple[int, int, int, int]]:
+        """Channels, time steps, rows and columns of the output."""
+        return {"vit": (self.channels, *self.token_grid)}
+
 
 class PatchEmbed(nn.Module):
     """One convolution that turns each tubelet into a token."""

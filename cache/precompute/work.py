@@ -1,0 +1,187 @@
+"""The shards of a run, handed to devices: decoded, computed, converted and written, each step in threads of its own."""
+
+import threading
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cache.feature_store import FeatureBatch, FeatureWriter, ShardClaim
+from cache.feature_store.values import checked_cast
+from cache.precompute.clips import ClipReader, read_ahead
+from cache.precompute.devices import compute_pool
+from cache.precompute.extract import Extractor, Outputs, input_sizes
+from cache.precompute.plan import Plan, Progress
+from cache.spec import View
+from stal_data.errors import ConflictError
+from stal_data.media import Media
+
+_ViewArrays = Mapping[View, Mapping[str, NDArray[Any]]]
+"""The arrays of one batch, for each view, in the stored types."""
+
+
+@dataclass(kw_only=True)
+class _Job:
+    """One claimed shard. views: those that lack it. parts: the arrays of the batches so far, in order."""
+
+    shard: int
+    views: tuple[View, ...]
+    claims: dict[View, ShardClaim]
+    parts: list[_ViewArrays] = field(default_factory=list)
+
+
+class _LastWrite:
+    """At most one shard is being written, so that a slow disk slows the run instead of filling the memory."""
+
+    def __init__(self) -> None:
+        self._write: Future[None] | None = None
+
+    def then(self, write: Future[None] | None) -> None:
+        """Wait for the write before, then keep this one."""
+        before, self._write = self._write, write
+        if before is not None:
+            before.result()
+
+
+class Work:
+    """Some shards of a set for each view, shared by one thread for each device."""
+
+    def __init__(
+        self,
+        *,
+        media: Media,
+        plan: Plan,
+        writers: Mapping[View, FeatureWriter],
+        shards: range,
+        batch_size: int,
+        decode_threads: int,
+        progress: Progress | None,
+    ) -> None:
+        """shards: those that this run may write; the plan holds their clips."""
+        self._media, self._plan, self._writers, self._shards = media, plan, writers, shards
+        self._batch_size, self._decode_threads, self._progress = batch_size, decode_threads, progress
+        self._manifest = next(iter(writers.values())).manifest
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        missing = {shard for writer in writers.values() for shard in writer.pending()}
+        self._pending = [shard for shard in shards if shard in missing]
+        self._total = sum(len(self._manifest.rows_of(shard)) for shard in shards)
+        self._done = self._total - sum(len(self._manifest.rows_of(shard)) for shard in self._pending)
+
+    def run(self, extractors: Sequence[Extractor]) -> None:
+        self._report(0)
+        intra_op_threads = torch.get_num_threads()
+        with ThreadPoolExecutor(len(extractors), thread_name_prefix="device") as pool:
+            futures = [pool.submit(self._drive, extractor) for extractor in extractors]
+            try:
+                wait(futures, return_when=FIRST_EXCEPTION)
+            finally:  # also on Ctrl-C: devices stop after the batches they are at
+                self._stop.set()
+        torch.set_num_threads(intra_op_threads)  # compute_pool changed what new threads start with
+        for future in futures:
+            future.result()
+        held = {
+            writer.owner(shard): shard
+            for writer in self._writers.values()
+            for shard in writer.pending()
+            if shard in self._shards
+        }
+        if held:
+            raise ConflictError(
+                f"Some shards are being written by {', '.join(sorted(held))}; all others are done. Run the same "
+                "command again when that run has ended: it fills what is left, if anything."
+            )
+
+    def _drive(self, extractor: Extractor) -> None:
+        """Compute shards on one device until none is left; the last one is written while the next is computed."""
+        spec, writes = self._manifest.spec, _LastWrite()
+        reader = ClipReader(self._media, self._plan.clips, input_sizes(spec.slowfast, spec.vit))
+        num_batches = -(-self._manifest.num_rows // self._batch_size)
+        compute, workers = compute_pool(extractor.device, num_batches, compiled=extractor.compiled)
+        pinned = extractor.device.type == "cuda"
+        in_flight: deque[tuple[_Job, range, Future[_ViewArrays]]] = deque()
+        # Left from the last to the first: a claim outlives the write that it allows.
+        with (
+            ExitStack() as claims,
+            ThreadPoolExecutor(1, thread_name_prefix="write") as writing,
+            ThreadPoolExecutor(1, thread_name_prefix="convert") as converting,
+            compute,
+            ThreadPoolExecutor(self._decode_threads, thread_name_prefix="decode") as decoders,
+            closing(read_ahead(self._batches(claims), reader, decoders, pinned=pinned)) as batches,
+        ):
+
+            def collect() -> None:
+                job, rows, future = in_flight.popleft()
+                job.parts.append(future.result())
+                if rows[-1] == self._manifest.rows_of(job.shard)[-1]:
+                    writes.then(writing.submit(self._write, job))
+                self._report(len(rows))
+
+            for (job, rows), clips in batches:
+                if self._stop.is_set():
+                    break
+                outputs = compute.submit(extractor.launch, clips, job.views)
+                in_flight.append((job, rows, converting.submit(self._convert, outputs, rows)))
+                if len(in_flight) > workers:  # one more than run at once, so that none waits for this thread
+                    collect()
+            while in_flight and not self._stop.is_set():
+                collect()
+            writes.then(None)
+
+    def _convert(self, outputs: Future[Outputs], rows: range) -> _ViewArrays:
+        keys = [self._plan.index.key_frames[row] for row in rows]
+        return {
+            view: {
+                name: checked_cast(name, values, self._manifest.dtype(name), keys) for name, values in arrays.items()
+            }
+            for view, arrays in outputs.result().arrays().items()
+        }
+
+    def _write(self, job: _Job) -> None:
+        for view in job.views:
+            parts = [part[view] for part in job.parts]
+            features = FeatureBatch(**{name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+            with job.claims[view] as claim:
+                self._writers[view].write_shard(claim, features)
+
+    def _batches(self, held: ExitStack) -> Iterator[tuple[tuple[_Job, range], range]]:
+        """Yield the batches of one shard after another. How a shard is cut never depends on what was done before."""
+        while (job := self._next_job(held)) is not None:
+            rows = self._manifest.rows_of(job.shard)
+            for start in range(0, len(rows), self._batch_size):
+                batch = rows[start : start + self._batch_size]
+                yield (job, batch), batch
+
+    def _next_job(self, held: ExitStack) -> _Job | None:
+        """Claim the next shard that some view lacks and nobody else holds."""
+        while not self._stop.is_set():
+            with self._lock:
+                if not self._pending:
+                    return None
+                shard = self._pending.pop(0)
+            claims: dict[View, ShardClaim] = {}
+            for view, writer in self._writers.items():
+                claim = writer.claim(shard) if writer.is_pending(shard) else None
+                if claim is None:
+                    continue
+                held.push(claim)
+                if writer.is_pending(shard):  # nobody finished it between the look and the claim
+                    claims[view] = claim
+                else:
+                    claim.release()
+            if claims:
+                return _Job(shard=shard, views=tuple(claims), claims=claims)
+            self._report(len(self._manifest.rows_of(shard)))
+        return None
+
+    def _report(self, rows: int) -> None:
+        with self._lock:
+            self._done += rows
+            if self._progress:
+                self._progress("extract", self._done, self._total)
