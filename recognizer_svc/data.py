@@ -29,14 +29,16 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class LabelledKeyFrame:
-    """One key frame with at least one person.
+    """What the head is shown as one clip: a key frame with at least one person, or a part of its people.
 
     boxes_N4: float32. targets_NC: float32, 1 where the person performs the class.
+    part: from 1 where several clips are made of a key frame, so that each is augmented in its own way; else 0.
     """
 
     key: KeyFrame
     boxes_N4: NDArray[np.float32]
     targets_NC: NDArray[np.float32]
+    part: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -156,7 +158,8 @@ class LabelledFeatures:
 
     def _augment(self, item: LabelledKeyFrame, epoch: int) -> tuple[bool, NDArray[np.float32]]:
         options = self._augmentation
-        random = np.random.default_rng(seed_of(self._seed, "augment", epoch, str(item.key)))
+        name = f"{item.key}#{item.part}" if item.part else str(item.key)
+        random = np.random.default_rng(seed_of(self._seed, "augment", epoch, name))
         flip = self._hflip is not None and bool(random.random() < options.hflip_probability)
         boxes_N4 = item.boxes_N4[:, [2, 1, 0, 3]] if flip else item.boxes_N4
         if flip:
