@@ -1,11 +1,17 @@
 """Files that survive a power cut: a reader sees the old content or the new one, never a part."""
 
+import errno
 import os
+import shutil
 import socket
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from stal_data.errors import StalError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def sync_folder(folder: Path) -> None:
@@ -45,9 +51,26 @@ def replacing(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = temporary_name(path)
     try:
-        yield partial
-        sync_file(partial)
-        partial.replace(path)
-        sync_folder(path.parent)
+        with told_when_full(path):
+            yield partial
+            sync_file(partial)
+            partial.replace(path)
+            sync_folder(path.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def told_when_full(path: Path) -> Iterator[None]:
+    """Turn the system's error for a full disk, quota or file-size limit into one that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        existing = next(folder for folder in path.absolute().parents if folder.exists())
+        free = shutil.disk_usage(existing).free
+        raise StalError(
+            f"'{path}' could not be written: {os.strerror(error.errno)} ({free / 1e6:.0f} MB free). What was finished "
+            "before is safe; make room and run the same command again, it resumes."
+        ) from error

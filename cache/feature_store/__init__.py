@@ -3,7 +3,13 @@
 A row is a key frame. Format: docs/cache-format.md.
 """
 
-from cache.feature_store.catalog import FeatureSetInfo, list_feature_sets, open_feature_set
+from cache.feature_store.catalog import (
+    FeatureSetInfo,
+    describe_feature_set,
+    feature_set_folders,
+    list_feature_sets,
+    open_feature_set,
+)
 from cache.feature_store.layout import FEATURES, FeatureManifest, RowIndex
 from cache.feature_store.locks import ShardClaim
 from cache.feature_store.reader import FeatureBatch, FeatureSet
@@ -20,6 +26,8 @@ __all__ = [
     "FeatureWriter",
     "RowIndex",
     "ShardClaim",
+    "describe_feature_set",
+    "feature_set_folders",
     "list_feature_sets",
     "open_feature_set",
     "reset_shard",

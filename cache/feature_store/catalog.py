@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cache.feature_store.layout import FeatureManifest
+from cache.feature_store.marks import read_marks
 from cache.feature_store.reader import FeatureSet
 from cache.spec import FeatureSpec, View
 from cache.store import Store
@@ -31,22 +32,37 @@ class FeatureSetInfo:
 
 def list_feature_sets(store: Store, dataset: str | None = None, split: str | None = None) -> list[FeatureSetInfo]:
     """Return the sets of the store, or of one data set or split, sorted by data set, split and id."""
-    infos = []
-    for path in _set_folders(store, dataset, split):
-        features = FeatureSet(path)
-        infos.append(
-            FeatureSetInfo(
-                dataset=features.dataset,
-                split=features.split,
-                id=features.id,
-                spec=features.spec,
-                num_rows=features.manifest.num_rows,
-                num_done=int(features.done.sum()),
-                num_bytes=_num_bytes(path),
-                path=path,
-            )
-        )
-    return infos
+    return [describe_feature_set(path) for path in feature_set_folders(store, dataset, split)]
+
+
+def feature_set_folders(store: Store, dataset: str | None = None, split: str | None = None) -> list[Path]:
+    """Return the folders of the sets, also of damaged ones, in the order of `list_feature_sets`."""
+    return [folder for folder in store.find("features", dataset, split, "[!.]*") if folder.is_dir()]
+
+
+def describe_feature_set(path: Path) -> FeatureSetInfo:
+    """Describe the set in a folder without marking it as used."""
+    manifest = FeatureManifest.read(path)
+    return FeatureSetInfo(
+        dataset=manifest.dataset,
+        split=manifest.split,
+        id=manifest.spec.id,
+        spec=manifest.spec,
+        num_rows=manifest.num_rows,
+        num_done=int(read_marks(path, manifest).done_K.sum()),
+        num_bytes=num_bytes(path),
+        path=path,
+    )
+
+
+def num_bytes(path: Path) -> int:
+    """Return the size of the files below a folder."""
+    total = 0
+    for file in path.rglob("*"):
+        # A writer's temporary file may be gone by now.
+        with suppress(FileNotFoundError):
+            total += file.stat().st_size if file.is_file() else 0
+    return total
 
 
 def open_feature_set(
@@ -63,7 +79,7 @@ def open_feature_set(
     view: only used when neither set_id nor spec is given.
     """
     folder = store.features_dir(dataset, split)
-    found = {path.name: path for path in _set_folders(store, dataset, split)}
+    found = {path.name: path for path in feature_set_folders(store, dataset, split)}
     if not found:
         raise NotFoundError(
             f"There are no features for {dataset}/{split} in '{store.root}'; run 'stal-cli precompute' on the split."
@@ -80,15 +96,6 @@ def open_feature_set(
             raise NotFoundError(f"'{folder}' has no feature set '{set_id}'. {did_you_mean(set_id, found)}")
         return FeatureSet(found[set_id])
     return FeatureSet(_only(folder, found, view))
-
-
-def _num_bytes(path: Path) -> int:
-    total = 0
-    for file in path.rglob("*"):
-        # A writer's temporary file may be gone by now.
-        with suppress(FileNotFoundError):
-            total += file.stat().st_size if file.is_file() else 0
-    return total
 
 
 def _only(folder: Path, found: dict[str, Path], view: View) -> Path:
@@ -112,8 +119,3 @@ def _only(folder: Path, found: dict[str, Path], view: View) -> Path:
 def _differences(spec: FeatureSpec, found: dict[str, Path]) -> str:
     specs = {set_id: FeatureManifest.read(path).spec for set_id, path in found.items()}
     return "; ".join(f"{set_id}: {', '.join(spec.diff(other))}" for set_id, other in specs.items())
-
-
-def _set_folders(store: Store, dataset: str | None, split: str | None) -> list[Path]:
-    folders = store.find("features", dataset, split, "[!.]*")
-    return [folder for folder in folders if (folder / "zarr.json").is_file()]

@@ -4,11 +4,13 @@ import fcntl
 import json
 import os
 import socket
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from cache.feature_store.use import no_locks
+from cache.files import told_when_full
 
 
 class ShardClaim:
@@ -25,8 +27,10 @@ class ShardClaim:
     @classmethod
     def take(cls, folder: Path, shard: int) -> Self | None:
         """Return the claim on a shard, or None while another process or thread holds it."""
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(_path(folder, shard), os.O_RDWR | os.O_CREAT, 0o644)
+        path = _path(folder, shard)
+        with told_when_full(path):
+            folder.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -35,8 +39,9 @@ class ShardClaim:
         except OSError as error:
             os.close(descriptor)
             raise no_locks(folder, error) from error
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
+        with suppress(OSError):  # a full disk: the lock holds without the text
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
         return cls(shard, descriptor)
 
     @property

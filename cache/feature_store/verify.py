@@ -7,34 +7,44 @@ from pathlib import Path
 from cache.feature_store.reader import FeatureSet
 from cache.feature_store.writer import FeatureWriter
 from stal_data.errors import ConflictError, StalError
+from stal_data.keyframes import KeyFrame
 
 
 @dataclass(frozen=True, kw_only=True)
 class DamagedShard:
-    """shard: its number. reason: what the first bad row says."""
+    """shard: its number. key_frames: of its bad rows. reason: what the first of them says."""
 
     shard: int
+    key_frames: tuple[KeyFrame, ...]
     reason: str
 
 
 def verify_feature_set(path: Path, report: Callable[[int], None] | None = None) -> list[DamagedShard]:
-    """Read every row that is done, from the disk or its cache, and return the shards with a bad one.
+    """Read every row that is done, from the disk or its cache, and return the shards with bad ones.
 
+    A set whose metadata or index are damaged is an error: it can only be deleted and computed again.
     report: told the number of rows checked so far.
     """
     features = FeatureSet(path)
-    manifest, done = features.manifest, features.done
+    manifest, marks, keys = features.manifest, features.marks(), features.key_frames
+    buffer = features.allocate(1)
     damaged = []
     for shard in range(manifest.num_shards):
         rows = manifest.rows_of(shard)
+        bad: list[KeyFrame] = []
+        reason = marks.damaged.get(shard, "")
+        if reason:
+            bad = [keys[row] for row in rows]
         for row in rows:
-            if not done[row]:
+            if not marks.done_K[row]:
                 continue
             try:
-                features.read([row])
+                features.read_into([row], buffer)
             except StalError as error:
-                damaged.append(DamagedShard(shard=shard, reason=str(error)))
-                break
+                bad.append(keys[row])
+                reason = reason or str(error)
+        if bad:
+            damaged.append(DamagedShard(shard=shard, key_frames=tuple(bad), reason=reason))
         if report:
             report(rows.stop)
     return damaged

@@ -18,7 +18,7 @@ from cache.feature_store.metadata import seal
 from cache.feature_store.reader import FeatureBatch, FeatureSet
 from cache.feature_store.use import locks_folder
 from cache.feature_store.values import checked_cast
-from cache.files import sync_file, sync_folder, sync_tree, temporary_name
+from cache.files import sync_file, sync_folder, sync_tree, temporary_name, told_when_full
 from cache.spec import FeatureSpec
 from cache.store import Store
 from stal_data.errors import ConflictError, InputError
@@ -66,7 +66,8 @@ class FeatureWriter:
                 num_rows=count,
                 rows_per_shard=rows_per_shard or balanced_rows_per_shard(count),
             )
-            _create(path, manifest, index)
+            with told_when_full(path):
+                _create(path, manifest, index)
         writer = cls(path)
         writer._check_same(spec, index, shapes)
         return writer
@@ -101,16 +102,18 @@ class FeatureWriter:
         rows = manifest.rows_of(claim.shard)
         blocks = self._blocks(rows, features)
         digests = [index.digest(row, [checksum(block[i]) for block in blocks.values()]) for i, row in enumerate(rows)]
-        written = [self._write(name, claim.shard, block) for name, block in blocks.items()]
-        written.append(self._write("digest", claim.shard, np.array(digests, np.uint64)))
-        for path in written:
-            self._sync(path)
-        self._sync(self._write("done", claim.shard, np.ones(len(rows), np.uint8)))
+        with told_when_full(self.path):
+            written = [self._write(name, claim.shard, block) for name, block in blocks.items()]
+            written.append(self._write("digest", claim.shard, np.array(digests, np.uint64)))
+            for path in written:
+                self._sync(path)
+            self._sync(self._write("done", claim.shard, np.ones(len(rows), np.uint8)))
 
     def reset_shard(self, claim: ShardClaim) -> None:
         """Mark the rows of the claimed shard as not done."""
         assert claim.held
-        self._sync(self._write("done", claim.shard, np.zeros(self.manifest.rows_per_shard, np.uint8)))
+        with told_when_full(self.path):
+            self._sync(self._write("done", claim.shard, np.zeros(self.manifest.rows_per_shard, np.uint8)))
 
     def _blocks(self, rows: range, features: FeatureBatch) -> dict[str, NDArray[Any]]:
         """Check the features and return them in the stored types."""
