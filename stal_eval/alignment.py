@@ -1,7 +1,7 @@
 """Predictions and ground truth brought to common numbers: which rows count, their key frame and their class."""
 
 from collections.abc import Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from stal_data.keyframes import KeyFrame
 from stal_data.labels import LabelMap
+from stal_eval.protocol import Protocol
+from stal_eval.rounding import round_decimals
 from stal_eval.table import Table
 
 
@@ -33,7 +35,8 @@ class Rows:
 class Counts:
     """What was read, what was left out and why, what was scored. `rows` are box x class; key frames are seconds.
 
-    A row of an excluded key frame counts as excluded, whatever its class.
+    A row of an excluded key frame counts as excluded, whatever its class. prediction_rows_without_ground_truth are on
+    key frames without ground truth: wrong, or not scored where the protocol scores annotated key frames only.
     """
 
     prediction_rows: int
@@ -43,6 +46,8 @@ class Counts:
     excluded_ground_truth_rows: int
     prediction_rows_outside_label_map: int
     ground_truth_rows_outside_label_map: int
+    prediction_rows_below_min_score: int
+    prediction_rows_with_empty_box: int
     scored_prediction_rows: int
     scored_ground_truth_rows: int
     key_frames: int
@@ -55,50 +60,91 @@ class Counts:
 
 @dataclass(frozen=True, kw_only=True)
 class Alignment:
-    """num_keys: key frames that have a row on either side, numbered from 0."""
+    """keys: key frames that have a row on either side, in the order of their numbers; excluded ones are among them.
+
+    recalled_truth: excluded ground-truth rows that count in the recall all the same, where the protocol says so.
+    """
 
     predictions: Rows
     ground_truth: Rows
-    num_keys: int
+    keys: tuple[KeyFrame, ...]
+    recalled_truth: Rows
     counts: Counts
 
+    @property
+    def num_keys(self) -> int:
+        return len(self.keys)
 
-def align(predictions: Table, ground_truth: Table, label_map: LabelMap, exclusions: Set[KeyFrame]) -> Alignment:
-    """Drop excluded key frames and classes outside the label map, then number key frames and classes.
 
-    The classes go before any capacity cuts, so such rows take no one's place.
+def align(
+    predictions: Table, ground_truth: Table, label_map: LabelMap, exclusions: Set[KeyFrame], protocol: Protocol
+) -> Alignment:
+    """Drop what the protocol leaves out before any capacity cuts, then number key frames and classes.
+
+    Classes outside the label map go too, so such rows take no one's place.
     """
     tables = (predictions, ground_truth)
     keys, all_keys = _number_keys(tables)
-    excluded = np.array([key in exclusions for key in all_keys], dtype=np.bool_)
-    outside, sides = [], []
-    for table, key_N in zip(tables, keys, strict=True):
-        excluded_N = excluded[key_N]
-        class_N = _class_index(table.label_N, label_map)
-        outside.append(int(((class_N < 0) & ~excluded_N).sum()))
-        sides.append(_select(table, key_N, class_N, ~excluded_N & (class_N >= 0)))
-    scored, truth = sides
     num_keys = len(all_keys)
+    listed = frozenset() if protocol.exclusions == "ignored" else exclusions
+    excluded = np.array([key in listed for key in all_keys], dtype=np.bool_)
+    excluded_N, excluded_G = (excluded[key_N] for key_N in keys)
+    class_N, class_G = (_class_index(table.label_N, label_map) for table in tables)
+    truth = _select(ground_truth, keys[1], class_G, ~excluded_G & (class_G >= 0))
+    annotated = np.bincount(truth.key_N, minlength=num_keys) > 0
+
+    known_N = ~excluded_N & (class_N >= 0)
+    counts_N = known_N
+    if protocol.min_score is not None:
+        assert predictions.score_N is not None
+        counts_N = known_N & (predictions.score_N > protocol.min_score)
+    without_truth_N = counts_N & ~annotated[keys[0]]
+    scored_N = counts_N & ~without_truth_N if protocol.frames == "with_ground_truth" else counts_N
+    scored = _rounded(_select(predictions, keys[0], class_N, scored_N), protocol)
     per_key = np.bincount(scored.key_N, minlength=num_keys)
-    predicted, annotated = per_key > 0, np.bincount(truth.key_N, minlength=num_keys) > 0
+    predicted = per_key > 0
+    recalled_G = excluded_G & (class_G >= 0) & (protocol.exclusions == "left_out_but_recalled")
     counts = Counts(
         prediction_rows=predictions.num_rows,
         ground_truth_rows=ground_truth.num_rows,
         excluded_key_frames=int(excluded.sum()),
-        excluded_prediction_rows=predictions.num_rows - outside[0] - scored.num_rows,
-        excluded_ground_truth_rows=ground_truth.num_rows - outside[1] - truth.num_rows,
-        prediction_rows_outside_label_map=outside[0],
-        ground_truth_rows_outside_label_map=outside[1],
+        excluded_prediction_rows=int(excluded_N.sum()),
+        excluded_ground_truth_rows=int(excluded_G.sum()),
+        prediction_rows_outside_label_map=int(((class_N < 0) & ~excluded_N).sum()),
+        ground_truth_rows_outside_label_map=int(((class_G < 0) & ~excluded_G).sum()),
+        prediction_rows_below_min_score=int((known_N & ~counts_N).sum()),
+        prediction_rows_with_empty_box=int(is_empty(scored.boxes_N4).sum()),
         scored_prediction_rows=scored.num_rows,
         scored_ground_truth_rows=truth.num_rows,
         key_frames=int((predicted | annotated).sum()),
         key_frames_with_predictions=int(predicted.sum()),
         key_frames_with_ground_truth=int(annotated.sum()),
         key_frames_with_both=int((predicted & annotated).sum()),
-        prediction_rows_without_ground_truth=int(per_key[~annotated].sum()),
+        prediction_rows_without_ground_truth=int(without_truth_N.sum()),
         rows_of_longest_key_frame=int(per_key.max(initial=0)),
     )
-    return Alignment(predictions=scored, ground_truth=truth, num_keys=num_keys, counts=counts)
+    return Alignment(
+        predictions=scored,
+        ground_truth=truth,
+        keys=tuple(all_keys),
+        recalled_truth=_select(ground_truth, keys[1], class_G, recalled_G),
+        counts=counts,
+    )
+
+
+def is_empty(boxes_N4: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Tell which boxes have no area."""
+    return (boxes_N4[:, 0] >= boxes_N4[:, 2]) | (boxes_N4[:, 1] >= boxes_N4[:, 3])
+
+
+def _rounded(rows: Rows, protocol: Protocol) -> Rows:
+    if protocol.score_decimals is None and protocol.box_decimals is None:
+        return rows
+    return replace(
+        rows,
+        score_N=round_decimals(rows.score_N, protocol.score_decimals),
+        boxes_N4=round_decimals(rows.boxes_N4, protocol.box_decimals),
+    )
 
 
 def _number_keys(tables: tuple[Table, ...]) -> tuple[list[NDArray[np.int32]], list[KeyFrame]]:

@@ -46,7 +46,10 @@ class Breakdown:
 
 
 class ErrorAnalysis:
-    """Compares all boxes once; what becomes of any selection of rows is then a matter of counting."""
+    """Compares all boxes once; what becomes of any selection of rows is then a matter of counting.
+
+    min_iou: a row finds a box from this IoU on.
+    """
 
     def __init__(self, alignment: Alignment, matching: Matching, min_iou: float) -> None:
         rows, truth, targets = alignment.predictions, alignment.ground_truth, matching.targets
@@ -57,27 +60,31 @@ class ErrorAnalysis:
         fit_N, self._fit_G, self._own_G = compare_boxes(
             rows.key_N, rows.class_N, rows.boxes_N4, offsets, self._class_G, truth.boxes_N4[targets], NEAR_IOU, min_iou
         )
-        fit_N = fit_N[matching.row_N]
-        self._row_N = _first_true(matching.hit_N, matching.target_N >= 0, fit_N == FOUND, fit_N == NEAR)
+        self._fit_N = fit_N[matching.row_N]
         self._targeted_G = np.zeros(len(targets), np.bool_)
         self._targeted_G[matching.target_N[matching.target_N >= 0]] = True
 
-    def outcomes(self, kept_N: NDArray[np.bool_]) -> Outcomes:
-        """kept_N: which rows count, in the order of `Matching`; if one does, so do the better ones of its key frame and
-        class.
-        """
+    def outcomes(self, kept_N: NDArray[np.bool_], hit_N: NDArray[np.bool_]) -> Outcomes:
+        """kept_N: which rows count. hit_N: which rows have the box that they find. Both in the order of `Matching`."""
+        target_N = self._matching.target_N
         found_G = np.zeros(len(self._class_G), np.bool_)
-        found_G[self._matching.target_N[self._matching.hit_N & kept_N]] = True
-        truth_G = _first_true(found_G, self._targeted_G, self._own_G, self._fit_G == FOUND, self._fit_G == NEAR)
-        return Outcomes(truth_G=truth_G, row_N=self._row_N, kept_N=kept_N)
+        found_G[target_N[hit_N & kept_N]] = True
+        return Outcomes(
+            truth_G=_first_true(found_G, self._targeted_G, self._own_G, self._fit_G == FOUND, self._fit_G == NEAR),
+            row_N=_first_true(hit_N, target_N >= 0, self._fit_N == FOUND, self._fit_N == NEAR),
+            kept_N=kept_N,
+        )
 
     def count(self, outcomes: Outcomes) -> Breakdown:
         """Return the outcomes of each class."""
         offsets = self._matching.class_offsets
         class_N = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
         kept = outcomes.kept_N
+        truth_KO = _count(self._class_G, outcomes.truth_G, len(offsets) - 1, len(TRUTH_OUTCOMES))
+        # Recall may count boxes that are not among the targets.
+        truth_KO[:, TRUTH_OUTCOMES.index("excluded_key_frame")] = self._matching.truth_count_K - truth_KO.sum(axis=1)
         return Breakdown(
-            truth_KO=_count(self._class_G, outcomes.truth_G, len(offsets) - 1, len(TRUTH_OUTCOMES)),
+            truth_KO=truth_KO,
             rows_KO=_count(class_N[kept], outcomes.row_N[kept], len(offsets) - 1, len(ROW_OUTCOMES)),
         )
 

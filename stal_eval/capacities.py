@@ -38,3 +38,16 @@ def check_capacities(capacities: Iterable[int]) -> tuple[int, ...]:
         if value < 0:
             raise InputError(f"capacities: {value} is negative; write 0 for no limit.")
     return values
+
+
+def format_capacities(capacities: Iterable[int]) -> str:
+    """Write capacities as `parse_capacities` reads them: runs of three and more as ranges."""
+    values = check_capacities(capacities)
+    items, start = [], 0
+    for position in range(1, len(values) + 1):
+        if position < len(values) and values[position] == values[position - 1] + 1:
+            continue
+        run = values[start:position]
+        items += [f"{run[0]}:{run[-1] + 1}"] if len(run) > 2 else [str(value) for value in run]
+        start = position
+    return ",".join(items)

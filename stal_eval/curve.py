@@ -22,7 +22,7 @@ class TieBounds:
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """AP of K classes at C capacities, fractions in [0,1]; NaN for a class without ground truth.
+    """AP of K classes at C capacities, fractions in [0,1]; NaN for a class that is not in the mean.
 
     capacities: increasing, 0 = no limit (last). ties: None when the bounds were not computed.
     """
@@ -33,7 +33,7 @@ class Curve:
 
     @property
     def mean_ap_C(self) -> NDArray[np.float64]:
-        """mAP: the mean over the classes with ground truth."""
+        """mAP: the mean over the classes that the protocol counts."""
         return mean_over_classes(self.ap_CK)
 
     def mean_bounds_C(self) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
@@ -53,6 +53,9 @@ class Curve:
 
 
 def mean_over_classes(ap_CK: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the mean over classes that are not NaN; 0 when all are, as where a protocol asks for predictions."""
     scored = ~np.isnan(ap_CK[0])
+    if not scored.any():
+        return np.zeros(len(ap_CK))
     # In one memory order, so that equal APs have the same mean to the last bit.
     return np.asarray(np.ascontiguousarray(ap_CK[:, scored]).mean(axis=1))

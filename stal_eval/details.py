@@ -7,25 +7,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stal_eval.alignment import Alignment
 from stal_eval.breakdown import Breakdown, ErrorAnalysis
 from stal_eval.capacities import NO_LIMIT
 from stal_eval.examples import Example, pick_examples
 from stal_eval.matching import Matching
 from stal_eval.operating_point import OperatingPoint, best_f1
 from stal_eval.precision_recall import PrecisionRecall, precision_recall
+from stal_eval.preparation import Prepared
 
 
 @dataclass(frozen=True, kw_only=True)
 class Details:
-    """Per class, in the order of the label map; None for a class without ground truth.
+    """Per class, in the order of the label map; None for a class that is not in the mean.
 
-    best, at_50: at the capacity that the result reports first, and at 50. thresholds: where each class's F1 is highest
-    at the former; also None where no row is right. errors: outcomes of the rows at `best`, at `at_50`, and of those at
-    `best` that reach their class's threshold. examples: key frames with many errors, worst classes first.
+    chosen, at_50: curves at the reported capacity and at 50. thresholds: where each class's F1 is highest at the
+    reported capacity; also None where no row is right. errors: outcomes of the rows at `chosen`, at `at_50`, and
+    (`best_f1`) of those at `chosen` that reach their class's threshold. examples: key frames with many errors of the
+    last kind, weakest classes first.
     """
 
-    best: tuple[PrecisionRecall | None, ...]
+    chosen: tuple[PrecisionRecall | None, ...]
     at_50: tuple[PrecisionRecall | None, ...]
     thresholds: tuple[OperatingPoint | None, ...]
     errors: dict[str, Breakdown]
@@ -36,7 +37,7 @@ class Details:
         return {
             "precision_recall": {
                 point: {name: curve and curve.plain() for name, curve in zip(names, curves, strict=True)}
-                for point, curves in (("best", self.best), ("at_50", self.at_50))
+                for point, curves in (("chosen", self.chosen), ("at_50", self.at_50))
             },
             "best_f1": {
                 name: threshold and threshold.plain() for name, threshold in zip(names, self.thresholds, strict=True)
@@ -45,29 +46,40 @@ class Details:
         }
 
 
-def explain(
-    alignment: Alignment, matching: Matching, capacity: int, ap_K: NDArray[np.float64], min_iou: float
-) -> Details:
-    """ap_K: AP of each class at the capacity, NaN without ground truth."""
+@dataclass(frozen=True, kw_only=True)
+class _Selection:
+    """The rows that a capacity keeps, and which of them have the box that they find; in the order of `Matching`."""
+
+    kept_N: NDArray[np.bool_]
+    hit_N: NDArray[np.bool_]
+
+
+def explain(prepared: Prepared, capacity: int, ap_K: NDArray[np.float64]) -> Details:
+    """capacity: the reported one. ap_K: AP of each class there, NaN for a class that is not in the mean."""
+    alignment, matching = prepared.alignment, prepared.matching
     score_N = alignment.predictions.score_N[matching.row_N]
-    kept = {"best": _kept(matching, capacity), "at_50": _kept(matching, 50)}
-    curves: dict[str, list[PrecisionRecall | None]] = {point: [] for point in kept}
+    chosen, at_50 = _select(matching, capacity), _select(matching, 50)
+    curves: dict[str, list[PrecisionRecall | None]] = {"chosen": [], "at_50": []}
     thresholds: list[OperatingPoint | None] = []
-    kept["best_f1"] = np.zeros(len(score_N), np.bool_)
+    above_N = np.zeros(len(score_N), np.bool_)
     for label, num_truth in enumerate(matching.truth_count_K.tolist()):
-        part = slice(*matching.class_offsets[label : label + 2].tolist())
-        chosen = {point: part.start + np.flatnonzero(kept[point][part]) for point in curves}
-        for point, rows in chosen.items():
-            curve = precision_recall(matching.hit_N[rows], score_N[rows], num_truth) if num_truth else None
-            curves[point].append(curve)
-        rows = chosen["best"]
-        thresholds.append(best_f1(matching.hit_N[rows], score_N[rows], num_truth) if num_truth else None)
-        if thresholds[-1] is not None:
-            kept["best_f1"][rows[: thresholds[-1].num_rows]] = True
-    analysis = ErrorAnalysis(alignment, matching, min_iou)
-    outcomes = {point: analysis.outcomes(kept_N) for point, kept_N in kept.items()}
+        start, stop = matching.class_offsets[label : label + 2].tolist()
+        threshold, counts = None, not np.isnan(ap_K[label])
+        for point, selection in (("chosen", chosen), ("at_50", at_50)):
+            rows = start + np.flatnonzero(selection.kept_N[start:stop])
+            hit_R, score_R = selection.hit_N[rows], score_N[rows]
+            curves[point].append(precision_recall(hit_R, score_R, num_truth) if counts else None)
+            if point == "chosen" and counts and (threshold := best_f1(hit_R, score_R, num_truth)) is not None:
+                above_N[rows[: threshold.num_rows]] = True
+        thresholds.append(threshold)
+    analysis = ErrorAnalysis(alignment, matching, prepared.protocol.iou)
+    outcomes = {
+        "chosen": analysis.outcomes(chosen.kept_N, chosen.hit_N),
+        "at_50": analysis.outcomes(at_50.kept_N, at_50.hit_N),
+        "best_f1": analysis.outcomes(above_N, chosen.hit_N),
+    }
     return Details(
-        best=tuple(curves["best"]),
+        chosen=tuple(curves["chosen"]),
         at_50=tuple(curves["at_50"]),
         thresholds=tuple(thresholds),
         errors={point: analysis.count(outcome) for point, outcome in outcomes.items()},
@@ -75,7 +87,16 @@ def explain(
     )
 
 
-def _kept(matching: Matching, capacity: int) -> NDArray[np.bool_]:
-    if capacity == NO_LIMIT:
-        return np.ones(len(matching.rank_N), np.bool_)
-    return np.asarray(matching.rank_N < capacity)
+def _select(matching: Matching, capacity: int) -> _Selection:
+    kept_N = ~matching.void_N
+    if capacity != NO_LIMIT:
+        kept_N &= matching.rank_N < capacity
+    if matching.by_score:
+        return _Selection(kept_N=kept_N, hit_N=matching.hit_N)
+    # The first row of the file that is kept and finds a box has it.
+    rows = np.flatnonzero(kept_N & (matching.target_N >= 0))
+    rows = rows[np.argsort(matching.row_N[rows])]
+    first = np.unique(matching.target_N[rows], return_index=True)[1]
+    hit_N = np.zeros(len(kept_N), np.bool_)
+    hit_N[rows[first]] = True
+    return _Selection(kept_N=kept_N, hit_N=hit_N)

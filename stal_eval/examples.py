@@ -51,54 +51,63 @@ def pick_examples(
     """Return at most MAX_EXAMPLES different key frames: the one with the most errors of the weakest class, of the next
     weakest, and so on; then the second one of each class.
 
-    ap_K: NaN without ground truth; such classes have no example. Key frames without ground truth are none either.
+    ap_K: NaN for a class that is not in the mean; it has no example. Key frames without ground truth are none either.
     """
     truth_key_G = alignment.ground_truth.key_N[matching.targets]
-    key_N = alignment.predictions.key_N[matching.row_N]
+    truth_class_G = alignment.ground_truth.class_N[matching.targets]
+    kept_R = np.flatnonzero(outcomes.kept_N)
+    key_R = alignment.predictions.key_N[matching.row_N[kept_R]]
+    class_R = np.searchsorted(matching.class_offsets, kept_R, side="right") - 1
     annotated = np.bincount(truth_key_G, minlength=alignment.num_keys) > 0
-    wrong_N = outcomes.kept_N & (outcomes.row_N != ROW_OUTCOMES.index("correct")) & annotated[key_N]
+    wrong_R = (outcomes.row_N[kept_R] != ROW_OUTCOMES.index("correct")) & annotated[key_R]
     missed_G = outcomes.truth_G != TRUTH_OUTCOMES.index("found")
-    class_G = alignment.ground_truth.class_N[matching.targets]
-    worst = [label for label in np.argsort(ap_K, kind="stable").tolist() if not np.isnan(ap_K[label])]
     ranked = []
-    for label in worst:
-        rows = slice(*matching.class_offsets[label : label + 2].tolist())
-        keys = np.concatenate((key_N[rows][wrong_N[rows]], truth_key_G[missed_G & (class_G == label)]))
-        values, counts = np.unique(keys, return_counts=True)
-        ranked.append([(label, key) for key in values[np.argsort(-counts, kind="stable")[:_PER_CLASS]].tolist()])
+    for label in np.argsort(ap_K, kind="stable")[: int((~np.isnan(ap_K)).sum())].tolist():
+        missed = truth_key_G[missed_G & (truth_class_G == label)]
+        keys, counts = np.unique(np.concatenate((key_R[wrong_R & (class_R == label)], missed)), return_counts=True)
+        ranked.append([(label, key) for key in keys[np.argsort(-counts, kind="stable")[:_PER_CLASS]].tolist()])
     chosen: dict[int, int] = {}
     for candidates in zip_longest(*ranked):
         for label, key in filter(None, candidates):
             if len(chosen) < MAX_EXAMPLES:
                 chosen.setdefault(key, label)
-    return tuple(_example(key, label, alignment, matching, outcomes) for key, label in chosen.items())
+    return tuple(
+        Example(
+            key=alignment.keys[key],
+            label=label,
+            ground_truth=_people(np.flatnonzero(truth_key_G == key), alignment, matching, outcomes),
+            predictions=_boxes(kept_R[key_R == key], alignment, matching, outcomes),
+        )
+        for key, label in chosen.items()
+    )
 
 
-def _example(key: int, label: int, alignment: Alignment, matching: "Matching", outcomes: "Outcomes") -> Example:
-    rows, truth = alignment.predictions, alignment.ground_truth
-    here_G = np.flatnonzero(truth.key_N[matching.targets] == key)
-    here_N = np.flatnonzero((rows.key_N[matching.row_N] == key) & outcomes.kept_N)
-    here_N = here_N[np.argsort(matching.rank_N[here_N])]
-    return Example(
-        key=alignment.keys[key],
-        label=label,
-        ground_truth=tuple(
-            Mark(
-                box=_box(truth.boxes_N4[row]),
-                label=int(truth.class_N[row]),
-                outcome=TRUTH_OUTCOMES[outcomes.truth_G[place]],
-            )
-            for place, row in zip(here_G, matching.targets[here_G], strict=True)
-        ),
-        predictions=tuple(
-            Mark(
-                box=_box(rows.boxes_N4[row]),
-                label=int(rows.class_N[row]),
-                outcome=ROW_OUTCOMES[outcomes.row_N[place]],
-                score=float(rows.score_N[row]),
-            )
-            for place, row in zip(here_N, matching.row_N[here_N], strict=True)
-        ),
+def _people(
+    places: NDArray[np.int64], alignment: Alignment, matching: "Matching", outcomes: "Outcomes"
+) -> tuple[Mark, ...]:
+    truth = alignment.ground_truth
+    return tuple(
+        Mark(
+            box=_box(truth.boxes_N4[matching.targets[place]]),
+            label=int(truth.class_N[matching.targets[place]]),
+            outcome=TRUTH_OUTCOMES[outcomes.truth_G[place]],
+        )
+        for place in places
+    )
+
+
+def _boxes(
+    places: NDArray[np.int64], alignment: Alignment, matching: "Matching", outcomes: "Outcomes"
+) -> tuple[Mark, ...]:
+    rows = alignment.predictions
+    return tuple(
+        Mark(
+            box=_box(rows.boxes_N4[matching.row_N[place]]),
+            label=int(rows.class_N[matching.row_N[place]]),
+            outcome=ROW_OUTCOMES[outcomes.row_N[place]],
+            score=float(rows.score_N[matching.row_N[place]]),
+        )
+        for place in places[np.argsort(matching.rank_N[places])]
     )
 
 

@@ -13,5 +13,6 @@ TRUTH_OUTCOMES = (
     "action_not_predicted",
     "poor_localisation",
     "missed_person",
+    "excluded_key_frame",
 )
 ROW_OUTCOMES = ("correct", "duplicate", "wrong_action", "poor_localisation", "background")

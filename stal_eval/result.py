@@ -13,7 +13,11 @@ from stal_data.errors import InputError
 from stal_data.files import write_atomically
 from stal_data.labels import LabelMap
 from stal_eval.alignment import Counts
+from stal_eval.chosen import Choice, Split
 from stal_eval.curve import Curve
+from stal_eval.details import Details
+from stal_eval.finding import Finding
+from stal_eval.protocol import Protocol
 
 METRICS_FILE = "metrics.json"
 METRICS_FORMAT = 1
@@ -21,7 +25,7 @@ METRICS_FORMAT = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Best:
-    """The capacity with the highest mAP (the smallest of equals), chosen on the evaluated split itself."""
+    """The capacity with the highest mAP on the scored split (the smallest of equals)."""
 
     capacity: int
     mean_ap: float
@@ -31,21 +35,26 @@ class Best:
 class Evaluation:
     """Average precision of K classes; all figures are fractions in [0,1].
 
-    curve: at the capacities that were asked for. at_50: at capacity 50, whether or not it was asked for.
-    truth_count_K, prediction_count_K: scored rows of each class. min_iou: a prediction finds a box from this IoU on.
+    curve: at the capacities that were asked for. at_50: at capacity 50, whether or not it was asked for. reported: at
+    the capacity of `choice`. split: what was scored. truth_count_K, prediction_count_K: scored rows of each class.
     tied_rows: scored rows that share their class and score with another. digests: sha256 of each input (None: not
-    given).
+    given). details: why it is what it is, class by class. findings: likely causes of a low mAP.
     """
 
     curve: Curve
     at_50: Curve
+    reported: Curve
+    choice: Choice
+    split: Split
     label_map: LabelMap
+    protocol: Protocol
     truth_count_K: NDArray[np.int64]
     prediction_count_K: NDArray[np.int64]
-    min_iou: float
     counts: Counts
     tied_rows: int
     digests: dict[str, str | None]
+    details: Details
+    findings: tuple[Finding, ...]
     warnings: tuple[str, ...]
 
     @property
@@ -55,7 +64,7 @@ class Evaluation:
 
     @property
     def mean_ap_C(self) -> NDArray[np.float64]:
-        """mAP at each capacity: the mean over the classes with ground truth."""
+        """mAP at each capacity: the mean over the classes that the protocol counts."""
         return self.curve.mean_ap_C
 
     @property
@@ -68,9 +77,15 @@ class Evaluation:
         index = int(means.argmax())
         return Best(capacity=self.capacities[index], mean_ap=float(means[index]))
 
+    @property
+    def mean_ap(self) -> float:
+        """mAP at the reported capacity."""
+        return float(self.reported.mean_ap_C[0])
+
     def per_class(self, capacity: int | None = None) -> dict[str, float | None]:
-        """AP by class name at a capacity of the sweep (default: the best); None without ground truth."""
-        capacity = self.best.capacity if capacity is None else capacity
+        """AP by class name at a capacity of the sweep (default: the reported one); None when not in the mean."""
+        if capacity is None:
+            return self._by_name(self.reported.ap_CK[0])
         if capacity not in self.capacities:
             raise InputError(f"capacity {capacity} is not in this sweep: add it to `capacities`.")
         return self._by_name(self.curve.ap_CK[self.capacities.index(capacity)])
@@ -81,12 +96,15 @@ class Evaluation:
         without = [name for name, count in zip(names, self.truth_count_K, strict=True) if count == 0]
         return {
             "format": METRICS_FORMAT,
+            "protocol": self.protocol.describe(),
+            "split": {"name": self.split.name, "dataset": self.split.dataset},
+            "chosen": self._chosen(),
             "best": {"capacity": self.best.capacity, "mAP": self.best.mean_ap},
             "mAP_at_50": self.mean_ap_at_50,
-            "iou": self.min_iou,
+            "iou": self.protocol.iou,
             "classes": {
                 "in_label_map": len(names),
-                "in_mean": len(names) - len(without),
+                "in_mean": int((~np.isnan(self.curve.ap_CK[0])).sum()),
                 "without_ground_truth": without,
             },
             "per_class": self.per_class(),
@@ -97,12 +115,14 @@ class Evaluation:
             },
             "counts": asdict(self.counts),
             "ties": self._ties(),
+            "findings": [asdict(finding) for finding in self.findings],
             "warnings": list(self.warnings),
             "digests": self.digests,
             "software": {name: _version(name) for name in ("stal", "numpy", "pandas", "numba")},
             "capacities": list(self.capacities),
             "mAP": self.mean_ap_C.tolist(),
             **self._tie_lists(),
+            **self.details.plain(names),
         }
 
     def write(self, folder: Path | str) -> Path:
@@ -111,13 +131,30 @@ class Evaluation:
         write_atomically(path, json.dumps(self.metrics(), indent=2, allow_nan=False) + "\n")
         return path
 
+    def _chosen(self) -> dict[str, Any]:
+        split = self.choice.split
+        return {
+            "capacity": self.choice.capacity,
+            "mAP": self.mean_ap,
+            "chosen_on": split
+            and {
+                "split": split.name,
+                "dataset": split.dataset,
+                "ground_truth": split.ground_truth_digest,
+                "predictions": split.predictions_digest,
+                "is_scored_split": self.choice.is_on(self.split),
+            },
+            "note": self.choice.describe(self.split),
+        }
+
     def _ties(self) -> dict[str, Any]:
         summary: dict[str, Any] = {
             "tied_rows": self.tied_rows,
             "tied_rows_share": self.tied_rows / max(self.counts.scored_prediction_rows, 1),
         }
         best = self.capacities.index(self.best.capacity)
-        for name, curve, index in (("best", self.curve, best), ("at_50", self.at_50, 0)):
+        places = (("best", self.curve, best), ("chosen", self.reported, 0), ("at_50", self.at_50, 0))
+        for name, curve, index in places:
             bounds = curve.mean_bounds_C()
             if bounds is not None:
                 summary[name] = {"mAP_lower": float(bounds[0][index]), "mAP_upper": float(bounds[1][index])}

@@ -34,16 +34,21 @@ def plan_columns(capacities: Sequence[int], longest: int) -> Columns:
 
 def sweep(matching: Matching, columns: Columns) -> NDArray[np.float64]:
     """Return AP [C, K] for each capacity that was asked for and each class; NaN for a class without ground truth."""
-    return sum_columns(columns, matching.rank_N, matching.hit_N, matching)
+    return sum_columns(columns, matching.rank_N, np.arange(len(matching.rank_N)), matching)
 
 
 def sum_columns(
-    columns: Columns, rank_N: NDArray[np.int32], hit_N: NDArray[np.bool_], matching: Matching
+    columns: Columns, rank_N: NDArray[np.int32], order_N: NDArray[np.int64], matching: Matching
 ) -> NDArray[np.float64]:
-    """Return AP [C, K] for N rows in class-major order that may differ from the one of `matching` within a class."""
+    """Return AP [C, K] for another order of the rows of `matching` within their classes.
+
+    order_N: which row of `matching` stands where. rank_N: the rank of the row that stands there.
+    """
+    column_N = columns.first_column[rank_N]
+    column_N[matching.void_N[order_N]] = len(columns.capacities)  # kept by none
     ap_KC = sum_average_precision(
-        columns.first_column[rank_N],
-        hit_N,
+        column_N,
+        matching.hit_N[order_N],
         matching.class_offsets,
         matching.truth_count_K,
         len(columns.capacities),

@@ -65,6 +65,7 @@ def reorder_ties(
     class_offsets: NDArray[np.int64],
     score_N: NDArray[np.float64],
     hit_N: NDArray[np.bool_],
+    void_N: NDArray[np.bool_],
     target_N: NDArray[np.int32],
     rivals_N: NDArray[np.int32],
     start_N: NDArray[np.int32],
@@ -76,8 +77,9 @@ def reorder_ties(
 
     Lucky: hits come first in their run, and first in their block. Unlucky: rows that miss in any order come first, then
     the targets that most rows tie for, each as a hit followed by its duplicates, so that every hit stands behind as
-    many misses as any order allows; in their block misses come first and hits last. Ranks are those that suit one
-    class: rows of other classes in the block give way.
+    many misses as any order allows; in their block misses come first and hits last. Void rows (`Matching`) end a run,
+    which puts them between misses and hits in their block: keeping them is better than keeping a miss, worse than a
+    hit. Ranks are those that suit one class: rows of other classes in the block give way.
     """
     num_rows = score_N.shape[0]
     order_N = np.empty(num_rows, np.int64)
@@ -93,13 +95,13 @@ def reorder_ties(
             if lucky:
                 for wanted in (True, False):
                     for row in range(first, last):
-                        if hit_N[row] == wanted:
+                        if hit_N[row] == wanted and not void_N[row]:
                             order_N[filled] = row
                             filled += 1
             else:
                 contested = 0
                 for row in range(first, last):
-                    if rivals_N[row] == 0:
+                    if rivals_N[row] == 0 and not void_N[row]:
                         order_N[filled] = row
                         filled += 1
                     elif rivals_N[row] > 1:
@@ -121,6 +123,10 @@ def reorder_ties(
                     if rivals_N[row] == 1:
                         order_N[filled] = row
                         filled += 1
+            for row in range(first, last):
+                if void_N[row]:
+                    order_N[filled] = row
+                    filled += 1
             for position in range(first, last):
                 row = order_N[position]
                 if hit_N[row] == lucky:

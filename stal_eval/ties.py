@@ -16,13 +16,18 @@ def bound_ties(matching: Matching, rows: Rows, num_keys: int, columns: Columns) 
     first_place = np.zeros(num_keys, np.int64)
     np.cumsum(np.bincount(rows.key_N, minlength=num_keys)[:-1], out=first_place[1:])
     start_N, stop_N = find_blocks(first_place[key_N] + matching.rank_N, key_N, matching.rank_N, score_N)
-    rivals_N = count_rivals(matching.target_N, matching.hit_N, score_N, len(matching.targets))
+    rivals_N = (
+        count_rivals(matching.target_N, matching.hit_N, score_N, len(matching.targets))
+        if matching.by_score
+        else matching.hit_N.astype(np.int32)
+    )
     bounds = []
     for lucky in (False, True):
         order_N, rank_N = reorder_ties(
             matching.class_offsets,
             score_N,
             matching.hit_N,
+            matching.void_N,
             matching.target_N,
             rivals_N,
             start_N,
@@ -30,7 +35,7 @@ def bound_ties(matching: Matching, rows: Rows, num_keys: int, columns: Columns) 
             first_place[key_N] + start_N,
             lucky,
         )
-        bounds.append(sum_columns(columns, rank_N, matching.hit_N[order_N], matching))
+        bounds.append(sum_columns(columns, rank_N, order_N, matching))
     return TieBounds(
         lower_CK=bounds[0],
         upper_CK=bounds[1],

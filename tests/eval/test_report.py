@@ -96,7 +96,7 @@ def test_command_writes_metrics_and_prints_them(tmp_path: Path) -> None:
         "label_map": LabelMap.read(LABELS).digest,
         "exclusions": None,
     }
-    assert [path.name for path in (tmp_path / "results").iterdir()] == ["metrics.json"]
+    assert sorted(path.name for path in (tmp_path / "results").iterdir()) == ["matches.npz", "metrics.json"]
     for text in (f"{100 * best['mAP']:.2f}", f"{100 * metrics['mAP_at_50']:.2f}", "34 of 50", "burning/setting fire"):
         assert text in output
 

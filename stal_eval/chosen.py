@@ -1,0 +1,76 @@
+"""The reported capacity, and on which split it was chosen: a capacity chosen on the scored split flatters."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stal_data.errors import InputError, NotFoundError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """A split with the predictions that were scored on it.
+
+    name: by default the ground truth's file name. digests: sha256 (hex).
+    """
+
+    name: str
+    dataset: str | None
+    ground_truth_digest: str
+    predictions_digest: str
+
+    def __str__(self) -> str:
+        return f"{self.name} of {self.dataset}" if self.dataset else self.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """A capacity and the split on which it was chosen; None where it was given, so that nothing was chosen."""
+
+    capacity: int
+    split: Split | None
+
+    def is_on(self, scored: Split) -> bool:
+        """Tell whether it was chosen on the ground truth that is scored."""
+        return self.split is not None and self.split.ground_truth_digest == scored.ground_truth_digest
+
+    def describe(self, scored: Split) -> str:
+        if self.split is None:
+            return "given, not chosen by its mAP"
+        if self.is_on(scored):
+            return f"chosen on the scored split itself ({self.split}), so it flatters: quote mAP at 50 beside it"
+        return f"chosen on {self.split}, applied to {scored}"
+
+
+def read_choice(path: Path) -> Choice:
+    """Return the capacity that another metrics.json reports, with the split on which that was chosen."""
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise NotFoundError(f"capacity-from: the file {path} does not exist.") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"capacity-from: {path} cannot be read as JSON: {error}.") from error
+    try:
+        return _parse(content["chosen"])
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f"capacity-from: {path} has no field {error} under 'chosen': give a metrics.json that this version of "
+            "stal-cli eval wrote."
+        ) from error
+
+
+def _parse(chosen: dict[str, Any]) -> Choice:
+    capacity = chosen["capacity"]
+    if not isinstance(capacity, int) or capacity < 0:
+        raise InputError(f"capacity-from: the capacity is {capacity!r}, but must be a whole number from 0.")
+    on = chosen["chosen_on"]
+    if on is None:
+        return Choice(capacity=capacity, split=None)
+    split = Split(
+        name=str(on["split"]),
+        dataset=on["dataset"],
+        ground_truth_digest=on["ground_truth"],
+        predictions_digest=on["predictions"],
+    )
+    return Choice(capacity=capacity, split=split)

@@ -1,0 +1,123 @@
+"""Why predictions and ground truth share few key frames: other spellings of video ids, other kinds of timestamps."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping
+from pathlib import PurePath
+
+from stal_data.keyframes import KeyFrame
+from stal_eval.alignment import Alignment
+from stal_eval.finding import Finding
+
+_SHARED = 0.5  # share of the smaller side's key frames that makes a match
+_VIDEOS_TRIED = 50
+_FRAME_RATES = (24, 25, 30, 50, 60)
+
+Seconds = Mapping[str, set[int]]
+"""Video id to the timestamps of its key frames."""
+
+_REWRITINGS: tuple[tuple[str, Callable[[str], str]], ...] = (
+    ("spaces around them", str.strip),
+    ("file endings", lambda video: PurePath(video).stem),
+    ("folders", lambda video: PurePath(video).name),
+    ("folders and file endings", lambda video: PurePath(PurePath(video).name).stem),
+    ("upper and lower case", str.lower),
+    ("leading zeros", lambda video: video.lstrip("0") or "0"),
+)
+
+
+def check_keys(alignment: Alignment) -> tuple[Finding, ...]:
+    predicted, annotated = _seconds(alignment)
+    counts = alignment.counts
+    fewer = min(counts.key_frames_with_predictions, counts.key_frames_with_ground_truth)
+    if counts.key_frames_with_both >= _SHARED * fewer:
+        return ()
+    shared = f"Predictions and ground truth share {counts.key_frames_with_both or 'no'} key frame"
+    shared += "s" if counts.key_frames_with_both > 1 else ""
+    if len(predicted.keys() & annotated.keys()) < _SHARED * min(len(predicted), len(annotated)):
+        return (_video_ids(predicted, annotated, shared),)
+    return (_timestamps(predicted, annotated, shared),)
+
+
+def _seconds(alignment: Alignment) -> tuple[Seconds, Seconds]:
+    sides = []
+    for rows in (alignment.predictions, alignment.ground_truth):
+        seconds: dict[str, set[int]] = defaultdict(set)
+        for number in set(rows.key_N.tolist()):
+            key: KeyFrame = alignment.keys[number]
+            seconds[key.video].add(key.timestamp)
+        sides.append(seconds)
+    return sides[0], sides[1]
+
+
+def _video_ids(predicted: Seconds, annotated: Seconds, shared: str) -> Finding:
+    only_predicted, only_annotated = sorted(predicted.keys() - annotated), sorted(annotated.keys() - predicted)
+    for what, rewrite in _REWRITINGS:
+        truth_of = {rewrite(video): video for video in only_annotated}
+        pairs = [(video, truth_of[rewrite(video)]) for video in only_predicted if rewrite(video) in truth_of]
+        if len(pairs) >= _SHARED * min(len(only_predicted), len(only_annotated)):
+            return Finding(
+                cause="video_ids",
+                evidence=f"{shared}: the video ids differ in {what}, '{pairs[0][0]}' in the predictions is "
+                f"'{pairs[0][1]}' in the ground truth.",
+                fix="Write the ids of the predictions as in the ground truth.",
+            )
+    return Finding(
+        cause="video_ids",
+        evidence=f"{shared}: the predictions name videos such as '{only_predicted[0]}', the ground truth such as "
+        f"'{only_annotated[0]}'.",
+        fix="Check that the predictions are of this split, and write the video ids as in the ground truth.",
+    )
+
+
+def _timestamps(predicted: Seconds, annotated: Seconds, shared: str) -> Finding:
+    """Try to shift or to scale the predictions' timestamps onto those of the ground truth."""
+    videos = sorted(predicted.keys() & annotated.keys())[:_VIDEOS_TRIED]
+
+    def share(change: Callable[[int], int]) -> float:
+        hits = sum(len({change(second) for second in predicted[video]} & annotated[video]) for video in videos)
+        return hits / max(sum(min(len(predicted[video]), len(annotated[video])) for video in videos), 1)
+
+    offset = _common_offset(predicted, annotated, videos)
+    tries: list[tuple[float, str, str]] = [
+        (
+            share(lambda second: second + offset),
+            f"the ground truth's timestamps are {abs(offset)} {'above' if offset > 0 else 'below'} the predictions'",
+            f"{'Add' if offset > 0 else 'Subtract'} {abs(offset)} {'to' if offset > 0 else 'from'} the predictions' "
+            "timestamps.",
+        )
+    ]
+    for factor in (*_FRAME_RATES, 1000):
+        kind = "milliseconds" if factor == 1000 else f"frame numbers at {factor} a second"
+        down, up = (lambda second, by=factor: second // by), (lambda second, by=factor: second * by)
+        tries.append((share(down), f"the predictions' look like {kind}", f"Divide them by {factor}: whole seconds."))
+        tries.append(
+            (
+                share(up),
+                f"the ground truth's look like {kind}",
+                f"Divide them by {factor}: whole seconds.",
+            )
+        )
+    best, evidence, fix = max(tries, key=lambda item: item[0])
+    if best >= _SHARED:
+        return Finding(cause="timestamps", evidence=f"{shared}, although the video ids agree: {evidence}.", fix=fix)
+    video = videos[0]
+    return Finding(
+        cause="timestamps",
+        evidence=f"{shared}, although the video ids agree: of '{video}' the predictions have {_few(predicted[video])}, "
+        f"the ground truth {_few(annotated[video])}.",
+        fix="Write timestamps as whole seconds of the video on both sides.",
+    )
+
+
+def _common_offset(predicted: Seconds, annotated: Seconds, videos: list[str]) -> int:
+    differences: Counter[int] = Counter()
+    for video in videos:
+        # The ends of the ranges and the pairs of some seconds tell a shift apart well enough.
+        few = sorted(predicted[video])[:_VIDEOS_TRIED]
+        differences.update(truth - second for second in few for truth in annotated[video] if truth != second)
+    return differences.most_common(1)[0][0] if differences else 0
+
+
+def _few(seconds: set[int]) -> str:
+    shown = ", ".join(f"{second:04d}" for second in sorted(seconds)[:3])
+    return f"{shown} .." if len(seconds) > 3 else shown

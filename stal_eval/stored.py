@@ -1,0 +1,117 @@
+"""matches.npz, beside metrics.json: what a comparison of two results needs. Holds neither scores nor boxes."""
+
+import io
+import json
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stal_data.errors import InputError, NotFoundError
+from stal_data.files import write_atomically
+from stal_eval.matching import keep
+from stal_eval.preparation import Prepared
+from stal_eval.result import Evaluation
+
+MATCHES_FILE = "matches.npz"
+_FORMAT = 1
+_ARRAYS = ("in_mean_K", "truth_VK", "class_offsets", "video_N", "rank_N", "hit_N", "void_N")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """The N rows of a result in class-major order, best first, of K classes and V videos.
+
+    protocol: its fields. capacity: the reported one. in_mean_K: whether the protocol counts the class. truth_VK:
+    ground-truth boxes of each video and class. video_N: position in `videos`. rank_N: position in the key frame, from
+    0. hit_N, void_N: right; neither right nor wrong.
+    """
+
+    protocol: dict[str, Any]
+    split: str
+    capacity: int
+    classes: tuple[str, ...]
+    videos: tuple[str, ...]
+    in_mean_K: NDArray[np.bool_]
+    truth_VK: NDArray[np.int64]
+    class_offsets: NDArray[np.int64]
+    video_N: NDArray[np.int32]
+    rank_N: NDArray[np.int32]
+    hit_N: NDArray[np.bool_]
+    void_N: NDArray[np.bool_]
+
+
+def to_store(prepared: Prepared, result: Evaluation) -> Stored:
+    alignment, matching = prepared.alignment, prepared.matching
+    if not matching.by_score:
+        matching = keep(matching, result.choice.capacity)
+    videos = tuple(sorted({key.video for key in alignment.keys}))
+    number = {video: position for position, video in enumerate(videos)}
+    video_of_key = np.array([number[key.video] for key in alignment.keys], np.int32)
+    num_classes = prepared.label_map.num_classes
+    truth_VK = np.zeros((len(videos), num_classes), np.int64)
+    for rows in (alignment.ground_truth, alignment.recalled_truth):
+        np.add.at(truth_VK, (video_of_key[rows.key_N], rows.class_N), 1)
+    return Stored(
+        protocol=prepared.protocol.describe(),
+        split=str(prepared.split),
+        capacity=result.choice.capacity,
+        classes=prepared.label_map.names,
+        videos=videos,
+        in_mean_K=~np.isnan(result.reported.ap_CK[0]),
+        truth_VK=truth_VK,
+        class_offsets=matching.class_offsets,
+        video_N=video_of_key[alignment.predictions.key_N[matching.row_N]],
+        rank_N=matching.rank_N,
+        hit_N=matching.hit_N,
+        void_N=matching.void_N,
+    )
+
+
+def write_matches(prepared: Prepared, result: Evaluation, folder: Path | str) -> Path:
+    """Write matches.npz into `folder` in one step, creating the folder; return the file's path."""
+    stored = to_store(prepared, result)
+    about = {
+        "format": _FORMAT,
+        "protocol": stored.protocol,
+        "split": stored.split,
+        "capacity": stored.capacity,
+        "classes": stored.classes,
+        "videos": stored.videos,
+    }
+    arrays = {name: getattr(stored, name) for name in _ARRAYS}
+    for name in ("video_N", "rank_N"):
+        arrays[name] = arrays[name].astype(np.min_scalar_type(int(arrays[name].max(initial=0))))
+    content = io.BytesIO()
+    np.savez_compressed(content, about=np.frombuffer(json.dumps(about).encode(), np.uint8), **arrays)
+    path = Path(folder) / MATCHES_FILE
+    write_atomically(path, content.getvalue())
+    return path
+
+
+def read_matches(folder: Path | str) -> Stored:
+    """Read the matches.npz of an output folder of `stal-cli eval`."""
+    path = Path(folder) / MATCHES_FILE
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            about = json.loads(content["about"].tobytes())
+            arrays = {name: content[name] for name in _ARRAYS}
+    except FileNotFoundError:
+        raise NotFoundError(
+            f"{folder} holds no {MATCHES_FILE}: give a folder that stal-cli eval wrote with --output."
+        ) from None
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} cannot be read: {error}. Run stal-cli eval again.") from error
+    if about.get("format") != _FORMAT:
+        raise InputError(f"{path} has format {about.get('format')}, but this version reads {_FORMAT}: score again.")
+    return Stored(
+        protocol=about["protocol"],
+        split=about["split"],
+        capacity=about["capacity"],
+        classes=tuple(about["classes"]),
+        videos=tuple(about["videos"]),
+        **arrays | {name: arrays[name].astype(np.int32) for name in ("video_N", "rank_N")},
+    )
