@@ -37,7 +37,7 @@ def parse_plain(content: bytes, source: str) -> object:
 
     All lengths that the file claims are cut at its end, so memory stays in proportion to its size.
     """
-    file, machine = io.BytesIO(content), _Machine()
+    file, machine = io.BytesIO(content), _Machine(room=len(content))
     try:
         for opcode, argument, position in pickletools.genops(file):
             try:
@@ -76,9 +76,11 @@ class _Global:
 class _Machine:
     """The stack, and the memory of values that are used again: a dict, because a file chooses its places freely."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, room: int) -> None:
+        """room: how many items and characters may be copied in all; a real file copies none twice."""
         self.stack: list[Any] = []
         self.memo: dict[int, object] = {}
+        self.room = room
 
     def step(self, name: str, argument: Any) -> None:
         """Execute one instruction; `argument` as pickletools decodes it."""
@@ -134,6 +136,9 @@ class _Machine:
         arguments, function = self.stack.pop(), self.stack.pop()
         if not isinstance(function, _Global) or not isinstance(arguments, tuple):
             raise _RefusedError("a call (REDUCE)")
+        self.room -= sum(len(argument) for argument in arguments)
+        if self.room < 0:
+            raise ValueError("it copies more than it holds")
         self.stack.append(function.build(*arguments))
 
 

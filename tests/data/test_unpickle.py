@@ -188,6 +188,14 @@ def test_a_huge_place_in_the_memory_takes_no_memory() -> None:
     assert parse_plain(b"K\x07p99999999999999999999\n.", "x") == 7
 
 
+def test_copies_cannot_outgrow_the_file() -> None:
+    text = b"X" + struct.pack("<I", 1000) + b"x" * 1000 + b"q\x00"
+    copy = b"c_codecs\nencode\nh\x00X\x06\x00\x00\x00latin1\x86R"
+    assert parse_plain(b"]" + text + b"a" + copy + b"a.", "x") == ["x" * 1000, b"x" * 1000]
+    with pytest.raises(InputError, match="copies more than it holds"):
+        parse_plain(b"]" + text + b"a" + (copy + b"a") * 100 + b".", "x")
+
+
 def test_bytes_behind_the_end_are_an_error() -> None:
     with pytest.raises(InputError, match="3 bytes follow the end"):
         parse_plain(pickle.dumps([1]) + b"abc", "x")
