@@ -4,7 +4,7 @@ STORE/annotations/<dataset>/<split>/           published split, see cache/split_
       features/<dataset>/<split>/<spec id>/    one Zarr group per feature set
       proposals/<dataset>/<split>/<name>.h5    one file per detector
       runs/<run id>/                           recipe, checkpoints and events of a training
-      weights/                                 backbones that a training may start from
+      weights/                                 backbones and heads that a training may start from
 """
 
 import re
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
 
-from stal_data.errors import InputError, NotFoundError
+from stal_data.errors import InputError, NotFoundError, did_you_mean
 from stal_data.names import check_name
 
 # One slash is enough: a `Path` of a URL has lost the other.
@@ -59,6 +59,23 @@ class Store:
     @property
     def weights_dir(self) -> Path:
         return self.root / "weights"
+
+    def weights_file(self, field: str, name: str) -> Path:
+        """Return an existing file below the weights folder; `field` is what the message calls it.
+
+        Links are followed first, so that none leads out of the folder.
+        """
+        root = self.weights_dir.resolve()
+        path = (root / name).resolve()
+        if not path.is_relative_to(root):
+            raise InputError(f"{field} '{name}' is outside '{root}'; give a path relative to that folder.")
+        if not path.is_file():
+            known = [str(found.relative_to(root)) for found in root.rglob("*.safetensors")]
+            raise NotFoundError(
+                f"{field} '{name}' does not exist in '{root}'; put the .safetensors file there. "
+                f"{did_you_mean(name, known)}"
+            )
+        return path
 
     def find(
         self, kind: Literal["features", "proposals"], dataset: str | None, split: str | None, name: str

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable
+from pathlib import Path
 
 import click
 from rich.console import Console
@@ -10,7 +11,7 @@ from rich.table import Table
 
 @click.group()
 def runs() -> None:
-    """List and compare trained runs.
+    """List and compare trained runs; import a published head as one.
 
     \b
     Examples:
@@ -74,6 +75,47 @@ def compare(run_ids: tuple[str, ...], store_url: str) -> None:
     if not comparison.differences:
         table.add_row("settings", *["all the same"] * len(run_ids))
     _print(table)
+
+
+@runs.command("import")
+@click.argument("head", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--store", "store_url", required=True, help="Folder of the store.")
+@click.option("--run-id", required=True, help="Name of the run, unique in the store.")
+@click.option("--dataset", required=True, help="Data set of the store whose classes the head knows.")
+@click.option("--split", default="test", show_default=True, help="Its split; features must be cached.")
+@click.option("--feature-set", help="Id of the features; needed only where the split has several.")
+@click.option(
+    "--recipe", default="acar-published", show_default=True, help="The head's sizes and loss: a file or a shipped name."
+)
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change the recipe, e.g. head.depth=1.")
+def import_command(
+    head: Path,
+    store_url: str,
+    run_id: str,
+    dataset: str,
+    split: str,
+    feature_set: str | None,
+    recipe: str,
+    overrides: tuple[str, ...],
+) -> None:
+    """Make a run of HEAD, a head.safetensors of 'stal-cli weights import', so that 'predict' can use it.
+
+    The features must be those of the backbones that the head was trained with: precompute with the files of the same
+    import. Such a run cannot be resumed; to train on, use the recipe's training.init_head.
+
+    \b
+    Example:
+      stal-cli runs import store/weights/head.safetensors --store store --run-id published \\
+        --dataset chaotic-world --split test
+    """
+    from cache.store import Store
+    from recognizer_svc.import_run import import_run
+    from recognizer_svc.recipe import load_recipe
+
+    resolved = load_recipe(recipe, [*overrides, f"data.dataset={dataset}"])
+    run = import_run(Store.open(store_url), head, resolved, run_id=run_id, split=split, feature_set=feature_set)
+    click.echo(f"Run {run_id}: {run.root}")
+    click.echo(f"Next: stal-cli predict --run {run_id} --store {store_url} --dataset {dataset} --split {split} ...")
 
 
 def _number(value: float | None) -> str:

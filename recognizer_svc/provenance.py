@@ -18,8 +18,13 @@ from recognizer_svc.train.inputs import RunInputs
 from stal_data.files import write_atomically
 
 
-def write_provenance(run_dir: RunDir, recipe: Recipe, inputs: RunInputs, ranks: Ranks) -> None:
-    """Write provenance.json; a resumed run adds this start to the earlier ones."""
+def write_provenance(
+    run_dir: RunDir, recipe: Recipe, inputs: RunInputs, ranks: Ranks, *, init_head: str | None = None
+) -> None:
+    """Write provenance.json; a resumed run adds this start to the earlier ones.
+
+    init_head: digest of the tensors that the head started from; None for a new head and for a resumed run.
+    """
     start = {
         "time": time.time(),
         "code": code_version(),
@@ -27,6 +32,7 @@ def write_provenance(run_dir: RunDir, recipe: Recipe, inputs: RunInputs, ranks: 
         "python": platform.python_version(),
         "world_size": ranks.world_size,
         "device": _device_name(ranks.device),
+        "init_head": init_head,
     }
     content = {
         "run_id": run_dir.run_id,

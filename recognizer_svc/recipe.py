@@ -19,7 +19,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 def _relative(value: str) -> str:
     path = PurePosixPath(value)
     if not value or not value.isprintable() or "\\" in value or path.is_absolute() or ".." in path.parts:
-        raise ValueError("must be a path relative to the folder that the operator chose, without '..'")
+        raise ValueError(f"'{value}' must be a path relative to the folder that the operator chose, without '..'")
     return value
 
 
@@ -163,6 +163,16 @@ class Training(Section):
     """What it starts from: a file below the store's weights folder, or random:SEED."""
     backbone_preset: Name | None = None
     """Its size, for random:SEED or a file that does not say."""
+    init_head: RelativePath | None = None
+    """Head file below the store's weights folder that the head starts from; None = newly initialised."""
+    new_classifier: bool = False
+    """Initialise the last layer of `init_head` anew: for another label map."""
+
+    @model_validator(mode="after")
+    def _new_classifier_of_a_head(self) -> Self:
+        if self.new_classifier and self.init_head is None:
+            raise ValueError("new_classifier needs init_head; without one the whole head is new")
+        return self
 
     @model_validator(mode="after")
     def _backbone_has_weights(self) -> Self:

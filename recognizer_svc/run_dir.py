@@ -9,7 +9,7 @@ STORE/runs/<run id>/
   tensorboard/          scalars
   slowfast.safetensors  SlowFast, where it was trained with the head: of the best checkpoint, else of the latest
   slowfast-latest.safetensors   of the latest, where the best is another
-  state.json            {"status": queued | running | succeeded | failed | cancelled}, by whoever started the job
+  state.json            {"status": queued | running | succeeded | failed | cancelled | imported}, by who made the run
 """
 
 import json

@@ -18,7 +18,7 @@ from stal_data.names import check_name
 class RunSummary:
     """One run. Anything that has not happened yet is None.
 
-    status: queued, running, succeeded, failed or cancelled; `unknown` where nobody wrote one.
+    status: queued, running, succeeded, failed, cancelled or imported; `unknown` where nobody wrote one.
     settings: the recipe's values and what it was made from, by dotted name.
     epochs_done of epochs. loss: mean over the last epoch's actors. validation_map, best_map: in [0,1].
     train_s: seconds of training and validation together, over all starts.
@@ -89,7 +89,8 @@ def summarise(folder: Path) -> RunSummary:
         status=state.get("status") or _status(last),
         message=state.get("message") or last.get("error", {}).get("message", ""),
         settings=_flatten(recipe) | _origins(provenance),
-        epochs_done=last.get("epoch", {}).get("epoch", 0),
+        # An imported run has a checkpoint and no epoch of its own.
+        epochs_done=last.get("epoch", last.get("checkpoint", {})).get("epoch", 0),
         epochs=recipe.get("training", {}).get("epochs"),
         loss=last.get("epoch", {}).get("loss"),
         validation_map=validation.get("map"),

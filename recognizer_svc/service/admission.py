@@ -93,7 +93,7 @@ def admit(store: Store, submission: Submission, data_root: Path | None = None) -
     if recipe is None and not submission.resume:
         raise InputError(f"The recipe of run '{run_id}' is empty; only a resumed run keeps the recipe it has.")
     if recipe is not None:
-        _check_data(store, recipe, data_root)
+        _check_data(store, recipe, data_root, resume=submission.resume)
     files = JobFiles(RunDir(store.runs_dir / run_id), launch.node_rank)
     if submission.resume:
         run_dir(store, run_id)
@@ -109,13 +109,15 @@ def admit(store: Store, submission: Submission, data_root: Path | None = None) -
         raise
 
 
-def _check_data(store: Store, recipe: Recipe, data_root: Path | None) -> None:
+def _check_data(store: Store, recipe: Recipe, data_root: Path | None, *, resume: bool) -> None:
     """Find what the recipe names, so that a wrong name shows now and not when the workers have started."""
     data, validation = recipe.data, recipe.validation
     load_split(store, data.dataset, data.train_split)
     if validation.split is not None:
         load_split(store, data.dataset, validation.split)
     open_sets(recipe, store)
+    if recipe.training.init_head is not None and not resume:
+        store.weights_file("training.init_head", recipe.training.init_head)
     if recipe.training.backbone != "none":
         open_dataset(recipe, data_root)
         initial_weights(recipe, store)

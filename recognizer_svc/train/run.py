@@ -20,6 +20,7 @@ from recognizer_svc.schedule import build_optimizer, learning_rate
 from recognizer_svc.seeds import seed_of
 from recognizer_svc.train.distributed import Ranks
 from recognizer_svc.train.evaluate import evaluate
+from recognizer_svc.train.initial_head import load_initial_head
 from recognizer_svc.train.inputs import RunInputs, open_inputs
 from recognizer_svc.train.log import RunLog
 from recognizer_svc.train.loop import StopSignal, Totals, Trainer, timed
@@ -41,10 +42,15 @@ class Run:
                 f"training.batch_clips is {self.recipe.training.batch_clips}, which {ranks.world_size} processes "
                 "cannot share evenly; choose a multiple of the number of processes."
             )
-        self.inputs: RunInputs = open_inputs(self.recipe, Store.open(run_dir.store_root), data_root)
+        store = Store.open(run_dir.store_root)
+        self.inputs: RunInputs = open_inputs(self.recipe, store, data_root)
         self.progress = Progress()
         torch.manual_seed(seed_of(self.recipe.training.seed, "weights"))
         self.head = build_head(self.recipe.head, self.inputs.shapes, self.inputs.label_map.num_classes)
+        begun = run_dir.checkpoint("latest").exists()
+        self.initial = None if begun else load_initial_head(self.recipe, store, self.inputs)
+        if self.initial is not None:
+            self.head.load_state_dict(self.initial.state, strict=False)  # the classifier may be left out
         joint = self.inputs.joint
         trained = self.head if joint is None else JointModel(joint.backbone.model, self.head)
         trained.to(ranks.device)
@@ -58,7 +64,7 @@ class Run:
             ranks=ranks,
             stop=stop or StopSignal(),
         )
-        if run_dir.checkpoint("latest").exists():
+        if begun:
             self._restore(load_checkpoint(run_dir.checkpoint("latest")))
 
     @property
@@ -81,8 +87,9 @@ class Run:
     def _announce(self, log: RunLog) -> None:
         if self.ranks.rank == 0:
             write_atomically(self.run_dir.label_map, self.inputs.label_map.to_pbtxt())
-            write_provenance(self.run_dir, self.recipe, self.inputs, self.ranks)
-        for note in self.inputs.notes:
+            digest = None if self.initial is None else self.initial.digest
+            write_provenance(self.run_dir, self.recipe, self.inputs, self.ranks, init_head=digest)
+        for note in (*self.inputs.notes, *(() if self.initial is None else self.initial.notes)):
             log.message(note)
         done = self.progress
         if done.epochs_done >= self.recipe.training.epochs:
@@ -192,6 +199,11 @@ class Run:
             log.message(f"SlowFast is in {path}; precompute with --slowfast {path} before predicting")
 
     def _restore(self, checkpoint: Checkpoint) -> None:
+        if not checkpoint.optimizer_state:
+            raise ConflictError(
+                f"Run '{self.run_dir.run_id}' was imported and holds no optimizer state to go on with. Start a new run "
+                "from its head file with training.init_head."
+            )
         check_same_run(checkpoint, self.recipe, self.inputs)
         self.head.load_state_dict(checkpoint.head_state)
         if self.inputs.joint is not None and checkpoint.slowfast_state is not None:

@@ -1,0 +1,98 @@
+"""A head file as a run that can score: what `predict` needs, without any training of ours."""
+
+import json
+import shutil
+import time
+from pathlib import Path
+
+from cache.backbones.weights import weights_digest
+from cache.feature_store import open_feature_set
+from cache.files import sync_folder, sync_tree, temporary_name
+from cache.split_store import load_split
+from cache.store import Store
+from recognizer_svc.checkpoint import Checkpoint, Progress, save_checkpoint
+from recognizer_svc.head_file import HeadInfo, load_head_file
+from recognizer_svc.heads.batch import FeatureShapes
+from recognizer_svc.losses import check_loss
+from recognizer_svc.provenance import code_version
+from recognizer_svc.recipe import Recipe
+from recognizer_svc.run_dir import EventWriter, RunDir
+from recognizer_svc.train.initial_head import check_head_fits, other_backbones
+from stal_data.errors import ConflictError, InputError
+from stal_data.files import write_atomically
+from stal_data.names import check_name
+
+
+def import_run(
+    store: Store, head_file: Path, recipe: Recipe, *, run_id: str, split: str, feature_set: str | None = None
+) -> RunDir:
+    """Make a run of a head file.
+
+    recipe: its data set, head and loss count; the loss decides what turns logits into scores.
+    split: a split of the data set with cached features; label map and feature spec come from there.
+    feature_set: id of the identity set; needed only where the split has several.
+    """
+    run_dir = RunDir(store.runs_dir / check_name("run id", run_id))
+    if run_dir.root.exists():
+        raise ConflictError(f"Run '{run_id}' exists in the store; choose another --run-id.")
+    info, state = load_head_file(head_file)
+    label_map = load_split(store, recipe.data.dataset, split).label_map
+    if label_map is None:
+        raise InputError(
+            f"{recipe.data.dataset}/{split} has no label map, so nobody knows what the head's classes are."
+        )
+    features = open_feature_set(store, recipe.data.dataset, split, set_id=feature_set)
+    checkpoint = Checkpoint(
+        recipe=recipe,
+        label_map=label_map,
+        feature_spec=features.spec,
+        shapes=FeatureShapes.of(features.spec, features.shapes, recipe.data.streams),
+        head_state=state,
+        optimizer_state={},  # there was no training here, so none can be resumed
+        progress=Progress(epochs_done=info.epoch or 0),
+    )
+    _check(f"'{head_file}'", info, checkpoint)
+    _write(run_dir, checkpoint, {"head_file": head_file.name, "digest": weights_digest(state), **info.provenance})
+    return run_dir
+
+
+def _check(where: str, info: HeadInfo, checkpoint: Checkpoint) -> None:
+    """Refuse what would score, but not mean anything."""
+    spec, classes = checkpoint.feature_spec, checkpoint.label_map.num_classes
+    if spec.view != "identity":
+        raise InputError(f"Feature set {spec.id} is of view '{spec.view}'; boxes belong to the identity view.")
+    check_head_fits(where, info, checkpoint.recipe.head, checkpoint.shapes)
+    check_loss(checkpoint.recipe.loss, classes)
+    if info.num_classes != classes:
+        raise InputError(
+            f"{where} has {info.num_classes} classes and the label map {classes}. Use the label map it was made for; "
+            "for another one, train from it with training.init_head and training.new_classifier=true."
+        )
+    other = other_backbones(info, {item.kind: item.weights for item in (spec.slowfast, spec.vit) if item is not None})
+    if other:
+        raise ConflictError(
+            f"{where} was trained on features of other backbone weights (head / features): {', '.join(other)}. "
+            "Precompute the split with the backbone files of the same import."
+        )
+
+
+def _write(run_dir: RunDir, checkpoint: Checkpoint, origin: dict[str, object]) -> None:
+    """Fill the folder under a hidden name, then give it its own: a run is there as a whole or not at all."""
+    run_dir.root.parent.mkdir(parents=True, exist_ok=True)
+    hidden = RunDir(temporary_name(run_dir.root))
+    epoch = checkpoint.progress.epochs_done
+    try:
+        write_atomically(hidden.recipe, checkpoint.recipe.to_yaml())
+        write_atomically(hidden.label_map, checkpoint.label_map.to_pbtxt())
+        provenance = {"run_id": run_dir.run_id, "imported": origin, "time": time.time(), "code": code_version()}
+        write_atomically(hidden.provenance, json.dumps(provenance, indent=2) + "\n")
+        write_atomically(hidden.state, json.dumps({"status": "imported", "message": ""}))
+        save_checkpoint(hidden.checkpoint("latest"), checkpoint)
+        with EventWriter(hidden.events) as events:
+            events.write("log", message=f"imported from {origin['head_file']}")
+            events.write("checkpoint", epoch=epoch, step=0, name="latest.pt")
+        sync_tree(hidden.root)
+        hidden.root.rename(run_dir.root)  # fails where somebody else made the run meanwhile
+        sync_folder(run_dir.root.parent)
+    finally:
+        shutil.rmtree(hidden.root, ignore_errors=True)
