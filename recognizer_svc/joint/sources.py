@@ -3,8 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
-from cache.feature_store import FeatureSet, list_feature_sets, open_feature_set
-from cache.spec import FeatureSpec, View
+from cache.feature_store import FeatureSet, FeatureSetInfo, list_feature_sets, open_feature_set
+from cache.spec import FeatureSpec
 from cache.store import Store
 from recognizer_svc.recipe import Recipe
 from stal_data.data_root import dataset_below
@@ -38,18 +38,7 @@ def initial_weights(recipe: Recipe, store: Store) -> str:
     assert name is not None  # the recipe is checked
     if name.startswith("random:"):
         return name
-    root = store.weights_dir.resolve()
-    path = (root / name).resolve()
-    if not path.is_relative_to(root):
-        raise InputError(
-            f"training.backbone_weights '{name}' is outside '{root}'; give a path relative to that folder."
-        )
-    if not path.is_file():
-        raise NotFoundError(
-            f"training.backbone_weights '{name}' does not exist in '{root}'. Put a SlowFast .safetensors file there, "
-            "or train from untrained weights with random:SEED."
-        )
-    return str(path)
+    return str(store.weights_file("training.backbone_weights", name))
 
 
 def open_vit_set(
@@ -57,42 +46,53 @@ def open_vit_set(
     dataset: str,
     split: str,
     *,
-    view: View = "identity",
     set_id: str | None = None,
     like: FeatureSpec | None = None,
+    mirrored: bool = False,
 ) -> FeatureSet:
-    """Open a set with ViT features of this view. Sets that differ in SlowFast alone serve alike: it is not read.
+    """Open a set with ViT features, identity view. Sets that differ in SlowFast alone serve alike: it is not read.
 
     set_id: the set to take. like: only a set whose ViT features were made as those of this spec.
+    mirrored: prefer a set that has its mirrored twin.
     """
     if set_id is not None:
         found = open_feature_set(store, dataset, split, set_id=set_id)
-        if found.spec.vit is None:
-            raise InputError(f"data.feature_set {set_id} holds no ViT features; name one that does.")
+        if not _serves(found.spec):
+            raise InputError(f"data.feature_set {set_id} holds no pooled ViT features; name one that does.")
         return found
+    infos = list_feature_sets(store, dataset, split)
     fitting = [
         info
-        for info in list_feature_sets(store, dataset, split)
-        if info.spec.view == view
-        and info.spec.vit is not None
-        and (like is None or without_slowfast(info.spec) == without_slowfast(like.with_view(view)))
+        for info in infos
+        if info.spec.view == "identity"
+        and _serves(info.spec)
+        and (like is None or _without_slowfast(info.spec) == _without_slowfast(like))
     ]
     if not fitting:
         wanted = "" if like is None or like.vit is None else f" of the ViT {like.vit.preset} ({like.vit.weights})"
         raise NotFoundError(
-            f"{dataset}/{split} has no {view} features{wanted} in '{store.root}', which joint training takes from the "
-            f"cache; run 'stal-cli precompute DATASET --split {split} --vit WEIGHTS --view {view}'."
+            f"{dataset}/{split} has no features{wanted} in '{store.root}', and training.backbone takes the ViT's from "
+            f"the cache; run 'stal-cli precompute DATASET --split {split} --vit WEIGHTS'."
         )
-    if len({without_slowfast(info.spec).id for info in fitting}) > 1:
+    if len({_without_slowfast(info.spec).id for info in fitting}) > 1:
         raise InputError(
             f"{dataset}/{split} has several sets of ViT features; choose one with data.feature_set: "
             f"{', '.join(info.id for info in fitting)}."
         )
-    # One without SlowFast has less to read.
-    best = min(fitting, key=lambda info: (not info.complete, info.spec.slowfast is not None, info.id))
-    return open_feature_set(store, dataset, split, set_id=best.id)
+    ids = {info.id for info in infos}
+
+    def order(info: FeatureSetInfo) -> tuple[bool, bool, bool, str]:
+        without_twin = mirrored and info.spec.with_view("hflip").id not in ids
+        # One without SlowFast has less to read.
+        return not info.complete, without_twin, info.spec.slowfast is not None, info.id
+
+    return open_feature_set(store, dataset, split, set_id=min(fitting, key=order).id)
 
 
-def without_slowfast(spec: FeatureSpec) -> FeatureSpec:
+def _serves(spec: FeatureSpec) -> bool:
+    return spec.vit is not None and spec.layout == "pooled"
+
+
+def _without_slowfast(spec: FeatureSpec) -> FeatureSpec:
     """Return what decides the ViT features of a spec that has some."""
     return replace(spec, slowfast=None)

@@ -1,7 +1,6 @@
 """The feature sets that a recipe trains and validates on. Needs no torch: the service checks them, too."""
 
 from cache.feature_store import FeatureSet, open_feature_set
-from cache.spec import FeatureSpec, View
 from cache.store import Store
 from recognizer_svc.joint.sources import open_vit_set
 from recognizer_svc.recipe import Recipe
@@ -14,28 +13,34 @@ def open_sets(recipe: Recipe, store: Store) -> dict[str, FeatureSet]:
     Where SlowFast is trained, only their ViT features count.
     """
     data, joint = recipe.data, recipe.training.backbone != "none"
-    find = open_vit_set if joint else open_feature_set
-    identity = find(store, data.dataset, data.train_split, set_id=data.feature_set)
+    flips = data.hflip_probability > 0
+    if joint:
+        identity = open_vit_set(store, data.dataset, data.train_split, set_id=data.feature_set, mirrored=flips)
+    else:
+        identity = open_feature_set(store, data.dataset, data.train_split, set_id=data.feature_set)
     if identity.spec.view != "identity":
         raise InputError(
             f"data.feature_set {identity.id} is of view '{identity.spec.view}'; name the identity set, "
             "the mirrored one is found by itself."
         )
     sets = {"train": identity}
-    if data.hflip_probability > 0:
+    if flips:
         try:
-            sets["train_hflip"] = _matching(recipe, store, data.train_split, identity.spec, "hflip")
+            sets["train_hflip"] = open_feature_set(
+                store, data.dataset, data.train_split, spec=identity.spec.with_view("hflip")
+            )
         except ConflictError:
-            pass  # the run says so
-        except NotFoundError as error:
-            raise NotFoundError(f"{error} Without mirrored clips: data.hflip_probability=0.") from None
+            # From the cache alone the run goes on without, and says so.
+            if joint:
+                raise NotFoundError(
+                    f"Feature set {identity.id} of {data.dataset}/{data.train_split} has no mirrored twin, and "
+                    f"data.hflip_probability is {data.hflip_probability:g}: precompute with the same ViT and "
+                    "--view hflip, or set data.hflip_probability=0."
+                ) from None
     if recipe.validation.split is not None:
         # Of exactly the same spec: a score on other features would say nothing.
-        sets["validation"] = _matching(recipe, store, recipe.validation.split, identity.spec, "identity")
+        if joint:
+            sets["validation"] = open_vit_set(store, data.dataset, recipe.validation.split, like=identity.spec)
+        else:
+            sets["validation"] = open_feature_set(store, data.dataset, recipe.validation.split, spec=identity.spec)
     return sets
-
-
-def _matching(recipe: Recipe, store: Store, split: str, spec: FeatureSpec, view: View) -> FeatureSet:
-    if recipe.training.backbone != "none":
-        return open_vit_set(store, recipe.data.dataset, split, view=view, like=spec)
-    return open_feature_set(store, recipe.data.dataset, split, spec=spec.with_view(view))
