@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from cli.evaluation_recipe import recipe_option
 from cli.lazy import LazyGroup
 
 _FILE = click.Path(path_type=Path)
@@ -21,6 +22,7 @@ _COMMANDS = {"compare": ("cli.eval_compare:compare", "Two results class by class
     subcommand_metavar="[compare ...]",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
+@recipe_option("eval")
 @click.option(
     "--predictions",
     type=_FILE,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cli.evaluation_recipe import recipe_option
 from cli.options import client_options
 from stal_data.errors import StalError
 from svc_common.config import ClientConfig
@@ -34,6 +35,7 @@ class BoxSourceType(click.ParamType[tuple[str, str]]):
 
 
 @click.command()
+@recipe_option("predict")
 @click.option("--run", "run_id", required=True, help="Trained run; 'stal-cli runs list' shows them.")
 @click.option("--dataset", required=True, help="Data set of the store.")
 @click.option("--split", required=True, help="Its split; features must be cached.")
@@ -74,6 +76,7 @@ def predict(
           --store store --output predictions.csv
       stal-cli predict --run first --dataset synthetic --split test --boxes proposals:person \\
           --recognizer 127.0.0.1:50052 --output predictions.csv
+      stal-cli predict --recipe published-detected --run published --store store --output predictions.csv
     """
     from cli.private_service import recognizer_at
     from protos.generated import recognizer_pb2 as pb

@@ -1,6 +1,7 @@
 import pytest
 
 from recognizer_svc.recipe import load_recipe, parse_recipe, shipped_recipes
+from recognizer_svc.schedule import learning_rate
 from stal_data.errors import InputError, NotFoundError
 from tests.recognizer.toy_store import ACAR
 
@@ -74,3 +75,12 @@ def test_text_that_is_no_recipe_is_refused(text):
 def test_a_missing_section_is_named():
     with pytest.raises(InputError, match="optimizer: Field required"):
         parse_recipe(ACAR.replace("optimizer:", "#"))
+
+
+def test_going_on_starts_at_the_rate_where_the_published_schedule_ends():
+    published, going_on = load_recipe("acar-published"), load_recipe("acar-continue")
+    end = learning_rate(
+        published.schedule, published.optimizer.learning_rate, step=1199, steps_per_epoch=100, epochs=12
+    )
+    assert end == pytest.approx(going_on.optimizer.learning_rate, rel=1e-12)
+    assert (going_on.head, going_on.loss) == (published.head, published.loss)
