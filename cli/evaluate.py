@@ -53,6 +53,13 @@ _COMMANDS = {"compare": ("cli.eval_compare:compare", "Two results class by class
 )
 @click.option("--split", help="Name of the scored split, for the record.  [default: the ground truth's file name]")
 @click.option("--dataset", help="Name of the data set, for the record.")
+@click.option("--report", is_flag=True, help="Write OUTPUT/report.html too: a page that opens from disk.")
+@click.option(
+    "--frames",
+    type=_FILE,
+    metavar="DATASET",
+    help="Data set folder; the report shows its key frames with the most errors.  [implies --report]",
+)
 @click.option("--output", type=_FILE, help="Folder for metrics.json and matches.npz.  [required]")
 @click.pass_context
 def evaluate(
@@ -66,6 +73,8 @@ def evaluate(
     capacity_from: Path | None,
     split: str | None,
     dataset: str | None,
+    report: bool,
+    frames: Path | None,
     output: Path,
 ) -> None:
     """Score a predictions file: mAP at IoU 0.5 at every capacity, written to OUTPUT/metrics.json.
@@ -73,7 +82,7 @@ def evaluate(
     \b
     Examples:
       stal-cli eval --predictions predictions.csv --ground-truth data/annotations/test_gt.csv \\
-        --label-map data/annotations/list_action.pbtxt --output results
+        --label-map data/annotations/list_action.pbtxt --output results --report --frames data
       stal-cli eval compare results other-results
     """
     if ctx.invoked_subcommand is not None:
@@ -97,6 +106,10 @@ def evaluate(
     path = result.write(output)
     print_result(result)
     click.echo(f"Wrote {path}.")
+    if report or frames is not None:
+        from stal_eval.report import write_report
+
+        click.echo(f"Wrote {write_report(result, output, title=predictions.name, frames=frames)}.")
 
 
 def _require(ctx: click.Context) -> None:

@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +15,11 @@ from stal_data.labels import LabelMap
 from stal_eval.alignment import Counts
 from stal_eval.chosen import Choice, Split
 from stal_eval.curve import Curve
-from stal_eval.details import Details
 from stal_eval.finding import Finding
 from stal_eval.protocol import Protocol
+
+if TYPE_CHECKING:  # compiled code, which holding a result does not need
+    from stal_eval.details import Details
 
 METRICS_FILE = "metrics.json"
 METRICS_FORMAT = 1
@@ -53,7 +55,7 @@ class Evaluation:
     counts: Counts
     tied_rows: int
     digests: dict[str, str | None]
-    details: Details
+    details: "Details"
     findings: tuple[Finding, ...]
     warnings: tuple[str, ...]
 

@@ -1,0 +1,74 @@
+"""The page put together: template, style, scripts and data in one file."""
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import TYPE_CHECKING, Any
+
+from stal_data.files import write_atomically
+from stal_eval.examples import Example
+from stal_eval.report.chart_data import chart_data
+from stal_eval.report.classes import class_table
+from stal_eval.report.errors import breakdown, switch
+from stal_eval.report.key_frames import key_frames
+from stal_eval.report.summary import cards, inputs, warnings
+from stal_eval.report.wording import iou_words
+
+if TYPE_CHECKING:
+    from stal_eval.report.pictures import Pictures
+    from stal_eval.result import Evaluation
+
+REPORT_FILE = "report.html"
+
+
+def write_report(result: "Evaluation", folder: Path | str, *, title: str, frames: Path | None = None) -> Path:
+    """Write report.html into `folder` in one step; return the file's path.
+
+    title: what the page calls the result, such as the name of the predictions file. frames: a data set folder whose
+    media show the example key frames (needs the extra `media`).
+    """
+    pictures = None
+    if frames is not None:
+        from stal_eval.report.pictures import read_pictures
+
+        pictures = read_pictures(frames, [example.key for example in result.details.examples])
+    path = Path(folder) / REPORT_FILE
+    write_atomically(path, render(result.metrics(), title, result.details.examples, pictures))
+    return path
+
+
+def render(
+    metrics: Mapping[str, Any], title: str, examples: Sequence[Example] = (), pictures: "Pictures | None" = None
+) -> str:
+    """Return the page. metrics: the content of a metrics.json. examples are shown where `pictures` has their image."""
+    style, script = _asset("style.css"), _asset("charts.js") + _asset("page.js")
+    return Template(_asset("template.html")).substitute(
+        # Only this very style and script run, and nothing is loaded, whatever a class or video is called.
+        policy=f"default-src 'none'; img-src data:; style-src '{_digest(style)}'; script-src '{_digest(script)}'",
+        title=escape(title),
+        style=style,
+        script=script,
+        data=chart_data(metrics),
+        cards=cards(metrics),
+        warnings=warnings(metrics),
+        iou=f"{metrics['iou']:g}",
+        boxes=iou_words(metrics["iou"]),
+        switch=switch(),
+        classes=class_table(metrics),
+        errors=breakdown(metrics["errors"]),
+        key_frames=key_frames(metrics["per_class"], examples, pictures),
+        inputs=inputs(metrics),
+    )
+
+
+def _asset(name: str) -> str:
+    return files("stal_eval.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _digest(text: str) -> str:
+    """Return the source expression by which a content security policy allows an inline element."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
