@@ -121,19 +121,7 @@ class FeatureManifest:
                 f"'{path}' is {found[0]} version {found[1]}, not {FORMAT} version {VERSION}; delete it with "
                 f"'stal-cli cache prune --set {path.name}' and precompute again."
             )
-        try:
-            manifest = cls(
-                dataset=attributes["dataset"],
-                split=attributes["split"],
-                spec=FeatureSpec.from_dict(attributes["spec"]),
-                shapes={name: tuple(shape) for name, shape in attributes["shapes"].items()},
-                num_rows=attributes["num_rows"],
-                rows_per_shard=attributes["rows_per_shard"],
-            )
-        except KeyError as error:
-            raise InputError(
-                f"The manifest in '{path}/zarr.json' lacks {error}; delete the set and precompute again."
-            ) from None
+        manifest = cls.from_attributes(attributes, f"{path}/zarr.json")
         if manifest.spec.id != attributes.get("spec_id"):
             raise ConflictError(
                 f"The spec in '{path}/zarr.json' was edited: its id is no longer {attributes.get('spec_id')}."
@@ -142,6 +130,21 @@ class FeatureManifest:
             _check_array(path / name, manifest, name)
         check_seal(path, attributes, manifest.members)
         return manifest
+
+    @classmethod
+    def from_attributes(cls, attributes: Mapping[str, Any], where: str) -> Self:
+        """The inverse of `to_attributes`. where: for messages."""
+        try:
+            return cls(
+                dataset=attributes["dataset"],
+                split=attributes["split"],
+                spec=FeatureSpec.from_dict(attributes["spec"]),
+                shapes={name: tuple(shape) for name, shape in attributes["shapes"].items()},
+                num_rows=attributes["num_rows"],
+                rows_per_shard=attributes["rows_per_shard"],
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"The manifest in '{where}' is not complete: {error!r}.") from None
 
 
 def shard_path(root: Path, manifest: FeatureManifest, name: str, shard: int) -> Path:

@@ -20,22 +20,24 @@ def locks_folder(set_folder: Path) -> Path:
 
 
 def mark_in_use(owner: object, set_folder: Path) -> None:
-    """Keep the set from being deleted as long as `owner` lives.
+    """Keep the set from being deleted as long as `owner` lives; see `in_use`."""
+    descriptor = _share(set_folder)
+    if descriptor is not None:
+        weakref.finalize(owner, os.close, descriptor)
 
-    Where the folder cannot be written or has no locks, nothing is marked: such a reader is not protected, and deleting
-    asks for the lock on its own.
+
+@contextmanager
+def in_use(set_folder: Path) -> Iterator[None]:
+    """Keep the set from being deleted; it need not exist yet.
+
+    Where the folder cannot be written or has no locks, nothing is marked; there deleting needs a lock, too, and fails.
     """
+    descriptor = _share(set_folder)
     try:
-        descriptor = _open(set_folder)
-    except OSError:
-        return
-    weakref.finalize(owner, os.close, descriptor)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise ConflictError(f"The feature set '{set_folder}' is being deleted.") from None
-    except OSError:
-        return
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 @contextmanager
@@ -62,6 +64,22 @@ def no_locks(path: Path, error: OSError) -> ConflictError:
         f"The file system of '{path}' has no file locks ({error.strerror or error}), without which two writers of one "
         "shard would lose rows; mount it with locks (NFS 4, Lustre with -o flock), or write to another folder and copy."
     )
+
+
+def _share(set_folder: Path) -> int | None:
+    try:
+        descriptor = _open(set_folder)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise ConflictError(f"The feature set '{set_folder}' is being deleted.") from None
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 def _open(set_folder: Path) -> int:

@@ -16,7 +16,7 @@ from cache.feature_store.locks import ShardClaim, describe_owner
 from cache.feature_store.marks import shard_is_done
 from cache.feature_store.metadata import seal
 from cache.feature_store.reader import FeatureBatch, FeatureSet
-from cache.feature_store.use import locks_folder
+from cache.feature_store.use import in_use, locks_folder
 from cache.feature_store.values import checked_cast
 from cache.files import sync_file, sync_folder, sync_tree, temporary_name, told_when_full
 from cache.spec import FeatureSpec
@@ -66,7 +66,7 @@ class FeatureWriter:
                 num_rows=count,
                 rows_per_shard=rows_per_shard or balanced_rows_per_shard(count),
             )
-            with told_when_full(path):
+            with told_when_full(path), in_use(path):
                 _create(path, manifest, index)
         writer = cls(path)
         writer._check_same(spec, index, shapes)
@@ -112,8 +112,10 @@ class FeatureWriter:
     def reset_shard(self, claim: ShardClaim) -> None:
         """Mark the rows of the claimed shard as not done."""
         assert claim.held
+        size = self.manifest.rows_per_shard
         with told_when_full(self.path):
-            self._sync(self._write("done", claim.shard, np.zeros(self.manifest.rows_per_shard, np.uint8)))
+            self._sync(self._write("done", claim.shard, np.zeros(size, np.uint8)))
+            self._sync(self._write("digest", claim.shard, np.zeros(size, np.uint64)))  # it may be what is damaged
 
     def _blocks(self, rows: range, features: FeatureBatch) -> dict[str, NDArray[Any]]:
         """Check the features and return them in the stored types."""

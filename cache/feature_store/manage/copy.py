@@ -1,0 +1,97 @@
+"""Copying a feature set to another store, shard by shard; safe to kill and to run again."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cache.feature_store.marks import read_marks
+from cache.feature_store.reader import FeatureSet
+from cache.feature_store.writer import FeatureWriter
+from cache.files import replacing
+from cache.split_store import load_split
+from cache.store import Store
+from stal_data.errors import ConflictError, NotFoundError
+
+Report = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CopyResult:
+    """Rows copied now, rows that were there before, and rows that the source has not computed."""
+
+    copied: int
+    present: int
+    missing: int
+
+
+def copy_feature_set(source: Path, target: Store, report: Report | None = None) -> CopyResult:
+    """Copy the set in folder `source` to the same place of the store `target`.
+
+    Every row is verified when it is read, and the target's digests are compared with the source's at the end; shards
+    that the target has are not copied again. A set of the same spec but of other frames is refused.
+    report: told rows done and rows in all.
+    """
+    features = FeatureSet(source)
+    manifest, done_K = features.manifest, features.done
+    writer = FeatureWriter.open(
+        target,
+        dataset=manifest.dataset,
+        split=manifest.split,
+        spec=manifest.spec,
+        index=features.index,
+        shapes=manifest.shapes,
+        rows_per_shard=manifest.rows_per_shard,
+    )
+    if writer.manifest.rows_per_shard != manifest.rows_per_shard:
+        raise ConflictError(
+            f"'{writer.path}' has {writer.manifest.rows_per_shard} rows a shard, '{source}' has "
+            f"{manifest.rows_per_shard}; delete the target with 'stal-cli cache prune' and copy again."
+        )
+    copied = present = 0
+    for shard in range(manifest.num_shards):
+        rows = manifest.rows_of(shard)
+        if not writer.is_pending(shard):
+            present += len(rows)
+        elif done_K[rows.start : rows.stop].all():
+            claim = writer.claim(shard)
+            if claim is None:
+                raise ConflictError(f"Shard {shard} of '{writer.path}' is being written by {writer.owner(shard)}.")
+            with claim:
+                writer.write_shard(claim, features.read(rows))
+            copied += len(rows)
+        if report:
+            report(rows.stop, manifest.num_rows)
+    _compare(features, writer.path)
+    return CopyResult(copied=copied, present=present, missing=manifest.num_rows - copied - present)
+
+
+def copy_split(source: Store, target: Store, dataset: str, split: str) -> bool:
+    """Copy the published split, without which a set cannot be trained on. False where the source has none."""
+    try:
+        digest = load_split(source, dataset, split).digest
+    except NotFoundError:
+        return False
+    path = target.annotations_dir(dataset, split) / "split.h5"
+    if path.exists():
+        if load_split(target, dataset, split).digest != digest:
+            raise ConflictError(
+                f"'{target.root}' publishes {dataset}/{split} with another content; copy into another store, or delete "
+                f"'{path}' if the one in '{source.root}' is right."
+            )
+        return True
+    with replacing(path) as partial:
+        shutil.copyfile(source.annotations_dir(dataset, split) / "split.h5", partial)
+    load_split(target, dataset, split)
+    return True
+
+
+def _compare(features: FeatureSet, copy: Path) -> None:
+    mine, theirs = features.marks(), read_marks(copy, features.manifest)
+    different = (mine.digests_K != theirs.digests_K) & mine.done_K & theirs.done_K
+    if different.any():
+        row = int(different.argmax())
+        raise ConflictError(
+            f"{int(different.sum())} rows of '{copy}' differ from '{features.path}', first "
+            f"{features.key_frames[row]}; see 'stal-cli cache diff {features.path} {copy}'."
+        )

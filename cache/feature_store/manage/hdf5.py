@@ -1,0 +1,141 @@
+"""A feature set as one HDF5 file, to keep or to hand on; checksums, digests and done marks travel with it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from cache import h5
+from cache.feature_store.layout import FeatureManifest, RowIndex, checksum
+from cache.feature_store.reader import FeatureBatch, FeatureSet
+from cache.feature_store.writer import FeatureWriter
+from cache.files import replacing
+from cache.store import Store
+from stal_data.errors import ConflictError, InputError
+
+KIND, VERSION = "feature-set", 1
+Report = Callable[[int, int], None]
+
+
+def export_hdf5(path: Path, output: Path, report: Report | None = None) -> int:
+    """Write the rows of the set in folder `path` that are done to the file `output`; return their number.
+
+    The file appears when it is complete. report: told rows done and rows in all.
+    """
+    features = FeatureSet(path)
+    manifest, index, marks = features.manifest, features.index, features.marks()
+    with replacing(output) as partial, h5.creating(partial, kind=KIND, version=VERSION) as file:
+        file.create_dataset("manifest", data=json.dumps(manifest.to_attributes()), dtype=h5py.string_dtype())
+        h5.write_keys(file.create_group("key_frames"), index.key_frames)
+        columns = {
+            "windows": index.windows_K2,
+            "source": index.sources_K,
+            "done": marks.done_K.astype(np.uint8),
+            "digest": marks.digests_K,
+        }
+        for name, values in columns.items():
+            file.create_dataset(name, data=values, chunks=True, fletcher32=True)
+        arrays = {
+            name: file.create_dataset(
+                name,
+                shape=(manifest.num_rows, *shape),
+                dtype=manifest.dtype(name),
+                chunks=(1, *shape),
+                fletcher32=True,
+            )
+            for name, shape in manifest.shapes.items()
+        }
+        buffer = features.allocate(1)
+        for row in range(manifest.num_rows):
+            if marks.done_K[row]:
+                features.read_into([row], buffer)
+                for name, dataset in arrays.items():
+                    dataset[row] = getattr(buffer, name)[0]
+            if report:
+                report(row + 1, manifest.num_rows)
+    return int(marks.done_K.sum())
+
+
+def import_hdf5(source: Path, store: Store, report: Report | None = None) -> Path:
+    """Write the set of an exported file into the store and return its folder; run again, it goes on.
+
+    Every row is checked against its digest first. A set of the same spec but of other frames is refused.
+    """
+    with h5.reading(source, kind=KIND, version=VERSION) as file:
+        manifest = _manifest(file, source)
+        count = manifest.num_rows
+        keys = h5.read_keys(file["key_frames"])
+        if len(keys) != count:
+            raise InputError(f"'{source}' names {len(keys)} key frames, but its manifest says {count}.")
+        index = RowIndex(
+            key_frames=keys,
+            windows_K2=_dataset(file, source, "windows", (count, 2), "int64")[:],
+            sources_K=_dataset(file, source, "source", (count,), "uint64")[:],
+        )
+        done_K = _dataset(file, source, "done", (count,), "uint8")[:].astype(bool)
+        digests_K = _dataset(file, source, "digest", (count,), "uint64")[:]
+        arrays = {
+            name: _dataset(file, source, name, (count, *shape), manifest.dtype(name).name)
+            for name, shape in manifest.shapes.items()
+        }
+        writer = FeatureWriter.open(
+            store,
+            dataset=manifest.dataset,
+            split=manifest.split,
+            spec=manifest.spec,
+            index=index,
+            shapes=manifest.shapes,
+            rows_per_shard=manifest.rows_per_shard,
+        )
+        for shard in writer.pending():
+            rows = writer.manifest.rows_of(shard)
+            if not done_K[rows.start : rows.stop].all():
+                continue
+            claim = writer.claim(shard)
+            if claim is None:
+                raise ConflictError(f"Shard {shard} of '{writer.path}' is being written by {writer.owner(shard)}.")
+            features = FeatureBatch(**{name: values[rows.start : rows.stop] for name, values in arrays.items()})
+            with claim:
+                _check_rows(source, manifest, index, rows, features, digests_K.tolist())
+                writer.write_shard(claim, features)
+            if report:
+                report(rows.stop, count)
+    return writer.path
+
+
+def _manifest(file: h5py.File, source: Path) -> FeatureManifest:
+    try:
+        attributes = json.loads(_dataset(file, source, "manifest", (), "object").asstr()[()])
+    except ValueError as error:
+        raise InputError(f"The manifest in '{source}' is not JSON: {error}.") from None
+    manifest = FeatureManifest.from_attributes(attributes, str(source))
+    if manifest.spec.id != attributes.get("spec_id"):
+        raise ConflictError(f"The spec in '{source}' was edited: its id is no longer {attributes.get('spec_id')}.")
+    return manifest
+
+
+def _dataset(file: h5py.File, source: Path, name: str, shape: tuple[int, ...], dtype: str) -> Any:
+    """Return a dataset of exactly this shape and type that lies in the file itself, not behind a link to another."""
+    link, found = file.get(name, getlink=True), None
+    if isinstance(link, h5py.HardLink):
+        found = file[name]
+    if not isinstance(found, h5py.Dataset) or found.is_virtual or found.external:
+        raise InputError(f"'{source}' lacks the dataset '{name}'; export the set again.")
+    if (found.shape, found.dtype.name) != (shape, dtype):
+        raise InputError(f"'{name}' in '{source}' is {found.dtype.name} {found.shape}; it must be {dtype} {shape}.")
+    return found
+
+
+def _check_rows(
+    source: Path, manifest: FeatureManifest, index: RowIndex, rows: range, features: FeatureBatch, digests: list[int]
+) -> None:
+    for place, row in enumerate(rows):
+        checksums = [checksum(getattr(features, name)[place]) for name in manifest.arrays]
+        if index.digest(row, checksums) != digests[row]:
+            raise InputError(
+                f"Row {row} ({index.key_frames[row]}) in '{source}' is damaged: its digest differs. "
+                "Export the set again."
+            )

@@ -1,0 +1,1 @@
+"""The commands of `stal-cli cache`, a file for each concern."""

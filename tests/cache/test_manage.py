@@ -1,0 +1,344 @@
+"""Looking after feature sets: coverage, deleting, comparing, copying, exporting."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from cache.feature_store import FeatureSet, FeatureWriter, use
+from cache.feature_store.manage.copy import copy_feature_set
+from cache.feature_store.manage.diff import diff_feature_sets
+from cache.feature_store.manage.hdf5 import export_hdf5, import_hdf5
+from cache.spec import FeatureSpec
+from cache.split_store import load_split, publish_split
+from cache.store import Store
+from cli.cache_group import cache
+from stal_data.errors import ConflictError, InputError, NotFoundError, StalError
+from tests.cache.conftest import write_rows
+from tests.cache.samples import make_split
+
+WriteSet = Callable[..., FeatureSet]
+
+
+def run(*arguments: object, answer: str | None = None) -> Result:
+    return CliRunner().invoke(cache, list(map(str, arguments)), input=answer, catch_exceptions=False)
+
+
+def content(root: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(root)): file.read_bytes() for file in root.rglob("*") if file.is_file()}
+
+
+def flip(path: Path, offset: int = 0) -> None:
+    changed = bytearray(path.read_bytes())
+    changed[offset] ^= 1
+    path.write_bytes(changed)
+
+
+# info
+
+
+def test_info_names_the_missing_key_frames_and_compares_with_the_published_split(
+    store: Store, write_set: WriteSet, frames_root: Path
+) -> None:
+    features = write_set(10, shards=[0, 2])
+    shown = json.loads(run("info", store.root, features.id).stdout)
+    assert shown["num_missing"] == 4
+    assert shown["missing"] == [f"vidéo 1,{second:04d}" for second in range(4)]
+    assert shown["num_in_set_only"] is None  # nothing is published
+    publish_split(store, make_split(frames_root))
+    shown = json.loads(run("info", store.root, features.id).stdout)
+    assert (shown["num_in_set_only"], shown["num_in_published_split_only"]) == (10, 9)
+    assert shown["in_published_split_only"][0] == "v0,0000"
+
+
+def test_an_id_on_two_splits_needs_the_split(store: Store, write_set: WriteSet) -> None:
+    features = write_set(3)
+    write_set(3, split="test")
+    with pytest.raises(InputError, match="street/test, street/train; choose with --dataset and --split"):
+        run("info", store.root, features.id)
+    assert json.loads(run("info", store.root, features.id, "--split", "test").stdout)["split"] == "test"
+
+
+def test_ls_shows_sets_that_cannot_be_opened(store: Store, write_set: WriteSet) -> None:
+    features = write_set(3)
+    (features.path / "vit/zarr.json").unlink()
+    assert f"cannot be opened: street/train/{features.id}: " in run("ls", store.root).stdout
+
+
+# verify
+
+
+def test_verify_names_key_frames_and_the_command_that_computes_them_again(store: Store, write_set: WriteSet) -> None:
+    features = write_set(10)
+    flip(features.path / "slow/c/1/0/0/0")
+    with pytest.raises(InputError) as error:
+        run("verify", store.root, "--repair")
+    text = str(error.value)
+    assert f"street/train/{features.id}, shard 1: vidéo 1,0000: The shard" in text
+    assert (
+        f"stal-cli precompute DATASET --split train --store {store.root} --slowfast random:1 --slowfast-preset tiny "
+        "--vit VIT_WEIGHTS --vit-preset tiny --view identity --dtype float32; VIT_WEIGHTS is the file of the tiny "
+        "weights sha256:ab12; DATASET is the folder of the data set"
+    ) in text
+    assert FeatureSet(features.path).done.tolist() == [True] * 4 + [False] * 4 + [True] * 2
+
+
+def test_verify_goes_on_after_a_set_that_cannot_be_opened(store: Store, write_set: WriteSet) -> None:
+    broken, sound = write_set(3), write_set(3, split="test")
+    flip(broken.path / "index/timestamp/c/0")
+    with pytest.raises(InputError, match=rf"street/train/{broken.id}: The array .*index/timestamp' does not read"):
+        run("verify", store.root)
+    assert f"street/test/{sound.id}: 3 rows checked" in run("verify", store.root, "--split", "test").stdout
+
+
+# prune
+
+
+def test_prune_asks_shows_and_deletes(store: Store, write_set: WriteSet) -> None:
+    whole, part = write_set(10), write_set(10, split="test", shards=[0])
+    ids = (whole.path, part.path)
+    del whole, part
+    shown = run("prune", store.root, "--incomplete", answer="n\n")
+    assert shown.exit_code == 1
+    assert "6 of 10 rows missing" in shown.stdout
+    assert "Delete 1 with" in shown.stdout
+    assert all(path.exists() for path in ids)
+    assert f"deleted street/test/{ids[1].name}" in run("prune", store.root, "--incomplete", answer="y\n").stdout
+    assert [path.exists() for path in ids] == [True, False]
+    assert run("prune", store.root, "--incomplete").stdout == "Nothing to delete.\n"
+    assert run("prune", store.root).exit_code == 2
+    with pytest.raises(NotFoundError, match="Did you mean"):
+        run("prune", store.root, "--set", ids[0].name[:-1] + "x")
+    run("prune", store.root, "--set", ids[0].name, "--yes")
+    assert not ids[0].exists()
+
+
+def test_prune_finds_what_nothing_was_written_to(store: Store, write_set: WriteSet) -> None:
+    path = write_set(3).path
+    assert run("prune", store.root, "--older-than", "1").stdout == "Nothing to delete.\n"
+    for file in (path, *path.rglob("*")):
+        os.utime(file, (0, 0))
+    assert "old" in run("prune", store.root, "--older-than", "1", "--yes").stdout
+    assert not path.exists()
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from cache.feature_store import FeatureSet
+features = FeatureSet(Path(sys.argv[1]))
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def held_elsewhere(write_set: WriteSet) -> Iterator[tuple[Path, subprocess.Popen[bytes]]]:
+    path = write_set(3).path
+    child = subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        assert child.stdout.readline() == b"held\n"
+        yield path, child
+    finally:
+        child.kill()
+        child.communicate()
+
+
+def test_a_set_that_another_process_has_open_stays(
+    store: Store, held_elsewhere: tuple[Path, subprocess.Popen[bytes]]
+) -> None:
+    path, child = held_elsewhere
+    shown = run("prune", store.root, "--set", path.name, "--yes").stdout
+    assert "in use, stays (named)" in shown
+    assert "All of them are in use." in shown
+    assert path.exists()
+    child.kill()  # a killed user holds nothing
+    child.wait()
+    run("prune", store.root, "--set", path.name, "--yes")
+    assert not path.exists()
+
+
+def test_a_set_that_is_being_deleted_does_not_open(write_set: WriteSet) -> None:
+    path = write_set(3).path
+    with use.sole_use(path), pytest.raises(ConflictError, match="is being deleted"):
+        FeatureSet(path)
+    FeatureSet(path)
+
+
+def test_what_a_killed_process_left_is_deleted(store: Store, write_set: WriteSet) -> None:
+    path = write_set(3).path
+    leftover = path.with_name(f".{path.name}.host.1.{'0' * 32}.partial")
+    shutil.copytree(path, leftover)
+    shown = run("prune", store.root, "--incomplete", "--yes").stdout
+    assert "left by a killed process" in shown
+    assert not leftover.exists()
+    assert path.exists()
+
+
+def test_where_locks_are_missing_nobody_writes_or_deletes(
+    store: Store, write_set: WriteSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file system without flock cannot be mounted in a test, so the call itself is replaced."""
+    path = write_set(3).path
+
+    def refuse(descriptor: int, operation: int) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    FeatureSet(path).read([0])
+    with pytest.raises(ConflictError, match="has no file locks"):
+        FeatureWriter(path).claim(0)
+    with pytest.raises(ConflictError, match="has no file locks"):
+        use.sole_use(path).__enter__()
+
+
+# diff
+
+
+def test_diff_tells_spec_rows_and_media_apart(
+    store: Store, write_set: WriteSet, spec: FeatureSpec, tmp_path: Path
+) -> None:
+    a = write_set(10)
+    assert diff_feature_sets(a.path, a.path).same
+    b = write_rows(Store.open(tmp_path / "b", create=True), replace(spec, decoder="pillow-2"), 8, shards=[0])
+    found = diff_feature_sets(a.path, b.path)
+    assert found.spec == ("decoder: pillow-1 / pillow-2",)
+    assert [str(key) for key in found.only_in_a] == ["vidéo 2,0000", "vidéo 2,0001"]
+    assert len(found.not_computed) == 4
+    # Fewer rows draw other windows, so the rows differ by their media; row 0 is zeros in both.
+    assert found.equal + len(found.different) == 4
+    c = write_rows(Store.open(tmp_path / "c", create=True), spec, 10, seed=1)
+    found = diff_feature_sets(a.path, c.path)
+    assert (len(found.different), found.other_media, found.equal) == (9, (), 1)  # row 0 is zeros in both
+    shown = run("diff", a.path, c.path)
+    assert shown.exit_code == 1
+    assert "different rows: 9: vidéo 0,0001; vidéo 0,0002" in shown.stdout
+    assert run("diff", a.path, a.path).exit_code == 0
+
+
+# copy
+
+
+def test_a_copy_is_the_same_bytes_and_brings_the_split(
+    store: Store, write_set: WriteSet, frames_root: Path, tmp_path: Path
+) -> None:
+    features = write_set(10, shards=[0, 2])
+    publish_split(store, make_split(frames_root))
+    shown = run("copy", store.root, tmp_path / "other").stdout
+    assert f"street/train/{features.id}: 6 rows copied, 0 were there, 4 are not computed in the source\n" in shown
+    other = Store.open(tmp_path / "other")
+    copied = other.features_dir("street", "train") / features.id
+    assert content(copied) == content(features.path)
+    assert load_split(other, "street", "train").digest == load_split(store, "street", "train").digest
+    write_set(10, shards=[1])
+    assert "4 rows copied, 6 were there" in run("copy", store.root, tmp_path / "other", "--set", features.id).stdout
+    assert content(copied) == content(features.path)
+
+
+def test_a_copy_stops_at_damage_and_goes_on_after_the_repair(
+    write_set: WriteSet, ten_rows: Path, tmp_path: Path
+) -> None:
+    features, other = write_set(10), Store.open(tmp_path / "other", create=True)
+    shard = features.path / "vit/c/1/0/0/0"
+    flip(shard)
+    with pytest.raises(InputError, match="is damaged: the checksum of row 0"):
+        copy_feature_set(features.path, other)
+    shutil.copyfile(ten_rows / "vit/c/1/0/0/0", shard)
+    result = copy_feature_set(features.path, other)
+    assert (result.copied, result.present) == (6, 4)
+
+
+def test_a_copy_over_other_rows_or_another_split_is_refused(
+    store: Store, write_set: WriteSet, frames_root: Path, tmp_path: Path, spec: FeatureSpec
+) -> None:
+    features, other = write_set(10), Store.open(tmp_path / "other", create=True)
+    write_rows(other, spec, 10, seed=1)
+    with pytest.raises(ConflictError, match=r"9 rows of .* differ from .*first vidéo 0,0001"):
+        copy_feature_set(features.path, other)
+    publish_split(store, make_split(frames_root))
+    publish_split(other, make_split(frames_root, label=2))
+    with pytest.raises(ConflictError, match="publishes street/train with another content"):
+        run("copy", store.root, other.root)
+
+
+# export and import
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_an_exported_set_comes_back_as_the_same_bytes(
+    store: Store, write_set: WriteSet, spec: FeatureSpec, tmp_path: Path, dtype: str
+) -> None:
+    features = write_set(10, of=replace(spec, dtype=dtype), shards=[0, 2])
+    file, other = tmp_path / "train.h5", tmp_path / "other"
+    assert "6 rows" in run("export", store.root, features.id, "--output", file).stdout
+    with h5py.File(file) as opened:
+        assert (opened["slow"][9] == features.read([9]).slow[0]).all()
+    for _ in range(2):  # the second time there is nothing left to do
+        shown = run("import", file, other).stdout
+        assert f"street/train/{features.id}: 6 of 10 rows" in shown
+        assert content(Store.open(other).features_dir("street", "train") / features.id) == content(features.path)
+
+
+@pytest.fixture
+def exported(ten_rows: Path, tmp_path: Path) -> Path:
+    export_hdf5(ten_rows, tmp_path / "set.h5")
+    return tmp_path / "set.h5"
+
+
+def _change(file: h5py.File, name: str, value: object) -> None:
+    file[name][...] = value
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: _change(f, "vit", f["vit"][:] + 1), r"Row 0 \(vidéo 0,0000\) in .* is damaged: its digest differs"),
+        (lambda f: _change(f, "digest", 0), "its digest differs"),
+        (lambda f: _change(f, "windows", f["windows"][:] + 1), "its digest differs"),
+        (lambda f: f.pop("fast"), "lacks the dataset 'fast'"),
+        (lambda f: _link(f), "lacks the dataset 'fast'"),
+        (lambda f: f.attrs.modify("version", 9), "version 9, not stal-feature-set version 1"),
+        (
+            lambda f: _change(f, "manifest", re.sub("pillow-1", "pillow-9", f["manifest"].asstr()[()])),
+            "The spec in .* was edited",
+        ),
+    ],
+    ids=["values", "digest", "window", "missing", "link", "version", "spec"],
+)
+def test_a_changed_export_is_refused(
+    exported: Path, store: Store, change: Callable[[h5py.File], object], message: str
+) -> None:
+    with h5py.File(exported, "r+") as file:
+        change(file)
+    with pytest.raises(StalError, match=message):
+        import_hdf5(exported, store)
+
+
+def _link(file: h5py.File) -> None:
+    file.move("fast", "elsewhere")
+    file["fast"] = h5py.SoftLink("/elsewhere")
+
+
+def test_a_flipped_bit_in_an_export_is_noticed(exported: Path, store: Store) -> None:
+    with h5py.File(exported) as file:
+        offset = file["vit"].id.get_chunk_info(7).byte_offset
+    flip(exported, offset)
+    with pytest.raises(InputError, match="is not a complete feature-set file"):
+        import_hdf5(exported, store)
+
+
+def test_an_import_over_other_frames_is_refused(exported: Path, store: Store, spec: FeatureSpec) -> None:
+    write_rows(store, spec, 8)
+    with pytest.raises(ConflictError, match="key frames: 10 / 8"):
+        import_hdf5(exported, store)
+    assert np.array_equal(FeatureSet(store.features_dir("street", "train") / spec.id).done, np.ones(8, bool))
