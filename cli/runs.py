@@ -83,7 +83,7 @@ def compare(run_ids: tuple[str, ...], store_url: str) -> None:
 @click.option("--run-id", required=True, help="Name of the run, unique in the store.")
 @click.option("--dataset", required=True, help="Data set of the store whose classes the head knows.")
 @click.option("--split", default="test", show_default=True, help="Its split; features must be cached.")
-@click.option("--feature-set", help="Id of the features; needed only where the split has several.")
+@click.option("--feature-set", help="Id of the features. [default: those of the head's own backbones]")
 @click.option(
     "--recipe", default="acar-published", show_default=True, help="The head's sizes and loss: a file or a shipped name."
 )

@@ -6,8 +6,9 @@ import time
 from pathlib import Path
 
 from cache.backbones.weights import weights_digest
-from cache.feature_store import open_feature_set
+from cache.feature_store import list_feature_sets, open_feature_set
 from cache.files import sync_folder, sync_tree, temporary_name
+from cache.spec import FeatureSpec
 from cache.split_store import load_split
 from cache.store import Store
 from recognizer_svc.checkpoint import Checkpoint, Progress, save_checkpoint
@@ -30,7 +31,7 @@ def import_run(
 
     recipe: its data set, head and loss count; the loss decides what turns logits into scores.
     split: a split of the data set with cached features; label map and feature spec come from there.
-    feature_set: id of the identity set; needed only where the split has several.
+    feature_set: id of the identity set; None = that of the head's backbones, where the head file names them.
     """
     run_dir = RunDir(store.runs_dir / check_name("run id", run_id))
     if run_dir.root.exists():
@@ -41,6 +42,7 @@ def import_run(
         raise InputError(
             f"{recipe.data.dataset}/{split} has no label map, so nobody knows what the head's classes are."
         )
+    feature_set = feature_set or _set_of_backbones(store, recipe.data.dataset, split, info)
     features = open_feature_set(store, recipe.data.dataset, split, set_id=feature_set)
     checkpoint = Checkpoint(
         recipe=recipe,
@@ -56,6 +58,20 @@ def import_run(
     return run_dir
 
 
+def _set_of_backbones(store: Store, dataset: str, split: str, info: HeadInfo) -> str | None:
+    """The split's identity set of the head's own backbones, if there is exactly one."""
+    fitting = [
+        found.id
+        for found in list_feature_sets(store, dataset, split)
+        if found.spec.view == "identity" and info.backbones and _weights_of(found.spec) == info.backbones
+    ]
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def _weights_of(spec: FeatureSpec) -> dict[str, str]:
+    return {item.kind: item.weights for item in (spec.slowfast, spec.vit) if item is not None}
+
+
 def _check(where: str, info: HeadInfo, checkpoint: Checkpoint) -> None:
     """Refuse what would score, but not mean anything."""
     spec, classes = checkpoint.feature_spec, checkpoint.label_map.num_classes
@@ -68,7 +84,7 @@ def _check(where: str, info: HeadInfo, checkpoint: Checkpoint) -> None:
             f"{where} has {info.num_classes} classes and the label map {classes}. Use the label map it was made for; "
             "for another one, train from it with training.init_head and training.new_classifier=true."
         )
-    other = other_backbones(info, {item.kind: item.weights for item in (spec.slowfast, spec.vit) if item is not None})
+    other = other_backbones(info, _weights_of(spec))
     if other:
         raise ConflictError(
             f"{where} was trained on features of other backbone weights (head / features): {', '.join(other)}. "

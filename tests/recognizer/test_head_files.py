@@ -209,6 +209,9 @@ def test_from_a_published_checkpoint_to_scores(tmp_path):
         load_backbone(kind, weights=str(store.weights_dir / f"{kind}.safetensors")) for kind in ("slowfast", "vit")
     )
     precompute(split, store, slowfast=slowfast, vit=vit, dtype="float32")
+    # The features of other backbones beside them are not taken.
+    stranger = load_backbone("slowfast", weights="random:9", preset="tiny")
+    precompute(split, store, slowfast=stranger, vit=vit, dtype="float32")
     arguments = ["import", str(store.weights_dir / "head.safetensors"), "--store", str(store.root)]
     arguments += ["--run-id", "published", "--dataset", "street", "--split", "train"]
     head_section = "head={kind: acar, reduce_channels: 16, context_channels: 12, depth: 1}"
@@ -216,6 +219,7 @@ def test_from_a_published_checkpoint_to_scores(tmp_path):
     assert done.exit_code == 0, done.output
     predictor = Predictor.load(store.runs_dir / "published", device="cpu")
     features = predictor.open_features(store, "street", "train")
+    assert features.spec.slowfast.weights == slowfast.spec.weights
     item = split.key_frames[0]
     (found,) = predictor.predict(features, [BoxesOfKeyFrame(key=item.key, boxes_N4=item.boxes_N4)])
     frames_THW3 = split.media.read("v0", clip_frames(item.window))
