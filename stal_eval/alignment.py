@@ -171,11 +171,15 @@ def _class_index(label_N: NDArray[np.int64], label_map: LabelMap) -> NDArray[np.
 
 def _select(table: Table, key_N: NDArray[np.int32], class_N: NDArray[np.int32], counts_N: NDArray[np.bool_]) -> Rows:
     score_N = np.empty(0) if table.score_N is None else table.score_N
-    if counts_N.all():
-        return Rows(key_N=key_N, class_N=class_N, boxes_N4=table.boxes_N4, score_N=score_N)
+    rows = Rows(key_N=key_N, class_N=class_N, boxes_N4=table.boxes_N4, score_N=score_N)
+    return rows if counts_N.all() else select_rows(rows, counts_N)
+
+
+def select_rows(rows: Rows, chosen_N: NDArray[np.bool_]) -> Rows:
+    """Return some of the rows, in the same order."""
     return Rows(
-        key_N=key_N[counts_N],
-        class_N=class_N[counts_N],
-        boxes_N4=table.boxes_N4[counts_N],
-        score_N=score_N if table.score_N is None else score_N[counts_N],
+        key_N=rows.key_N[chosen_N],
+        class_N=rows.class_N[chosen_N],
+        boxes_N4=rows.boxes_N4[chosen_N],
+        score_N=rows.score_N[chosen_N] if len(rows.score_N) else rows.score_N,
     )

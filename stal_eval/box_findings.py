@@ -10,7 +10,6 @@ from stal_eval.finding import Finding
 
 Boxes = NDArray[np.float64]
 
-_KEY_FRAMES_TRIED = 300
 _GAIN = 0.3  # share of ground-truth boxes that another reading must find beyond the present one
 _SMALL = 0.02  # coordinates that never exceed this were divided by the frame's size twice
 
@@ -53,7 +52,7 @@ def check_boxes(alignment: Alignment, min_iou: float) -> tuple[Finding, ...]:
 def recall_of_boxes(alignment: Alignment, min_iou: float, reading: Callable[[Boxes], Boxes] | None = None) -> float:
     """Return the share of ground-truth boxes with a predicted box in their key frame, whatever the action.
 
-    Looks at the first key frames that have both. reading: how to read the predicted boxes.
+    reading: how to read the predicted boxes.
     """
     found = total = 0
     for predicted, truth in _pairs(alignment):
@@ -64,9 +63,9 @@ def recall_of_boxes(alignment: Alignment, min_iou: float, reading: Callable[[Box
 
 
 def _pairs(alignment: Alignment) -> Iterator[tuple[Boxes, Boxes]]:
-    """Yield the different boxes of both sides of each key frame."""
+    """Yield the different boxes of each key frame that has some on both sides."""
     sides = (alignment.predictions, alignment.ground_truth)
-    both = np.intersect1d(sides[0].key_N, sides[1].key_N)[:_KEY_FRAMES_TRIED]
+    both = np.intersect1d(sides[0].key_N, sides[1].key_N)
     parts = []
     for rows in sides:
         chosen = np.flatnonzero(np.isin(rows.key_N, both))

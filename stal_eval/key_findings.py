@@ -4,6 +4,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import PurePath
 
+import numpy as np
+
 from stal_data.keyframes import KeyFrame
 from stal_eval.alignment import Alignment
 from stal_eval.finding import Finding
@@ -17,7 +19,7 @@ Seconds = Mapping[str, set[int]]
 
 _REWRITINGS: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("spaces around them", str.strip),
-    ("file endings", lambda video: PurePath(video).stem),
+    ("file endings", lambda video: video.rpartition(".")[0] or video),
     ("folders", lambda video: PurePath(video).name),
     ("folders and file endings", lambda video: PurePath(PurePath(video).name).stem),
     ("upper and lower case", str.lower),
@@ -42,7 +44,7 @@ def _seconds(alignment: Alignment) -> tuple[Seconds, Seconds]:
     sides = []
     for rows in (alignment.predictions, alignment.ground_truth):
         seconds: dict[str, set[int]] = defaultdict(set)
-        for number in set(rows.key_N.tolist()):
+        for number in np.unique(rows.key_N).tolist():
             key: KeyFrame = alignment.keys[number]
             seconds[key.video].add(key.timestamp)
         sides.append(seconds)
@@ -78,9 +80,10 @@ def _timestamps(predicted: Seconds, annotated: Seconds, shared: str) -> Finding:
         return hits / max(sum(min(len(predicted[video]), len(annotated[video])) for video in videos), 1)
 
     offset = _common_offset(predicted, annotated, videos)
-    tries: list[tuple[float, str, str]] = [
+    tries: list[tuple[float, float, str, str]] = [
         (
             share(lambda second: second + offset),
+            1.0,
             f"the ground truth's timestamps are {abs(offset)} {'above' if offset > 0 else 'below'} the predictions'",
             f"{'Add' if offset > 0 else 'Subtract'} {abs(offset)} {'to' if offset > 0 else 'from'} the predictions' "
             "timestamps.",
@@ -89,15 +92,10 @@ def _timestamps(predicted: Seconds, annotated: Seconds, shared: str) -> Finding:
     for factor in (*_FRAME_RATES, 1000):
         kind = "milliseconds" if factor == 1000 else f"frame numbers at {factor} a second"
         down, up = (lambda second, by=factor: second // by), (lambda second, by=factor: second * by)
-        tries.append((share(down), f"the predictions' look like {kind}", f"Divide them by {factor}: whole seconds."))
-        tries.append(
-            (
-                share(up),
-                f"the ground truth's look like {kind}",
-                f"Divide them by {factor}: whole seconds.",
-            )
-        )
-    best, evidence, fix = max(tries, key=lambda item: item[0])
+        for hits, side, what in ((share(down), predicted, "predictions'"), (share(up), annotated, "ground truth's")):
+            regular = _regularity(side, videos, factor)
+            tries.append((hits, regular, f"the {what} look like {kind}", f"Divide them by {factor}: whole seconds."))
+    best, _, evidence, fix = max(tries, key=lambda item: item[:2])
     if best >= _SHARED:
         return Finding(cause="timestamps", evidence=f"{shared}, although the video ids agree: {evidence}.", fix=fix)
     video = videos[0]
@@ -116,6 +114,12 @@ def _common_offset(predicted: Seconds, annotated: Seconds, videos: list[str]) ->
         few = sorted(predicted[video])[:_VIDEOS_TRIED]
         differences.update(truth - second for second in few for truth in annotated[video] if truth != second)
     return differences.most_common(1)[0][0] if differences else 0
+
+
+def _regularity(side: Seconds, videos: list[str], factor: int) -> float:
+    """Return the share of timestamps with the most common remainder: frames of whole seconds have the same."""
+    remainders = Counter(second % factor for video in videos for second in side[video])
+    return remainders.most_common(1)[0][1] / remainders.total()
 
 
 def _few(seconds: set[int]) -> str:
