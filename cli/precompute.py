@@ -1,20 +1,18 @@
 """`stal-cli precompute`: run the backbones once over a split and fill the feature cache."""
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import click
 
+from cli.precompute_progress import extraction_progress
+
 if TYPE_CHECKING:
     from cache.backbones.load import LoadedBackbone
-    from cache.precompute import Progress, Stage
+    from cache.precompute import Estimate
     from cache.spec import BackboneKind
 
-PLAIN_LINE_S = 10.0  # seconds between progress lines where stderr is no terminal
-STAGE_TEXT: dict["Stage", str] = {"check": "checking frames", "extract": "computing features"}
 WEIGHTS_HELP = "A .safetensors file, random:SEED (untrained), or none."
 
 
@@ -42,14 +40,42 @@ WEIGHTS_HELP = "A .safetensors file, random:SEED (untrained), or none."
     show_default=True,
     help="Of the stored maps.",
 )
+@click.option(
+    "--layout",
+    type=click.Choice(["pooled", "full"]),
+    default="pooled",
+    show_default=True,
+    help="full keeps every time step, 13 times the bytes: for heads that look at time.",
+)
+@click.option(
+    "--autocast",
+    type=click.Choice(["none", "bf16", "fp16"]),
+    default="none",
+    show_default=True,
+    help="Compute in half precision, which is faster on a GPU and makes another feature set; none is float32.",
+)
+@click.option("--compile", "compiled", is_flag=True, help="Compile the backbones first; makes another feature set.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True, help="Clips a batch.")
-@click.option("--device", default="auto", show_default=True, help="auto (every GPU, else the CPU), cpu, cuda:0,cuda:1")
+@click.option(
+    "--device",
+    "devices",
+    default="auto",
+    show_default=True,
+    help="auto (every GPU, under torchrun that of LOCAL_RANK, else the CPU), cpu, cuda:0,cuda:1",
+)
+@click.option(
+    "--shard",
+    metavar="K/N",
+    help="Fill only the K-th of N parts of the set; auto takes K and N from torchrun or Slurm, auto/N takes K from a "
+    "Kubernetes indexed job. Default: auto under torchrun, else whatever no other process has claimed.",
+)
 @click.option(
     "--rows-per-shard",
     type=click.IntRange(min=1),
-    help="Key frames written at once, the most that a kill loses; only for a new set. Default: at most 64.",
+    help="Key frames written at once, the most that a kill loses; only for a new set. Default: at most 64, full 16.",
 )
 @click.option("--decode-threads", type=click.IntRange(min=1), help="Default: one a CPU core, at most 8.")
+@click.option("--estimate", "estimate_only", is_flag=True, help="Measure a few clips, print time and bytes, and stop.")
 def precompute(
     dataset: Path,
     split: str,
@@ -58,6 +84,8 @@ def precompute(
     vit: str,
     slowfast_preset: str | None,
     vit_preset: str | None,
+    shard: str | None,
+    estimate_only: bool,
     **options: Any,
 ) -> None:
     """Run both backbones once over a split of DATASET and fill the feature cache.
@@ -65,32 +93,58 @@ def precompute(
     Stopped or killed, the same command goes on where it was; several machines may run it on one store.
 
     \b
-    Example:
+    Examples:
       stal-cli precompute data --split train --store store \\
         --slowfast slowfast.safetensors --vit vit.safetensors --view identity --view hflip
+      torchrun --nproc-per-node 8 -m cli.main precompute data --split train --store store \\
+        --vit vit.safetensors --autocast bf16
     """
     if slowfast == vit == "none":
         raise click.UsageError("Name the weights of at least one backbone: --slowfast, --vit or both.")
 
+    from cache.precompute import estimate, read_part
     from cache.precompute import precompute as run
     from cache.store import Store
     from stal_data.dataset import Dataset
 
-    opened = Dataset.open(dataset).split(split)
-    with _progress() as progress:
-        feature_sets = run(
-            opened,
-            Store.open(store, create=True),
-            slowfast=_backbone("slowfast", slowfast, slowfast_preset),
-            vit=_backbone("vit", vit, vit_preset),
-            devices=options.pop("device"),
-            progress=progress,
-            **options,
-        )
+    part = read_part(shard, os.environ)
+    opened, target = Dataset.open(dataset).split(split), Store.open(store, create=True)
+    backbones = {
+        "slowfast": _backbone("slowfast", slowfast, slowfast_preset),
+        "vit": _backbone("vit", vit, vit_preset),
+    }
+    if estimate_only:
+        _print_estimate(estimate(opened, target, part=part, **backbones, **options))
+        return
+    with extraction_progress() as progress:
+        feature_sets = run(opened, target, part=part, progress=progress, note=_note, **backbones, **options)
     for features in feature_sets:
-        click.echo(
-            f"{features.dataset}/{features.split}/{features.id}: {len(features.done)} rows, {features.spec.view}"
-        )
+        done, total = int(features.done.sum()), len(features.key_frames)
+        rows = f"{total} rows" if done == total else f"{done} of {total} rows"
+        click.echo(f"{features.dataset}/{features.split}/{features.id}: {rows}, {features.spec.view}")
+
+
+def _note(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def _print_estimate(found: "Estimate") -> None:
+    click.echo(f"{found.num_clips} key frames to compute, {found.num_bytes / 1e9:.3g} GB to write")
+    click.echo(f"{found.row_bytes / 1e6:.3g} MB a key frame and view; {found.free_bytes / 1e9:.3g} GB free")
+    beside = "beside" if found.overlapped else "then"
+    click.echo(
+        f"about {_duration(found.total_s)}: checking {1 / found.check_s_per_clip:.3g} clips/s, then decoding "
+        f"{1 / found.decode_s_per_clip:.3g} clips/s {beside} computing {1 / found.compute_s_per_clip:.3g} clips/s"
+    )
+    click.echo(f"measured on {found.measured_clips} clips; the time to write is not in it")
+    if found.num_bytes > found.free_bytes:
+        click.echo(f"The disk is too small: {(found.num_bytes - found.free_bytes) / 1e9:.3g} GB more are needed.")
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def _backbone(kind: str, weights: str, preset: str | None) -> "LoadedBackbone | None":
@@ -101,64 +155,3 @@ def _backbone(kind: str, weights: str, preset: str | None) -> "LoadedBackbone | 
     from cache.backbones.load import load_backbone
 
     return load_backbone(cast("BackboneKind", kind), weights=weights, preset=preset)
-
-
-@contextmanager
-def _progress() -> "Iterator[Progress]":
-    """Yield what shows the progress: bars on a terminal, else a line now and then; both on stderr."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield _PlainLines()
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    rate = TextColumn("{task.fields[rate]}")
-    with Progress(
-        "{task.description}", BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn(), console=console
-    ) as bar:
-        tasks: dict[Stage, Any] = {}
-        rates: dict[Stage, _Rate] = {}
-
-        def show(stage: "Stage", done: int, total: int) -> None:
-            if stage not in tasks:
-                # Rows that an earlier run left behind are not this run's speed.
-                tasks[stage], rates[stage] = bar.add_task(STAGE_TEXT[stage], total=total, rate=""), _Rate(done)
-                bar.update(tasks[stage], completed=done)
-                bar.reset(tasks[stage], completed=done)
-            bar.update(tasks[stage], completed=done, rate=f"{rates[stage].per_second(done):.1f} clips/s")
-
-        yield show
-
-
-class _Rate:
-    """Clips a second since it was made."""
-
-    def __init__(self, done: int) -> None:
-        self._start, self._first = time.monotonic(), done
-
-    def per_second(self, done: int) -> float:
-        return (done - self._first) / max(time.monotonic() - self._start, 1e-9)
-
-
-class _PlainLines:
-    """Prints a line at the start and the end of a stage, and every PLAIN_LINE_S between."""
-
-    def __init__(self) -> None:
-        self._rates: dict[Stage, _Rate] = {}
-        self._next_s = 0.0
-
-    def __call__(self, stage: "Stage", done: int, total: int) -> None:
-        first = stage not in self._rates
-        rate = self._rates.setdefault(stage, _Rate(done))
-        now = time.monotonic()
-        if first:
-            click.echo(f"{STAGE_TEXT[stage]}: {done} of {total} key frames done", err=True)
-        elif done == total or now >= self._next_s:
-            speed = rate.per_second(done)
-            left = f", {(total - done) / speed:.0f} s left" if speed and done < total else ""
-            click.echo(f"{STAGE_TEXT[stage]}: {done} of {total}, {speed:.1f} clips/s{left}", err=True)
-        else:
-            return
-        self._next_s = now + PLAIN_LINE_S

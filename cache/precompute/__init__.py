@@ -1,6 +1,8 @@
 """Runs both backbones once over a split and fills its feature sets."""
 
+from cache.precompute.estimate import Estimate, estimate
+from cache.precompute.launch import Part, read_part
 from cache.precompute.plan import Progress, Stage
 from cache.precompute.run import precompute
 
-__all__ = ["Progress", "Stage", "precompute"]
+__all__ = ["Estimate", "Part", "Progress", "Stage", "estimate", "precompute", "read_part"]

@@ -68,12 +68,12 @@ class Extractor:
         batch_size: int = 8,
         note: Callable[[str], None] | None = None,
     ) -> None:
-        """batch_size: of most batches. note: told when a batch did not fit the memory."""
+        """batch_size: clips computed at once; becomes less where they do not fit. note: told when that happens."""
         self.device, self.layout, self.compiled = device, layout, compiled
         self._autocast = AUTOCAST_DTYPES.get(autocast)
         self._slowfast = None if slowfast is None else (_on(slowfast.model, device, compiled), _size(slowfast.spec))
         self._vit = None if vit is None else (_on(vit.model, device, compiled), _size(vit.spec))
-        self._limit, self._note, self._lock = batch_size, note, threading.Lock()
+        self.batch_size, self._note, self._lock = batch_size, note, threading.Lock()
         # On the device, because CUDA multiplies by the reciprocal of a number of the host, which rounds differently.
         self._scale, self._mean, self._std = (torch.tensor(float(v), device=device) for v in (255, MEAN, STD))
         if device.type == "cuda":
@@ -91,7 +91,7 @@ class Extractor:
         parts: list[dict[View, dict[str, Tensor]]] = []
         start = 0
         while start < count:
-            size = min(self._limit, count - start)
+            size = min(self.batch_size, count - start)
             piece = {name: frames[start : start + size] for name, frames in clips.items()}
             try:
                 parts.append(self._compute(piece, size, views))
@@ -114,10 +114,10 @@ class Extractor:
                 "memory, or end what else uses it."
             ) from error
         with self._lock:
-            smaller = min(self._limit, size // 2)
-            if smaller == self._limit:
+            smaller = min(self.batch_size, size // 2)
+            if smaller == self.batch_size:
                 return
-            self._limit = smaller
+            self.batch_size = smaller
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         if self._note:
@@ -128,7 +128,7 @@ class Extractor:
         self, clips: Mapping[Size, Tensor], count: int, views: Sequence[View]
     ) -> dict[View, dict[str, Tensor]]:
         # Compiled code is for one shape; a shorter batch would be compiled anew.
-        padding = max(0, self._limit - count) if self.compiled else 0
+        padding = max(0, self.batch_size - count) if self.compiled else 0
         inputs = {size: self._normalise(frames, padding) for size, frames in clips.items()}
         found: dict[View, dict[str, Tensor]] = {}
         for view in views:

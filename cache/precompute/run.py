@@ -18,7 +18,7 @@ from stal_data.dataset import Split
 from stal_data.errors import ConflictError, InputError
 
 FULL_ROWS_PER_SHARD = 16
-"""At most, where all time steps are stored: with the published backbones 42 MB a key frame and view, in float16."""
+"""At most, where all time steps are stored: with the published backbones 21 MB a key frame and view, in float16."""
 
 
 def precompute(

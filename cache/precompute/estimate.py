@@ -1,0 +1,162 @@
+"""How long a run will take and how much it will write, from a few clips of the split."""
+
+import os
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+from torch import Tensor
+
+from cache.backbones.load import LoadedBackbone
+from cache.feature_store import FeatureManifest, FeatureSet
+from cache.feature_store.writer import balanced_rows_per_shard
+from cache.precompute.clips import ClipReader, Size, read_ahead
+from cache.precompute.devices import check_compiler, compute_pool, default_decode_threads, resolve_devices
+from cache.precompute.extract import Extractor, input_sizes, row_shapes
+from cache.precompute.launch import Part, local_processes, local_rank
+from cache.precompute.plan import Plan, make_plan
+from cache.precompute.run import clip_length, default_rows_per_shard, feature_spec
+from cache.spec import Autocast, FeatureDtype, Layout, View
+from cache.store import Store
+from stal_data.dataset import Split
+from stal_data.errors import InputError
+
+SLOW_S = 10.0
+"""A single clip that takes longer is measurement enough."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What is left to do, of one part or of the whole set.
+
+    num_clips: key frames that some view lacks. num_bytes: of the rows of all views that will be written.
+    row_bytes: of one key frame and view. free_bytes: on the store's disk.
+    measured_clips: what the seconds a clip rest on; each is for all threads and devices together, without the others.
+    overlapped: whether decoding goes on beside computing, as it does where a GPU computes.
+    """
+
+    num_clips: int
+    num_bytes: int
+    row_bytes: int
+    free_bytes: int
+    measured_clips: int
+    check_s_per_clip: float
+    decode_s_per_clip: float
+    compute_s_per_clip: float
+    overlapped: bool
+
+    @property
+    def total_s(self) -> float:
+        both = (self.decode_s_per_clip, self.compute_s_per_clip)
+        return self.num_clips * (self.check_s_per_clip + (max(both) if self.overlapped else sum(both)))
+
+
+def estimate(
+    split: Split,
+    store: Store,
+    *,
+    slowfast: LoadedBackbone | None,
+    vit: LoadedBackbone | None,
+    views: Sequence[View] = ("identity",),
+    dtype: FeatureDtype = "float16",
+    layout: Layout = "pooled",
+    autocast: Autocast = "none",
+    compiled: bool = False,
+    part: Part | None = None,
+    devices: str | None = None,
+    batch_size: int = 8,
+    rows_per_shard: int | None = None,
+    decode_threads: int | None = None,
+) -> Estimate:
+    """Measure a few clips, spread over the split, as `precompute` would compute them; nothing is written."""
+    spec = feature_spec(
+        split, slowfast=slowfast, vit=vit, dtype=dtype, layout=layout, autocast=autocast, compiled=compiled
+    )
+    total = len(split.key_frames)
+    if not total:
+        raise InputError(f"Split '{split.name}' of '{split.dataset}' has no key frames; there is nothing to estimate.")
+    manifest = FeatureManifest(
+        dataset=split.dataset,
+        split=split.name,
+        spec=spec,
+        shapes=row_shapes(spec.slowfast, spec.vit, clip_length(spec.clip), layout),
+        num_rows=total,
+        rows_per_shard=rows_per_shard or default_rows_per_shard(total, layout) or balanced_rows_per_shard(total),
+    )
+    missing = [_missing_rows(store, manifest, view, part) for view in views]
+    row_bytes = sum(manifest.row_bytes(name) for name in manifest.arrays)
+    targets = resolve_devices(devices, local_rank(os.environ))
+    if compiled:
+        check_compiler(targets)
+    threads = decode_threads or default_decode_threads(local_processes(os.environ))
+    start = time.perf_counter()
+    plan = _sample(split, manifest, min(total, max(batch_size, threads)), threads)
+    check_s = time.perf_counter() - start
+    start = time.perf_counter()
+    clips = _decode(split, manifest, plan, threads)
+    decode_s = time.perf_counter() - start
+    extractor = Extractor(
+        slowfast, vit, targets[0], layout=layout, autocast=autocast, compiled=compiled, batch_size=batch_size
+    )
+    compute_s = _compute(extractor, clips, views, num_batches=-(-total // batch_size)) / len(targets)
+    return Estimate(
+        num_clips=len(set().union(*missing)),
+        num_bytes=row_bytes * sum(map(len, missing)),
+        row_bytes=row_bytes,
+        free_bytes=shutil.disk_usage(store.root).free,
+        measured_clips=len(plan.clips),
+        check_s_per_clip=check_s / len(plan.clips),
+        decode_s_per_clip=decode_s / len(plan.clips),
+        compute_s_per_clip=compute_s,
+        overlapped=targets[0].type != "cpu",
+    )
+
+
+def _missing_rows(store: Store, new: FeatureManifest, view: View, part: Part | None) -> set[int]:
+    """Return the rows of the part that the view's set lacks; `new` is what the set would be if it is not there."""
+    path = store.features_dir(new.dataset, new.split) / new.spec.with_view(view).id
+    found = FeatureSet(path) if path.exists() else None
+    manifest = new if found is None else found.manifest
+    shards = range(manifest.num_shards) if part is None else part.shards(manifest.num_shards)
+    rows = {row for shard in shards for row in manifest.rows_of(shard)}
+    return rows if found is None else rows - set(np.flatnonzero(found.done).tolist())
+
+
+def _sample(split: Split, manifest: FeatureManifest, count: int, threads: int) -> Plan:
+    """Check so many key frames, spread evenly over the split, as a run would."""
+    places = np.linspace(0, len(split.key_frames) - 1, count).round().astype(int)
+    few = replace(split, key_frames=tuple(split.key_frames[place] for place in places))
+    return make_plan(few, manifest.spec.clip, rows=range(count), known=None, threads=threads, report=lambda _: None)
+
+
+def _decode(split: Split, manifest: FeatureManifest, plan: Plan, threads: int) -> dict[Size, Tensor]:
+    spec = manifest.spec
+    reader = ClipReader(split.media, plan.clips, input_sizes(spec.slowfast, spec.vit))
+    with ThreadPoolExecutor(threads) as pool:
+        ((_, clips),) = read_ahead([(None, list(plan.clips))], reader, pool)
+    return clips
+
+
+def _compute(extractor: Extractor, clips: Mapping[Size, Tensor], views: Sequence[View], *, num_batches: int) -> float:
+    """Return seconds a clip, with as many batches at once as in a run; the first call, which loads code, is left out.
+
+    Where one clip alone is slow, the first call is all that is measured.
+    """
+    pool, workers = compute_pool(extractor.device, num_batches, compiled=extractor.compiled)
+    available = len(next(iter(clips.values())))
+
+    def seconds(batch_size: int) -> float:
+        batch = {size: frames[:batch_size] for size, frames in clips.items()}
+        start = time.perf_counter()
+        for future in [pool.submit(extractor.launch, batch, views) for _ in range(workers)]:
+            future.result().arrays()
+        return (time.perf_counter() - start) / (workers * batch_size)
+
+    with pool:
+        first = seconds(available if extractor.compiled else 1)
+        if first * workers > SLOW_S and not extractor.compiled:
+            return first
+        return seconds(min(available, extractor.batch_size))
