@@ -54,7 +54,8 @@ def _whole_number(name: str, text: str, low: int, high: int) -> str | None:
     if value is None or not math.isfinite(value) or value != int(value):
         return f"the {name} is '{text}', but must be a whole number."
     if not low <= value <= high:
-        return f"the {name} is {text}, but must be from {low} to {high}."
+        hint = ": ids from 0 are one too low, add 1 to all" if low == 1 and value == 0 else ""
+        return f"the {name} is {text}, but must be from {low} to {high}{hint}."
     return None
 
 
@@ -73,7 +74,10 @@ def _box(fields: Sequence[str], kind: Kind) -> str | None:
         return f"the box {shown} leaves [0,1]: {hint}."
     x1, y1, x2, y2 = values
     if x1 > x2 or y1 > y2:
-        return f"the box {shown} is inverted: the order is x1,y1,x2,y2 with x1 < x2 and y1 < y2."
+        return (
+            f"the box {shown} is inverted: the order is x1,y1,x2,y2 with x1 < x2 and y1 < y2; of x,y,width,height "
+            "write x,y,x+width,y+height."
+        )
     if kind == "ground truth" and (x1 == x2 or y1 == y2):
         return f"the box {shown} is empty, so that no prediction can match it: give it a width and a height."
     return None

@@ -96,7 +96,7 @@ def read_matches(folder: Path | str) -> Stored:
     """Read the matches.npz of an output folder of `stal-cli eval`."""
     path = Path(folder) / MATCHES_FILE
     try:
-        with np.load(path, allow_pickle=False) as content:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
             about = json.loads(content["about"].tobytes())
             arrays = {name: content[name] for name in _ARRAYS}
     except FileNotFoundError:

@@ -26,12 +26,13 @@ BAD_PREDICTIONS = {
     "a,1.5,.1,.1,.5,.5,1,.5": "timestamp .* is '1.5', but must be a whole number",
     "a,-1,.1,.1,.5,.5,1,.5": "must be from 0",
     "a,,.1,.1,.5,.5,1,.5": "timestamp .* is ''",
+    "a,0:07,.1,.1,.5,.5,1,.5": "timestamp .whole seconds. is '0:07'",
     "a,1,10,20,110,220,1,.5": "leaves .0,1.: it looks like pixels: divide x by the frame's width",
     "a,1,.1,.1,1.01,.5,1,.5": "leaves .0,1.: cut it at the frame's edge",
     "a,1,-.2,.1,.5,.5,1,.5": r"leaves \[0,1\]",
-    "a,1,.5,.1,.1,.5,1,.5": "the box .5,.1,.1,.5 is inverted: the order is x1,y1,x2,y2",
+    "a,1,.5,.1,.1,.5,1,.5": "the box .5,.1,.1,.5 is inverted: the order is x1,y1,x2,y2 .* of x,y,width,height write",
     "a,1,.1,nan,.5,.5,1,.5": "y1 is 'nan', but must be a finite number",
-    "a,1,.1,.1,.5,.5,0,.5": "label id is 0, but must be from 1",
+    "a,1,.1,.1,.5,.5,0,.5": "label id is 0, but must be from 1 to 2147483647: ids from 0 are one too low, add 1",
     "a,1,.1,.1,.5,.5,walk,.5": "label id is 'walk', but must be a whole number",
     "a,1,.1,.1,.5,.5,2.5,.5": "label id is '2.5'",
     "a,1,.1,.1,.5,.5,1,nan": "the score is 'nan', but must be a finite number",
@@ -160,6 +161,40 @@ def test_an_empty_predictions_file_scores_zero_with_a_warning_and_empty_ground_t
     assert "hold no row" in result.warnings[0]
     with pytest.raises(InputError, match=r"empty\.csv holds no row"):
         stal_eval.evaluate(write(tmp_path / "p.csv", GOOD), empty, LABEL_MAP)
+
+
+def test_files_of_no_bytes_are_told_apart_by_what_they_should_hold(tmp_path: Path) -> None:
+    empty, packed = tmp_path / "empty", tmp_path / "packed.gz"
+    empty.touch()
+    packed.write_bytes(gzip.compress(b""))
+    files = write(tmp_path / "p.csv", GOOD), write(tmp_path / "g.csv", GOOD_TRUTH)
+    for nothing in (empty, packed):
+        assert stal_eval.evaluate(nothing, files[1], LABEL_MAP).mean_ap == 0.0
+        with pytest.raises(InputError, match="holds no row, so there is nothing to find"):
+            stal_eval.evaluate(files[0], nothing, LABEL_MAP)
+    assert stal_eval.evaluate(*files, LABEL_MAP, exclusions=empty).mean_ap == 1.0
+    with pytest.raises(InputError, match="empty holds no label"):
+        stal_eval.evaluate(*files, empty)
+
+
+def test_a_bad_line_of_exclusions_or_label_map_is_named(tmp_path: Path) -> None:
+    files = write(tmp_path / "p.csv", GOOD), write(tmp_path / "g.csv", GOOD_TRUTH)
+    exclusions = write(tmp_path / "e.csv", "a,0001", "a,0001,x")
+    with pytest.raises(InputError, match=r"e\.csv, line 2: the line has 3 columns, but needs 2"):
+        stal_eval.evaluate(*files, LABEL_MAP, exclusions=exclusions)
+    labels = write(tmp_path / "l.pbtxt", 'label { name: "walk" label_id: x }')
+    with pytest.raises(InputError, match=r"l\.pbtxt"):
+        stal_eval.evaluate(*files, labels)
+
+
+def test_unknown_label_ids_are_left_out_and_counted(tmp_path: Path) -> None:
+    found = write(tmp_path / "p.csv", GOOD, GOOD.replace(",1,0.5", ",3,0.9"), GOOD.replace(",1,0.5", ",99,0.9"))
+    truth = write(tmp_path / "g.csv", GOOD_TRUTH, GOOD_TRUTH.replace(",1,0", ",77,0"))
+    result = stal_eval.evaluate(found, truth, LABEL_MAP, capacities=[1])
+    assert result.mean_ap == 1.0
+    assert result.counts.prediction_rows_outside_label_map == 2
+    assert result.counts.ground_truth_rows_outside_label_map == 1
+    assert "1 ground-truth rows have labels outside the label map" in result.warnings[0]
 
 
 def test_ground_truth_that_no_label_matches_is_refused_with_the_reason(tmp_path: Path) -> None:
