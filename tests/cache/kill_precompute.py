@@ -1,11 +1,14 @@
-"""Runs precompute in children that kill themselves (SIGKILL) at chosen moments; see test_precompute_kill.py.
+"""Runs precompute in children that are killed (SIGKILL) at chosen and at random moments; see test_precompute_kill.py.
 
-Arguments: folder of the frames, folder for the stores. Writes one line for each child: its name and how it ended.
+Arguments: folder of the frames, folder for the stores, seed and number of the random moments. Writes one line for each
+child: its name, the signal that ended it (0 = it ended itself) and the key frames it had computed.
 """
 
 import os
+import random
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,8 @@ from cache.feature_store.writer import FeatureWriter
 from cache.precompute import precompute
 from cache.store import Store
 from tests.cache.samples import make_split
+
+ROWS_PER_SHARD = 4
 
 
 def die() -> None:
@@ -56,7 +61,12 @@ KILLS: dict[str, Callable[[], None]] = {
 
 
 def run(frames: Path, store: Path, dead_after_clips: int | None = None) -> None:
+    log = store.with_suffix(".log")
+
     def progress(stage: str, done: int, total: int) -> None:
+        if stage == "extract":
+            with log.open("a") as file:
+                file.write(f"{done}\n")
         if stage == "extract" and done == dead_after_clips:
             die()
 
@@ -67,24 +77,52 @@ def run(frames: Path, store: Path, dead_after_clips: int | None = None) -> None:
         vit=load_backbone("vit", weights="random:0", preset="tiny"),
         views=("identity", "hflip"),
         batch_size=2,
-        rows_per_shard=4,
+        rows_per_shard=ROWS_PER_SHARD,
         progress=progress,
     )
 
 
+def fork(child: Callable[[], None]) -> int:
+    """Start a child, before this process has started any thread: the imports are paid for once."""
+    pid = os.fork()
+    if pid == 0:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+        child()
+        os._exit(0)
+    return pid
+
+
+def killed_after(child: Callable[[], None], delay_s: float | None) -> int:
+    """Run a child, kill it after a while unless it has ended, and return the signal that ended it."""
+    pid = fork(child)
+    if delay_s is not None:
+        signal.sigtimedwait({signal.SIGCHLD}, delay_s)
+        os.kill(pid, signal.SIGKILL)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    while signal.sigtimedwait({signal.SIGCHLD}, 0):
+        pass  # of this child
+    return -status
+
+
 def main() -> None:
-    frames, stores = Path(sys.argv[1]), Path(sys.argv[2])
-    children: dict[str, Callable[[], None]] = {}
+    frames, stores, seed, moments = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+
+    def report(name: str, child: Callable[[], None], delay_s: float | None = None) -> None:
+        ended = killed_after(child, delay_s)
+        log = stores / f"{name}.log"
+        print(name, ended, log.read_text().split()[-1] if log.exists() else 0, flush=True)
+
+    started = time.monotonic()
+    report("whole", lambda: run(frames, stores / "whole"))
+    duration_s = time.monotonic() - started
     for name, prepare in KILLS.items():
-        children[name] = lambda name=name, prepare=prepare: (prepare(), run(frames, stores / name))
-    children["after-6-clips"] = lambda: run(frames, stores / "after-6-clips", 6)
-    for name, child in children.items():
-        # Forked before this process has started any thread, to pay for the imports once.
-        pid = os.fork()
-        if pid == 0:
-            child()
-            os._exit(0)
-        print(name, -os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+        report(name, lambda name=name, prepare=prepare: (prepare(), run(frames, stores / name)))
+    report("after-6-clips", lambda: run(frames, stores / "after-6-clips", 6))
+    draw = random.Random(seed)
+    for number in range(moments):
+        name = f"random-{number:02d}"
+        report(name, lambda name=name: run(frames, stores / name), draw.uniform(0, duration_s))
 
 
 if __name__ == "__main__":
