@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cache.feature_store import FeatureBatch, FeatureSet
+from cache.pooling import time_mean
 from cache.split_store import PublishedSplit
 from recognizer_svc.heads.batch import FeatureShapes, HeadBatch
 from recognizer_svc.joint.model import JointBatch
@@ -212,6 +213,7 @@ def head_batch(
 ) -> HeadBatch:
     """Turn cached rows and each clip's boxes [n, 4] into a batch; clips without boxes are fine.
 
+    features: of either layout; what was stored for every time step is averaged here.
     keys: key frame of each clip, to name the one whose features are damaged.
     convert: copy to float32, after which the arrays of `features` may be used again. Else the batch keeps them as
         they are, and `HeadBatch.to` converts on the device, to which half as many bytes then go.
@@ -222,9 +224,12 @@ def head_batch(
         if shape is None:
             return None
         assert values is not None
-        assert values.shape == (len(boxes), *shape)
         held = torch.from_numpy(values)
-        converted = held.to(torch.float32, copy=True) if convert else held
+        if held.ndim == 5:  # the full layout
+            converted = time_mean(held)
+        else:
+            converted = held.to(torch.float32, copy=True) if convert else held
+        assert converted.shape == (len(boxes), *shape)
         _check_finite(name, converted, keys)
         return converted
 

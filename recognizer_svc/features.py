@@ -13,9 +13,9 @@ JOINT_ADVICE = (
     "run has that)."
 )
 
-# A head learns from what the backbones see. Another decoder or number format shifts features by little more than
-# rounding, so a head trained on image files may score videos; it is said each time, never passed over.
-_TOLERATED = ("decoder", "dtype")
+# A head learns from what the backbones see. Another decoder, number format, layout or order of sums shifts features by
+# little more than rounding, so a head trained on image files may score videos; it is said each time, never passed over.
+_TOLERATED = ("decoder", "dtype", "layout", "compiled")
 
 
 def check_fits(

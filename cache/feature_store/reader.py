@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from cache.feature_store.layout import INDEX, FeatureManifest, RowIndex, shard_path
 from cache.feature_store.marks import Marks, read_column, read_marks
-from cache.feature_store.shards import ShardFile
+from cache.feature_store.shards import LocalFile, ShardFile, damaged
 from cache.feature_store.use import mark_in_use
+from cache.object_store import remote_set
 from cache.spec import FeatureSpec
 from stal_data.errors import InputError, NotFoundError, StalError
 from stal_data.keyframes import KeyFrame
@@ -22,13 +23,16 @@ from stal_data.keyframes import KeyFrame
 MAX_FILES = 256
 """Shard files kept open at once; a process often may have 1024."""
 
+MAX_STAGED_FILES = 16
+"""Where shards are staged: an open file keeps its room on the disk when it is removed to make some."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FeatureBatch:
     """Features of B rows; an array whose backbone is not in the spec is None.
 
-    slow, fast: [B,C,H,W] time means of SlowFast's pathways, in the set's dtype.
-    vit: [B,C,H,W] time mean of the ViT grid, in the set's dtype.
+    slow, fast: [B,C,H,W] time means of SlowFast's pathways, in the set's dtype; [B,C,T,H,W] where the layout is full.
+    vit: [B,C,H,W] time mean of the ViT grid, in the set's dtype; [B,C,T,H,W] where the layout is full.
     vit_moments: [B,2,C] float32, mean and mean square of each channel over T,H,W of the ViT grid, before rounding.
     """
 
@@ -48,6 +52,10 @@ class FeatureSet:
     def __init__(self, path: Path) -> None:
         """path: the set's folder, as `list_feature_sets` gives it."""
         self.path = path
+        self._remote = remote_set(path)
+        if self._remote is not None:
+            self._remote.refresh()
+        self._name = str(path) if self._remote is None else self._remote.name
         if path.is_dir():  # a set that does not exist has no locks
             mark_in_use(self, path)
         self._manifest = FeatureManifest.read(path)
@@ -161,25 +169,44 @@ class FeatureSet:
             )
         wanted = np.asarray(rows, dtype=np.int64)
         marks = self._checked(wanted)
-        manifest, index = self._manifest, self.index
+        manifest = self._manifest
         targets = np.arange(len(wanted)) if places is None else np.asarray(places, dtype=np.int64)
         assert targets.shape == wanted.shape
         arrays = {name: self._array(name, out) for name in manifest.arrays}
-        for position in np.argsort(wanted, kind="stable").tolist():
-            row, target = int(wanted[position]), int(targets[position])
-            shard, local_row = divmod(row, manifest.rows_per_shard)
-            try:
-                checksums = [
-                    self._shard(name, shard).read_into(local_row, values[target]) for name, values in arrays.items()
-                ]
-                if index.digest(row, checksums) != int(marks.digests_K[row]):
-                    raise InputError(
-                        f"Row {row} ({index.key_frames[row]}) of '{self.path}' is not what was written: its digest "
-                        "differs. Run 'stal-cli cache verify --repair' on the store, then precompute again."
-                    )
-            except InputError:
-                self._forget()
+
+        def read_one(position: int) -> None:
+            target = int(targets[position])
+            self._read_row(int(wanted[position]), {name: values[target] for name, values in arrays.items()}, marks)
+
+        order = np.argsort(wanted, kind="stable").tolist()
+        remote = self._remote
+        if remote is None or remote.staged:
+            for position in order:
+                read_one(position)
+        else:
+            for _ in remote.bucket.map(read_one, order):
+                pass
+
+    def _read_row(self, row: int, out: Mapping[str, NDArray[Any]], marks: Marks) -> None:
+        try:
+            self._read_verified(row, out, marks)
+        except InputError:
+            self._forget()
+            if self._remote is None or not self._remote.staged:
                 raise
+            # The copy may be bad and the bucket good.
+            for name in out:
+                self._remote.unstage(self._shard_path(name, row))
+            self._read_verified(row, out, self._checked(np.array([row])))
+
+    def _read_verified(self, row: int, out: Mapping[str, NDArray[Any]], marks: Marks) -> None:
+        index, local_row = self.index, row % self._manifest.rows_per_shard
+        checksums = [self._shard(name, row).read_into(local_row, values) for name, values in out.items()]
+        if index.digest(row, checksums) != int(marks.digests_K[row]):
+            raise InputError(
+                f"Row {row} ({index.key_frames[row]}) of '{self._name}' is not what was written: its digest "
+                "differs. Run 'stal-cli cache verify --repair' on the store, then precompute again."
+            )
 
     def _array(self, name: str, out: FeatureBatch) -> NDArray[Any]:
         values, manifest = getattr(out, name), self._manifest
@@ -198,7 +225,7 @@ class FeatureSet:
         """Return the marks, after checking that all these rows are done."""
         bad = rows_B[(rows_B < 0) | (rows_B >= self._manifest.num_rows)]
         if rows_B.ndim != 1 or bad.size:
-            raise InputError(f"Rows {bad.tolist()} are not among 0 to {self._manifest.num_rows - 1} of '{self.path}'.")
+            raise InputError(f"Rows {bad.tolist()} are not among 0 to {self._manifest.num_rows - 1} of '{self._name}'.")
         marks = self._marks
         if marks is None or not marks.done_K[rows_B].all():
             marks = self.marks()
@@ -206,9 +233,9 @@ class FeatureSet:
         if undone.size:
             row = int(undone[0])
             if reason := marks.damaged.get(row // self._manifest.rows_per_shard):
-                raise InputError(f"Row {row} ({self.key_frames[row]}) of '{self.path}' is damaged: {reason}")
+                raise InputError(f"Row {row} ({self.key_frames[row]}) of '{self._name}' is damaged: {reason}")
             raise InputError(
-                f"Row {row} ({self.key_frames[row]}) of '{self.path}' is not computed yet, like "
+                f"Row {row} ({self.key_frames[row]}) of '{self._name}' is not computed yet, like "
                 f"{int((~marks.done_K).sum())} of {self._manifest.num_rows} rows; run precompute again, it resumes."
             )
         return marks
@@ -219,22 +246,33 @@ class FeatureSet:
             self._files.clear()
             self._marks = None
 
-    def _shard(self, name: str, shard: int) -> ShardFile:
-        key = (name, shard)
+    def _shard_path(self, name: str, row: int) -> Path:
+        return shard_path(self.path, self._manifest, name, row // self._manifest.rows_per_shard)
+
+    def _shard(self, name: str, row: int) -> ShardFile:
+        """Return the file of an array that a row is in."""
+        key = (name, row // self._manifest.rows_per_shard)
         with self._lock:
             found = self._files.get(key)
-            if found is None:
-                manifest = self._manifest
-                found = self._files[key] = ShardFile(
-                    shard_path(self.path, manifest, name, shard),
-                    rows=manifest.rows_per_shard,
-                    row_bytes=manifest.row_bytes(name),
-                )
-                # A thread that still reads an evicted file keeps it open.
-                if len(self._files) > MAX_FILES:
-                    self._files.popitem(last=False)
-            self._files.move_to_end(key)
-            return found
+            if found is not None:
+                self._files.move_to_end(key)
+                return found
+        # Without the lock, since it may have to be fetched; a thread that opens it, too, does no harm.
+        opened = self._open(self._shard_path(name, row), name)
+        with self._lock:
+            self._files[key] = opened
+            # A thread that still reads an evicted file keeps it open.
+            limit = MAX_FILES if self._remote is None or not self._remote.staged else MAX_STAGED_FILES
+            while len(self._files) > limit:
+                self._files.popitem(last=False)
+        return opened
+
+    def _open(self, path: Path, name: str) -> ShardFile:
+        try:
+            source = LocalFile(path) if self._remote is None else self._remote.open_shard(path)
+        except OSError as error:
+            raise damaged(str(path), f"it does not open ({error})") from error
+        return ShardFile(source, rows=self._manifest.rows_per_shard, row_bytes=self._manifest.row_bytes(name))
 
 
 def read_index(path: Path, manifest: FeatureManifest) -> RowIndex:

@@ -106,5 +106,6 @@ def vit_frames(spec: FeatureSpec) -> int:
 
 
 def _shape(shape: tuple[int, ...]) -> Shape:
-    channels, rows, columns = shape
+    """Drop the time steps that the full layout has after the channels."""
+    channels, *_, rows, columns = shape
     return channels, rows, columns

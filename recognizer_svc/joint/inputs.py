@@ -70,5 +70,5 @@ class JointInputs:
 
 
 def _map(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    channels, rows, columns = shape
+    channels, *_, rows, columns = shape
     return channels, rows, columns
