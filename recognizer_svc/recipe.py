@@ -33,6 +33,7 @@ _CHANGEABLE = {
     "training.collective_timeout_s",
     "data.reader_threads",
     "data.folder",
+    "data.feature_set",  # another set of the same spec, or the one that was the only one before
 }
 
 

@@ -12,6 +12,7 @@ from cache.backbones.load import load_backbone
 from cache.precompute import precompute
 from cache.split_store import load_split
 from recognizer_svc.checkpoint import load_checkpoint
+from recognizer_svc.joint.sources import open_vit_set
 from recognizer_svc.predict import BoxesOfKeyFrame, Predictor
 from recognizer_svc.recipe import load_recipe
 from recognizer_svc.run_dir import RunDir, read_events
@@ -119,7 +120,9 @@ def test_a_joint_run_can_be_made_longer_and_keeps_the_best(joint_store, tmp_path
     joint_store.run("longer", "validation.keep_best=true", "training.epochs=3", "training.batch_clips=4")
     moved = tmp_path / "elsewhere"
     shutil.copytree(joint_store.dataset, moved / "copy")
-    run.recipe.write_text(load_recipe(run.recipe, ["data.folder=copy"]).to_yaml())
+    identity = open_vit_set(joint_store.store, "noise", "train")
+    found_elsewhere = ["data.folder=copy", f"data.feature_set={identity.id}"]
+    run.recipe.write_text(load_recipe(run.recipe, found_elsewhere).to_yaml())
     assert train_run(run, Ranks(), data_root=moved)
     for name, path in (("best", run.slowfast), ("latest", run.slowfast_latest)):
         checkpoint = load_checkpoint(run.checkpoint(name))
