@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from cli.demo.pictures import MIN_SCORE, Example
+from cli.demo.workflow import Folders
 
 STYLE = """
 :root { color-scheme: light dark; }
@@ -30,7 +31,7 @@ def write_page(path: Path, summary: dict[str, Any], examples: list[Example]) -> 
         "<p>mAP at IoU 0.5 over the action classes. Capacity is the number of best-scored rows (box and class) kept "
         "for each key frame; the best one is chosen on this very split, as the published figures are, so mAP at 50 "
         "stands beside it.</p>",
-        _scores(summary),
+        _scores(summary, Folders(path.parent)),
         _picture("pictures/capacity.png", "mAP over capacity", "mAP over capacity, the first head seed."),
         _picture("pictures/per_class.png", "AP of each class", "AP of each class, ground-truth boxes."),
         "<h2>Test frames</h2>",
@@ -48,21 +49,29 @@ def write_page(path: Path, summary: dict[str, Any], examples: list[Example]) -> 
     unfinished.replace(path)
 
 
-def _scores(summary: dict[str, Any]) -> str:
+def _scores(summary: dict[str, Any], folders: Folders) -> str:
     seeds = ", ".join(str(seed) for seed in summary["head_seeds"])
     rows = [
         f"<tr><td>{boxes.replace('_', ' ')}</td><td>{head}</td><td>{row['mAP']:.3f}</td><td>{row['capacity']}</td>"
         f"<td>{row['mAP_at_50']:.3f}</td><td>{row['interaction_AP']:.3f}</td>"
-        f"<td>{_list(row['mAP_by_seed'])}</td><td>{_list(row['interaction_AP_by_seed'])}</td></tr>"
+        f"<td>{_list(row['mAP_by_seed'])}</td><td>{_list(row['interaction_AP_by_seed'])}</td>"
+        f"<td>{_reports(folders, boxes, head, summary['head_seeds'])}</td></tr>"
         for boxes in ("ground_truth_boxes", "detected_boxes")
         for head, row in summary[boxes].items()
     ]
     return (
         '<div class="wide"><table><thead><tr><th>boxes</th><th>head</th><th>mAP</th><th>at capacity</th>'
         f"<th>mAP at 50</th><th>interactions</th><th>mAP, seeds {seeds}</th><th>interactions, seeds {seeds}</th>"
-        f"</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+        f"<th>reports</th></tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
         f"<p>Interaction classes: {escape(', '.join(summary['interaction_classes']))}.</p>"
     )
+
+
+def _reports(folders: Folders, boxes: str, head: str, seeds: list[int]) -> str:
+    """Return a link to the evaluation report of each seed."""
+    paths = ((folders.evaluation(boxes, head, seed) / "report.html").relative_to(folders.root) for seed in seeds)
+    links = (f'<a href="{path.as_posix()}">seed {seed}</a>' for seed, path in zip(seeds, paths, strict=True))
+    return " ".join(links)
 
 
 def _list(values: list[float]) -> str:

@@ -154,6 +154,7 @@ def _evaluate(stages: Stages, folders: Folders, settings: DemoSettings) -> None:
                 "--label-map",
                 str(annotations / "list_action.pbtxt"),
             ),
-            *("--capacities", CAPACITIES, "--output", str(folders.evaluation(boxes, head, seed))),
+            *("--capacities", CAPACITIES, "--report", "--frames", str(folders.data)),
+            *("--output", str(folders.evaluation(boxes, head, seed))),
             produces=folders.evaluation(boxes, head, seed),
         )

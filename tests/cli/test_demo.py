@@ -1,6 +1,7 @@
 """The demo end to end at its tiny size: every command, both services, real processes."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,13 @@ def test_the_page_shows_pictures_that_exist(demo_folder: Path) -> None:
     for picture in pictures:
         assert f"pictures/{picture.name}" in page
         Image.open(picture).verify()
+
+
+def test_the_page_links_to_the_report_of_every_evaluation(demo_folder: Path) -> None:
+    links = re.findall(r'<a href="(eval/[^"]+)">', (demo_folder / "index.html").read_text())
+    assert len(links) == 4
+    for link in links:
+        assert "<image href=" in (demo_folder / link).read_text()  # with key frames
 
 
 def test_a_second_run_does_nothing_again(demo_folder: Path) -> None:
