@@ -17,7 +17,7 @@ from recognizer_svc.heads.batch import FeatureShapes
 from recognizer_svc.losses import check_loss
 from recognizer_svc.provenance import code_version
 from recognizer_svc.recipe import Recipe
-from recognizer_svc.run_dir import EventWriter, RunDir
+from recognizer_svc.run_dir import IMPORTED, EventWriter, RunDir
 from recognizer_svc.train.initial_head import check_head_fits, other_backbones
 from stal_data.errors import ConflictError, InputError
 from stal_data.files import write_atomically
@@ -37,6 +37,8 @@ def import_run(
     if run_dir.root.exists():
         raise ConflictError(f"Run '{run_id}' exists in the store; choose another --run-id.")
     info, state = load_head_file(head_file)
+    if info.epoch:
+        recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update={"epochs": info.epoch})})
     label_map = load_split(store, recipe.data.dataset, split).label_map
     if label_map is None:
         raise InputError(
@@ -102,7 +104,7 @@ def _write(run_dir: RunDir, checkpoint: Checkpoint, origin: dict[str, object]) -
         write_atomically(hidden.label_map, checkpoint.label_map.to_pbtxt())
         provenance = {"run_id": run_dir.run_id, "imported": origin, "time": time.time(), "code": code_version()}
         write_atomically(hidden.provenance, json.dumps(provenance, indent=2) + "\n")
-        write_atomically(hidden.state, json.dumps({"status": "imported", "message": ""}))
+        write_atomically(hidden.state, json.dumps({"status": IMPORTED, "message": ""}))
         save_checkpoint(hidden.checkpoint("latest"), checkpoint)
         with EventWriter(hidden.events) as events:
             events.write("log", message=f"imported from {origin['head_file']}")

@@ -16,9 +16,15 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
+
+from stal_data.errors import ConflictError
+
+IMPORTED = "imported"
+"""Status of a run that was made of a head file: it scores, and there is nothing to resume."""
 
 EventType = Literal["step", "epoch", "validation", "checkpoint", "log", "error", "done"]
 
@@ -73,6 +79,16 @@ class RunDir:
     def checkpoint(self, name: str) -> Path:
         """Path of `latest` or `best`."""
         return self.root / "checkpoints" / f"{name}.pt"
+
+
+def refuse_imported(run: RunDir) -> None:
+    """Raise where a run that was imported is to be trained on."""
+    with suppress(FileNotFoundError):
+        if json.loads(run.state.read_text(encoding="utf-8")).get("status") == IMPORTED:
+            raise ConflictError(
+                f"Run '{run.run_id}' was imported and holds no optimizer state to go on with. Start a new run from its "
+                "head file with training.init_head."
+            )
 
 
 def read_events(path: Path) -> Iterator[dict[str, Any]]:

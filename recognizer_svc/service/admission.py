@@ -12,7 +12,7 @@ from cache.split_store import load_split
 from cache.store import Store
 from recognizer_svc.joint.sources import initial_weights, open_dataset
 from recognizer_svc.recipe import Recipe, parse_recipe
-from recognizer_svc.run_dir import RunDir
+from recognizer_svc.run_dir import RunDir, refuse_imported
 from recognizer_svc.service.processes import job_processes
 from recognizer_svc.service.record import JobFiles, JobRecord, JobStatus, Launch, read_record, write_record
 from recognizer_svc.train.sets import open_sets
@@ -96,7 +96,7 @@ def admit(store: Store, submission: Submission, data_root: Path | None = None) -
         _check_data(store, recipe, data_root, resume=submission.resume)
     files = JobFiles(RunDir(store.runs_dir / run_id), launch.node_rank)
     if submission.resume:
-        run_dir(store, run_id)
+        refuse_imported(RunDir(run_dir(store, run_id)))
     elif launch.nnodes == 1 and files.run.recipe.exists():
         raise _exists(run_id)
     owned = Ownership.take(files)

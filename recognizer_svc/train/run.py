@@ -15,7 +15,7 @@ from recognizer_svc.heads.build import build_head
 from recognizer_svc.joint.model import JointModel
 from recognizer_svc.provenance import write_provenance
 from recognizer_svc.recipe import Recipe, load_recipe
-from recognizer_svc.run_dir import EventWriter, RunDir
+from recognizer_svc.run_dir import EventWriter, RunDir, refuse_imported
 from recognizer_svc.schedule import build_optimizer, learning_rate
 from recognizer_svc.seeds import seed_of
 from recognizer_svc.train.distributed import Ranks
@@ -199,11 +199,7 @@ class Run:
             log.message(f"SlowFast is in {path}; precompute with --slowfast {path} before predicting")
 
     def _restore(self, checkpoint: Checkpoint) -> None:
-        if not checkpoint.optimizer_state:
-            raise ConflictError(
-                f"Run '{self.run_dir.run_id}' was imported and holds no optimizer state to go on with. Start a new run "
-                "from its head file with training.init_head."
-            )
+        refuse_imported(self.run_dir)
         check_same_run(checkpoint, self.recipe, self.inputs)
         self.head.load_state_dict(checkpoint.head_state)
         if self.inputs.joint is not None and checkpoint.slowfast_state is not None:
