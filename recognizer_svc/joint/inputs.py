@@ -9,7 +9,7 @@ from cache.feature_store import FeatureSet
 from cache.precompute.extract import row_shapes
 from cache.spec import BackboneSpec, FeatureSpec
 from cache.store import Store
-from recognizer_svc.heads.batch import FeatureShapes, vit_frames
+from recognizer_svc.heads.batch import FeatureShapes
 from recognizer_svc.joint.clips import LiveClips
 from recognizer_svc.joint.sources import initial_weights, open_dataset
 from recognizer_svc.recipe import Recipe
@@ -37,12 +37,8 @@ class JointInputs:
         """Shapes of the head's maps: SlowFast's by its architecture, the ViT's as cached."""
         sampling = features.spec.clip
         live = row_shapes(self.backbone.spec, None, sampling.num_frames // sampling.stride)
-        return FeatureShapes(
-            slow_CHW=_map(live["slow"]),
-            fast_CHW=_map(live["fast"]),
-            vit_CHW=_map(features.shapes["vit"]),
-            vit_frames=vit_frames(features.spec),
-        )
+        cached = FeatureShapes.of(features.spec, features.shapes, ["vit"])
+        return replace(cached, slow_CHW=_map(live["slow"]), fast_CHW=_map(live["fast"]))
 
     def clips(self, features: FeatureSet, keys: Iterable[KeyFrame]) -> LiveClips:
         """Return the clips behind these rows of a feature set."""

@@ -57,15 +57,15 @@ def open_vit_set(
     """
     if set_id is not None:
         found = open_feature_set(store, dataset, split, set_id=set_id)
-        if not _serves(found.spec):
-            raise InputError(f"data.feature_set {set_id} holds no pooled ViT features; name one that does.")
+        if found.spec.vit is None:
+            raise InputError(f"data.feature_set {set_id} holds no ViT features; name one that does.")
         return found
     infos = list_feature_sets(store, dataset, split)
     fitting = [
         info
         for info in infos
         if info.spec.view == "identity"
-        and _serves(info.spec)
+        and info.spec.vit is not None
         and (like is None or _without_slowfast(info.spec) == _without_slowfast(like))
     ]
     if not fitting:
@@ -87,10 +87,6 @@ def open_vit_set(
         return not info.complete, without_twin, info.spec.slowfast is not None, info.id
 
     return open_feature_set(store, dataset, split, set_id=min(fitting, key=order).id)
-
-
-def _serves(spec: FeatureSpec) -> bool:
-    return spec.vit is not None and spec.layout == "pooled"
 
 
 def _without_slowfast(spec: FeatureSpec) -> FeatureSpec:

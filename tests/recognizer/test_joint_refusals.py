@@ -107,7 +107,7 @@ def test_sets_without_or_with_several_vits(joint_store):
     split = Dataset.open(joint_store.dataset).split("train")
     slowfast = load_backbone("slowfast", weights="random:0", preset="tiny")
     (alone,) = precompute(split, joint_store.store, slowfast=slowfast, vit=None, decode_threads=1)
-    with pytest.raises(InputError, match=f"data.feature_set {alone.id} holds no pooled ViT features"):
+    with pytest.raises(InputError, match=f"data.feature_set {alone.id} holds no ViT features"):
         start(joint_store, f"data.feature_set={alone.id}")
     assert start(joint_store)  # it does not count
     other = load_backbone("vit", weights="random:6", preset="tiny")

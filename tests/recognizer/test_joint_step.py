@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from cache.backbones.load import load_backbone
 from cache.feature_store import FeatureSet, open_feature_set
+from cache.precompute import precompute
+from cache.store import Store
 from recognizer_svc.data import LabelledBatch
 from recognizer_svc.heads.acar.model import AcarConfig
 from recognizer_svc.joint.model import JointBatch
@@ -14,7 +17,7 @@ from recognizer_svc.train.distributed import Ranks
 from recognizer_svc.train.run import Run
 from stal_data.dataset import Dataset
 from tests.recognizer.all_live import LiveStep, all_live_step, read_clip
-from tests.recognizer.joint_store import JointStore, make_joint_store
+from tests.recognizer.joint_store import VIT_WEIGHTS, JointStore, make_joint_store
 
 # Float32 against float64: a dozen layers, each with sums of up to 10^5 terms whose roundings (6e-8 relative) largely
 # cancel, forward and backward. One clip with the wrong view moves losses and gradients by percents.
@@ -119,6 +122,30 @@ def test_the_wrong_vit_view_fails_the_same_check(case, joint_store):
     off = differences(run, replace(right, head=head), case.expected)
     assert off["loss"] > 10 * TOLERANCE
     assert max(off[name] for name in off if name.startswith("slowfast.")) > 100 * TOLERANCE
+
+
+def test_full_time_vit_features_serve_as_well(joint_store, tmp_path):
+    store = Store.open(tmp_path, create=True)
+    vit = load_backbone("vit", weights=VIT_WEIGHTS, preset="tiny")
+    split = Dataset.open(joint_store.dataset).split("train")
+    precompute(
+        split,
+        store,
+        slowfast=None,
+        vit=vit,
+        views=("identity", "hflip"),
+        dtype="float32",
+        layout="full",
+        decode_threads=1,
+    )
+    full = JointStore(store=store, data_root=joint_store.data_root)
+    recipe = full.run("full", "training.batch_clips=9", "validation.split=null")
+    heads = [
+        run.inputs.train.load(INDICES, epoch=1).head
+        for run in (new_run(joint_store), Run(recipe, Ranks(), data_root=full.data_root))
+    ]
+    assert torch.equal(heads[0].clips_B3THW, heads[1].clips_B3THW)
+    torch.testing.assert_close(heads[0].cached.vit_BCHW, heads[1].cached.vit_BCHW)
 
 
 def test_statistics_and_the_vit_stay_as_they_are(joint_store):
