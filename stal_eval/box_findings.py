@@ -1,6 +1,6 @@
 """Whether predicted boxes are written in another order, form or scale than x1,y1,x2,y2 in [0,1]."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +9,7 @@ from stal_eval.alignment import Alignment
 from stal_eval.finding import Finding
 
 Boxes = NDArray[np.float64]
+Pairs = list[tuple[Boxes, Boxes]]
 
 _GAIN = 0.3  # share of ground-truth boxes that another reading must find beyond the present one
 _SMALL = 0.02  # coordinates that never exceed this were divided by the frame's size twice
@@ -24,7 +25,8 @@ _READINGS: tuple[tuple[str, Callable[[Boxes], Boxes]], ...] = (
 )
 
 
-def check_boxes(alignment: Alignment, min_iou: float) -> tuple[Finding, ...]:
+def check_boxes(alignment: Alignment, pairs: Pairs, min_iou: float) -> tuple[Finding, ...]:
+    """pairs: of `box_pairs`."""
     largest = float(alignment.predictions.boxes_N4.max(initial=0))
     if 0 < largest < _SMALL < float(alignment.ground_truth.boxes_N4.max()):
         return (
@@ -34,8 +36,8 @@ def check_boxes(alignment: Alignment, min_iou: float) -> tuple[Finding, ...]:
                 fix="The boxes look divided by the frame's size twice: write fractions of it, from 0 to 1.",
             ),
         )
-    as_given = recall_of_boxes(alignment, min_iou)
-    recalls = [(recall_of_boxes(alignment, min_iou, reading), name) for name, reading in _READINGS]
+    as_given = recall_of_boxes(pairs, min_iou)
+    recalls = [(recall_of_boxes(pairs, min_iou, reading), name) for name, reading in _READINGS]
     best, name = max(recalls)
     if best < as_given + _GAIN:
         return ()
@@ -49,21 +51,21 @@ def check_boxes(alignment: Alignment, min_iou: float) -> tuple[Finding, ...]:
     )
 
 
-def recall_of_boxes(alignment: Alignment, min_iou: float, reading: Callable[[Boxes], Boxes] | None = None) -> float:
+def recall_of_boxes(pairs: Pairs, min_iou: float, reading: Callable[[Boxes], Boxes] | None = None) -> float:
     """Return the share of ground-truth boxes with a predicted box in their key frame, whatever the action.
 
     reading: how to read the predicted boxes.
     """
     found = total = 0
-    for predicted, truth in _pairs(alignment):
+    for predicted, truth in pairs:
         boxes = predicted if reading is None else reading(predicted)
         found += int((_overlaps(boxes, truth).max(axis=0) >= min_iou).sum())
         total += len(truth)
     return found / max(total, 1)
 
 
-def _pairs(alignment: Alignment) -> Iterator[tuple[Boxes, Boxes]]:
-    """Yield the different boxes of each key frame that has some on both sides."""
+def box_pairs(alignment: Alignment) -> Pairs:
+    """Return the different boxes of each key frame that has some on both sides: predicted ones, ground truth."""
     sides = (alignment.predictions, alignment.ground_truth)
     both = np.intersect1d(sides[0].key_N, sides[1].key_N)
     parts = []
@@ -72,7 +74,7 @@ def _pairs(alignment: Alignment) -> Iterator[tuple[Boxes, Boxes]]:
         chosen = chosen[np.argsort(rows.key_N[chosen], kind="stable")]
         split_at = np.searchsorted(rows.key_N[chosen], both[1:])
         parts.append([np.unique(rows.boxes_N4[part], axis=0) for part in np.split(chosen, split_at)])
-    yield from zip(*parts, strict=True)
+    return list(zip(*parts, strict=True))
 
 
 def _overlaps(boxes_N4: Boxes, truth_G4: Boxes) -> NDArray[np.float64]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from stal_eval.alignment import Alignment, select_rows
-from stal_eval.box_findings import check_boxes, recall_of_boxes
+from stal_eval.box_findings import box_pairs, check_boxes, recall_of_boxes
 from stal_eval.capacities import NO_LIMIT
 from stal_eval.curve import mean_over_classes
 from stal_eval.finding import Finding
@@ -15,7 +15,7 @@ from stal_eval.preparation import Prepared
 from stal_eval.sweep import plan_columns, sweep
 
 _LOW = 0.5  # mAP below which a mistake is looked for
-_KEY_FRAMES_TRIED = 300
+_KEY_FRAMES_TRIED = 100
 _NEAR_ZERO = 0.01  # mAP below which something is said even when no mistake is found
 _SHIFT_GAIN = 0.05  # of mAP, which a shift of the labels must bring beside doubling it
 _FOUND = 0.3  # share of ground-truth boxes with a predicted box, from which the boxes are not what is wrong
@@ -36,9 +36,10 @@ def diagnose(prepared: Prepared, mean_ap: float) -> tuple[Finding, ...]:
     if alignment.counts.key_frames_with_both == 0:
         return findings
     sample = replace(prepared, alignment=_sample(alignment))
-    findings += (*check_boxes(sample.alignment, prepared.protocol.iou), *_check_labels(sample))
+    pairs, min_iou = box_pairs(sample.alignment), prepared.protocol.iou
+    findings += (*check_boxes(sample.alignment, pairs, min_iou), *_check_labels(sample))
     if not findings and mean_ap < _NEAR_ZERO:
-        findings = (_nothing_found(sample, mean_ap),)
+        findings = (_nothing_found(recall_of_boxes(pairs, min_iou), mean_ap, min_iou),)
     return findings
 
 
@@ -84,11 +85,10 @@ def _mean_ap(prepared: Prepared, shift: int) -> float:
     return float(mean_over_classes(sweep(matching, columns))[0])
 
 
-def _nothing_found(prepared: Prepared, mean_ap: float) -> Finding:
-    recall = recall_of_boxes(prepared.alignment, prepared.protocol.iou)
+def _nothing_found(recall: float, mean_ap: float, min_iou: float) -> Finding:
     evidence = (
         f"mAP is {100 * mean_ap:.2f}; key frames, box order and label ids look right; {100 * recall:.0f} % of the "
-        f"ground-truth boxes have a predicted box with IoU {prepared.protocol.iou} in their key frame."
+        f"ground-truth boxes have a predicted box with IoU {min_iou} in their key frame."
     )
     if recall < _FOUND:
         return Finding(
