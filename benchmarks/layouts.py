@@ -12,7 +12,8 @@ import os
 import platform
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import version
@@ -27,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import stal_eval
 from cache.split_store import publish_split
 from cache.store import Store
-from recognizer_svc.recipe import load_recipe
+from recognizer_svc.recipe import Layout, load_recipe
 from recognizer_svc.run_dir import RunDir, read_events
 from recognizer_svc.service.engine import Engine
 from recognizer_svc.service.queries import PredictQuery
@@ -36,7 +37,14 @@ from recognizer_svc.train.run import train_run
 from stal_data.annotations import write_ground_truth
 from stal_data.dataset import Dataset
 
-LAYOUTS = ("key_frames", "rows")
+LAYOUTS: tuple[Layout, ...] = ("key_frames", "rows")
+# name -> changes of the recipe. An epoch of rows has several times the clips, and so the steps, of one of key frames;
+# the second training takes as many steps with whole key frames.
+TRAININGS: dict[str, tuple[str, ...]] = {
+    "key_frames": (),
+    "key_frames, 2 a step": ("training.batch_clips=2",),
+    "rows": ("data.layout=rows",),
+}
 RECIPE = ("acar", "loss={kind: pose_softmax, num_poses: 8}", "validation.split=null")
 COLUMNS = ["video", "timestamp", "x1", "y1", "x2", "y2", "label", "score"]
 CAPACITIES = "1:200"  # as the demo; a key frame of the synthetic data has at most 5 people and 12 classes
@@ -44,12 +52,14 @@ CAPACITIES = "1:200"  # as the demo; a key frame of the synthetic data has at mo
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """clips: an epoch's. epoch_s: median wall time of an epoch."""
+    """clips, steps: an epoch's. epoch_s: median wall time of an epoch. cpu_s: CPU time an epoch, start-up included."""
 
-    layout: str
+    name: str
     seed: int
     clips: int
+    steps: int
     epoch_s: float
+    cpu_s: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +67,7 @@ class Score:
     """mean_ap: best of the sweep. interactions: mean AP of the interaction classes there. rows: predictions."""
 
     trained: str
-    predicted: str
+    predicted: Layout
     seed: int
     rows: int
     mean_ap: float
@@ -79,11 +89,11 @@ def main() -> None:
         write_ground_truth(truth, Dataset.open(arguments.data).split("test").key_frames)
         trainings, scores = [], []
         for seed in arguments.seeds:
-            for layout in LAYOUTS:
-                trainings.append(_train(store, layout, seed))
+            for name in TRAININGS:
+                trainings.append(_train(store, name, seed))
                 print(json.dumps(vars(trainings[-1])), file=sys.stderr)
                 for predicted in LAYOUTS:
-                    scores.append(_score(store, truth, layout, predicted, seed))
+                    scores.append(_score(store, truth, name, predicted, seed))
                     print(json.dumps(vars(scores[-1])), file=sys.stderr)
     text = as_markdown(trainings, scores, arguments.note)
     print(text)
@@ -101,33 +111,36 @@ def _own_store(folder: Path, data: Path, features: Path) -> Store:
     return store
 
 
-def _run_id(layout: str, seed: int) -> str:
-    return f"{layout}-{seed}"
+def _run_id(name: str, seed: int) -> str:
+    return f"{list(TRAININGS).index(name)}-{seed}"
 
 
-def _train(store: Store, layout: str, seed: int) -> Training:
-    recipe = load_recipe(RECIPE[0], [*RECIPE[1:], f"data.layout={layout}", f"training.seed={seed}"])
-    run_dir = RunDir(store.runs_dir / _run_id(layout, seed))
+def _train(store: Store, name: str, seed: int) -> Training:
+    recipe = load_recipe(RECIPE[0], [*RECIPE[1:], *TRAININGS[name], f"training.seed={seed}"])
+    run_dir = RunDir(store.runs_dir / _run_id(name, seed))
     run_dir.root.mkdir(parents=True)
     run_dir.recipe.write_text(recipe.to_yaml())
+    started = time.process_time()
     train_run(run_dir, Ranks())
-    epochs = [event for event in read_events(run_dir.events) if event["type"] == "epoch"]
-    notes = [event["message"] for event in read_events(run_dir.events) if event["type"] == "log"]
+    cpu_s = (time.process_time() - started) / recipe.training.epochs
+    events = list(read_events(run_dir.events))
+    notes = [event["message"] for event in events if event["type"] == "log"]
     (clips,) = (int(note.split()[2]) for note in notes if note.startswith("training on "))
-    # A step's own time: neither starting nor saving.
-    seconds = [event["data_s"] + event["compute_s"] for event in epochs]
-    return Training(layout=layout, seed=seed, clips=clips, epoch_s=float(np.median(seconds)))
+    # The steps' own time: neither starting nor saving.
+    seconds = [event["data_s"] + event["compute_s"] for event in events if event["type"] == "epoch"]
+    steps = max(event["steps_per_epoch"] for event in events if event["type"] == "step")
+    return Training(name=name, seed=seed, clips=clips, steps=steps, epoch_s=float(np.median(seconds)), cpu_s=cpu_s)
 
 
-def _score(store: Store, truth: Path, trained: str, predicted: str, seed: int) -> Score:
+def _score(store: Store, truth: Path, trained: str, predicted: Layout, seed: int) -> Score:
     query = PredictQuery(
         run_id=_run_id(trained, seed),
         checkpoint="latest",
-        dataset=store_dataset(store),
+        dataset=_dataset(store),
         split="test",
         proposals=None,
         feature_set="",
-        layout="rows" if predicted == "rows" else "key_frames",
+        layout=predicted,
     )
     prediction = Engine(store, device="cpu").prepare(query)
     label_map = prediction.model.label_map
@@ -153,7 +166,7 @@ def _score(store: Store, truth: Path, trained: str, predicted: str, seed: int) -
     )
 
 
-def store_dataset(store: Store) -> str:
+def _dataset(store: Store) -> str:
     """The name of the only data set of the store."""
     (folder,) = (store.root / "annotations").iterdir()
     return folder.name
@@ -171,19 +184,21 @@ def as_markdown(trainings: list[Training], scores: list[Score], note: str) -> st
         "| trained on | predicted in | prediction rows | mAP | interactions |",
         "|---|---|---|---|---|",
     ]
-    for trained in LAYOUTS:
+    for trained in TRAININGS:
         for predicted in LAYOUTS:
             mine = [item for item in scores if (item.trained, item.predicted) == (trained, predicted)]
             cells = (_mean(item.mean_ap for item in mine), _mean(item.interactions for item in mine))
             lines.append(f"| {trained} | {predicted} | {mine[0].rows} | {cells[0]} | {cells[1]} |")
     lines += [
         "",
-        "| trained on | clips an epoch | seconds an epoch, median of the epochs, each seed |",
-        "|---|---|---|",
+        "| trained on | clips an epoch | steps | seconds an epoch, each seed | CPU seconds |",
+        "|---|---|---|---|---|",
     ]
-    for layout in LAYOUTS:
-        mine_s = [item for item in trainings if item.layout == layout]
-        lines.append(f"| {layout} | {mine_s[0].clips} | {' '.join(f'{item.epoch_s:.2f}' for item in mine_s)} |")
+    for name in TRAININGS:
+        runs = [item for item in trainings if item.name == name]
+        seconds = " ".join(f"{item.epoch_s:.1f}" for item in runs)
+        cpu = " ".join(f"{item.cpu_s:.1f}" for item in runs)
+        lines.append(f"| {name} | {runs[0].clips} | {runs[0].steps} | {seconds} | {cpu} |")
     lines += [
         "",
         f"- Machine: {platform.processor() or platform.machine()}, {os.cpu_count()} CPU threads, torch on one"
@@ -195,7 +210,7 @@ def as_markdown(trainings: list[Training], scores: list[Score], note: str) -> st
     return "\n".join(lines)
 
 
-def _mean(values: Iterator[float]) -> str:
+def _mean(values: Iterable[float]) -> str:
     found = list(values)
     return f"**{np.mean(found):.3f}** ({' '.join(f'{value:.3f}' for value in found)})"
 
