@@ -129,8 +129,12 @@ def _note(text: str) -> None:
 
 
 def _print_estimate(found: "Estimate") -> None:
-    click.echo(f"{found.num_clips} key frames to compute, {found.num_bytes / 1e9:.3g} GB to write")
-    click.echo(f"{found.row_bytes / 1e6:.3g} MB a key frame and view; {found.free_bytes / 1e9:.3g} GB free")
+    from cli.cache_commands.text import size
+
+    click.echo(f"{found.num_clips} key frames to compute, {size(found.num_bytes)} to write")
+    click.echo(f"{size(found.row_bytes)} a key frame and view; {size(found.free_bytes)} free")
+    if not found.num_clips:
+        return
     beside = "beside" if found.overlapped else "then"
     click.echo(
         f"about {_duration(found.total_s)}: checking {1 / found.check_s_per_clip:.3g} clips/s, then decoding "
@@ -138,7 +142,7 @@ def _print_estimate(found: "Estimate") -> None:
     )
     click.echo(f"measured on {found.measured_clips} clips; the time to write is not in it")
     if found.num_bytes > found.free_bytes:
-        click.echo(f"The disk is too small: {(found.num_bytes - found.free_bytes) / 1e9:.3g} GB more are needed.")
+        click.echo(f"The disk is too small: {size(found.num_bytes - found.free_bytes)} more are needed.")
 
 
 def _duration(seconds: float) -> str:

@@ -66,8 +66,8 @@ def test_the_command_prints_and_stops(frames_root: Path, tmp_path: Path) -> None
     assert result.exit_code == 0
     first, second, third, fourth = result.stdout.splitlines()
     # A row: 16 x 6 x 8 values and 2 x 16 moments of 4 bytes.
-    assert first == "3 key frames to compute, 9.6e-06 GB to write"
-    assert second.startswith("0.0032 MB a key frame and view; ")
+    assert first == "3 key frames to compute, 10 kB to write"
+    assert second.startswith("3 kB a key frame and view; ")
     assert third.startswith("about ")
     assert "then decoding" in third
     assert fourth == "measured on 3 clips; the time to write is not in it"
