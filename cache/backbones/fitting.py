@@ -44,6 +44,9 @@ def fit_tensors(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, 
             for name in present
             if found[name].shape != expected[name].shape
         ],
+        "of whole numbers where fractions are needed, or the other way round": [
+            name for name in present if found[name].is_floating_point() != expected[name].is_floating_point()
+        ],
         "not finite": [name for name in present if not _finite(found[name])],
         "unknown inside the network's own parts": [name for name in unknown if _part(name) in parts],
     }

@@ -73,6 +73,9 @@ def read_foreign(path: Path, *, skip_objects: bool = False) -> ForeignCheckpoint
         raise InputError(
             f"'{path}' holds no tensors at the top level, nor under {', '.join(WRAPPERS)}; it holds {found}."
         )
+    odd = [name for name, tensor in tensors.items() if tensor.layout != torch.strided or tensor.device.type != "cpu"]
+    if odd:
+        raise InputError(f"'{path}' holds tensors without values of their own (sparse or meta): {', '.join(odd[:8])}.")
     while all(name.startswith(DATA_PARALLEL) for name in tensors):
         tensors = {name.removeprefix(DATA_PARALLEL): tensor for name, tensor in tensors.items()}
     return ForeignCheckpoint(

@@ -113,7 +113,10 @@ def write_tensors(path: Path, state: Mapping[str, Tensor], *, key: str, metadata
     with replacing(path) as partial:
         partial.touch()
         mode = partial.stat().st_mode
-        save_file(dict(state), partial, metadata={key: json.dumps(metadata, sort_keys=True)})
+        try:
+            save_file(dict(state), partial, metadata={key: json.dumps(metadata, sort_keys=True)})
+        except SafetensorError as error:
+            raise InputError(f"'{path}' cannot be written: {error}. Make room, or choose another folder.") from None
         # What save_file leaves behind is readable by its owner only; a file that open() makes goes by the umask.
         partial.chmod(mode)
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import resource
 
 import pytest
 import torch
@@ -196,3 +197,14 @@ def test_digest_sees_names_shapes_dtypes_and_values(tmp_path):
     assert weights_digest(dict(reversed(base.items()))) == digests[0]
     save_file(base, tmp_path / "d.safetensors")
     assert weights_digest(load_file(tmp_path / "d.safetensors")) == digests[0]
+
+
+def test_a_file_that_cannot_be_written_says_so(tiny, tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))  # as a full disk: no file grows beyond
+    try:
+        with pytest.raises(InputError, match=r"w\.safetensors' cannot be written"):
+            save(tmp_path / "w.safetensors", tiny)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []

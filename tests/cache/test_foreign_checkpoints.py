@@ -147,3 +147,10 @@ def test_other_files_are_clear_errors(tmp_path, damage):
         read_foreign(path)
     with pytest.raises(NotFoundError, match="gone"):
         read_foreign(tmp_path / "gone.pth")
+
+
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor invariants:UserWarning")
+def test_tensors_without_values_are_refused(tmp_path):
+    for tensor in (torch.eye(3).to_sparse(), torch.empty(3, device="meta")):
+        with pytest.raises(InputError, match=r"without values of their own.*odd\.weight"):
+            read_foreign(written(tmp_path / "c.pth", TENSORS | {"odd.weight": tensor}))

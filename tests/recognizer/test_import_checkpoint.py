@@ -139,6 +139,7 @@ def test_half_precision_tensors_become_float32(tmp_path):
 
 def test_all_that_is_wrong_is_listed_and_nothing_is_written(tmp_path):
     state = small_vit(**{"blocks.0.gamma_1": torch.ones(16), "patch_embed.proj.bias": torch.zeros(3)})
+    state["blocks.0.norm1.bias"] = torch.zeros(16, dtype=torch.int32)
     del state["blocks.0.norm1.weight"], state["blocks.0.mlp.fc2.bias"]
     state["blocks.0.norm2.weight"][0] = torch.nan
     with pytest.raises(InputError) as caught:
@@ -146,6 +147,7 @@ def test_all_that_is_wrong_is_listed_and_nothing_is_written(tmp_path):
     text = str(caught.value)
     assert "2 missing: blocks.0.norm1.weight, blocks.0.mlp.fc2.bias" in text
     assert "1 of another shape: patch_embed.proj.bias [3] instead of [16]" in text
+    assert "1 of whole numbers where fractions are needed, or the other way round: blocks.0.norm1.bias" in text
     assert "1 not finite: blocks.0.norm2.weight" in text
     assert "1 unknown inside the network's own parts: blocks.0.gamma_1" in text
     assert not (tmp_path / "out").exists()
