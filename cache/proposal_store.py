@@ -117,6 +117,7 @@ def write_proposals(store: Store, proposals: Proposals) -> Path:
         file.create_dataset("offsets", data=proposals.offsets_K1, dtype="i8")
         file.create_dataset("boxes", data=proposals.boxes_N4, dtype="f4", fletcher32=len(proposals.boxes_N4) > 0)
         file.create_dataset("scores", data=proposals.scores_N, dtype="f4", fletcher32=len(proposals.scores_N) > 0)
+    store.publish(path)
     return path
 
 
@@ -153,6 +154,8 @@ class ProposalsInfo:
 
 def list_proposals(store: Store, dataset: str | None = None, split: str | None = None) -> list[ProposalsInfo]:
     """Return the proposals of the store, or of one data set or split, sorted by data set, split and name."""
+    if store.mirror is not None:
+        store.mirror.fetch_proposals(dataset, split)
     return [
         ProposalsInfo(
             dataset=path.parent.parent.name,
@@ -172,7 +175,7 @@ def open_proposals(store: Store, dataset: str, split: str, name: str | None = No
     if name is None:
         if not names:
             raise NotFoundError(
-                f"There are no proposals for {dataset}/{split} in '{store.root}'; run 'stal-cli detect' first."
+                f"There are no proposals for {dataset}/{split} in '{store.name}'; run 'stal-cli detect' first."
             )
         if len(names) > 1:
             raise InputError(f"{dataset}/{split} has proposals of {', '.join(names)}; name the one to use.")

@@ -78,6 +78,7 @@ def publish_split(store: Store, split: Split) -> PublishedSplit:
         digest=digest,
     )
     path = _path(store, split.dataset, split.name)
+    store.fetch(path)
     if path.exists() and _stored_digest(path) == digest:
         return published
     with replacing(path) as partial, h5.creating(partial, kind="split", version=VERSION) as file:
@@ -89,18 +90,20 @@ def publish_split(store: Store, split: Split) -> PublishedSplit:
         h5.write_keys(file.create_group("exclusions"), exclusions)
         for name, values in columns.arrays().items():
             file.create_dataset(name, data=values)
+    store.publish(path)
     return published
 
 
 def load_split(store: Store, dataset: str, split: str) -> PublishedSplit:
     """Read a published split and check its digest."""
     path = _path(store, dataset, split)
+    store.fetch(path)
     if not path.exists():
         known = [
             f"{found.parent.parent.name}/{found.parent.name}" for found in store.root.glob("annotations/*/*/split.h5")
         ]
         raise NotFoundError(
-            f"{dataset}/{split} is not published in '{store.root}'. {did_you_mean(f'{dataset}/{split}', known)} "
+            f"{dataset}/{split} is not published in '{store.name}'. {did_you_mean(f'{dataset}/{split}', known)} "
             "'stal-cli precompute' and 'stal-cli detect' publish the split they run on."
         )
     with h5.reading(path, kind="split", version=VERSION) as file:

@@ -1,4 +1,4 @@
-"""Where things lie under a store URL; the only thing that the machines of a set-up share.
+"""Where things lie under a store's URL, a folder or a bucket; the only thing that the machines of a set-up share.
 
 STORE/annotations/<dataset>/<split>/           published split, see cache/split_store.py
       features/<dataset>/<split>/<spec id>/    one Zarr group per feature set
@@ -8,31 +8,54 @@ STORE/annotations/<dataset>/<split>/           published split, see cache/split_
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
+from cache.object_store import mirror_at
 from stal_data.errors import InputError, NotFoundError, did_you_mean
 from stal_data.names import check_name
+
+if TYPE_CHECKING:
+    from cache.object_store.mirror import Mirror
 
 # One slash is enough: a `Path` of a URL has lost the other.
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """Where a machine keeps shards of a bucket that it has read. folder: None is the default one of the URL."""
+
+    folder: Path | None = None
+    limit_bytes: int | None = None
+    """None keeps no shards: rows are read from the bucket each time."""
+
+
 @dataclass(frozen=True, slots=True)
 class Store:
-    """A store in a local or mounted folder. `root` is absolute, so a child process may have another working folder."""
+    """A store in a local or mounted folder, or in a bucket that a local folder mirrors.
+
+    root: the folder; absolute, so a child process may have another working folder, and opens the same store by it.
+    """
 
     root: Path
+    mirror: "Mirror | None" = field(default=None, compare=False, repr=False)
 
     @classmethod
-    def open(cls, url: str | Path, *, create: bool = False) -> Self:
-        """Open the store at `url`; with `create` a missing folder is made, else it is an error."""
+    def open(cls, url: str | Path, *, create: bool = False, stage: Stage | None = None) -> Self:
+        """Open the store at `url`: a folder, or `s3://BUCKET/PREFIX`.
+
+        create: make it where there is none, else that is an error. stage: only for a bucket.
+        """
         text = str(url)
+        if text.startswith("s3://"):
+            return cls._in_bucket(text, create, stage or Stage())
+        if stage is not None:
+            raise InputError(f"--stage is for a store in a bucket; '{text}' is a folder, which is read as it is.")
         if _URL.match(text) and not text.startswith("file://"):
             raise InputError(
-                f"The store '{text}' is not a local folder, and only local folders are supported; "
-                "mount the bucket, or copy the store to a folder."
+                f"The store '{text}' is neither a folder nor s3://BUCKET/PREFIX; mount it, or copy it to one of these."
             )
         root = Path(text.removeprefix("file://")).absolute()
         if root.exists() and not root.is_dir():
@@ -41,7 +64,33 @@ class Store:
             root.mkdir(parents=True, exist_ok=True)
         elif not root.exists():
             raise NotFoundError(f"There is no store at '{text}'; 'stal-cli precompute ... --store {text}' makes one.")
-        return cls(root)
+        return cls(root, mirror_at(root))
+
+    @classmethod
+    def _in_bucket(cls, text: str, create: bool, stage: Stage) -> Self:
+        try:
+            from cache.object_store.mirror import Mirror, not_found
+        except ModuleNotFoundError as error:
+            raise InputError(f"A store in a bucket needs '{error.name}': pip install 'stal[s3]'.") from None
+        mirror = Mirror.open(text, folder=stage.folder, stage_bytes=stage.limit_bytes)
+        if not (mirror.exists() or create):
+            raise not_found(text)
+        return cls(mirror.root, mirror)
+
+    @property
+    def name(self) -> str:
+        """The folder, or the bucket's URL."""
+        return str(self.root) if self.mirror is None else str(self.mirror.bucket.url)
+
+    def fetch(self, path: Path) -> None:
+        """Make one file below `root` what the bucket has; nothing to do where the store is a folder."""
+        if self.mirror is not None:
+            self.mirror.fetch(path)
+
+    def publish(self, path: Path) -> None:
+        """Send one file below `root` to the bucket; nothing to do where the store is a folder."""
+        if self.mirror is not None:
+            self.mirror.publish(path)
 
     def annotations_dir(self, dataset: str, split: str) -> Path:
         return self._split_dir("annotations", dataset, split)
@@ -81,9 +130,9 @@ class Store:
         self, kind: Literal["features", "proposals"], dataset: str | None, split: str | None, name: str
     ) -> list[Path]:
         """Return the existing paths whose last part fits the pattern `name`, sorted; None is any data set or split."""
-        for field, value in (("dataset", dataset), ("split", split)):
+        for option, value in (("dataset", dataset), ("split", split)):
             if value is not None:
-                check_name(field, value)
+                check_name(option, value)
         return sorted(self.root.glob(f"{kind}/{dataset or '*'}/{split or '*'}/{name}"))
 
     def _split_dir(self, kind: str, dataset: str, split: str) -> Path:

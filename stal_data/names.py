@@ -7,9 +7,14 @@ from stal_data.errors import InputError
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
+def is_name(value: str) -> bool:
+    """Whether `check_name` takes it."""
+    return _NAME.fullmatch(value) is not None
+
+
 def check_name(field: str, value: str) -> str:
     """Return `value` if it may name a data set, split, run or detector; `field` is what the message calls it."""
-    if not _NAME.fullmatch(value):
+    if not is_name(value):
         raise InputError(
             f"{field} is {value!r}, but must start with a letter or digit and hold only letters, digits, "
             "'.', '_' and '-': choose another name."

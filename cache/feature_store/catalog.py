@@ -7,6 +7,7 @@ from pathlib import Path
 from cache.feature_store.layout import FeatureManifest
 from cache.feature_store.marks import read_marks
 from cache.feature_store.reader import FeatureSet
+from cache.feature_store.remote import refresh_sets, remote_set
 from cache.spec import FeatureSpec, View
 from cache.store import Store
 from stal_data.errors import ConflictError, InputError, NotFoundError, did_you_mean
@@ -37,6 +38,7 @@ def list_feature_sets(store: Store, dataset: str | None = None, split: str | Non
 
 def feature_set_folders(store: Store, dataset: str | None = None, split: str | None = None) -> list[Path]:
     """Return the folders of the sets, also of damaged ones, in the order of `list_feature_sets`."""
+    refresh_sets(store, dataset, split)
     return [folder for folder in store.find("features", dataset, split, "[!.]*") if folder.is_dir()]
 
 
@@ -56,7 +58,9 @@ def describe_feature_set(path: Path) -> FeatureSetInfo:
 
 
 def num_bytes(path: Path) -> int:
-    """Return the size of the files below a folder."""
+    """Return the size of the files of a set, in the bucket where the store is in one."""
+    if (remote := remote_set(path)) is not None:
+        return remote.num_bytes()
     total = 0
     for file in path.rglob("*"):
         # A writer's temporary file may be gone by now.
@@ -82,7 +86,7 @@ def open_feature_set(
     found = {path.name: path for path in feature_set_folders(store, dataset, split)}
     if not found:
         raise NotFoundError(
-            f"There are no features for {dataset}/{split} in '{store.root}'; run 'stal-cli precompute' on the split."
+            f"There are no features for {dataset}/{split} in '{store.name}'; run 'stal-cli precompute' on the split."
         )
     if spec is not None:
         set_id = spec.id

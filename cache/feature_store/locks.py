@@ -7,10 +7,13 @@ import socket
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from cache.feature_store.use import no_locks
 from cache.files import told_when_full
+
+if TYPE_CHECKING:
+    from cache.object_store.claims import Lease
 
 
 class ShardClaim:
@@ -18,10 +21,14 @@ class ShardClaim:
 
     It is a lock of the kernel (`flock`) on a file next to the set, so the claim of a process that died is free at
     once; the file's text (process id and host) only serves messages. A file system without locks is refused.
+
+    lease: where the store is in a bucket, the claim among all machines; the lock is then that among this machine's
+        processes.
     """
 
     def __init__(self, shard: int, descriptor: int) -> None:
         self.shard = shard
+        self.lease: Lease | None = None
         self._descriptor = descriptor
 
     @classmethod
@@ -49,6 +56,9 @@ class ShardClaim:
         return self._descriptor >= 0
 
     def release(self) -> None:
+        if self.lease is not None:
+            self.lease.release()
+            self.lease = None
         if self.held:
             os.close(self._descriptor)
             self._descriptor = -1

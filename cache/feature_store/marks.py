@@ -13,6 +13,7 @@ import zarr
 from numpy.typing import NDArray
 
 from cache.feature_store.layout import FeatureManifest
+from cache.feature_store.remote import remote_set
 from stal_data.errors import InputError
 
 
@@ -27,6 +28,8 @@ class Marks:
 
 def read_marks(path: Path, manifest: FeatureManifest) -> Marks:
     """Read the marks of all rows of the set in folder `path`."""
+    if (remote := remote_set(path)) is not None:
+        remote.refresh_marks()
     whole = range(manifest.num_rows)
     try:
         done_K, digests_K = _read(path, whole)
@@ -36,7 +39,9 @@ def read_marks(path: Path, manifest: FeatureManifest) -> Marks:
 
 
 def shard_is_done(path: Path, manifest: FeatureManifest, shard: int) -> bool:
-    """Tell whether all rows of a shard are done, as it is on disk now; damaged marks count as not done."""
+    """Tell whether all rows of a shard are done, as it is in the store now; damaged marks count as not done."""
+    if (remote := remote_set(path)) is not None:
+        remote.refresh_marks(shard)
     try:
         done, _ = _read(path, manifest.rows_of(shard))
     except InputError:

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from cache.feature_store.layout import INDEX, FeatureManifest, RowIndex, shard_path
 from cache.feature_store.marks import Marks, read_column, read_marks
+from cache.feature_store.remote import remote_set
 from cache.feature_store.shards import LocalFile, ShardFile, damaged
 from cache.feature_store.use import mark_in_use
-from cache.object_store import remote_set
 from cache.spec import FeatureSpec
 from stal_data.errors import InputError, NotFoundError, StalError
 from stal_data.keyframes import KeyFrame

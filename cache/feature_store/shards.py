@@ -8,7 +8,7 @@ import os
 import struct
 import weakref
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,51 +19,78 @@ from stal_data.errors import InputError
 CHECKSUM_BYTES = 4
 
 
-class ShardFile:
-    """One shard file of one array, open as long as the object lives; threads may share it.
+class RowSource(Protocol):
+    """The bytes of one shard file, wherever they are; threads may share it. name: for messages."""
+
+    name: str
+
+    def end(self, num_bytes: int) -> tuple[int, bytes]:
+        """Return the file's size and its last bytes. A file that does not read is an OSError, here and below."""
+
+    def read(self, start: int, parts: list[memoryview]) -> int:
+        """Fill buffers, one after another, with the bytes from `start`; return how many there were."""
+
+
+class LocalFile:
+    """A file, open as long as the object lives.
 
     Read by `preadv` and not through a memory map: as fast when checksums are taken, and a file that shrinks or a disk
     that fails is an error here, where a map kills the process (SIGBUS).
     """
 
-    def __init__(self, path: Path, *, rows: int, row_bytes: int) -> None:
+    def __init__(self, path: Path) -> None:
+        self.name = str(path)
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        # A thread that still reads keeps the object, and so the descriptor, alive.
+        weakref.finalize(self, os.close, self._descriptor)
+
+    def end(self, num_bytes: int) -> tuple[int, bytes]:
+        size = os.fstat(self._descriptor).st_size
+        return size, os.pread(self._descriptor, num_bytes, max(0, size - num_bytes))
+
+    def read(self, start: int, parts: list[memoryview]) -> int:
+        return os.preadv(self._descriptor, parts, start)
+
+
+class ShardFile:
+    """One shard of one array; threads may share it."""
+
+    def __init__(self, source: RowSource, *, rows: int, row_bytes: int) -> None:
         """rows: rows of a shard, padding included. row_bytes: bytes of one row without its checksum."""
-        self._path, self._row_bytes = path, row_bytes
+        self._source, self._row_bytes = source, row_bytes
+        index_bytes = rows * 16
         try:
-            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            # A thread that still reads keeps the object, and so the descriptor, alive.
-            weakref.finalize(self, os.close, self._descriptor)
-            size, index_bytes = os.fstat(self._descriptor).st_size, rows * 16
-            index_start = size - index_bytes - CHECKSUM_BYTES
-            if index_start < 0:
-                raise self._damaged(f"it has {size} bytes, fewer than its index")
-            tail = os.pread(self._descriptor, index_bytes + CHECKSUM_BYTES, index_start)
+            size, tail = source.end(index_bytes + CHECKSUM_BYTES)
         except OSError as error:
-            raise self._damaged(f"it does not open ({error})") from error
+            raise damaged(source.name, f"it does not open ({error})") from error
+        index_start = size - index_bytes - CHECKSUM_BYTES
+        if index_start < 0:
+            raise damaged(source.name, f"it has {size} bytes, fewer than its index")
         index = np.frombuffer(tail, np.uint8, index_bytes)
         if tail[index_bytes:] != struct.pack("<I", checksum(index)):
-            raise self._damaged("the checksum of its index does not match")
+            raise damaged(source.name, "the checksum of its index does not match")
         offsets, lengths = index.view("<u8").reshape(rows, 2).T
         if (lengths != row_bytes + CHECKSUM_BYTES).any() or (offsets > index_start - row_bytes - CHECKSUM_BYTES).any():
-            raise self._damaged("its index names missing rows or places outside the file")
+            raise damaged(source.name, "its index names missing rows or places outside the file")
         self._offsets: list[int] = offsets.tolist()
 
     def read_into(self, local_row: int, out: NDArray[Any]) -> int:
         """Read a row, counted within the shard, into C-contiguous `out`, verify it there and return its crc32c."""
         stored = bytearray(CHECKSUM_BYTES)
         try:
-            count = os.preadv(self._descriptor, [out.data, stored], self._offsets[local_row])
+            count = self._source.read(self._offsets[local_row], [out.data, memoryview(stored)])
         except OSError as error:
-            raise self._damaged(f"row {local_row} of the shard does not read ({error})") from error
+            raise damaged(self._source.name, f"row {local_row} of the shard does not read ({error})") from error
         if count != self._row_bytes + CHECKSUM_BYTES:
-            raise self._damaged(f"it ends within row {local_row} of the shard")
+            raise damaged(self._source.name, f"it ends within row {local_row} of the shard")
         found = checksum(out)
         if stored != struct.pack("<I", found):
-            raise self._damaged(f"the checksum of row {local_row} of the shard does not match")
+            raise damaged(self._source.name, f"the checksum of row {local_row} of the shard does not match")
         return found
 
-    def _damaged(self, reason: str) -> InputError:
-        return InputError(
-            f"The shard '{self._path}' is damaged: {reason}. Run 'stal-cli cache verify --repair' on the store, then "
-            "precompute again."
-        )
+
+def damaged(name: str, reason: str) -> InputError:
+    return InputError(
+        f"The shard '{name}' is damaged: {reason}. Run 'stal-cli cache verify --repair' on the store, then "
+        "precompute again."
+    )

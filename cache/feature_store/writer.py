@@ -1,7 +1,7 @@
 """Filling a feature set, shard by shard; safe against a kill at any moment and against a second writer."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,6 +16,7 @@ from cache.feature_store.locks import ShardClaim, describe_owner
 from cache.feature_store.marks import shard_is_done
 from cache.feature_store.metadata import seal
 from cache.feature_store.reader import FeatureBatch, FeatureSet
+from cache.feature_store.remote import remote_set, set_folder
 from cache.feature_store.use import in_use, locks_folder
 from cache.feature_store.values import checked_cast
 from cache.files import sync_file, sync_folder, sync_tree, temporary_name, told_when_full
@@ -35,6 +36,9 @@ class FeatureWriter:
         self.path = path
         self._set = FeatureSet(path)
         self._locks = locks_folder(path)
+        self._remote = remote_set(path)
+        # A shard of a bucket is written here first, apart from what this machine's readers have.
+        self._folder = path if self._remote is None else self._remote.scratch(self)
 
     @classmethod
     def open(
@@ -56,7 +60,7 @@ class FeatureWriter:
         count = len(index.key_frames)
         if not count:
             raise InputError(f"{dataset}/{split} has no key frames; a feature set needs at least one.")
-        path = store.features_dir(dataset, split) / spec.id
+        path = set_folder(store, dataset, split, spec)
         if not path.exists():
             manifest = FeatureManifest(
                 dataset=dataset,
@@ -83,14 +87,23 @@ class FeatureWriter:
 
     def claim(self, shard: int) -> ShardClaim | None:
         """Return the right to write a shard, or None while somebody else holds it. Check `is_pending` afterwards."""
-        return ShardClaim.take(self._locks, shard)
+        claim = ShardClaim.take(self._locks, shard)
+        if claim is None or self._remote is None:
+            return claim
+        try:
+            claim.lease = self._remote.take_lease(shard)
+        finally:
+            if claim.lease is None:
+                claim.release()
+        return None if claim.lease is None else claim
 
     def is_pending(self, shard: int) -> bool:
         return not shard_is_done(self.path, self.manifest, shard)
 
     def owner(self, shard: int) -> str:
         """Return who holds, or last held, the claim on a shard."""
-        return describe_owner(self._locks, shard)
+        owner = None if self._remote is None else self._remote.owner(shard)
+        return describe_owner(self._locks, shard) if owner is None else str(owner)
 
     def write_shard(self, claim: ShardClaim, features: FeatureBatch) -> None:
         """Write all rows of the claimed shard and mark them done.
@@ -105,17 +118,17 @@ class FeatureWriter:
         with told_when_full(self.path):
             written = [self._write(name, claim.shard, block) for name, block in blocks.items()]
             written.append(self._write("digest", claim.shard, np.array(digests, np.uint64)))
-            for path in written:
-                self._sync(path)
-            self._sync(self._write("done", claim.shard, np.ones(len(rows), np.uint8)))
+            self._finish(claim, written)
+            self._finish(claim, [self._write("done", claim.shard, np.ones(len(rows), np.uint8))])
 
     def reset_shard(self, claim: ShardClaim) -> None:
         """Mark the rows of the claimed shard as not done."""
         assert claim.held
         size = self.manifest.rows_per_shard
         with told_when_full(self.path):
-            self._sync(self._write("done", claim.shard, np.zeros(size, np.uint8)))
-            self._sync(self._write("digest", claim.shard, np.zeros(size, np.uint64)))  # it may be what is damaged
+            self._finish(claim, [self._write("done", claim.shard, np.zeros(size, np.uint8))])
+            # It may be what is damaged.
+            self._finish(claim, [self._write("digest", claim.shard, np.zeros(size, np.uint64))])
 
     def _blocks(self, rows: range, features: FeatureBatch) -> dict[str, NDArray[Any]]:
         """Check the features and return them in the stored types."""
@@ -138,18 +151,26 @@ class FeatureWriter:
     def _write(self, name: str, shard: int, rows: NDArray[Any]) -> Path:
         """Write one shard of one array, padded with zeros; returns its file, which is not yet durable."""
         manifest = self.manifest
-        path = self.path / name / "c" / str(shard)
+        path = self._folder / name / "c" / str(shard)
         if name in manifest.shapes:
-            path = shard_path(self.path, manifest, name, shard)
+            path = shard_path(self._folder, manifest, name, shard)
         # A killed writer may have left these. Zarr would read the old shard first, and fail if it is torn.
         for stale in (path, *path.parent.glob(f"{path.name}.*.partial")):
             stale.unlink(missing_ok=True)
         size = manifest.rows_per_shard
         block = np.zeros((size, *rows.shape[1:]), rows.dtype)
         block[: len(rows)] = rows
-        array = zarr.open_array(self.path / name, mode="r+", zarr_format=3).with_config(_KEEP_ZEROS)
+        array = zarr.open_array(self._folder / name, mode="r+", zarr_format=3).with_config(_KEEP_ZEROS)
         array[shard * size : (shard + 1) * size] = block
         return path
+
+    def _finish(self, claim: ShardClaim, files: Sequence[Path]) -> None:
+        """Make written files durable, or send them to the bucket."""
+        if self._remote is not None and claim.lease is not None:
+            self._remote.send(self._folder, files, claim.lease)
+            return
+        for path in files:
+            self._sync(path)
 
     def _sync(self, path: Path) -> None:
         """Make a file durable, and the names of all new folders above it."""
@@ -227,6 +248,9 @@ def _create(path: Path, manifest: FeatureManifest, index: RowIndex) -> None:
         )
         videos[: manifest.num_rows] = np.array([key.video for key in index.key_frames], np.dtypes.StringDType())
         group.update_attributes(seal(partial, manifest.to_attributes(), manifest.members))
+        if (remote := remote_set(path)) is not None:
+            remote.create(partial)
+            return
         sync_tree(partial)
         partial.rename(path)
         sync_folder(path.parent)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cache.backbones.load import LoadedBackbone
 from cache.feature_store import FeatureManifest, FeatureSet
+from cache.feature_store.remote import set_folder
 from cache.feature_store.writer import balanced_rows_per_shard
 from cache.precompute.clips import ClipReader, Size, read_ahead
 from cache.precompute.devices import check_compiler, compute_pool, default_decode_threads, resolve_devices
@@ -117,7 +118,7 @@ def estimate(
 
 def _missing_rows(store: Store, new: FeatureManifest, view: View, part: Part | None) -> set[int]:
     """Return the rows of the part that the view's set lacks; `new` is what the set would be if it is not there."""
-    path = store.features_dir(new.dataset, new.split) / new.spec.with_view(view).id
+    path = set_folder(store, new.dataset, new.split, new.spec.with_view(view))
     found = FeatureSet(path) if path.exists() else None
     manifest = new if found is None else found.manifest
     shards = range(manifest.num_shards) if part is None else part.shards(manifest.num_shards)

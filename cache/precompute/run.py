@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 from cache.backbones.load import LoadedBackbone
 from cache.feature_store import FeatureSet, FeatureWriter, open_feature_set
+from cache.feature_store.remote import set_folder
 from cache.feature_store.writer import balanced_rows_per_shard
 from cache.precompute.devices import check_compiler, default_decode_threads, resolve_devices
 from cache.precompute.extract import Extractor, row_shapes
@@ -174,5 +175,5 @@ def _plan(
 
 
 def _existing(store: Store, split: Split, spec: FeatureSpec) -> FeatureSet | None:
-    path = store.features_dir(split.dataset, split.name) / spec.id
+    path = set_folder(store, split.dataset, split.name, spec)
     return FeatureSet(path) if path.exists() else None

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from cache.files import replacing
-from cache.store import Store
+from cache.store import Stage, Store
 from stal_data.errors import InputError, NotFoundError
 
 
@@ -14,11 +14,13 @@ def test_a_store_is_made_only_when_asked_for(tmp_path: Path) -> None:
     assert Store.open(f"file://{tmp_path / 's'}") == created
 
 
-def test_buckets_and_files_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="s3://bucket/store' is not a local folder"):
-        Store.open("s3://bucket/store")
-    with pytest.raises(InputError, match="is not a local folder"):
+def test_other_urls_and_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="gs://bucket/store' is neither a folder nor s3://"):
+        Store.open("gs://bucket/store")
+    with pytest.raises(InputError, match="is neither a folder nor s3://"):
         Store.open(Path("s3://bucket/store"), create=True)
+    with pytest.raises(InputError, match="--stage is for a store in a bucket"):
+        Store.open(tmp_path, stage=Stage(folder=tmp_path))
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="is a file"):
         Store.open(tmp_path / "file", create=True)

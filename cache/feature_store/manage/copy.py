@@ -73,15 +73,17 @@ def copy_split(source: Store, target: Store, dataset: str, split: str) -> bool:
     except NotFoundError:
         return False
     path = target.annotations_dir(dataset, split) / "split.h5"
+    target.fetch(path)
     if path.exists():
         if load_split(target, dataset, split).digest != digest:
             raise ConflictError(
-                f"'{target.root}' publishes {dataset}/{split} with another content; copy into another store, or delete "
-                f"'{path}' if the one in '{source.root}' is right."
+                f"'{target.name}' publishes {dataset}/{split} with another content; copy into another store, or delete "
+                f"'{path}' if the one in '{source.name}' is right."
             )
         return True
     with replacing(path) as partial:
         shutil.copyfile(source.annotations_dir(dataset, split) / "split.h5", partial)
+    target.publish(path)
     load_split(target, dataset, split)
     return True
 

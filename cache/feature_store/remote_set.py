@@ -1,0 +1,225 @@
+"""A feature set in a bucket: its small files are mirrored, its shards are read there, staged, or sent there."""
+
+import fcntl
+import json
+import os
+import shutil
+import time
+import weakref
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from cache.feature_store.layout import COLUMNS, FEATURES
+from cache.feature_store.metadata import FILE
+from cache.feature_store.shards import LocalFile, RowSource
+from cache.feature_store.use import locks_folder, sole_use
+from cache.files import temporary_name
+from cache.object_store.bucket import Bucket
+from cache.object_store.claims import Lease, Owner, read_owner
+from cache.object_store.mirror import Mirror, same_content, write_or_remove
+
+_MARKS = ("done", "digest")
+_CREATION = "creation"
+
+
+class RemoteSet:
+    """path: the set's folder in the mirror."""
+
+    def __init__(self, mirror: Mirror, path: Path) -> None:
+        self._mirror, self._path = mirror, path
+        self._key = mirror.key_of(path)
+
+    def refresh(self) -> bool:
+        """Bring the metadata and the index here; False, and no folder, where the bucket has no such set."""
+        found = self._mirror.bucket.get(f"{self._key}/{FILE}")
+        here = self._path / FILE
+        if found is not None and here.is_file() and here.read_bytes() == found.content:
+            return True
+        if self._path.exists():
+            with sole_use(self._path):  # the set was deleted in the bucket, and perhaps made anew
+                shutil.rmtree(self._path)
+        if found is None:
+            return False
+        partial = temporary_name(self._path)
+        try:
+            names = _fixed_files(found.content)
+            contents = self._mirror.bucket.map(lambda name: self._mirror.bucket.get(f"{self._key}/{name}"), names)
+            for name, item in zip(names, contents, strict=True):
+                if item is not None:
+                    write_or_remove(partial / name, item.content)
+            write_or_remove(partial / FILE, found.content)
+            with suppress(OSError):  # another process may have been faster
+                partial.rename(self._path)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        return True
+
+    def refresh_marks(self, shard: int | None = None) -> None:
+        """Make `done` and `digest` what the bucket has, of one shard or all; a row is done here only after its digest.
+
+        Staged shards whose digests changed are removed.
+        """
+        # `done` is fetched first and stored last: so every digest here is at least as new.
+        done = self._changed("done", shard)
+        digest = self._changed("digest", shard)
+        for number, content in digest.items():
+            write_or_remove(self._path / "digest" / "c" / number, content)
+            for name in FEATURES:
+                for file in (self._path / name / "c" / number).rglob("[!.]*"):
+                    if file.is_file():
+                        file.unlink(missing_ok=True)
+        for number, content in done.items():
+            write_or_remove(self._path / "done" / "c" / number, content)
+
+    def open_shard(self, path: Path) -> RowSource:
+        """Open one shard of one array, of which `path` is the place in the mirror."""
+        key, stage = self._mirror.key_of(path), self._mirror.stage
+        if stage is None:
+            return RemoteFile(self._mirror.bucket, key)
+        while True:
+            stage.fetch(self._mirror.bucket, key, path)
+            with suppress(FileNotFoundError):  # removed already, to make room
+                return LocalFile(path)
+
+    @property
+    def name(self) -> str:
+        """The set's URL."""
+        return self._mirror.bucket.url_of(self._key)
+
+    @property
+    def staged(self) -> bool:
+        """Whether shards are kept here once they were read."""
+        return self._mirror.stage is not None
+
+    @property
+    def bucket(self) -> Bucket:
+        return self._mirror.bucket
+
+    def unstage(self, path: Path) -> None:
+        """Remove a staged shard that turned out to be damaged."""
+        path.unlink(missing_ok=True)
+
+    def num_bytes(self) -> int:
+        return sum(info.num_bytes for info in self._mirror.bucket.objects(f"{self._key}/"))
+
+    def take_lease(self, shard: int) -> Lease | None:
+        return Lease.take(self._mirror, self._claim_key(f"shard-{shard:06d}"))
+
+    def owner(self, shard: int) -> Owner | None:
+        return read_owner(self._mirror, self._claim_key(f"shard-{shard:06d}"))
+
+    def create(self, made: Path) -> None:
+        """Send a new, complete set from the folder `made`, unless another machine has made it meanwhile.
+
+        The group's metadata go last: without them there is no set. The mirror then has what the bucket has.
+        """
+        bucket = self._mirror.bucket
+        while (lease := Lease.take(self._mirror, self._claim_key(_CREATION))) is None:
+            if self.refresh():
+                return
+            time.sleep(1)  # who makes it needs seconds
+        try:
+            if not self.refresh():
+                for info in bucket.objects(f"{self._key}/"):  # what a killed process left
+                    bucket.delete(info.key)
+                files = [path for path in made.rglob("*") if path.is_file() and path != made / FILE]
+                for _ in bucket.map(lambda path: bucket.put(self._key_in(made, path), path), files):
+                    pass
+                lease.check()
+                bucket.put(f"{self._key}/{FILE}", made / FILE)
+                self.refresh()
+        finally:
+            lease.release()
+
+    def scratch(self, owner: object) -> Path:
+        """Return a new folder beside the set with its metadata, to write shards in before they are sent.
+
+        It goes with `owner`; those of killed processes go now.
+        """
+        for left in self._path.parent.glob(f".{self._path.name}.*.scratch"):
+            _remove_if_left(left)
+        unlocked = temporary_name(self._path)
+        unlocked.mkdir()
+        descriptor = os.open(unlocked, os.O_RDONLY | os.O_CLOEXEC)
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        folder = unlocked.rename(unlocked.with_suffix(".scratch"))
+        weakref.finalize(owner, _drop, folder, descriptor)
+        for name in (*FEATURES, *_MARKS):
+            if (self._path / name / FILE).is_file():
+                (folder / name).mkdir()
+                shutil.copyfile(self._path / name / FILE, folder / name / FILE)
+        return folder
+
+    def send(self, scratch: Path, files: Sequence[Path], lease: Lease) -> None:
+        """Put shards from the scratch folder into the bucket, several at once, and remove them here."""
+        bucket = self._mirror.bucket
+
+        def send_one(path: Path) -> None:
+            lease.check()
+            bucket.put(self._key_in(scratch, path), path)
+            path.unlink()
+
+        for _ in bucket.map(send_one, files):
+            pass
+
+    def _changed(self, name: str, shard: int | None) -> dict[str, bytes | None]:
+        """Return the chunks of a column that are not here as in the bucket, by their number; None = not there."""
+        bucket, folder = self._mirror.bucket, self._path / name / "c"
+        prefix = f"{self._key}/{name}/c/"
+        if shard is not None:
+            found = bucket.get(f"{prefix}{shard}")
+            return {str(shard): None if found is None else found.content}
+        there = {info.key.removeprefix(prefix): info.etag for info in bucket.objects(prefix)}
+        gone: dict[str, bytes | None] = {path.name: None for path in folder.glob("[0-9]*") if path.name not in there}
+        numbers = [number for number, etag in there.items() if not same_content(folder / number, etag)]
+        objects = bucket.map(lambda number: bucket.get(f"{prefix}{number}"), numbers)
+        return gone | {n: None if item is None else item.content for n, item in zip(numbers, objects, strict=True)}
+
+    def _claim_key(self, name: str) -> str:
+        return f"{self._mirror.key_of(locks_folder(self._path))}/{name}.json"
+
+    def _key_in(self, folder: Path, path: Path) -> str:
+        return f"{self._key}/{path.relative_to(folder).as_posix()}"
+
+
+class RemoteFile:
+    """A shard in the bucket, read by ranges."""
+
+    def __init__(self, bucket: Bucket, key: str) -> None:
+        self._bucket, self._key = bucket, key
+        self.name = bucket.url_of(key)
+
+    def end(self, num_bytes: int) -> tuple[int, bytes]:
+        return self._bucket.read_end(self._key, num_bytes)
+
+    def read(self, start: int, parts: list[memoryview]) -> int:
+        self._bucket.read_into(self._key, start, parts)
+        return sum(part.nbytes for part in parts)
+
+
+def _fixed_files(group: bytes) -> list[str]:
+    """Return the files of a set, beside the group's own, that never change."""
+    try:
+        members = json.loads(group)["attributes"]["metadata"]
+    except (ValueError, KeyError, TypeError):
+        members = ()  # who opens the set says what is wrong with it
+    known = [name for name in (*FEATURES, *COLUMNS) if name in members]
+    once = [name for name in known if name in COLUMNS and name not in (*_MARKS, "index")]
+    return [f"{name}/{FILE}" for name in known] + [f"{name}/c/0" for name in once]
+
+
+def _remove_if_left(folder: Path) -> None:
+    """Remove a scratch folder that no process holds any more."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            os.close(descriptor)
+
+
+def _drop(folder: Path, descriptor: int) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    os.close(descriptor)

@@ -1,0 +1,22 @@
+"""A store in an S3 bucket: the bucket holds everything, a local folder mirrors what is in use.
+
+How and why: docs/object-stores.md. Importing this is cheap; the rest needs the extra `s3`.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cache.object_store.mirror import Mirror
+
+MARKER = ".bucket.json"
+"""In the root of a mirror: which bucket it belongs to."""
+
+
+def mirror_at(root: Path) -> "Mirror | None":
+    """Return the mirror in a folder; None where the folder is a store of its own."""
+    if not (root / MARKER).is_file():
+        return None
+    from cache.object_store.mirror import Mirror
+
+    return Mirror.at(root)

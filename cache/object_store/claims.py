@@ -1,0 +1,143 @@
+"""One writer for each shard of a bucket, over machines: a claim that must be renewed, and that others may take over.
+
+The claim is an object, written only where there is none (If-None-Match) or where it is still the one that was read
+(If-Match). Ages are differences of the server's own times, so the machines' clocks do not matter.
+"""
+
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Self
+
+from cache.object_store.bucket import Object
+from cache.object_store.mirror import Mirror
+from stal_data.errors import ConflictError, StalError
+
+EXPIRES_S = 120.0
+"""A claim that was not renewed for so long is free."""
+RENEW_S = 30.0
+STOP_S = 90.0
+"""So long after the last renewal its owner stops writing; the rest of EXPIRES_S is for what is under way."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Owner:
+    """Who holds a claim, or last held it. silent_s: since it was renewed."""
+
+    process: int
+    host: str
+    folder: str
+    released: bool
+    silent_s: float
+
+    @classmethod
+    def of(cls, found: Object) -> Self:
+        values = json.loads(found.content)
+        return cls(
+            process=int(values["process"]),
+            host=str(values["host"]),
+            folder=str(values["folder"]),
+            released=bool(values["released"]),
+            silent_s=found.age_s,
+        )
+
+    def __str__(self) -> str:
+        return f"process {self.process} on host {self.host} (heard of {self.silent_s:.0f} s ago)"
+
+
+class Lease:
+    """A claim that is held, and renewed by a thread, until `release`."""
+
+    def __init__(self, mirror: Mirror, key: str, token: str, etag: str, renewed_at: float) -> None:
+        self._mirror, self._key, self._token, self._etag = mirror, key, token, etag
+        self._renewed_at = renewed_at
+        self._lost = False
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="claim", daemon=True)
+        self._thread.start()
+
+    @classmethod
+    def take(cls, mirror: Mirror, key: str) -> Self | None:
+        """Take the claim; None while somebody else has it.
+
+        The caller holds a lock of this machine's kernel for the same thing. So an owner of this very folder is dead.
+        """
+        mirror.require_conditional_put()
+        token, now = uuid.uuid4().hex, _now_s()
+        content = _content(mirror, token, released=False)
+        etag = mirror.bucket.put_if(key, content, etag=None)
+        if etag is None:
+            found = mirror.bucket.get(key)
+            if found is None or not _is_free(mirror, found):
+                return None
+            now = _now_s()
+            etag = mirror.bucket.put_if(key, content, etag=found.etag)
+        return None if etag is None else cls(mirror, key, token, etag, now)
+
+    def check(self) -> None:
+        """Refuse to go on writing when the claim may be another's by now."""
+        if self._lost or _now_s() - self._renewed_at > STOP_S:
+            raise ConflictError(
+                f"The claim '{self._mirror.bucket.url_of(self._key)}' could not be renewed for {STOP_S:.0f} s, so "
+                "another machine may write the shard (was this one stopped, or the network down?); run it again."
+            )
+
+    def release(self) -> None:
+        self._end.set()
+        self._thread.join()
+        if not self._lost:
+            with suppress(StalError):  # then it expires
+                self._write(released=True)
+
+    def _keep(self) -> None:
+        while not self._end.wait(RENEW_S):
+            with suppress(StalError):  # tried again; `check` counts the time
+                now = _now_s()
+                if not self._write(released=False):
+                    self._lost = True
+                    return
+                self._renewed_at = now
+
+    def _write(self, *, released: bool) -> bool:
+        content = _content(self._mirror, self._token, released=released)
+        etag = self._mirror.bucket.put_if(self._key, content, etag=self._etag)
+        self._etag = etag or self._etag
+        return etag is not None
+
+
+def read_owner(mirror: Mirror, key: str) -> Owner | None:
+    found = mirror.bucket.get(key)
+    with suppress(ValueError, KeyError, TypeError):
+        return None if found is None else Owner.of(found)
+    return None
+
+
+def _is_free(mirror: Mirror, found: Object) -> bool:
+    try:
+        owner = Owner.of(found)
+    except (ValueError, KeyError, TypeError):
+        return found.age_s > EXPIRES_S
+    here = (owner.folder, owner.host) == (mirror.folder_id, socket.gethostname())
+    return owner.released or here or owner.silent_s > EXPIRES_S
+
+
+def _content(mirror: Mirror, token: str, *, released: bool) -> bytes:
+    values: dict[str, Any] = {
+        "process": os.getpid(),
+        "host": socket.gethostname(),
+        "folder": mirror.folder_id,
+        "released": released,
+        "token": token,
+        "write": uuid.uuid4().hex,  # a renewal is another object
+    }
+    return json.dumps(values).encode()
+
+
+def _now_s() -> float:
+    """Time that goes on while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)

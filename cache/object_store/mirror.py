@@ -1,0 +1,182 @@
+"""The local folder of a store in a bucket: small files are brought here to be read, and sent from here."""
+
+import hashlib
+import json
+import os
+import threading
+import uuid
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Self
+
+from cache.files import replacing
+from cache.object_store import MARKER
+from cache.object_store.bucket import Bucket, BucketUrl
+from cache.object_store.stage import Stage
+from stal_data.errors import ConflictError, InputError, NotFoundError
+from stal_data.files import write_atomically
+from stal_data.names import is_name
+
+_open: dict[tuple[int, Path], "Mirror"] = {}
+_lock = threading.Lock()
+
+
+class Mirror:
+    """The folder has the layout of a store. Processes may share it; what the bucket has counts, never what is here.
+
+    stage: keeps whole shards below the folder; None reads rows from the bucket each time.
+    folder_id: tells this folder from another machine's.
+    """
+
+    def __init__(self, root: Path, bucket: Bucket, folder_id: str, stage: Stage | None) -> None:
+        self.root, self.bucket, self.folder_id, self.stage = root, bucket, folder_id, stage
+        self._conditional = False
+
+    @classmethod
+    def open(cls, text: str, *, folder: Path | None = None, stage_bytes: int | None = None) -> Self:
+        """Open the mirror of the bucket's URL; its folder is made when missing.
+
+        folder: by default one below $XDG_CACHE_HOME or ~/.cache, the same for the same URL.
+        stage_bytes: how much of the shards to keep in the folder; None keeps none.
+        """
+        url = BucketUrl.parse(text)
+        bucket = Bucket(url)
+        server = hashlib.sha256(bucket.endpoint.encode()).hexdigest()[:16]
+        root = (folder or _default_folder(url, server)).absolute()
+        marker = root / MARKER
+        wanted: dict[str, Any] = {"url": str(url), "server": server}
+        if marker.exists():
+            found = _read_marker(marker)
+            if {name: found[name] for name in wanted} != wanted:
+                raise ConflictError(
+                    f"The folder '{root}' mirrors {found['url']}, not {url}, or that name on another server; choose "
+                    "another folder, or delete it if nothing uses it."
+                )
+            folder_id = found["folder"]
+        else:
+            if root.exists() and (not root.is_dir() or any(root.iterdir())):
+                raise InputError(f"'{root}' holds something else; name a folder that is empty or missing.")
+            folder_id = uuid.uuid4().hex
+        content = {**wanted, "folder": folder_id, "stage_bytes": stage_bytes}
+        write_atomically(marker, json.dumps(content, indent=2) + "\n")
+        mirror = cls(root, bucket, folder_id, None if stage_bytes is None else Stage(root, stage_bytes))
+        with _lock:
+            _open[os.getpid(), root] = mirror
+        return mirror
+
+    @classmethod
+    def at(cls, root: Path) -> "Mirror":
+        """Return the mirror in a folder that has a marker."""
+        key = (os.getpid(), root)
+        with _lock:
+            found = _open.get(key)
+        if found is None:
+            marker = _read_marker(root / MARKER)
+            found = cls.open(marker["url"], folder=root, stage_bytes=marker["stage_bytes"])
+        return found
+
+    def key_of(self, path: Path) -> str:
+        return path.relative_to(self.root).as_posix()
+
+    def exists(self) -> bool:
+        """Whether the bucket has anything of this store."""
+        return bool(self.bucket.folders("") or self.bucket.objects(""))
+
+    def fetch(self, path: Path) -> bool:
+        """Make a small file what the bucket has; False, and no file, where it has none."""
+        key = self.key_of(path)
+        info = self.bucket.head(key)
+        if info is not None and same_content(path, info.etag):
+            return True
+        found = None if info is None else self.bucket.get(key)
+        write_or_remove(path, None if found is None else found.content)
+        return found is not None
+
+    def publish(self, path: Path) -> None:
+        """Write a file to the bucket."""
+        self.bucket.put(self.key_of(path), path)
+
+    def folders(self, kind: str, dataset: str | None, split: str | None) -> list[str]:
+        """Return the folders that the bucket has right below `kind/dataset/split`; None is any."""
+        return [f"{folder}{name}" for folder in self._splits(kind, dataset, split) for name in self._names(folder)]
+
+    def fetch_proposals(self, dataset: str | None, split: str | None) -> None:
+        """Bring the proposals that the bucket has, and remove those that it has no more."""
+        paths = set(self.root.glob(f"proposals/{dataset or '*'}/{split or '*'}/[!.]*.h5"))
+        for folder in self._splits("proposals", dataset, split):
+            names = [info.key.removeprefix(folder) for info in self.bucket.objects(folder)]
+            paths |= {self.root / folder / name for name in names if name.endswith(".h5") and is_name(name)}
+        for path in paths:
+            self.fetch(path)
+
+    def _splits(self, kind: str, dataset: str | None, split: str | None) -> list[str]:
+        return [
+            f"{kind}/{some_dataset}/{some_split}/"
+            for some_dataset in ([dataset] if dataset else self._names(f"{kind}/"))
+            for some_split in ([split] if split else self._names(f"{kind}/{some_dataset}/"))
+        ]
+
+    def _names(self, folder: str) -> list[str]:
+        """The folders below one that may be of a store; a key such as `../x` must not lead out of the mirror."""
+        return [name for name in self.bucket.folders(folder) if is_name(name)]
+
+    def require_conditional_put(self) -> None:
+        """Refuse a server that ignores conditions on writes: two machines would write one shard without noticing."""
+        if self._conditional:
+            return
+        key = f".probe/{uuid.uuid4().hex}"
+        try:
+            first = self.bucket.put_if(key, b"1", etag=None)
+            honest = (
+                first is not None
+                and self.bucket.put_if(key, b"2", etag=None) is None
+                and self.bucket.put_if(key, b"3", etag="0" * 32) is None
+                and self.bucket.put_if(key, b"4", etag=first) is not None
+            )
+        finally:
+            self.bucket.delete(key)
+        if not honest:
+            raise ConflictError(
+                f"The server of '{self.bucket.url}' ignores If-None-Match or If-Match on writes, without which two "
+                "machines could write one shard; precompute into a local folder and upload that with the server's own "
+                "tool (the layout is the same), or use another server. Reading works."
+            )
+        self._conditional = True
+
+
+def same_content(path: Path, etag: str) -> bool:
+    """Whether a small file is the object with this etag: the MD5 of what one request wrote, on most servers.
+
+    Where it is something else (some encryptions), the file is fetched again each time.
+    """
+    with suppress(FileNotFoundError):
+        return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() == etag
+    return False
+
+
+def write_or_remove(path: Path, content: bytes | None) -> None:
+    """Replace a file at once, or remove it. Not made durable: after a power cut it is fetched again."""
+    if content is None:
+        path.unlink(missing_ok=True)
+        return
+    with replacing(path) as partial:
+        partial.write_bytes(content)
+
+
+def not_found(url: str) -> NotFoundError:
+    return NotFoundError(
+        f"There is no store at '{url}': nothing lies below it. 'stal-cli precompute ... --store {url}' makes one."
+    )
+
+
+def _default_folder(url: BucketUrl, server: str) -> Path:
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "stal" / f"{url.bucket}-{hashlib.sha256(f'{url} {server}'.encode()).hexdigest()[:12]}"
+
+
+def _read_marker(path: Path) -> dict[str, Any]:
+    try:
+        found = dict(json.loads(path.read_text(encoding="utf-8")))
+        return {name: found[name] for name in ("url", "server", "folder", "stage_bytes")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"'{path}' is damaged ({error!r}); delete its folder, the bucket has everything.") from None

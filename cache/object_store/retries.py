@@ -1,0 +1,135 @@
+"""Doing a request again after a fault that passes, and saying what is wrong where it does not pass."""
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    CredentialRetrievalError,
+    HTTPClientError,
+    IncompleteReadError,
+    NoCredentialsError,
+    NoRegionError,
+    PartialCredentialsError,
+    ProfileNotFound,
+)
+from botocore.exceptions import ConnectionError as NoConnectionError
+from botocore.parsers import ResponseParserError
+from urllib3.exceptions import HTTPError
+
+from stal_data.errors import InputError, NotFoundError, StalError
+
+T = TypeVar("T")
+
+_PASSING = {
+    "BadDigest",
+    "ConditionalRequestConflict",
+    "IncompleteBody",
+    "OperationAborted",
+    "RequestLimitExceeded",
+    "RequestTimeout",
+    "SlowDown",
+    "Throttling",
+    "ThrottlingException",
+    "TooManyRequests",
+}
+_NO_ACCESS = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, ProfileNotFound, NoRegionError)
+_KEYS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give the machine a role"
+
+
+class BadReplyError(Exception):
+    """A reply that ended early, or still trickles in but would take too long."""
+
+
+_NETWORK = (
+    NoConnectionError,
+    HTTPClientError,
+    IncompleteReadError,
+    ResponseParserError,
+    HTTPError,
+    ConnectionError,
+    TimeoutError,
+    BadReplyError,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """attempts: of one request, the first included. first_wait_s doubles up to longest_wait_s; each is shortened at
+    random by up to half, so that many machines do not come back at once.
+
+    connect_s, silence_s: without a connection, or without a byte of the reply, a request has failed.
+    min_bytes_per_s: so has a reply slower than this, after `silence_s`.
+    """
+
+    attempts: int = 9
+    first_wait_s: float = 0.2
+    longest_wait_s: float = 20.0
+    connect_s: float = 10.0
+    silence_s: float = 30.0
+    min_bytes_per_s: float = 100e3
+
+    def reply_s(self, num_bytes: int) -> float:
+        """Return the longest that a reply of so many bytes may take."""
+        return self.silence_s + num_bytes / self.min_bytes_per_s
+
+
+DEFAULT_LIMITS = Limits()
+
+
+def retrying(limits: Limits, what: str, request: Callable[[], T]) -> T:
+    """Return what `request` returns, after as many attempts as it takes; what: e.g. `reading 's3://bucket/key'`.
+
+    An answer that says no (404, 409, 412) comes back as the ClientError that it is: it means something to the caller.
+    """
+    wait_s = limits.first_wait_s
+    for attempt in range(1, limits.attempts + 1):
+        try:
+            return request()
+        except (BotoCoreError, ClientError, *_NETWORK) as error:
+            if not _passes(error):
+                raise _explained(what, error) from error
+            if attempt == limits.attempts:
+                raise StalError(
+                    f"{what[0].upper()}{what[1:]} failed {attempt} times, last with: {error}. What was finished before "
+                    "is safe; run the same command again when the network or the server is well."
+                ) from error
+        time.sleep(wait_s * random.uniform(0.5, 1.0))
+        wait_s = min(2 * wait_s, limits.longest_wait_s)
+    raise AssertionError("unreachable")
+
+
+def status_of(error: ClientError) -> int:
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def _passes(error: Exception) -> bool:
+    if isinstance(error, _NO_ACCESS):
+        return False
+    if isinstance(error, ClientError):
+        status, code = status_of(error), error.response.get("Error", {}).get("Code")
+        return code in _PASSING or status in (408, 429) or (status >= 500 and status != 501)
+    return isinstance(error, _NETWORK)
+
+
+def _explained(what: str, error: Exception) -> Exception:
+    """Return the error to raise instead: ours where the user can do something, else the error itself."""
+    if isinstance(error, _NO_ACCESS):
+        return InputError(f"{what[0].upper()}{what[1:]} is not possible: {error}; {_KEYS}.")
+    if not isinstance(error, ClientError) or status_of(error) in (404, 409, 412, 501):
+        code = error.response.get("Error", {}).get("Code") if isinstance(error, ClientError) else None
+        if code == "NoSuchBucket":
+            return NotFoundError(
+                f"{what[0].upper()}{what[1:]} failed: there is no such bucket; make it first, or check the name and "
+                "AWS_ENDPOINT_URL."
+            )
+        return error
+    code, message = (error.response.get("Error", {}).get(name, "") for name in ("Code", "Message"))
+    return InputError(
+        f"{what[0].upper()}{what[1:]} was refused with {status_of(error)} {code} {message}; check the "
+        "credentials, their rights on the bucket (list, get, put, delete), AWS_REGION and AWS_ENDPOINT_URL."
+    )

@@ -1,0 +1,117 @@
+"""Whole shards kept on the local disk: fetched when first read, the least recently used removed when room is needed.
+
+A staged file lies where the shard lies in a local store. Readers verify every row, so nothing here is trusted.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from cache.files import told_when_full
+from cache.object_store.bucket import PIECE_BYTES, Bucket, ObjectInfo
+from stal_data.errors import InputError, StalError
+
+_LOCK = ".stage.lock"
+_PARTIAL = ".partial"
+
+
+class Stage:
+    """Staged shards below a folder, at most `limit_bytes` of them; threads and processes share it.
+
+    A file that is open when it is removed stays readable for who has it open.
+    """
+
+    def __init__(self, root: Path, limit_bytes: int) -> None:
+        self._root, self.limit_bytes = root, limit_bytes
+
+    def fetch(self, bucket: Bucket, key: str, path: Path) -> None:
+        """Have the object in `path`; returns at once where it is. OSError where the bucket has none."""
+        while True:
+            with suppress(FileNotFoundError):
+                os.utime(path)  # used now; access times are often switched off
+                return
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_name(f".{path.name}{_PARTIAL}")
+            descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)  # others wait here for the same shard
+                if not _is_still(partial, descriptor):
+                    continue
+                if path.exists():
+                    partial.unlink()
+                    continue
+                try:
+                    self._download(bucket, key, partial, descriptor)
+                    partial.rename(path)
+                except BaseException:
+                    partial.unlink(missing_ok=True)
+                    raise
+                return
+            finally:
+                os.close(descriptor)
+
+    def _download(self, bucket: Bucket, key: str, partial: Path, descriptor: int) -> None:
+        info = bucket.head(key)
+        if info is None:
+            raise OSError(f"the bucket has no object '{bucket.url_of(key)}'")
+        with told_when_full(partial):
+            self._make_room(info, descriptor)
+
+            def fetch_piece(start: int) -> None:
+                piece = bytearray(min(PIECE_BYTES, info.num_bytes - start))
+                bucket.read_into(key, start, [memoryview(piece)], info.etag)
+                os.pwrite(descriptor, piece, start)
+
+            for _ in bucket.map(fetch_piece, range(0, info.num_bytes, PIECE_BYTES)):
+                pass
+
+    def _make_room(self, info: ObjectInfo, descriptor: int) -> None:
+        """Take the file's size from the limit, after removing the files that were used longest ago."""
+        if info.num_bytes > self.limit_bytes:
+            raise InputError(
+                f"The shard '{info.key}' has {info.num_bytes / 1e6:.0f} MB, more than the stage may hold "
+                f"({self.limit_bytes / 1e6:.0f} MB); raise --stage-limit, or leave --stage out."
+            )
+        with self._alone():
+            files = sorted(self._staged())
+            free = self.limit_bytes - info.num_bytes - sum(size for _, size, _ in files)
+            for _, size, path in files:
+                if free >= 0:
+                    break
+                if path.suffix != _PARTIAL:
+                    path.unlink(missing_ok=True)
+                    free += size
+            if free < 0:
+                raise StalError(
+                    f"The stage in '{self._root}' has no room for '{info.key}' beside what is being fetched; raise "
+                    "--stage-limit."
+                )
+            os.ftruncate(descriptor, info.num_bytes)
+
+    def _staged(self) -> Iterator[tuple[float, int, Path]]:
+        """Yield when each file was last used, its size and path; those under way with the size they will have."""
+        # A shard of features is named c/N/0/0; a chunk of a column, which stays, c/N.
+        for path in self._root.glob("features/*/*/[!.]*/*/c/*/**/*"):
+            with suppress(FileNotFoundError):
+                found = path.stat()
+                if path.is_file():
+                    yield found.st_mtime, found.st_size, path
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        descriptor = os.open(self._root / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def _is_still(path: Path, descriptor: int) -> bool:
+    """Whether the open file is the one of this name; who held the lock before may have renamed or removed it."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
