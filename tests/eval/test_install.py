@@ -61,3 +61,28 @@ print(r.best)
     printed = run(code, package.parent, PYTHONPATH=str(ROOT), HOME=nowhere, XDG_CACHE_HOME=nowhere)
     files = (FIXTURES / name for name in ("small_untied_pred.csv.gz", "small_untied_gt.csv", "list_action.pbtxt"))
     assert printed == str(stal_eval.evaluate(*files).best)
+
+
+def test_the_documented_lines_of_python_run(tmp_path: Path) -> None:
+    code = (ROOT / "docs" / "evaluation.md").read_text().split("```python\n")[1].split("```")[0]
+    assert len([line for line in code.splitlines() if line]) == 3
+    names = {"small_untied_pred.csv.gz": "predictions.csv", "small_untied_gt.csv": "ground_truth.csv"}
+    for name in (*names, "list_action.pbtxt"):
+        shutil.copy(FIXTURES / name, tmp_path / names.get(name, name))
+    assert run(code, tmp_path, PYTHONPATH=str(ROOT)).startswith("Best(capacity=143, mean_ap=0.543")
+
+
+def test_the_command_works_without_the_packages_of_other_extras(tmp_path: Path) -> None:
+    missing = (*FOREIGN, "PIL", "matplotlib", "google", "psutil", "tensorboard", "timm")
+    files = ("small_untied_pred.csv.gz", "small_untied_gt.csv", "list_action.pbtxt")
+    options = ("--predictions", "--ground-truth", "--label-map")
+    arguments = [text for pair in zip(options, (str(FIXTURES / name) for name in files), strict=True) for text in pair]
+    code = f"""
+import sys
+for name in {missing!r}:
+    sys.modules[name] = None  # importing it fails
+from cli.main import root
+root(["eval", *{arguments!r}, "--output", "results"], standalone_mode=False)
+root(["eval", "compare", "results", "results", "--replicates", "10"], standalone_mode=False)
+"""
+    assert "B minus A" in run(code, tmp_path, PYTHONPATH=str(ROOT))
