@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stal_eval.breakdown import Breakdown, ErrorAnalysis
-from stal_eval.capacities import NO_LIMIT
 from stal_eval.examples import Example, pick_examples
-from stal_eval.matching import Matching
+from stal_eval.matching import keep
 from stal_eval.operating_point import OperatingPoint, best_f1
 from stal_eval.precision_recall import PrecisionRecall, precision_recall
 from stal_eval.preparation import Prepared
@@ -46,19 +45,11 @@ class Details:
         }
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Selection:
-    """The rows that a capacity keeps, and which of them have the box that they find; in the order of `Matching`."""
-
-    kept_N: NDArray[np.bool_]
-    hit_N: NDArray[np.bool_]
-
-
 def explain(prepared: Prepared, capacity: int, ap_K: NDArray[np.float64]) -> Details:
     """capacity: the reported one. ap_K: AP of each class there, NaN for a class that is not in the mean."""
     alignment, matching = prepared.alignment, prepared.matching
     score_N = alignment.predictions.score_N[matching.row_N]
-    chosen, at_50 = _select(matching, capacity), _select(matching, 50)
+    chosen, at_50 = keep(matching, capacity), keep(matching, 50)
     curves: dict[str, list[PrecisionRecall | None]] = {"chosen": [], "at_50": []}
     thresholds: list[OperatingPoint | None] = []
     above_N = np.zeros(len(score_N), np.bool_)
@@ -66,7 +57,7 @@ def explain(prepared: Prepared, capacity: int, ap_K: NDArray[np.float64]) -> Det
         start, stop = matching.class_offsets[label : label + 2].tolist()
         threshold, counts = None, not np.isnan(ap_K[label])
         for point, selection in (("chosen", chosen), ("at_50", at_50)):
-            rows = start + np.flatnonzero(selection.kept_N[start:stop])
+            rows = start + np.flatnonzero(~selection.void_N[start:stop])
             hit_R, score_R = selection.hit_N[rows], score_N[rows]
             curves[point].append(precision_recall(hit_R, score_R, num_truth) if counts else None)
             if point == "chosen" and counts and (threshold := best_f1(hit_R, score_R, num_truth)) is not None:
@@ -74,8 +65,8 @@ def explain(prepared: Prepared, capacity: int, ap_K: NDArray[np.float64]) -> Det
         thresholds.append(threshold)
     analysis = ErrorAnalysis(alignment, matching, prepared.protocol.iou)
     outcomes = {
-        "chosen": analysis.outcomes(chosen.kept_N, chosen.hit_N),
-        "at_50": analysis.outcomes(at_50.kept_N, at_50.hit_N),
+        "chosen": analysis.outcomes(~chosen.void_N, chosen.hit_N),
+        "at_50": analysis.outcomes(~at_50.void_N, at_50.hit_N),
         "best_f1": analysis.outcomes(above_N, chosen.hit_N),
     }
     return Details(
@@ -85,18 +76,3 @@ def explain(prepared: Prepared, capacity: int, ap_K: NDArray[np.float64]) -> Det
         errors={point: analysis.count(outcome) for point, outcome in outcomes.items()},
         examples=pick_examples(alignment, matching, outcomes["best_f1"], ap_K),
     )
-
-
-def _select(matching: Matching, capacity: int) -> _Selection:
-    kept_N = ~matching.void_N
-    if capacity != NO_LIMIT:
-        kept_N &= matching.rank_N < capacity
-    if matching.by_score:
-        return _Selection(kept_N=kept_N, hit_N=matching.hit_N)
-    # The first row of the file that is kept and finds a box has it.
-    rows = np.flatnonzero(kept_N & (matching.target_N >= 0))
-    rows = rows[np.argsort(matching.row_N[rows])]
-    first = np.unique(matching.target_N[rows], return_index=True)[1]
-    hit_N = np.zeros(len(kept_N), np.bool_)
-    hit_N[rows[first]] = True
-    return _Selection(kept_N=kept_N, hit_N=hit_N)
