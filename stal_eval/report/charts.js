@@ -2,7 +2,7 @@
 // One line chart with axes: drawn at the width of its place, again when that changes, with a readout under the pointer.
 
 const SVG = "http://www.w3.org/2000/svg";
-const MARGIN = { left: 48, right: 16, top: 14, bottom: 44 };
+const MARGIN = { left: 58, right: 16, top: 14, bottom: 44 };
 
 function element(name, attributes = {}, text = null) {
   const made = document.createElementNS(SVG, name);
@@ -28,8 +28,11 @@ function logTicks(low, high, wanted) {
   return ticks;
 }
 
-// At most three decimals, none that say nothing.
-const plain = (value) => String(Number(value.toFixed(3)));
+// As many decimals as tell neighbouring ticks apart.
+function tickTexts(ticks) {
+  const step = ticks.length > 1 ? Math.min(...ticks.slice(1).map((tick, i) => tick - ticks[i])) : 1;
+  return ticks.map((tick) => tick.toFixed(Math.max(0, Math.ceil(-Math.log10(step) - 1e-9))));
+}
 
 function scale(axis, from, to) {
   const shape = axis.log ? Math.log10 : (value) => value;
@@ -48,7 +51,7 @@ function linePath(points, x, y, stepped) {
 }
 
 // spec: {name, x, y, series, band, mark, read}. x, y: {label, min, max, log}. series: [{name, points, stepped}], drawn in
-// the styles s0, s1. band: [[x, low, high]]. mark: {x, y, text}. read: from x to the readout's text.
+// the styles s0, s1. band: [[x, low, high]]. mark: {x, y, text, above}. read: from x to the readout's text.
 function drawChart(host, spec) {
   const width = Math.max(host.clientWidth - 18, 240);
   const height = Math.round(Math.min(Math.max(width * 0.5, 230), 340));
@@ -58,14 +61,18 @@ function drawChart(host, spec) {
   const y = scale(spec.y, bottom, MARGIN.top);
   const svg = element("svg", { viewBox: `0 0 ${width} ${height}`, height, role: "img", "aria-label": spec.name });
 
-  for (const value of evenTicks(spec.y.min, spec.y.max, height / 50)) {
+  const rungs = evenTicks(spec.y.min, spec.y.max, height / 50);
+  tickTexts(rungs).forEach((text, i) => {
+    const value = rungs[i];
     svg.append(element("line", { class: "grid", x1: MARGIN.left, x2: right, y1: y(value), y2: y(value) }));
-    svg.append(element("text", { x: MARGIN.left - 8, y: y(value) + 4, "text-anchor": "end" }, plain(value)));
-  }
-  for (const value of (spec.x.log ? logTicks : evenTicks)(spec.x.min, spec.x.max, width / 70)) {
+    svg.append(element("text", { x: MARGIN.left - 8, y: y(value) + 4, "text-anchor": "end" }, text));
+  });
+  const marks = (spec.x.log ? logTicks : evenTicks)(spec.x.min, spec.x.max, width / 70);
+  tickTexts(marks).forEach((text, i) => {
+    const value = marks[i];
     svg.append(element("line", { class: "axis", x1: x(value), x2: x(value), y1: bottom, y2: bottom + 5 }));
-    svg.append(element("text", { x: x(value), y: bottom + 18, "text-anchor": "middle" }, plain(value)));
-  }
+    svg.append(element("text", { x: x(value), y: bottom + 18, "text-anchor": "middle" }, text));
+  });
   svg.append(element("line", { class: "axis", x1: MARGIN.left, x2: right, y1: bottom, y2: bottom }));
   svg.append(element("text", { x: (MARGIN.left + right) / 2, y: height - 6, "text-anchor": "middle" }, spec.x.label));
   const middle = (MARGIN.top + bottom) / 2;
@@ -84,7 +91,11 @@ function drawChart(host, spec) {
     const at = { x: x(spec.mark.x), y: y(spec.mark.y) };
     svg.append(element("circle", { class: "mark", cx: at.x, cy: at.y, r: 5 }));
     const anchor = at.x + 9 * spec.mark.text.length > right ? "end" : "start";
-    const beside = { class: "mark", x: at.x + (anchor === "end" ? -9 : 9), y: Math.min(at.y + 20, bottom - 6) };
+    const beside = {
+      class: "mark",
+      x: at.x + (anchor === "end" ? -9 : 9),
+      y: spec.mark.above ? Math.max(at.y - 8, 11) : Math.min(at.y + 20, bottom - 6),
+    };
     svg.append(element("text", { ...beside, "text-anchor": anchor }, spec.mark.text));
   }
   host.replaceChildren(svg, ...legend(spec.series), readout(svg, spec, x, [MARGIN.left, right, bottom]));

@@ -82,7 +82,9 @@ def _narrow(kept: bool, kind: str = "") -> str:
 
 
 def _ap_bar(ap: float | None) -> str:
+    if ap is None:
+        return ""
     return (
         '<svg viewBox="0 0 100 4" preserveAspectRatio="none" aria-hidden="true"><rect class="rail" width="100" '
-        f'height="4"/><rect class="fill" width="{100 * (ap or 0):.2f}" height="4"/></svg>'
+        f'height="4"/><rect class="fill" width="{100 * ap:.2f}" height="4"/></svg>'
     )

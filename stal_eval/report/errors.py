@@ -42,9 +42,8 @@ def _side(counts: Mapping[str, int], title: str, words: Mapping[str, str]) -> st
         for outcome, value in counts.items()
         if value
     )
-    return (
-        f'<div><h4>{title}: {count(total)} rows</h4>{_bar(counts, words, total)}<ul class="legend">{items}</ul></div>'
-    )
+    heading = f"<h4>{title}: {count(total)} {'row' if total == 1 else 'rows'}</h4>"
+    return f'<div>{heading}{_bar(counts, words, total)}<ul class="legend">{items}</ul></div>'
 
 
 def _bar(counts: Mapping[str, int], words: Mapping[str, str], total: int) -> str:

@@ -47,7 +47,7 @@ function curveChart(number) {
       { name: "at the reported capacity", points: steps(curve) },
       { name: "at capacity 50", points: steps(data.curves.at_50[number]) },
     ],
-    mark: threshold && { x: 100 * threshold.recall, y: 100 * threshold.precision, text: "best F1" },
+    mark: threshold && { x: 100 * threshold.recall, y: 100 * threshold.precision, text: "best F1", above: true },
     read: (recall) => {
       const i = curve.recall.findIndex((value) => 100 * value >= recall);
       if (i < 0) return [recall, `recall ${recall.toFixed(1)}: not reached`];

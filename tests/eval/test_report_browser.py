@@ -36,6 +36,8 @@ const seen = { width: innerWidth, page: document.documentElement.scrollWidth, fi
 seen.open = [...document.querySelectorAll(".detail")].filter(shown).length;
 seen.curves = [...document.querySelectorAll("[data-curve] > svg")].filter(shown).length;
 seen.axes = [...document.querySelectorAll("#capacity text")].map((text) => text.textContent);
+const wide = document.querySelector(".classes").parentElement;
+seen.table = wide.scrollWidth - wide.clientWidth;
 seen.dark = getComputedStyle(document.body).backgroundColor;
 const heads = [...document.querySelectorAll(".classes thead button")];
 heads[0].click();
@@ -152,6 +154,7 @@ def test_a_narrow_screen_needs_no_sideways_scrolling(report: Path, tmp_path: Pat
     seen = json.loads(unescape(title[1]))
     assert seen["width"] == 390
     assert seen["page"] <= 390
+    assert seen["table"] == 0
 
 
 def test_dark_mode_has_a_dark_page(report: Path, tmp_path: Path) -> None:
