@@ -96,7 +96,7 @@ def precompute(
     Examples:
       stal-cli precompute data --split train --store store \\
         --slowfast slowfast.safetensors --vit vit.safetensors --view identity --view hflip
-      torchrun --nproc-per-node 8 -m cli.main precompute data --split train --store store \\
+      torchrun --nproc-per-node 8 --no-python stal-cli precompute data --split train --store store \\
         --vit vit.safetensors --autocast bf16
     """
     if slowfast == vit == "none":
@@ -109,15 +109,15 @@ def precompute(
 
     part = read_part(shard, os.environ)
     opened, target = Dataset.open(dataset).split(split), Store.open(store, create=True)
-    backbones = {
+    options |= {
         "slowfast": _backbone("slowfast", slowfast, slowfast_preset),
         "vit": _backbone("vit", vit, vit_preset),
     }
     if estimate_only:
-        _print_estimate(estimate(opened, target, part=part, **backbones, **options))
+        _print_estimate(estimate(opened, target, part=part, **options))
         return
     with extraction_progress() as progress:
-        feature_sets = run(opened, target, part=part, progress=progress, note=_note, **backbones, **options)
+        feature_sets = run(opened, target, part=part, progress=progress, note=_note, **options)
     for features in feature_sets:
         done, total = int(features.done.sum()), len(features.key_frames)
         rows = f"{total} rows" if done == total else f"{done} of {total} rows"

@@ -143,9 +143,9 @@ def environment(**extra: str) -> dict[str, str]:
 
 
 def test_torchruns_ranks_fill_a_set_together(dataset: Path, tmp_path: Path) -> None:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "--no-python"]
     done = subprocess.run(
-        [*launcher, "cli.main", *command(dataset, tmp_path / "store")],
+        [*torchrun, str(Path(sys.executable).with_name("stal-cli")), *command(dataset, tmp_path / "store")],
         cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=250,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
