@@ -66,5 +66,5 @@ class JointInputs:
 
 
 def _map(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    channels, *_, rows, columns = shape
+    channels, rows, columns = shape
     return channels, rows, columns

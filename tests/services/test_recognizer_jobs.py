@@ -59,7 +59,9 @@ def launcher(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Let jobs run this script instead of torch elastic."""
 
     def use(script: str) -> None:
-        def command(files: JobFiles, run_id: str, how: Launch, *, local_address: str) -> list[str]:
+        def command(
+            files: JobFiles, run_id: str, how: Launch, *, local_address: str, data_root: Path | None
+        ) -> list[str]:
             return [sys.executable, "-c", PREAMBLE + script, "--job-dir", str(files.run.root)]
 
         monkeypatch.setattr(launch, "command", command)
