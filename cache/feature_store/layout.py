@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,6 +17,11 @@ from cache.feature_store.metadata import check_seal, read_attributes, read_json
 from cache.spec import FeatureSpec
 from stal_data.errors import ConflictError, InputError
 from stal_data.keyframes import KeyFrame
+
+try:  # 55 GB/s where the processor has wide carry-less multiplication; 26 GB/s otherwise
+    from awscrt.checksums import crc32c
+except ImportError:
+    from google_crc32c import value as crc32c
 
 FORMAT = "stal-features"
 VERSION = 2
@@ -154,7 +158,7 @@ def shard_path(root: Path, manifest: FeatureManifest, name: str, shard: int) -> 
 
 def checksum(row: NDArray[Any]) -> int:
     """Return the crc32c of a C-contiguous array's bytes, as Zarr's codec of that name appends it."""
-    return int(google_crc32c.value(row))
+    return int(crc32c(row))
 
 
 def _check_array(path: Path, manifest: FeatureManifest, name: str) -> None:
