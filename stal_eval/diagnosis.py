@@ -45,10 +45,11 @@ def diagnose(prepared: Prepared, mean_ap: float) -> tuple[Finding, ...]:
 
 def _sample(alignment: Alignment) -> Alignment:
     """Return the rows of some key frames that have both predictions and ground truth, spread over all of them."""
-    both = np.intersect1d(alignment.predictions.key_N, alignment.ground_truth.key_N)
+    sides = (alignment.predictions, alignment.ground_truth)
+    in_predictions, in_truth = (np.bincount(rows.key_N, minlength=alignment.num_keys) > 0 for rows in sides)
+    both = np.flatnonzero(in_predictions & in_truth)
     chosen = np.zeros(alignment.num_keys, np.bool_)
     chosen[both[np.linspace(0, len(both) - 1, min(len(both), _KEY_FRAMES_TRIED)).astype(np.int64)]] = True
-    sides = (alignment.predictions, alignment.ground_truth)
     predictions, truth = (select_rows(rows, chosen[rows.key_N]) for rows in sides)
     return replace(alignment, predictions=predictions, ground_truth=truth)
 

@@ -28,11 +28,11 @@ _REWRITINGS: tuple[tuple[str, Callable[[str], str]], ...] = (
 
 
 def check_keys(alignment: Alignment) -> tuple[Finding, ...]:
-    predicted, annotated = _seconds(alignment)
     counts = alignment.counts
     fewer = min(counts.key_frames_with_predictions, counts.key_frames_with_ground_truth)
     if counts.key_frames_with_both >= _SHARED * fewer:
         return ()
+    predicted, annotated = _seconds(alignment)
     shared = f"Predictions and ground truth share {counts.key_frames_with_both or 'no'} key frame"
     shared += "s" if counts.key_frames_with_both > 1 else ""
     if len(predicted.keys() & annotated.keys()) < _SHARED * min(len(predicted), len(annotated)):
@@ -44,7 +44,7 @@ def _seconds(alignment: Alignment) -> tuple[Seconds, Seconds]:
     sides = []
     for rows in (alignment.predictions, alignment.ground_truth):
         seconds: dict[str, set[int]] = defaultdict(set)
-        for number in np.unique(rows.key_N).tolist():
+        for number in np.flatnonzero(np.bincount(rows.key_N)).tolist():
             key: KeyFrame = alignment.keys[number]
             seconds[key.video].add(key.timestamp)
         sides.append(seconds)
