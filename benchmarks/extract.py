@@ -197,7 +197,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|")
     print_rows(measure("vit", vit, device, options), half)
     print_rows(measure("slowfast", preset_config("slowfast", options.slowfast_preset), device, options), half)
-    blocks = f" with {options.vit_blocks} blocks" if options.vit_blocks else ""
+    blocks = f" with blocks: {options.vit_blocks}" if options.vit_blocks else ""
     print(
         f"\nViT `{options.vit_preset}`{blocks}, SlowFast `{options.slowfast_preset}`, {options.clips} clips.", end=" "
     )
