@@ -226,12 +226,12 @@ def head_batch(
         assert values is not None
         held = torch.from_numpy(values)
         if held.ndim == 5:  # the full layout
-            converted = time_mean(held)
-        else:
-            converted = held.to(torch.float32, copy=True) if convert else held
-        assert converted.shape == (len(boxes), *shape)
-        _check_finite(name, converted, keys)
-        return converted
+            held = time_mean(held)
+        elif convert:
+            held = held.to(torch.float32, copy=True)
+        assert held.shape == (len(boxes), *shape)
+        _check_finite(name, held, keys)
+        return held
 
     return HeadBatch(
         slow_BCHW=tensor("slow", features.slow, shapes.slow_CHW),
