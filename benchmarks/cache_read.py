@@ -1,7 +1,8 @@
 """Rows a second of the feature store's reader, np.memmap and zarr-python, on the same rows in the same run.
 
-The set has the published shapes (1.6 MB a row, float16). Every reader returns fresh arrays and their bytes are
-compared first. Warm: the files are in the page cache. Run on a quiet machine:
+The set has the published shapes (1.6 MB a row, float16). The readers' bytes are compared first. Each is measured with
+fresh arrays for every batch and with arrays that each thread uses again, on one thread and on two. Warm: the files are
+in the page cache. Run on a quiet machine:
 
     python -m benchmarks.cache_read --rows 512 --batch 8 --folder /tmp
 """
@@ -10,6 +11,7 @@ import argparse
 import os
 import platform
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,8 +31,8 @@ from cache.store import Store
 from stal_data.keyframes import KeyFrame
 
 SHAPES = {"slow": (2048, 14, 14), "fast": (256, 14, 14), "vit": (1408, 16, 16), "vit_moments": (2, 1408)}
-SECONDS = 1.0  # of each measurement
-REPEATS = 7
+SECONDS = 0.5  # of each measurement
+REPEATS = 9
 
 Batch = dict[str, NDArray[np.generic]]
 Read = Callable[[NDArray[np.int64]], Batch]
@@ -40,7 +42,10 @@ def write_set(store: Store, num_rows: int) -> FeatureSet:
     slowfast = BackboneSpec(
         kind="slowfast", preset="r50", config={}, weights="random:0", trained=False, height=224, width=224
     )
-    vit = BackboneSpec(kind="vit", preset="giant", config={}, weights="random:0", trained=False, height=224, width=224)
+    tokens = {"num_frames": 32, "tubelet": [2, 14, 14]}
+    vit = BackboneSpec(
+        kind="vit", preset="giant", config=tokens, weights="random:0", trained=False, height=224, width=224
+    )
     index = RowIndex(
         key_frames=tuple(KeyFrame("video", row) for row in range(num_rows)),
         windows_K2=np.ones((num_rows, 2), np.int64),
@@ -61,7 +66,7 @@ def write_set(store: Store, num_rows: int) -> FeatureSet:
     return FeatureSet(writer.path)
 
 
-def memmap_reader(features: FeatureSet, folder: Path) -> Read:
+def memmaps(features: FeatureSet, folder: Path) -> Batch:
     """Plain files with the same rows: no checksums, no done marks; the speed to come near to."""
     maps = {}
     for name, shape in features.shapes.items():
@@ -71,7 +76,29 @@ def memmap_reader(features: FeatureSet, folder: Path) -> Read:
             copy[row] = getattr(features.read([row]), name)[0]
         copy.flush()
         maps[name] = np.memmap(path, features.manifest.dtype(name), "r", shape=(rows, *shape))
-    return lambda rows: {name: values[rows] for name, values in maps.items()}
+    return maps
+
+
+class Reused:
+    """Readers into arrays that each thread keeps."""
+
+    def __init__(self, features: FeatureSet, maps: Batch, batch: int) -> None:
+        self._features, self._maps, self._batch, self._held = features, maps, batch, threading.local()
+
+    def _buffer(self) -> FeatureBatch:
+        if not hasattr(self._held, "buffer"):
+            self._held.buffer = self._features.allocate(self._batch)
+        return self._held.buffer
+
+    def memmap(self, rows: NDArray[np.int64]) -> Batch:
+        out = dict(vars(self._buffer()))
+        for name, values in self._maps.items():
+            np.take(values, rows, axis=0, out=out[name], mode="clip")  # other modes copy through a buffer
+        return out
+
+    def features(self, rows: NDArray[np.int64]) -> Batch:
+        self._features.read_into(rows, self._buffer())
+        return dict(vars(self._buffer()))
 
 
 def zarr_reader(features: FeatureSet) -> Read:
@@ -112,7 +139,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=512)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--folder", type=Path, help="Where the files go; default: the temporary folder.")
     options = parser.parse_args(arguments)
     machine = platform.processor() or platform.machine()
@@ -122,23 +148,39 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         features = write_set(Store.open(folder), options.rows)
         row_bytes = sum(features.manifest.row_bytes(name) for name in SHAPES)
+        maps = memmaps(features, Path(folder))
+        reused = Reused(features, maps, options.batch)
         readers: dict[str, Read] = {
-            "np.memmap": memmap_reader(features, Path(folder)),
-            "FeatureSet.read": lambda rows: dict(vars(features.read(rows))),
+            "np.memmap, fresh arrays": lambda rows: {name: values[rows] for name, values in maps.items()},
+            "np.memmap, reused arrays": reused.memmap,
+            "FeatureSet.read, fresh arrays": lambda rows: dict(vars(features.read(rows))),
+            "FeatureSet.read_into, reused arrays": reused.features,
             "zarr-python": zarr_reader(features),
         }
         probe = np.random.default_rng(1).choice(options.rows, options.batch, replace=False)
+        expected = {name: np.array(values) for name, values in readers["np.memmap, fresh arrays"](probe).items()}
         for name, read in readers.items():
-            assert same(read(probe), readers["np.memmap"](probe)), name
-        print(f"{options.rows} rows of {row_bytes / 1e6:.2f} MB, {options.threads} threads, batches of {options.batch}")
-        rates: dict[str, list[Rate]] = {name: [] for name in readers}
-        for seed in range(REPEATS):  # in turn, so that a busy moment does not hit one reader alone
-            for name, read in readers.items():
-                rates[name].append(measure(read, options.rows, options.batch, options.threads, seed))
-        for name, measured in rates.items():
-            rate = median(r.rows_per_s for r in measured)
-            cpu = median(r.cpu_us for r in measured)
-            print(f"{name:16} {rate:8.0f} rows/s {rate * row_bytes / 1e9:6.2f} GB/s {cpu:10.0f} us CPU a row")
+            assert same(read(probe), expected), name
+        print(f"{options.rows} rows of {row_bytes / 1e6:.2f} MB, batches of {options.batch}")
+        for threads in (1, 2):
+            compare(readers, options.rows, options.batch, threads, row_bytes)
+
+
+def compare(readers: dict[str, Read], num_rows: int, batch: int, threads: int, row_bytes: int) -> None:
+    rates: dict[str, list[Rate]] = {name: [] for name in readers}
+    for seed in range(REPEATS):  # in turn, so that a busy moment does not hit one reader alone
+        for name, read in readers.items():
+            rates[name].append(measure(read, num_rows, batch, threads, seed))
+    base = rates["np.memmap, fresh arrays"]
+    print(f"{threads} threads; shares are of np.memmap with fresh arrays, by the clock and by CPU time")
+    for name, measured in rates.items():
+        rate, cpu = median(r.rows_per_s for r in measured), median(r.cpu_us for r in measured)
+        share = median(r.rows_per_s / b.rows_per_s for r, b in zip(measured, base, strict=True))
+        cpu_share = median(b.cpu_us / r.cpu_us for r, b in zip(measured, base, strict=True))
+        print(
+            f"{name:36} {rate:7.0f} rows/s {rate * row_bytes / 1e9:5.2f} GB/s {share:5.0%} "
+            f"{cpu:8.0f} us CPU a row {cpu_share:5.0%}"
+        )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Filling a feature set, shard by shard; safe against a kill at any moment and against a second writer."""
 
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -8,24 +7,19 @@ from typing import Any, Self
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import BytesCodec, Crc32cCodec
-from zarr.core.array_spec import ArrayConfigParams
 
+from cache.feature_store.create import KEEP_ZEROS, create_set
 from cache.feature_store.layout import DEFAULT_ROWS_PER_SHARD, FeatureManifest, RowIndex, checksum, shard_path
 from cache.feature_store.locks import ShardClaim, describe_owner
 from cache.feature_store.marks import shard_is_done
-from cache.feature_store.metadata import seal
 from cache.feature_store.reader import FeatureBatch, FeatureSet
 from cache.feature_store.remote import remote_set, set_folder
 from cache.feature_store.use import in_use, locks_folder
 from cache.feature_store.values import checked_cast
-from cache.files import sync_file, sync_folder, sync_tree, temporary_name, told_when_full
+from cache.files import sync_file, sync_folder, told_when_full
 from cache.spec import FeatureSpec
 from cache.store import Store
 from stal_data.errors import ConflictError, InputError
-
-_KEEP_ZEROS: ArrayConfigParams = {"write_empty_chunks": True}
-"""A row of zeros is data; left out, it could not be told from a row that was never written."""
 
 
 class FeatureWriter:
@@ -71,7 +65,7 @@ class FeatureWriter:
                 rows_per_shard=rows_per_shard or balanced_rows_per_shard(count),
             )
             with told_when_full(path), in_use(path):
-                _create(path, manifest, index)
+                create_set(path, manifest, index)
         writer = cls(path)
         writer._check_same(spec, index, shapes)
         return writer
@@ -160,7 +154,7 @@ class FeatureWriter:
         size = manifest.rows_per_shard
         block = np.zeros((size, *rows.shape[1:]), rows.dtype)
         block[: len(rows)] = rows
-        array = zarr.open_array(self._folder / name, mode="r+", zarr_format=3).with_config(_KEEP_ZEROS)
+        array = zarr.open_array(self._folder / name, mode="r+", zarr_format=3).with_config(KEEP_ZEROS)
         array[shard * size : (shard + 1) * size] = block
         return path
 
@@ -212,64 +206,3 @@ def balanced_rows_per_shard(num_rows: int, limit: int = DEFAULT_ROWS_PER_SHARD) 
     """Return rows per shard, at most `limit`, so that the last shard needs the least padding."""
     shards = -(-num_rows // limit)
     return -(-num_rows // shards)
-
-
-def _create(path: Path, manifest: FeatureManifest, index: RowIndex) -> None:
-    """Make an empty set: complete under a temporary name, then renamed."""
-    partial = temporary_name(path)
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        group = zarr.create_group(partial, zarr_format=3)
-        padded, rows = manifest.padded_rows, manifest.rows_per_shard
-        for name in manifest.arrays:
-            shape = manifest.shapes[name]
-            group.create_array(
-                name,
-                shape=(padded, *shape),
-                chunks=(1, *shape),
-                shards=(rows, *shape),
-                dtype=manifest.dtype(name),
-                filters=None,
-                serializer=BytesCodec(endian="little"),
-                compressors=Crc32cCodec(),
-                fill_value=0,
-            )
-        for name, dtype in (("digest", "uint64"), ("done", "uint8")):
-            _create_column(group, name, dtype, padded, rows)
-        # Written once, here, so one chunk holds all rows.
-        starts_K, ends_K = index.windows_K2.T
-        timestamps = np.array([key.timestamp for key in index.key_frames], np.int64)
-        _create_column(group, "source", "uint64", padded, padded)[: manifest.num_rows] = index.sources_K
-        table = group.create_group("index")
-        for name, values in (("timestamp", timestamps), ("frame_start", starts_K), ("frame_end", ends_K)):
-            _create_column(table, name, "int64", padded, padded)[: manifest.num_rows] = values
-        videos = table.create_array(
-            "video", shape=(padded,), chunks=(padded,), dtype=str, compressors=Crc32cCodec(), fill_value=""
-        )
-        videos[: manifest.num_rows] = np.array([key.video for key in index.key_frames], np.dtypes.StringDType())
-        group.update_attributes(seal(partial, manifest.to_attributes(), manifest.members))
-        if (remote := remote_set(path)) is not None:
-            remote.create(partial)
-            return
-        sync_tree(partial)
-        partial.rename(path)
-        sync_folder(path.parent)
-    except OSError:
-        # Another writer may have been faster; its set is checked like any that exists.
-        if not path.exists():
-            raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _create_column(group: zarr.Group, name: str, dtype: str, padded: int, rows: int) -> zarr.Array[Any]:
-    return group.create_array(
-        name,
-        shape=(padded,),
-        chunks=(rows,),
-        dtype=dtype,
-        filters=None,
-        compressors=Crc32cCodec(),
-        fill_value=0,
-        config=_KEEP_ZEROS,
-    )
