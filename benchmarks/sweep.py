@@ -117,7 +117,8 @@ def as_markdown(results: list[dict[str, Any]]) -> str:
         "Scores have three decimals, so most rows tie. All capacities 50 to 2199. Seconds are processor "
         f"time, the best of {REPEATS} runs with the compiled code warm. `pandas` is `read_csv` with default "
         "settings; `read` also checks every row and reads the ground truth; `sweep` is what the evaluation takes "
-        "beyond `read`, digests, curves, error breakdown and diagnosis included; `bounds` is the same with tie bounds. Ratios are to `pandas`.",
+        "beyond `read`, digests, curves, error breakdown and diagnosis included; `bounds` is the same with tie bounds. "
+        "Ratios are to `pandas`.",
         "",
         "| rows | ground truth | key frames | longest | pandas s | read s | sweep s | ratio | bounds s | ratio "
         "| sweep us a row | peak MiB |",
