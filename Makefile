@@ -32,6 +32,7 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/gen_protos.py --check
+	$(BIN)/python scripts/check_protos.py
 
 protos: setup
 	$(BIN)/python scripts/gen_protos.py

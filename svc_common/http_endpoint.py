@@ -1,0 +1,127 @@
+"""/metrics for Prometheus, and the probes /live and /ready for orchestrators that show no client certificate.
+
+HTTPS where the service has TLS, but never with client certificates. Probes need no token; /metrics does where the
+service has one.
+"""
+
+import logging
+import socket
+import threading
+from collections.abc import Callable, Iterable
+from socketserver import ThreadingMixIn
+from typing import TYPE_CHECKING, Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+
+from prometheus_client import make_wsgi_app
+
+from stal_data.errors import ConflictError
+from svc_common.certificates import ServerCertificates
+from svc_common.metrics import Metrics
+from svc_common.tokens import TokenCheck
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIEnvironment
+
+log = logging.getLogger(__name__)
+MAX_CONNECTIONS = 32
+"""More are closed at once: each has a thread."""
+IDLE_S = 10.0
+"""A connection that says nothing for so long is closed."""
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = IDLE_S
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """A probe every few seconds is no news."""
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    """A connection that hangs holds up nobody else."""
+
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, address: tuple[str, int], certificates: ServerCertificates | None) -> None:
+        self._certificates = certificates
+        self._places = threading.BoundedSemaphore(MAX_CONNECTIONS)
+        if ":" in address[0]:
+            self.address_family = socket.AF_INET6
+        super().__init__(address, _Handler)
+
+    def server_bind(self) -> None:
+        """Without the reverse look-up of the host's name, which may take long; nothing here uses the name."""
+        self.socket.bind(self.server_address)
+        self.server_address = self.socket.getsockname()
+        self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]
+        self.setup_environ()
+
+    def get_request(self) -> tuple[Any, Any]:
+        connection, address = super().get_request()
+        if self._certificates is None:
+            return connection, address
+        context = self._certificates.https_context()
+        # The handshake comes with the first read, in the connection's own thread.
+        return context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False), address
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if not self._places.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        super().process_request(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._places.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
+        """Timeouts, failed handshakes and connections that break off are the client's."""
+        log.debug("a request to the metrics port failed", exc_info=True)
+
+
+class HttpEndpoint:
+    """The server, in threads of its own."""
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        *,
+        host: str,
+        port: int,
+        ready: Callable[[], bool],
+        certificates: ServerCertificates | None = None,
+        tokens: TokenCheck | None = None,
+    ) -> None:
+        """ready: called by the threads for /ready. port 0 takes a free one, see `port`."""
+        exposition = make_wsgi_app(metrics.registry)
+
+        def app(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+            path = environ.get("PATH_INFO", "")
+            if path == "/metrics":
+                if tokens is None or tokens.accepts(environ.get("HTTP_AUTHORIZATION", "")):
+                    answer: Iterable[bytes] = exposition(environ, start_response)
+                    return answer
+                status = "401 Unauthorized"
+            else:
+                healthy = {"/live": True, "/ready": ready()}.get(path)
+                status = "404 Not Found" if healthy is None else "200 OK" if healthy else "503 Service Unavailable"
+            start_response(status, [("Content-Type", "text/plain")])
+            return [f"{status}\n".encode()]
+
+        try:
+            self._server = _Server((host.strip("[]"), port), certificates)
+        except OSError as error:
+            raise ConflictError(
+                f"--metrics-port {port} on {host} cannot be used: {error.strerror}. Choose another, or 0."
+            ) from error
+        self._server.set_app(app)
+        self.port = int(self._server.server_port)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="metrics", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
