@@ -6,7 +6,7 @@ Decoding and scaling run in a thread pool, inference in one thread of its own; t
 import asyncio
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -85,6 +85,17 @@ class MicroBatcher:
         self._decoders = ThreadPoolExecutor(available_cpus(), thread_name_prefix="decode")
         self._model_thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         self._task: asyncio.Task[None] | None = None
+        self.pending = 0
+        """Frames accepted and not yet answered."""
+
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[None]:
+        self.pending += 1
+        try:
+            with self._metrics.pending.track_inprogress():
+                yield
+        finally:
+            self.pending -= 1
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run())
@@ -108,7 +119,7 @@ class MicroBatcher:
         if self._slots.locked() and not wait:
             raise BusyError(f"the queue of {self.config.queue_size} frames is full")
         async with self._slots:
-            with self._metrics.pending.track_inprogress():
+            with self._counted():
                 loop = asyncio.get_running_loop()
                 image = await loop.run_in_executor(self._decoders, self._prepare, data, frame_id)
                 item = _Item(image=image, answer=loop.create_future(), deadline=deadline)

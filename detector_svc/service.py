@@ -118,6 +118,8 @@ class DetectorService(rpc.DetectorServicer):
             classes=[detector.class_names[number] for number in detector.classes],
             device=str(detector.device),
             max_batch=batcher.config.max_batch,
+            pending_frames=batcher.pending,
+            queue_size=batcher.config.queue_size,
         )
 
 

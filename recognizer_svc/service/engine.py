@@ -1,5 +1,6 @@
 """What the scoring thread does: boxes and features from the store, scores from a loaded head. Imports torch."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -23,9 +24,10 @@ MAX_BOXES_PER_CALL = 500  # of Recognize
 class Engine:
     """Lives in one thread, which owns the loaded heads and the device."""
 
-    def __init__(self, store: Store, *, device: str) -> None:
+    def __init__(self, store: Store, *, device: str, counted: Callable[[bool], None] | None = None) -> None:
+        """counted: told for each head asked for whether it was loaded."""
         self._store = store
-        self._models = ModelCache(store, device=device)
+        self._models = ModelCache(store, device=device, counted=counted)
 
     def prepare(self, query: PredictQuery) -> Prediction:
         """Find the boxes, the head and the features of a split; scoring starts when `scored` is first asked."""

@@ -2,12 +2,14 @@
 
 import json
 import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 _LOG = logging.getLogger(__name__)
 _BYTES_PER_READ = 1 << 20  # 1 MiB: what one watcher holds in memory of a long history
+_TAIL_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,6 +24,39 @@ class Event:
     """step, epoch, validation, checkpoint, log, error or done."""
     values: dict[str, Any]
     """The line's other keys."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LastStep:
+    """Where a training stands, by its latest step event."""
+
+    progress: float
+    """Steps done of all, in [0,1]."""
+    loss: float
+    actors_per_s: float
+    data_wait: float
+    """Share of the time that was spent waiting for features, in [0,1]."""
+
+
+def last_step(path: Path, *, offset: int) -> LastStep | None:
+    """The latest step event; None where the end of the file, the part after byte `offset`, has none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(file.seek(0, os.SEEK_END) - _TAIL_BYTES, offset))
+            lines = file.read().split(b"\n")[:-1]  # the last one may not be complete yet
+    except FileNotFoundError:
+        return None
+    line = next((line for line in reversed(lines) if line.startswith(b"{") and b'"type": "step"' in line), None)
+    if line is None:
+        return None
+    step = json.loads(line)
+    done = (step["epoch"] - 1) * step["steps_per_epoch"] + step["step"]
+    return LastStep(
+        progress=done / (step["epochs"] * step["steps_per_epoch"]),
+        loss=step["loss"],
+        actors_per_s=step["actors_per_s"],
+        data_wait=step["data_s"] / max(step["data_s"] + step["compute_s"], 1e-9),
+    )
 
 
 class EventReader:

@@ -16,6 +16,7 @@ from recognizer_svc.service.outcome import decide
 from recognizer_svc.service.processes import is_launcher, job_processes, kill_all, process_start_s, signal_group
 from recognizer_svc.service.record import JobFiles, JobRecord, JobStatus, cancel_requested, write_record
 from stal_data.errors import NotFoundError
+from svc_common.logs import log_context, log_fields
 
 _LOG = logging.getLogger(__name__)
 _POLL_S = 0.2
@@ -58,16 +59,22 @@ class Job:
         self._process: subprocess.Popen[bytes] | None = None
         self._stopped = ""
         self._detached = False
+        # Those of the call that submitted the job; it may be started in the course of another one.
+        self._log_fields = {"request_id": "", **log_fields(), "run_id": record.run_id}
 
     async def run(self) -> None:
         """Start the processes, unless they run already, and stay until they are gone and the end is on disk."""
+        with log_context(**self._log_fields):
+            await self._run()
+
+    async def _run(self) -> None:
         try:
             try:
                 if self.record.status is JobStatus.QUEUED and not await asyncio.to_thread(self._is_cancelled):
                     await asyncio.to_thread(self._start)
                 await self._supervise()
             except Exception as error:  # noqa: BLE001  # the attempt must end in a recorded state whatever happened
-                _LOG.exception("job %s", self.record.run_id)
+                _LOG.exception("job %s cannot be run", self.record.run_id)
                 self._stopped = f"The service could not run the job: {error}"
             if not self._detached:
                 await asyncio.to_thread(self._finish)
@@ -106,6 +113,7 @@ class Job:
             data_root=limits.data_root,
         )
         pid = self._process.pid
+        _LOG.info("job started", extra={"fields": {"pid": pid, "attempt": record.attempt}})
         self._save(pid=pid, pgid=pid, process_started_s=process_start_s(pid))
 
     async def _supervise(self) -> None:
@@ -113,12 +121,12 @@ class Job:
         while not self._detached and await asyncio.to_thread(self.is_alive):
             now = time.monotonic()
             if term_deadline == float("inf") and await asyncio.to_thread(self._must_stop):
-                _LOG.info("job %s: SIGTERM %s", self.record.run_id, self._stopped)
+                _LOG.info("job gets SIGTERM. %s", self._stopped)
                 signal_group(self.record.pgid, signal.SIGTERM)
                 term_deadline = now
                 kill_deadline = now + self._limits.stop_timeout_s + _LAUNCHER_MARGIN_S
             if now > kill_deadline:
-                _LOG.warning("job %s: SIGKILL after %g s", self.record.run_id, now - term_deadline)
+                _LOG.warning("job gets SIGKILL after %g s", now - term_deadline)
                 await asyncio.to_thread(self._kill)
             await asyncio.sleep(_POLL_S)
 
@@ -154,6 +162,7 @@ class Job:
         status, message = decide(self.files, self.record, exit_code=exit_code, stopped=self._stopped)
         shutil.rmtree(self.files.elastic_logs, ignore_errors=True)
         self._save(status=status, message=message, ended_s=time.time())
+        _LOG.info("job ended", extra={"fields": {"status": str(status), "reason": message.partition("\n")[0]}})
 
     def _save(self, **changes: Any) -> None:
         record = replace(self.record, **changes)

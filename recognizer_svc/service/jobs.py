@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import socket
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator
 from contextlib import suppress
 
@@ -32,6 +32,8 @@ class JobManager:
         self._running: dict[str, Job] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
+        self.finished: Counter[JobStatus] = Counter()
+        """Jobs of this service that ended, by how."""
 
     async def recover(self) -> None:
         """Take over the jobs that an earlier service on this machine left: running ones, waiting ones, dead ones."""
@@ -63,6 +65,10 @@ class JobManager:
         self._start_waiting()
         return record
 
+    def active(self) -> list[tuple[JobFiles, JobRecord]]:
+        """The jobs that run or wait here; may be called from any thread."""
+        return [(job.files, job.record) for job in (*tuple(self._running.values()), *tuple(self._waiting))]
+
     async def get(self, run_id: str) -> JobRecord:
         """This machine's share of a run's job, else that of the lowest node."""
         job = self._owned(run_id)
@@ -84,6 +90,7 @@ class JobManager:
         if job is not None and job in self._waiting:
             self._waiting.remove(job)
             await asyncio.to_thread(job.close)
+            self.finished[job.record.status] += 1
         elif job is None:
             job = await asyncio.to_thread(self._take_over, files)
             if job is not None:
@@ -168,6 +175,8 @@ class JobManager:
             _LOG.exception("the end of job %s could not be recorded", job.record.run_id)
         finally:
             del self._running[job.record.run_id]
+            if job.record.status.ended:
+                self.finished[job.record.status] += 1
             self._start_waiting()
 
     def _find_orphans(self) -> list[Job]:

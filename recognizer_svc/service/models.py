@@ -2,6 +2,7 @@
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -47,8 +48,12 @@ class LoadedModel:
 class ModelCache:
     """Loads heads and keeps the last few used. Not safe for several threads: only the scoring thread uses it."""
 
-    def __init__(self, store: Store, *, device: str, capacity: int = 4) -> None:
+    def __init__(
+        self, store: Store, *, device: str, capacity: int = 4, counted: Callable[[bool], None] | None = None
+    ) -> None:
+        """counted: told for each head asked for whether it was loaded."""
         self._store = store
+        self._counted = counted
         self._device = device
         self._capacity = capacity
         self._loaded: OrderedDict[tuple[str, str], LoadedModel] = OrderedDict()
@@ -63,6 +68,8 @@ class ModelCache:
         name = _choose(run, checkpoint)
         digest = self._digest(run.checkpoint(name))
         model = self._loaded.get((run_id, digest))
+        if self._counted is not None:
+            self._counted(model is not None)
         if model is None:
             model = self._load(run, name, digest)
             self._loaded[run_id, digest] = model

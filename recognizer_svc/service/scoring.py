@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from prometheus_client import CollectorRegistry
 
 from cache.store import Store
+from recognizer_svc.service.metrics import ScoringMetrics
 from recognizer_svc.service.queries import Prediction, PredictQuery, RecognizeQuery
 from svc_common.errors import BusyError, DeadlineError
 
@@ -28,12 +30,13 @@ BOXES_PER_BATCH = 4096  # with 100 classes 1.6 MB, far below the message limit
 class Scoring:
     """The event loop's side of the scoring thread."""
 
-    def __init__(self, store: Store, *, device: str, max_requests: int) -> None:
+    def __init__(self, store: Store, *, device: str, max_requests: int, metrics: ScoringMetrics | None = None) -> None:
         """max_requests: how many calls may be in progress at once, waiting ones included; more are refused."""
         self._store = store
         self._device = device
         self._max_requests = max_requests
         self._requests = 0
+        self._metrics = metrics or ScoringMetrics(CollectorRegistry())
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="scoring")
 
     @cached_property
@@ -41,7 +44,7 @@ class Scoring:
         """Made in the thread and at first use: a service that only runs jobs never imports torch."""
         from recognizer_svc.service.engine import Engine
 
-        return Engine(self._store, device=self._device)
+        return Engine(self._store, device=self._device, counted=self._metrics.count_model)
 
     def warm_up(self) -> None:
         """Begin with what would hold up the first call."""
@@ -59,10 +62,11 @@ class Scoring:
         deadline: on the clock of time.monotonic().
         """
         with self._place():
-            prediction = await self._run(deadline, lambda: self._engine.prepare(query))
+            prediction = await self._run(deadline, "prepare", lambda: self._engine.prepare(query))
             try:
                 yield prediction
-                while batch := await self._run(deadline, lambda: _take(prediction.scored)):
+                while batch := await self._run(deadline, "predict", lambda: _take(prediction.scored)):
+                    self._metrics.batch_size.observe(sum(len(item.boxes_N4) for item in batch))
                     yield batch
             finally:
                 # Closed where it runs; its reader threads end with it.
@@ -72,12 +76,14 @@ class Scoring:
     async def recognize(self, query: RecognizeQuery, deadline: float) -> "tuple[ModelInfo, NDArray[np.float32]]":
         """Scores [N, classes] of the boxes."""
         with self._place():
-            return await self._run(deadline, lambda: self._engine.recognize(query))
+            scored = await self._run(deadline, "recognize", lambda: self._engine.recognize(query))
+            self._metrics.batch_size.observe(len(query.boxes_N4))
+            return scored
 
     async def list_models(self, deadline: float) -> "list[ModelInfo]":
         """Runs that can score, newest first."""
         with self._place():
-            return await self._run(deadline, lambda: self._engine.list_models())
+            return await self._run(deadline, "list_models", lambda: self._engine.list_models())
 
     @contextmanager
     def _place(self) -> Iterator[None]:
@@ -85,17 +91,22 @@ class Scoring:
             raise BusyError(f"{self._requests} scoring calls are in progress, more than --max-requests allows")
         self._requests += 1
         try:
-            yield
+            with self._metrics.running.track_inprogress():
+                yield
         finally:
             self._requests -= 1
 
-    async def _run(self, deadline: float, work: Callable[[], T]) -> T:
+    async def _run(self, deadline: float, name: str, work: Callable[[], T]) -> T:
         """Do the work in the thread, unless nobody waits for it any more when its turn comes."""
+        queued_at = time.monotonic()
 
         def in_time() -> T:
-            if time.monotonic() > deadline:
+            now = time.monotonic()
+            self._metrics.queue_s.observe(now - queued_at)
+            if now > deadline:
                 raise DeadlineError("the deadline passed while the call waited for its turn")
-            return work()
+            with self._metrics.compute_s.labels(name).time():
+                return work()
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, in_time)
 

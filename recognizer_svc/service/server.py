@@ -13,9 +13,11 @@ from protos.generated import recognizer_pb2 as pb
 from protos.generated import recognizer_pb2_grpc as pb_grpc
 from recognizer_svc.service.job import JobLimits
 from recognizer_svc.service.jobs import JobManager
+from recognizer_svc.service.metrics import JobMetrics, ScoringMetrics
 from recognizer_svc.service.scoring import Scoring
 from recognizer_svc.service.servicer import RecognizerServicer
 from svc_common.config import ServerConfig
+from svc_common.metrics import Metrics
 from svc_common.server import ServiceServer
 
 
@@ -40,10 +42,16 @@ class RecognizerService:
 
     full_name = pb.DESCRIPTOR.services_by_name["Recognizer"].full_name
 
-    def __init__(self, config: RecognizerConfig) -> None:
+    def __init__(self, config: RecognizerConfig, metrics: Metrics) -> None:
         self._config = config
         self._jobs = JobManager(config.store, config.limits)
-        self._scoring = Scoring(config.store, device=config.device, max_requests=config.max_requests)
+        metrics.registry.register(JobMetrics(self._jobs))
+        self._scoring = Scoring(
+            config.store,
+            device=config.device,
+            max_requests=config.max_requests,
+            metrics=ScoringMetrics(metrics.registry),
+        )
 
     def register(self, server: grpc.aio.Server) -> None:
         servicer = RecognizerServicer(self._config.store, self._jobs, self._scoring)
@@ -66,7 +74,8 @@ async def serve(server: ServerConfig, config: RecognizerConfig) -> None:
     """Serve until SIGTERM or SIGINT; a private service also until its parent closes its end of stdin."""
     if config.private:
         _end_with_parent()
-    await ServiceServer(server, [RecognizerService(config)], name="recognizer").serve()
+    metrics = Metrics()
+    await ServiceServer(server, [RecognizerService(config, metrics)], name="recognizer", metrics=metrics).serve()
 
 
 def _end_with_parent() -> None:

@@ -1,0 +1,75 @@
+"""Prometheus metrics of scoring and of training jobs."""
+
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from recognizer_svc.service.events import last_step
+from recognizer_svc.service.jobs import JobManager
+from recognizer_svc.service.record import JobStatus
+
+_SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 60)
+
+
+class ScoringMetrics:
+    """Of the scoring thread."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.queue_s = Histogram(
+            "stal_scoring_queue_seconds", "Wait of a piece of work for the thread", buckets=_SECONDS, registry=registry
+        )
+        self.compute_s = Histogram(
+            "stal_scoring_compute_seconds", "Time of a piece of work", ["call"], buckets=_SECONDS, registry=registry
+        )
+        self.batch_size = Histogram(
+            "stal_scoring_batch_boxes",
+            "Boxes scored in one answer",
+            buckets=(1, 4, 16, 64, 256, 1024, 4096),
+            registry=registry,
+        )
+        self.running = Gauge("stal_scoring_requests", "Calls in progress, waiting ones included", registry=registry)
+        self.models = Counter(
+            "stal_scoring_model_cache", "Heads asked for, by whether they were loaded", ["result"], registry=registry
+        )
+        for result in ("hit", "miss"):
+            self.models.labels(result)
+
+    def count_model(self, hit: bool) -> None:
+        self.models.labels("hit" if hit else "miss").inc()
+
+
+class JobMetrics(Collector):
+    """Of the jobs that this service owns; their progress is read from their event files when somebody asks."""
+
+    def __init__(self, jobs: JobManager) -> None:
+        self._jobs = jobs
+
+    def collect(self) -> Iterable[Metric]:
+        """Called by the thread of the HTTP server."""
+        jobs = self._jobs.active()
+        finished = CounterMetricFamily("stal_jobs_finished", "Jobs that ended", labels=["status"])
+        for status in JobStatus:
+            if status.ended:
+                finished.add_metric([status.value], self._jobs.finished[status])
+        states = GaugeMetricFamily("stal_jobs", "Jobs of this service", labels=["status"])
+        for status in (JobStatus.QUEUED, JobStatus.RUNNING):
+            states.add_metric([status.value], sum(record.status is status for _, record in jobs))
+        progress = GaugeMetricFamily("stal_job_progress_ratio", "Steps done, of all", labels=["run_id"])
+        loss = GaugeMetricFamily("stal_job_loss", "Of the latest steps, mean over actors", labels=["run_id"])
+        speed = GaugeMetricFamily("stal_job_actors_per_second", "Of the latest steps", labels=["run_id"])
+        waiting = GaugeMetricFamily(
+            "stal_job_data_wait_ratio", "Share of the latest steps spent waiting for features", labels=["run_id"]
+        )
+        for files, record in jobs:
+            step = last_step(files.run.events, offset=record.events_offset)
+            if step is None:
+                continue
+            label = [record.run_id]
+            progress.add_metric(label, step.progress)
+            loss.add_metric(label, step.loss)
+            speed.add_metric(label, step.actors_per_s)
+            waiting.add_metric(label, step.data_wait)
+        return finished, states, progress, loss, speed, waiting
