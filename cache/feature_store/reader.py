@@ -61,7 +61,8 @@ class FeatureSet:
         self._manifest = FeatureManifest.read(path)
         self._process = os.getpid()
         self._lock = threading.RLock()
-        self._files: OrderedDict[tuple[str, int], ShardFile] = OrderedDict()
+        self._files: OrderedDict[tuple[str, int], ShardFile] = OrderedDict()  # the oldest is closed first
+        self._opening: dict[tuple[str, int], threading.Lock] = {}
         # Read on first use, so that opening costs a few small files.
         self._index: RowIndex | None = None
         self._rows: dict[KeyFrame, int] = {}
@@ -69,6 +70,11 @@ class FeatureSet:
 
     def __reduce__(self) -> tuple[type["FeatureSet"], tuple[Path]]:
         return FeatureSet, (self.path,)
+
+    @property
+    def in_bucket(self) -> bool:
+        """Whether rows come over the network each time."""
+        return self._remote is not None and not self._remote.staged
 
     @property
     def manifest(self) -> FeatureManifest:
@@ -179,13 +185,12 @@ class FeatureSet:
             self._read_row(int(wanted[position]), {name: values[target] for name, values in arrays.items()}, marks)
 
         order = np.argsort(wanted, kind="stable").tolist()
-        remote = self._remote
-        if remote is None or remote.staged:
+        if self._remote is not None and self.in_bucket:
+            for _ in self._remote.bucket.map(read_one, order):
+                pass
+        else:
             for position in order:
                 read_one(position)
-        else:
-            for _ in remote.bucket.map(read_one, order):
-                pass
 
     def _read_row(self, row: int, out: Mapping[str, NDArray[Any]], marks: Marks) -> None:
         try:
@@ -252,14 +257,15 @@ class FeatureSet:
     def _shard(self, name: str, row: int) -> ShardFile:
         """Return the file of an array that a row is in."""
         key = (name, row // self._manifest.rows_per_shard)
+        found = self._files.get(key)
+        if found is not None:
+            return found
         with self._lock:
-            found = self._files.get(key)
-            if found is not None:
-                self._files.move_to_end(key)
-                return found
-        # Without the lock, since it may have to be fetched; a thread that opens it, too, does no harm.
-        opened = self._open(self._shard_path(name, row), name)
+            opening = self._opening.setdefault(key, threading.Lock())
+        with opening:  # not the other lock, since it may have to be fetched
+            opened = self._files.get(key) or self._open(self._shard_path(name, row), name)
         with self._lock:
+            self._opening.pop(key, None)
             self._files[key] = opened
             # A thread that still reads an evicted file keeps it open.
             limit = MAX_FILES if self._remote is None or not self._remote.staged else MAX_STAGED_FILES

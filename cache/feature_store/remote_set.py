@@ -128,7 +128,8 @@ class RemoteSet:
                     pass
                 lease.check()
                 bucket.put(f"{self._key}/{FILE}", made / FILE)
-                self.refresh()
+                with suppress(OSError):  # another process may have fetched it already
+                    made.rename(self._path)
         finally:
             lease.release()
 

@@ -7,7 +7,6 @@ import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -29,6 +28,7 @@ PIECE_BYTES = 8 << 20
 MAX_OBJECT_BYTES = 5_000_000_000
 """Of one PUT. An object is written by one, so there is never a part of it and nothing to clean up."""
 
+_session_lock = threading.Lock()
 _URL = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(.*))?")
 
 
@@ -87,9 +87,7 @@ class Bucket:
             response_checksum_validation="when_required",
             tcp_keepalive=True,
         )
-        self._client: Any = retrying(
-            limits, f"opening '{url}'", lambda: boto3.session.Session().client("s3", config=config)
-        )
+        self._client: Any = retrying(limits, f"opening '{url}'", lambda: _client(config))
         self._pool: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
 
@@ -248,14 +246,15 @@ class Bucket:
 
     def _fill(self, body: Any, parts: list[memoryview]) -> None:
         deadline = time.monotonic() + self.limits.reply_s(sum(part.nbytes for part in parts))
-        with closing(body):
+        with body as stream:  # urllib3's, whose read1 returns what has come, so that the deadline is looked at
             for part in parts:
                 view, place = part.cast("B"), 0
                 while place < len(view):
-                    count = body.readinto(view[place : place + (1 << 20)])
-                    if not count:
+                    received = stream.read1(len(view) - place)
+                    if not received:
                         raise BadReplyError("the reply ended early")
-                    place += count
+                    view[place : place + len(received)] = received
+                    place += len(received)
                     if time.monotonic() > deadline:
                         raise BadReplyError(f"the reply came at less than {self.limits.min_bytes_per_s:g} bytes/s")
 
@@ -264,6 +263,11 @@ class Bucket:
 
     def _key(self, key: str) -> str:
         return f"{self.url.prefix}/{key}" if self.url.prefix else key
+
+
+def _client(config: Config) -> Any:
+    with _session_lock:  # clients may be shared by threads, sessions not
+        return boto3.client("s3", config=config)
 
 
 def _md5(body: bytes | Path) -> bytes:

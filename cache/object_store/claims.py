@@ -95,13 +95,16 @@ class Lease:
                 self._write(released=True)
 
     def _keep(self) -> None:
-        while not self._end.wait(RENEW_S):
+        while not (self._end.wait(RENEW_S) or self._lost):
             with suppress(StalError):  # tried again; `check` counts the time
-                now = _now_s()
-                if not self._write(released=False):
-                    self._lost = True
-                    return
-                self._renewed_at = now
+                self._renew()
+
+    def _renew(self) -> None:
+        now = _now_s()
+        if self._write(released=False):
+            self._renewed_at = now
+        else:
+            self._lost = True
 
     def _write(self, *, released: bool) -> bool:
         content = _content(self._mirror, self._token, released=released)

@@ -38,6 +38,9 @@ _PASSING = {
     "TooManyRequests",
 }
 _NO_ACCESS = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, ProfileNotFound, NoRegionError)
+ANSWERS = (404, 409, 412, 416, 501)
+"""Not found, a condition that does not hold (twice), a range outside the object, a condition that is not known."""
+
 _KEYS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give the machine a role"
 
 
@@ -84,7 +87,7 @@ DEFAULT_LIMITS = Limits()
 def retrying(limits: Limits, what: str, request: Callable[[], T]) -> T:
     """Return what `request` returns, after as many attempts as it takes; what: e.g. `reading 's3://bucket/key'`.
 
-    An answer that says no (404, 409, 412) comes back as the ClientError that it is: it means something to the caller.
+    An answer in ANSWERS comes back as the ClientError that it is: it means something to the caller.
     """
     wait_s = limits.first_wait_s
     for attempt in range(1, limits.attempts + 1):
@@ -120,7 +123,7 @@ def _explained(what: str, error: Exception) -> Exception:
     """Return the error to raise instead: ours where the user can do something, else the error itself."""
     if isinstance(error, _NO_ACCESS):
         return InputError(f"{what[0].upper()}{what[1:]} is not possible: {error}; {_KEYS}.")
-    if not isinstance(error, ClientError) or status_of(error) in (404, 409, 412, 501):
+    if not isinstance(error, ClientError) or status_of(error) in ANSWERS:
         code = error.response.get("Error", {}).get("Code") if isinstance(error, ClientError) else None
         if code == "NoSuchBucket":
             return NotFoundError(

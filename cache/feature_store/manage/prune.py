@@ -10,7 +10,7 @@ from cache.feature_store.catalog import describe_feature_set, feature_set_folder
 from cache.feature_store.use import sole_use
 from cache.files import sync_folder, temporary_name
 from cache.store import Store
-from stal_data.errors import ConflictError, NotFoundError, StalError, did_you_mean
+from stal_data.errors import ConflictError, InputError, NotFoundError, StalError, did_you_mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +40,11 @@ def prune_candidates(
     set_ids: these, whatever their state. incomplete: those with key frames that are not computed, and those that
     cannot be opened. written_before_s: those that nothing was written to since then, in seconds since 1970.
     """
+    if store.mirror is not None:
+        raise InputError(
+            f"'{store.name}' is in a bucket, where nothing tells whether another machine reads a feature set; delete "
+            "its prefix features/DATASET/SPLIT/ID/ there with the server's own tool when no job runs."
+        )
     folders = feature_set_folders(store, dataset, split)
     known = {folder.name for folder in folders}
     for set_id in set_ids:

@@ -1,0 +1,158 @@
+"""Single requests against a server that fails in every way the proxy can."""
+
+from collections.abc import Callable
+from itertools import count
+
+import boto3
+import pytest
+
+from cache.object_store.bucket import Bucket, BucketUrl
+from stal_data.errors import InputError, NotFoundError, StalError
+from tests.cache.object_store.conftest import QUICK
+from tests.cache.object_store.s3_server import FaultProxy, Request, Rule
+
+CONTENT = bytes(range(256)) * 40
+
+
+@pytest.fixture
+def bucket(proxy: FaultProxy) -> Bucket:
+    return Bucket(BucketUrl.parse("s3://cache/a/b"), limits=QUICK)
+
+
+def first(fault: str, times: int = 2) -> Rule:
+    """The first requests fail."""
+    number = count()
+    return lambda request: fault if next(number) < times else None
+
+
+def read_part(bucket: Bucket) -> bytes:
+    part, rest = bytearray(100), bytearray(50)
+    bucket.read_into("x", 1000, [memoryview(part), memoryview(rest)])
+    return bytes(part + rest)
+
+
+READS: dict[str, tuple[Callable[[Bucket], object], object]] = {
+    "get": (lambda bucket: getattr(bucket.get("x"), "content", None), CONTENT),
+    "range": (read_part, CONTENT[1000:1150]),
+    "end": (lambda bucket: bucket.read_end("x", 10), (len(CONTENT), CONTENT[-10:])),
+    "list": (lambda bucket: [info.key for info in bucket.objects("")], ["x"]),
+    "head": (lambda bucket: getattr(bucket.head("x"), "num_bytes", None), len(CONTENT)),
+}
+
+
+@pytest.mark.parametrize("fault", ["500", "503", "reset", "lost", "hang", "truncate", "trickle"])
+@pytest.mark.parametrize("name", READS)
+def test_reads_survive(bucket: Bucket, proxy: FaultProxy, name: str, fault: str) -> None:
+    if fault in ("trickle", "truncate") and name in ("list", "head"):
+        pytest.skip("these have no body, or one that the library reads as a whole")
+    read, expected = READS[name]
+    bucket.put("x", CONTENT)
+    proxy.rule = first(fault, 1 if fault in ("hang", "trickle") else 2)
+    assert read(bucket) == expected
+
+
+@pytest.mark.parametrize("fault", ["500", "503", "reset", "lost", "hang"])
+def test_writes_survive(bucket: Bucket, proxy: FaultProxy, fault: str) -> None:
+    proxy.rule = first(fault, 1 if fault == "hang" else 2)
+    bucket.put("x", CONTENT)
+    proxy.rule = first(fault, 1)
+    assert bucket.put_if("new", b"mine", etag=None) is not None
+    found = bucket.get("x")
+    assert found is not None
+    assert found.content == CONTENT
+
+
+def test_a_conditional_write_whose_answer_was_lost_counts_as_done(bucket: Bucket, proxy: FaultProxy) -> None:
+    proxy.rule = first("lost", 1)
+    etag = bucket.put_if("claim", b"mine", etag=None)
+    assert etag is not None
+    assert [request.method for request in proxy.log] == ["PUT", "PUT", "GET"]
+    proxy.rule = first("lost", 1)
+    assert bucket.put_if("claim", b"mine again", etag=etag) is not None
+
+
+def test_conditions_are_kept(bucket: Bucket) -> None:
+    etag = bucket.put_if("claim", b"mine", etag=None)
+    assert etag is not None
+    assert bucket.put_if("claim", b"theirs", etag=None) is None
+    assert bucket.put_if("claim", b"theirs", etag="0" * 32) is None
+    newer = bucket.put_if("claim", b"mine again", etag=etag)
+    assert newer is not None
+    assert bucket.put_if("claim", b"late", etag=etag) is None
+    assert bucket.put_if("none", b"x", etag=etag) is None
+
+
+def test_a_fault_that_does_not_pass_names_the_object_and_the_way_out(bucket: Bucket, proxy: FaultProxy) -> None:
+    proxy.rule = lambda request: "500"
+    with pytest.raises(
+        StalError, match=r"Reading 's3://cache/a/b/x' failed 6 times.*InternalError.*run the same command"
+    ):
+        bucket.get("x")
+    assert len(proxy.log) == QUICK.attempts
+
+
+def test_a_missing_object_is_no_fault(bucket: Bucket, proxy: FaultProxy) -> None:
+    assert bucket.get("x") is None
+    assert bucket.head("x") is None
+    bucket.delete("x")
+    with pytest.raises(OSError, match="NoSuchKey"):
+        bucket.read_end("x", 10)
+    assert len(proxy.log) == 4
+
+
+def test_a_range_beyond_the_end_is_an_error(bucket: Bucket) -> None:
+    bucket.put("x", b"0123456789")
+    for start in (5, 50):
+        with pytest.raises(OSError, match=r"bytes at|InvalidRange"):
+            bucket.read_into("x", start, [memoryview(bytearray(10))])
+
+
+def test_a_missing_bucket_and_missing_credentials_are_named(proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(NotFoundError, match=r"s3://other/x.*no such bucket.*AWS_ENDPOINT_URL"):
+        Bucket(BucketUrl.parse("s3://other"), limits=QUICK).objects("x")
+    boto3.setup_default_session()  # the one before has read the environment
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with pytest.raises(InputError, match=r"s3://cache/x.*credentials.*AWS_PROFILE"):
+        Bucket(BucketUrl.parse("s3://cache"), limits=QUICK).objects("x")
+
+
+def test_listing_goes_on_over_pages(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(5):
+        bucket.put(f"d/{number}/x", b"")
+    call = bucket._call
+    monkeypatch.setattr(bucket, "_call", lambda name, **arguments: call(name, MaxKeys=2, **arguments))
+    assert [info.key for info in bucket.objects("d/")] == [f"d/{number}/x" for number in range(5)]
+    assert bucket.folders("d/") == [str(number) for number in range(5)]
+
+
+def test_connections_are_used_again(bucket: Bucket, proxy: FaultProxy) -> None:
+    bucket.put("x", CONTENT)
+    for _ in range(5):
+        bucket.get("x")
+        read_part(bucket)
+    assert proxy.num_connections == 1
+
+
+@pytest.mark.parametrize("text", ["s3://", "s3://UPPER/x", "s3://a", "s3://bucket//x", "s3://bucket/../x"])
+def test_bad_urls_are_refused(text: str) -> None:
+    with pytest.raises(InputError, match="write s3://BUCKET"):
+        BucketUrl.parse(text)
+
+
+def test_urls_are_normalised() -> None:
+    assert str(BucketUrl.parse("s3://bucket/a/b/")) == "s3://bucket/a/b"
+    assert str(BucketUrl.parse("s3://bucket/")) == str(BucketUrl.parse("s3://bucket")) == "s3://bucket"
+
+
+def test_the_proxy_really_damages(bucket: Bucket, proxy: FaultProxy) -> None:
+    """Else the tests of damage would pass for nothing."""
+    bucket.put("x", CONTENT)
+
+    def flip(request: Request) -> str:
+        return "flip"
+
+    proxy.rule = flip
+    found = bucket.get("x")
+    assert found is not None
+    assert found.content != CONTENT

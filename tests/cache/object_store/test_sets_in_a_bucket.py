@@ -1,0 +1,258 @@
+"""Feature sets in a bucket: the same bytes as in a folder, for every machine, whatever the network does."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import obstore
+import pytest
+import zarr
+from zarr.storage import ObjectStore
+
+from cache.feature_store import (
+    FeatureSet,
+    FeatureWriter,
+    list_feature_sets,
+    open_feature_set,
+    reset_shard,
+    verify_feature_set,
+)
+from cache.feature_store.layout import COLUMNS, FEATURES
+from cache.feature_store.manage.copy import copy_feature_set
+from cache.feature_store.manage.prune import prune_candidates
+from cache.spec import FeatureSpec
+from cache.store import Store
+from stal_data.errors import ConflictError, InputError, NotFoundError
+from tests.cache.conftest import write_rows
+from tests.cache.object_store.conftest import URL, OpenStore
+from tests.cache.object_store.s3_server import FaultProxy, Request
+from tests.cache.samples import make_features
+
+ROWS, SET = 10, "features/street/train"
+
+
+def same_rows(features: FeatureSet, rows: range = range(ROWS)) -> bool:
+    expected, found = make_features(ROWS), features.read(rows)
+    return all((getattr(found, name) == values[rows]).all() for name, values in expected.items())
+
+
+def objects(store: Store) -> dict[str, bytes]:
+    """Every object of the sets themselves."""
+    assert store.mirror is not None
+    bucket = store.mirror.bucket
+    keys = [info.key for info in bucket.objects("features/") if "/.locks/" not in info.key]
+    return {key: found.content for key in keys if (found := bucket.get(key)) is not None}
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    paths = [path for path in folder.rglob("*") if path.is_file() and ".locks" not in path.parts]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
+def change(store: Store, key: str, edit: Callable[[bytes], bytes | None]) -> None:
+    assert store.mirror is not None
+    found = store.mirror.bucket.get(key)
+    assert found is not None
+    content = edit(found.content)
+    if content is None:
+        store.mirror.bucket.delete(key)
+    else:
+        store.mirror.bucket.put(key, content)
+
+
+def test_objects_are_the_files_of_a_local_store(machine: OpenStore, store: Store, spec: FeatureSpec) -> None:
+    write_rows(store, spec, ROWS)
+    write_rows(machine(), spec, ROWS)
+    assert objects(machine()) == files(store.root)
+
+
+def test_another_machine_reads_them(machine: OpenStore, spec: FeatureSpec) -> None:
+    write_rows(machine("writer"), spec, ROWS)
+    reader = machine("reader")
+    features = open_feature_set(reader, "street", "train")
+    assert same_rows(features)
+    (info,) = list_feature_sets(reader)
+    assert info.complete
+    assert info.num_bytes == sum(len(content) for content in objects(reader).values())
+    assert not list(features.path.glob("*/c/*/0"))  # no shard was kept
+
+
+def test_zarr_opens_every_array_over_the_network(machine: OpenStore, spec: FeatureSpec, proxy: FaultProxy) -> None:
+    features = write_rows(machine(), spec, ROWS)
+    features.marks()
+    remote = obstore.store.from_url(
+        f"{URL}/{SET}/{spec.id}",
+        endpoint=proxy.url,
+        access_key_id="key",
+        secret_access_key="secret",
+        region="us-east-1",
+        client_options={"allow_http": True},
+    )
+    group = zarr.open_group(ObjectStore(remote, read_only=True), mode="r", zarr_format=3)
+    for name, values in make_features(ROWS).items():
+        assert (np.asarray(group[name])[:ROWS] == values).all()
+    here = zarr.open_group(features.path, mode="r", zarr_format=3)
+    for name in COLUMNS:
+        if name != "index":
+            assert (np.asarray(group[name]) == np.asarray(here[name])).all()
+
+
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 10))])
+def test_no_row_is_lost_on_a_bad_network(
+    machine: OpenStore, proxy: FaultProxy, store: Store, spec: FeatureSpec, seed: int
+) -> None:
+    draw = random.Random(seed)
+    faults = ("500", "503", "reset", "lost", "truncate")
+    proxy.rule = lambda request: draw.choice(faults) if draw.random() < 0.1 else None
+    assert same_rows(write_rows(machine("writer"), spec, ROWS))
+    assert same_rows(open_feature_set(machine("reader"), "street", "train"))
+    assert same_rows(open_feature_set(machine("staging", 10**6), "street", "train"))
+    proxy.rule = lambda request: None
+    write_rows(store, spec, ROWS)
+    assert objects(machine()) == files(store.root)
+
+
+def test_done_is_written_after_the_rows_it_speaks_of(machine: OpenStore, proxy: FaultProxy, spec: FeatureSpec) -> None:
+    write_rows(machine(), spec, ROWS)
+    puts = [request.path for request in proxy.log if request.method == "PUT"]
+    for shard in range(3):
+        done = next(i for i, path in enumerate(puts) if path.endswith(f"/done/c/{shard}"))
+        names = [f"/{name}/c/{shard}/0/0" for name in FEATURES] + [f"/digest/c/{shard}"]
+        assert all(any(name in path for path in puts[:done]) for name in names)
+    assert puts.index(next(path for path in puts if path.endswith(f"{spec.id}/zarr.json"))) > 15
+
+
+def test_a_reader_meanwhile_sees_done_rows_only(machine: OpenStore, proxy: FaultProxy, spec: FeatureSpec) -> None:
+    """Before each object is written, another machine looks: what is done, it can read."""
+    seen, looking = [], False
+
+    def look(request: Request) -> None:
+        nonlocal looking
+        if looking or request.method != "PUT" or "/c/" not in request.path or "/index/" in request.path:
+            return
+        looking = True
+        try:
+            features = open_feature_set(machine("reader"), "street", "train")
+            rows = np.flatnonzero(features.done)
+            assert len(rows) in (0, 4, 8, 10)
+            if len(rows):
+                assert same_rows(features, range(len(rows)))
+            seen.append(len(rows))
+        except NotFoundError:
+            seen.append(-1)
+        finally:
+            looking = False
+
+    proxy.rule = look
+    write_rows(machine("writer"), spec, ROWS)
+    assert {0, 4, 8} <= set(seen)
+
+
+@pytest.mark.parametrize(
+    ("edit", "reason"),
+    [
+        (lambda content: bytes([content[0] ^ 1]) + content[1:], "the checksum of row 0 of the shard does not match"),
+        (lambda content: content[:300], "is damaged"),
+        (lambda content: None, "it does not open"),
+    ],
+    ids=["flipped", "truncated", "deleted"],
+)
+def test_damage_in_the_bucket_is_noticed_and_repaired(
+    machine: OpenStore, spec: FeatureSpec, edit: Callable[[bytes], bytes | None], reason: str
+) -> None:
+    features = write_rows(machine(), spec, ROWS)
+    change(machine(), f"{SET}/{spec.id}/vit/c/1/0/0/0", edit)
+    with pytest.raises(InputError, match=rf"s3://cache/some/store/.*/vit/c/1/0/0/0' is damaged.*{reason}|{reason}"):
+        features.read([4])
+    (found,) = verify_feature_set(features.path)
+    assert found.shard == 1
+    reset_shard(features.path, 1)
+    with pytest.raises(InputError, match="is not computed yet, like 4 of 10 rows"):
+        open_feature_set(machine("reader"), "street", "train").read([4])
+    write_rows(machine(), spec, ROWS, shards=[1])
+    assert verify_feature_set(features.path) == []
+    assert same_rows(features)
+
+
+def test_a_flipped_reply_is_not_taken_for_features(machine: OpenStore, proxy: FaultProxy, spec: FeatureSpec) -> None:
+    features = write_rows(machine(), spec, ROWS)
+    proxy.rule = lambda request: "flip" if "/vit/c/" in request.path else None
+    with pytest.raises(InputError, match="checksum"):
+        features.read([4])
+
+
+def test_copy_to_a_bucket_and_back_resumes(
+    machine: OpenStore, store: Store, tmp_path: Path, spec: FeatureSpec, proxy: FaultProxy
+) -> None:
+    source = write_rows(store, spec, ROWS).path
+    write_rows(machine(), spec, ROWS, shards=[1])
+    proxy.log.clear()
+    result = copy_feature_set(source, machine())
+    assert (result.copied, result.present) == (6, 4)
+    assert not [r for r in proxy.log if r.method == "PUT" and "/c/1" in r.path and "index" not in r.path]
+    back = Store.open(tmp_path / "back", create=True)
+    result = copy_feature_set(open_feature_set(machine("other"), "street", "train").path, back)
+    assert (result.copied, result.present) == (10, 0)
+    assert files(back.root) == files(store.root) == objects(machine())
+
+
+def test_a_set_of_other_rows_is_refused(machine: OpenStore, spec: FeatureSpec) -> None:
+    write_rows(machine(), spec, ROWS, shards=[])
+    with pytest.raises(ConflictError, match="key frames: 6 / 10"):
+        write_rows(machine("other"), spec, 6)
+
+
+def test_the_mirror_follows_a_set_that_was_deleted_and_made_anew(machine: OpenStore, spec: FeatureSpec) -> None:
+    store = machine()
+    write_rows(store, spec, ROWS)
+    assert store.mirror is not None
+    for key in objects(store):
+        store.mirror.bucket.delete(key)
+    assert list_feature_sets(store) == []
+    write_rows(machine("other"), spec, 6, rows_per_shard=3)
+    assert open_feature_set(store, "street", "train").manifest.num_rows == 6
+
+
+def test_what_a_killed_maker_left_is_no_set_and_no_obstacle(
+    machine: OpenStore, proxy: FaultProxy, spec: FeatureSpec
+) -> None:
+    store = machine()
+    write_rows(store, spec, ROWS, rows_per_shard=5)
+    assert store.mirror is not None
+    store.mirror.bucket.delete(f"{SET}/{spec.id}/zarr.json")
+    assert list_feature_sets(store) == []
+    features = write_rows(machine("other"), spec, ROWS, shards=[])
+    assert not features.done.any()
+    assert features.manifest.rows_per_shard == 4
+
+
+def test_a_server_that_ignores_conditions_is_refused_for_writing(
+    machine: OpenStore, proxy: FaultProxy, spec: FeatureSpec
+) -> None:
+    write_rows(machine("before"), spec, ROWS)
+    proxy.ignore_conditions = True
+    assert same_rows(open_feature_set(machine("reader"), "street", "train"))
+    writer = FeatureWriter(open_feature_set(machine("writer"), "street", "train").path)
+    with pytest.raises(ConflictError, match=r"ignores If-None-Match or If-Match.*local folder"):
+        writer.claim(0)
+    assert not [key for key in objects(machine()) if "probe" in key]
+
+
+def test_a_store_that_is_not_there_is_named(machine: OpenStore) -> None:
+    machine()
+    with pytest.raises(NotFoundError, match=f"no store at '{URL}'.*precompute"):
+        Store.open(URL)
+
+
+def test_pruning_in_a_bucket_is_refused(machine: OpenStore) -> None:
+    with pytest.raises(InputError, match="is in a bucket.*server's own tool"):
+        prune_candidates(machine())
+
+
+def test_a_child_process_opens_the_mirror_by_its_folder(machine: OpenStore, spec: FeatureSpec) -> None:
+    store = machine("one", 5000)
+    write_rows(store, spec, ROWS)
+    opened = Store.open(store.root)
+    assert opened.name == URL
+    assert same_rows(open_feature_set(opened, "street", "train"))
