@@ -7,6 +7,7 @@ import hashlib
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -50,10 +51,17 @@ class RowIndex:
 
         It covers the row's identity, too: a shard copied from elsewhere fails although its own checksums are right.
         """
-        key, (start, end) = self.key_frames[row], self.windows_K2[row].tolist()
-        head = struct.pack("<qqqQ", key.timestamp, start, end, int(self.sources_K[row])) + key.video.encode()
         tail = struct.pack(f"<{len(checksums)}I", *checksums)
-        return int.from_bytes(hashlib.blake2b(head + tail, digest_size=8).digest(), "little")
+        return int.from_bytes(hashlib.blake2b(self._heads[row] + tail, digest_size=8).digest(), "little")
+
+    @cached_property
+    def _heads(self) -> list[bytes]:
+        """The identity of every row, made once: it is needed at each read."""
+        columns = zip(self.key_frames, self.windows_K2.tolist(), self.sources_K.tolist(), strict=True)
+        return [
+            struct.pack("<qqqQ", key.timestamp, start, end, source) + key.video.encode()
+            for key, (start, end), source in columns
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)

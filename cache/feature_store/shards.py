@@ -84,7 +84,7 @@ class ShardFile:
         if count != self._row_bytes + CHECKSUM_BYTES:
             raise damaged(self._source.name, f"it ends within row {local_row} of the shard")
         found = checksum(out)
-        if stored != struct.pack("<I", found):
+        if stored != found.to_bytes(CHECKSUM_BYTES, "little"):
             raise damaged(self._source.name, f"the checksum of row {local_row} of the shard does not match")
         return found
 
