@@ -8,9 +8,12 @@ from typing import Any, TypeVar
 
 import grpc
 
-from svc_common.config import ClientConfig, read_token
+from svc_common.config import ClientConfig, read_tokens
 from svc_common.errors import error_of, is_too_large
+from svc_common.logs import REQUEST_ID_HEADER, outgoing_request_id
 from svc_common.options import channel_options
+from svc_common.reloaded import Reloaded
+from svc_common.version import API_VERSION, VERSION_HEADER
 
 T = TypeVar("T")
 _RETRIED = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
@@ -45,12 +48,12 @@ def is_broken_write(error: grpc.aio.AioRpcError) -> bool:
 class _Token:
     """Sends the bearer token; call credentials would refuse to do so over a plain loopback connection."""
 
-    def __init__(self, token: str) -> None:
-        self._header = ("authorization", f"Bearer {token}")
+    def __init__(self, tokens: Reloaded[tuple[str, ...]]) -> None:
+        self._tokens = tokens
 
     async def _intercept(self, continuation: Any, details: grpc.aio.ClientCallDetails, request: Any) -> Any:
         metadata = grpc.aio.Metadata(*(details.metadata or ()))
-        metadata.add(*self._header)
+        metadata.add("authorization", f"Bearer {self._tokens.get()[0]}")
         call = grpc.aio.ClientCallDetails(
             details.method, details.timeout, metadata, details.credentials, details.wait_for_ready
         )
@@ -79,8 +82,10 @@ _TOKEN_INTERCEPTORS = (_UnaryUnaryToken, _UnaryStreamToken, _StreamUnaryToken, _
 
 def open_channel(config: ClientConfig) -> grpc.aio.Channel:
     """A channel to the service, to be closed by the caller. Nothing connects before the first call."""
-    token = read_token(config.token_file) if config.token_file is not None else None
-    interceptors = [kind(token) for kind in _TOKEN_INTERCEPTORS] if token is not None else []
+    interceptors = []
+    if (file := config.token_file) is not None:
+        tokens = Reloaded([file], lambda: read_tokens(file))
+        interceptors = [kind(tokens) for kind in _TOKEN_INTERCEPTORS]
     options = channel_options(config)
     if config.tls_ca is None:
         return grpc.aio.insecure_channel(config.address, options=options, interceptors=interceptors)
@@ -90,6 +95,11 @@ def open_channel(config: ClientConfig) -> grpc.aio.Channel:
         certificate_chain=config.tls_cert.read_bytes() if config.tls_cert else None,
     )
     return grpc.aio.secure_channel(config.address, credentials, options=options, interceptors=interceptors)
+
+
+def call_metadata() -> tuple[tuple[str, str], ...]:
+    """What every call sends along: the id under which services log it, and the version of the interface."""
+    return ((REQUEST_ID_HEADER, outgoing_request_id()), (VERSION_HEADER, API_VERSION))
 
 
 async def call_with_retries(

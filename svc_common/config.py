@@ -5,6 +5,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from stal_data.errors import InputError, NotFoundError
+from svc_common.logs import LogFormat
 
 DEFAULT_MESSAGE_BYTES = 32 << 20  # 32 MiB
 
@@ -38,15 +39,23 @@ def _check_files(**files: Path | None) -> None:
             raise NotFoundError(f"--{field.replace('_', '-')} '{path}' is not a file.")
 
 
-def read_token(path: Path) -> str:
-    """The bearer token in a file: its text without surrounding white space, at least 16 visible ASCII characters."""
-    token = path.read_text(encoding="utf-8", errors="replace").strip()
-    if len(token) < 16 or not token.isascii() or not token.isprintable() or " " in token:
+def read_tokens(path: Path) -> tuple[str, ...]:
+    """The bearer tokens in a file, one a line: a service takes each of them, a client sends the first.
+
+    Each has at least 16 visible ASCII characters; empty lines and outer white space do not count.
+    """
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    tokens = tuple(line.strip() for line in lines if line.strip())
+    if not tokens or any(len(token) < 16 or not token.isascii() or not _visible(token) for token in tokens):
         raise InputError(
-            f"The token in '{path}' must be at least 16 ASCII characters without spaces. "
+            f"Each token in '{path}' must be a line of at least 16 ASCII characters without spaces. "
             "Make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
         )
-    return token
+    return tokens
+
+
+def _visible(text: str) -> bool:
+    return text.isprintable() and " " not in text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,16 +71,20 @@ class ServerConfig:
     tls_ca: Path | None = None
     """PEM authorities; when given, a client must show a certificate signed by one of them (mTLS)."""
     token_file: Path | None = None
-    """When given, a client must send this file's token."""
+    """When given, a client must send one of this file's tokens. Read again when it changes, as the PEM files are."""
     insecure: bool = False
     """Allow an address that other machines reach without TLS."""
     max_message_bytes: int = DEFAULT_MESSAGE_BYTES
     """Both directions."""
     metrics_port: int | None = None
-    """Plain HTTP on the same host: /metrics, /live, /ready. 0 takes a free port; None turns it off."""
+    """/metrics, /live and /ready over HTTP, over HTTPS where TLS is on. 0 takes a free port; None turns it off."""
+    metrics_host: str | None = None
+    """Where the metrics port listens; None means `host`."""
     reflection: bool = False
     grace_s: float = 10.0
     """How long running calls may go on after SIGTERM."""
+    log_format: LogFormat = "text"
+    """Of the lines on stderr."""
     port_file: Path | None = None
     """Written atomically once the service is ready: the port in decimal."""
 
@@ -86,6 +99,11 @@ class ServerConfig:
             raise InputError(
                 f"--host '{self.host}' is reached by other machines and no TLS is set. Give --tls-cert and --tls-key, "
                 "listen on 127.0.0.1, or accept plain text on a trusted network with --insecure."
+            )
+        if self.tls_cert is None and not self.insecure and not is_loopback(self.metrics_host or self.host):
+            raise InputError(
+                f"--metrics-host '{self.metrics_host}' is reached by other machines and no TLS is set. Give --tls-cert "
+                "and --tls-key, listen on 127.0.0.1, or accept plain text on a trusted network with --insecure."
             )
         if self.max_message_bytes < 1024:
             raise InputError(f"The message limit of {self.max_message_bytes} bytes must be at least 1024.")

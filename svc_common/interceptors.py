@@ -1,21 +1,24 @@
-"""What every call passes through on the server: token, readiness, error mapping, metrics.
+"""What every call passes through on the server: token, version, readiness, bounds, error mapping, metrics, log lines.
 
-Health checks pass untouched: probes carry no token and must get an answer before the service is ready.
+Health checks pass untouched: probes carry neither token nor version and must get an answer before the service is ready.
 """
 
 import asyncio
-import hmac
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import Any, TypeAlias
 
 import grpc
 
 from stal_data.errors import StalError
-from svc_common.errors import status_of
+from svc_common.errors import BusyError, DeadlineError, status_of
+from svc_common.logs import REQUEST_ID_HEADER, checked_request_id, log_context
 from svc_common.metrics import Metrics
+from svc_common.tokens import TokenCheck
+from svc_common.version import API_VERSION, VERSION_HEADER, check_client
 
 log = logging.getLogger(__name__)
 
@@ -23,14 +26,28 @@ log = logging.getLogger(__name__)
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
+_VERSION = ((VERSION_HEADER, API_VERSION),)
+CALLS_PER_CLIENT = 128
+"""Calls in progress of one address, so that one client cannot take all places."""
+READ_TIMEOUT_S = 300.0
+"""A client that takes no answer for so long loses its stream."""
+
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """Guards and counts every call except health checks."""
 
-    def __init__(self, metrics: Metrics, *, token: str | None, ready: Callable[[], bool]) -> None:
-        self._metrics = metrics
-        self._authorization = f"Bearer {token}".encode() if token is not None else None
-        self._ready = ready
+    def __init__(
+        self,
+        metrics: Metrics,
+        *,
+        tokens: TokenCheck,
+        ready: Callable[[], bool],
+        calls_per_client: int = CALLS_PER_CLIENT,
+        read_timeout_s: float = READ_TIMEOUT_S,
+    ) -> None:
+        self._metrics, self._tokens, self._ready = metrics, tokens, ready
+        self._calls_per_client, self._read_timeout_s = calls_per_client, read_timeout_s
+        self._calls: Counter[str] = Counter()
 
     async def intercept_service(
         self,
@@ -40,30 +57,31 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         method = handler_call_details.method
         if method.startswith("/grpc.health.v1.Health/"):
             return await continuation(handler_call_details)
-        if not self._token_matches(handler_call_details):
+        if not self._tokens.accepts(_header(handler_call_details, "authorization") or ""):
             return _refuse(grpc.StatusCode.UNAUTHENTICATED, "the bearer token is missing or wrong (--token-file)")
         if not self._ready():
             return _refuse(grpc.StatusCode.UNAVAILABLE, "the service is starting or stopping")
+        try:
+            check_client(_header(handler_call_details, VERSION_HEADER))
+        except StalError as error:
+            return _refuse(*status_of(error))
         handler = await continuation(handler_call_details)
-        return None if handler is None else self._wrap(handler, method)
+        if handler is None:
+            return None
+        return self._wrap(handler, method, checked_request_id(_header(handler_call_details, REQUEST_ID_HEADER) or ""))
 
-    def _token_matches(self, details: grpc.HandlerCallDetails) -> bool:
-        if self._authorization is None:
-            return True
-        sent = next((value for key, value in details.invocation_metadata if key == "authorization"), "")
-        return hmac.compare_digest(sent.encode() if isinstance(sent, str) else sent, self._authorization)
-
-    def _wrap(self, handler: Handler, method: str) -> Handler:
+    def _wrap(self, handler: Handler, method: str, request_id: str) -> Handler:
         kind = f"{_arity(handler.request_streaming)}_{_arity(handler.response_streaming)}"
         behaviour = getattr(handler, kind)
 
-        async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
-            async with self._guard(method, context), aclosing(behaviour(request, context)) as responses:
+        async def stream(request: Any, context: Context) -> None:
+            guard = self._guard(method, request_id, context)
+            async with guard, aclosing(behaviour(request, context)) as responses:
                 async for response in responses:
-                    yield response
+                    await self._write(context, response)
 
         async def single(request: Any, context: Context) -> Any:
-            async with self._guard(method, context):
+            async with self._guard(method, request_id, context):
                 return await behaviour(request, context)
 
         make = getattr(grpc, f"{kind}_rpc_method_handler")
@@ -74,9 +92,38 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         )
         return wrapped
 
+    async def _write(self, context: Context, response: Any) -> None:
+        try:
+            async with asyncio.timeout(self._read_timeout_s):
+                await context.write(response)
+        except TimeoutError:
+            raise DeadlineError(f"the client took no answer for {self._read_timeout_s:g} s") from None
+
     @asynccontextmanager
-    async def _guard(self, method: str, context: Context) -> AsyncIterator[None]:
-        """Count the call and answer its exception with a status."""
+    async def _guard(self, method: str, request_id: str, context: Context) -> AsyncIterator[None]:
+        """Count and log the call, and answer its exception with a status."""
+        context.set_trailing_metadata(_VERSION)
+        with log_context(request_id=request_id):
+            async with self._counted(method, context):
+                with self._place(context):
+                    yield
+
+    @contextmanager
+    def _place(self, context: Context) -> Iterator[None]:
+        # ipv4:10.0.0.7:43210, ipv6:[::1]:43210: a client is an address, however many connections it opens.
+        client = context.peer().rpartition(":")[0]
+        if self._calls[client] >= self._calls_per_client:
+            raise BusyError(f"{self._calls[client]} calls of this client are in progress; that is the most it may have")
+        self._calls[client] += 1
+        try:
+            yield
+        finally:
+            self._calls[client] -= 1
+            if not self._calls[client]:
+                del self._calls[client]
+
+    @asynccontextmanager
+    async def _counted(self, method: str, context: Context) -> AsyncIterator[None]:
         start, code = time.perf_counter(), grpc.StatusCode.OK
         self._metrics.running.labels(method).inc()
         try:
@@ -97,7 +144,16 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         finally:
             self._metrics.running.labels(method).dec()
             self._metrics.calls.labels(method, code.name).inc()
-            self._metrics.seconds.labels(method).observe(time.perf_counter() - start)
+            seconds = time.perf_counter() - start
+            self._metrics.seconds.labels(method).observe(seconds)
+            fields = {"method": method, "code": code.name, "seconds": round(seconds, 6)}
+            log.info("call finished", extra={"fields": fields})
+
+
+def _header(details: grpc.HandlerCallDetails, name: str) -> str | None:
+    """A header that the client sent."""
+    sent = next((value for key, value in details.invocation_metadata if key == name), None)
+    return sent.decode(errors="replace") if isinstance(sent, bytes) else sent
 
 
 def _arity(streaming: bool) -> str:
@@ -108,6 +164,6 @@ def _refuse(code: grpc.StatusCode, details: str) -> Handler:
     """A handler of any arity that aborts; as a stream it does not wait for a request first."""
 
     async def abort(request: Any, context: Context) -> None:  # noqa: ARG001
-        await context.abort(code, details)
+        await context.abort(code, details, _VERSION)
 
     return grpc.stream_stream_rpc_method_handler(abort)

@@ -14,13 +14,17 @@ from typing import Protocol
 import grpc
 from grpc_reflection.v1alpha import reflection
 
-from stal_data.errors import ConflictError, InputError
+from stal_data.errors import ConflictError
 from stal_data.files import write_atomically
-from svc_common.config import ServerConfig, join_address, read_token
+from svc_common.certificates import ServerCertificates
+from svc_common.config import ServerConfig, join_address
 from svc_common.health import Health
+from svc_common.http_endpoint import HttpEndpoint
 from svc_common.interceptors import CallInterceptor
-from svc_common.metrics import Metrics, MetricsServer
+from svc_common.logs import configure_logging
+from svc_common.metrics import Metrics
 from svc_common.options import server_options
+from svc_common.tokens import TokenCheck
 
 log = logging.getLogger(__name__)
 
@@ -59,22 +63,22 @@ class ServiceServer:
         self._services = services
         self._name = name
         self._metrics = metrics or Metrics()
-        self._token = read_token(config.token_file) if config.token_file is not None else None
+        self._tokens = TokenCheck(config.token_file)
         self._health = Health([service.full_name for service in services])
         self._server: grpc.aio.Server | None = None
-        self._metrics_server: MetricsServer | None = None
+        self._http: HttpEndpoint | None = None
         self.port = 0
         """The bound port, after `start`."""
 
     @property
     def metrics_port(self) -> int | None:
         """The bound port of the HTTP endpoint, after `start`."""
-        return self._metrics_server.port if self._metrics_server else None
+        return self._http.port if self._http else None
 
     async def start(self) -> int:
         """Bind, load and become ready; return the port."""
         config = self._config
-        interceptor = CallInterceptor(self._metrics, token=self._token, ready=lambda: self._health.ready)
+        interceptor = CallInterceptor(self._metrics, tokens=self._tokens, ready=lambda: self._health.ready)
         self._server = server = grpc.aio.server(
             interceptors=[interceptor], options=server_options(config), maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS
         )
@@ -85,12 +89,18 @@ class ServiceServer:
             names = [service.full_name for service in self._services]
             reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], server)
         try:
-            self.port = self._bind(server)
+            certificates = ServerCertificates.of(config)
+            self.port = self._bind(server, certificates)
             await self._health.set_live()
             await server.start()
             if config.metrics_port is not None:
-                self._metrics_server = MetricsServer(
-                    self._metrics, host=config.host, port=config.metrics_port, ready=lambda: self._health.ready
+                self._http = HttpEndpoint(
+                    self._metrics,
+                    host=config.metrics_host or config.host,
+                    port=config.metrics_port,
+                    ready=lambda: self._health.ready,
+                    certificates=certificates,
+                    tokens=self._tokens,
                 )
             for service in self._services:
                 await service.start()
@@ -112,12 +122,13 @@ class ServiceServer:
             self._server = None
             for service in self._services:
                 await service.stop()
-        if self._metrics_server is not None:
-            self._metrics_server.close()
-            self._metrics_server = None
+        if self._http is not None:
+            self._http.close()
+            self._http = None
 
     async def serve(self) -> None:
         """Start, say so on stdout, serve until SIGTERM or SIGINT, drain."""
+        configure_logging(self._config.log_format, service=self._name)
         loop, stopping = asyncio.get_running_loop(), asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopping.set)
@@ -131,24 +142,15 @@ class ServiceServer:
         log.info("%s drains for at most %g s", self._name, self._config.grace_s)
         await self.stop()
 
-    def _bind(self, server: grpc.aio.Server) -> int:
+    def _bind(self, server: grpc.aio.Server, certificates: ServerCertificates | None) -> int:
         config = self._config
         address = join_address(config.host, config.port)
         try:
-            if config.tls_cert is None or config.tls_key is None:
+            if certificates is None:
                 return server.add_insecure_port(address)
-            credentials = grpc.ssl_server_credentials(
-                [(config.tls_key.read_bytes(), config.tls_cert.read_bytes())],
-                root_certificates=config.tls_ca.read_bytes() if config.tls_ca else None,
-                require_client_auth=config.tls_ca is not None,
-            )
-            return server.add_secure_port(address, credentials)
+            return server.add_secure_port(address, certificates.grpc_credentials())
         except RuntimeError as error:
-            reason = _why_not_bound(config.host, config.port)
-            if reason is None:
-                raise InputError(
-                    f"{address} cannot be bound; are --tls-cert, --tls-key and --tls-ca valid PEM files?"
-                ) from error
+            reason = _why_not_bound(config.host, config.port) or str(error)
             raise ConflictError(
                 f"{address} cannot be bound: {reason}. Choose another --port, or 0 for a free one."
             ) from error

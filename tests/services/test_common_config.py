@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from cli.options import client_options, server_options
 from stal_data.errors import InputError, NotFoundError
 from svc_common.client import RetryPolicy
-from svc_common.config import ClientConfig, ServerConfig, is_loopback, join_address, read_token, split_address
+from svc_common.config import ClientConfig, ServerConfig, is_loopback, join_address, read_tokens, split_address
 from svc_common.options import channel_options
 from svc_common.options import server_options as grpc_server_options
 
@@ -68,7 +68,7 @@ def test_a_token_does_not_leave_the_machine_in_plain_text(tmp_path: Path) -> Non
 def test_weak_tokens_are_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "token").write_text(text)
     with pytest.raises(InputError, match="at least 16"):
-        read_token(tmp_path / "token")
+        read_tokens(tmp_path / "token")
 
 
 def test_message_size_is_set_in_both_directions_on_both_sides() -> None:
