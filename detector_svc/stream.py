@@ -9,18 +9,22 @@ from detector_svc.batcher import MicroBatcher
 from detector_svc.detections import to_message
 from protos.generated import detector_pb2 as pb
 from stal_data.errors import InputError
+from svc_common.errors import ServiceUnavailableError
 
 WINDOW = 32
 """Frames of one stream without a written answer; beyond it the service stops reading, which slows the client down."""
 MAX_ID_LENGTH = 512
+IDLE_S = 600.0
+"""A stream without frames for so long is ended: its client may be gone without a word. A living one comes back."""
 
 
 class DetectStream:
     """Use once: iterate over `answers`, then `close` in any case."""
 
-    def __init__(self, batcher: MicroBatcher, *, time_remaining_s: float | None) -> None:
+    def __init__(self, batcher: MicroBatcher, *, time_remaining_s: float | None, idle_s: float = IDLE_S) -> None:
         self._batcher = batcher
         self._deadline = None if time_remaining_s is None else time.monotonic() + time_remaining_s
+        self._idle_s = idle_s
         self._window = asyncio.Semaphore(WINDOW)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._answers: asyncio.Queue[pb.DetectResponse | None] = asyncio.Queue()
@@ -64,7 +68,9 @@ class DetectStream:
         reading = asyncio.ensure_future(anext(requests, None))
         try:
             waiting: set[asyncio.Future[Any]] = {reading, self._end}
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(waiting, timeout=self._idle_s, return_when=asyncio.FIRST_COMPLETED)
+            if not done:
+                raise ServiceUnavailableError(f"no frame came for {self._idle_s:g} s; open another stream for the next")
             return None if self._end.done() else reading.result()
         finally:
             reading.cancel()

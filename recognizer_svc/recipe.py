@@ -1,5 +1,6 @@
 """A recipe: everything that decides a training run, read from YAML and checked before anything starts."""
 
+import reprlib
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path, PurePosixPath
@@ -236,7 +237,7 @@ def parse_recipe(text: str, overrides: Sequence[str] = (), *, source: str = "rec
     """Check a recipe's text; `source` names it in errors. Reads no file, so a service may pass a client's text."""
     try:
         values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # 2001-99-99, a thousand nested lists
         raise InputError(f"{source} is not YAML: {error}") from None
     if not isinstance(values, dict):
         raise InputError(f"{source} must be a mapping with the keys {', '.join(Recipe.model_fields)}.")
@@ -275,7 +276,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
             raise InputError(f"Override '{override}': '{key}' is a value, not a section.")
     try:
         values[keys[-1]] = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         raise InputError(f"Override '{override}': '{text}' is not a YAML value.") from None
 
 
@@ -287,4 +288,5 @@ def _describe(item: dict[str, Any]) -> str:
     message = str(item["msg"]).removeprefix("Value error, ")
     if item["type"] in ("value_error", "missing") or isinstance(item["input"], Mapping):
         return f"{where}: {message}"
-    return f"{where} is {item['input']!r}: {message}"
+    # Shortened: a few aliases in YAML make a list that would fill the memory when written out.
+    return f"{where} is {reprlib.repr(item['input'])}: {message}"

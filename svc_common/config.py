@@ -124,6 +124,8 @@ class ClientConfig:
     """PEM certificate chain of this client (mTLS), together with tls_key."""
     tls_key: Path | None = None
     token_file: Path | None = None
+    server_name: str | None = None
+    """The name that the service's certificate is for, where that is not the address's."""
     insecure: bool = False
     """Allow the token to travel in plain text to another machine."""
     max_message_bytes: int = DEFAULT_MESSAGE_BYTES

@@ -70,9 +70,9 @@ def status_of(error: StalError) -> tuple[grpc.StatusCode, str]:
 
 def shorten(text: str) -> str:
     """Cut a text so that it fits into the status header."""
-    if len(quote(text)) <= MAX_DETAILS_BYTES:
+    kept = text[:MAX_DETAILS_BYTES]  # first: a client may have sent a long text that is quoted here
+    if kept == text and len(quote(text)) <= MAX_DETAILS_BYTES:
         return text
-    kept = text[:MAX_DETAILS_BYTES]
     while len(quote(kept)) > MAX_DETAILS_BYTES:
         kept = kept[: len(kept) * 9 // 10]
     return f"{kept} ..."

@@ -2,7 +2,7 @@
 
 from svc_common.config import ClientConfig, ServerConfig
 
-Options = list[tuple[str, int]]
+Options = list[tuple[str, int | str]]
 
 
 def _message_size(limit_bytes: int) -> Options:
@@ -18,6 +18,9 @@ def server_options(config: ServerConfig) -> Options:
         # A client pings each 30 s; the server's default of 300 s would answer with too_many_pings and hang up.
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
+        # Finds clients that are gone without closing their connection, which then frees their calls.
+        ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.keepalive_timeout_ms", 20_000),
     ]
 
 
@@ -32,4 +35,5 @@ def channel_options(config: ClientConfig) -> Options:
         ("grpc.enable_retries", 0),
         ("grpc.initial_reconnect_backoff_ms", 200),
         ("grpc.max_reconnect_backoff_ms", 5_000),
+        *([("grpc.ssl_target_name_override", config.server_name)] if config.server_name is not None else []),
     ]

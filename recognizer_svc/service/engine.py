@@ -18,8 +18,6 @@ from recognizer_svc.service.models import ModelCache, ModelInfo, list_models
 from recognizer_svc.service.queries import Prediction, PredictQuery, RecognizeQuery
 from stal_data.errors import InputError
 
-MAX_BOXES_PER_CALL = 500  # of Recognize
-
 
 class Engine:
     """Lives in one thread, which owns the loaded heads and the device."""
@@ -53,8 +51,6 @@ class Engine:
 
     def recognize(self, query: RecognizeQuery) -> tuple[ModelInfo, NDArray[np.float32]]:
         """Scores [N, classes] of the boxes."""
-        if not 0 < len(query.boxes_N4) <= MAX_BOXES_PER_CALL:
-            raise InputError(f"{len(query.boxes_N4)} boxes were given, but must be 1 to {MAX_BOXES_PER_CALL}.")
         check_boxes(query.key, query.boxes_N4)
         model = self._models.get(query.run_id, query.checkpoint)
         features = model.predictor.open_features(self._store, query.dataset, query.split, query.feature_set or None)

@@ -35,6 +35,8 @@ _LAYOUTS: dict[int, Layout] = {
     pb.LAYOUT_ROWS: "rows",
 }
 _MAX_OVERRIDES = 1000
+_MAX_RECIPE_CHARACTERS = 100_000  # of the recipe with its overrides; shipped ones have 1500 at most
+MAX_BOXES_PER_CALL = 500  # of Recognize
 
 
 def to_submission(request: pb.TrainRequest) -> Submission:
@@ -42,6 +44,11 @@ def to_submission(request: pb.TrainRequest) -> Submission:
     if len(request.overrides) > _MAX_OVERRIDES:
         raise InputError(
             f"{len(request.overrides)} overrides are more than {_MAX_OVERRIDES}; change the recipe instead."
+        )
+    length = len(request.recipe) + sum(map(len, request.overrides))
+    if length > _MAX_RECIPE_CHARACTERS:
+        raise InputError(
+            f"The recipe and its overrides have {length} characters; at most {_MAX_RECIPE_CHARACTERS} are read."
         )
     launch = request.launch
     processes = launch.nproc_per_node or default_processes()
@@ -113,6 +120,8 @@ def to_predict_query(request: pb.PredictRequest) -> PredictQuery:
 
 
 def to_recognize_query(request: pb.RecognizeRequest) -> RecognizeQuery:
+    if not 0 < len(request.boxes) <= MAX_BOXES_PER_CALL:
+        raise InputError(f"{len(request.boxes)} boxes were given, but must be 1 to {MAX_BOXES_PER_CALL}.")
     boxes = [(box.x1, box.y1, box.x2, box.y2) for box in request.boxes]
     return RecognizeQuery(
         run_id=request.run_id,

@@ -1,6 +1,7 @@
 """What a training job leaves on disk, so that any service that sees the store can tell what became of it."""
 
 import json
+import re
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 from recognizer_svc.run_dir import RunDir
 from stal_data.errors import InputError
 from stal_data.files import write_atomically
+
+_ENDPOINT = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9.-]{0,252}|\[[0-9A-Fa-f:.]{2,45}\]):[0-9]{1,5}")
 
 
 class JobStatus(StrEnum):
@@ -52,6 +55,10 @@ class Launch:
             raise InputError(
                 f"rdzv_endpoint is '{self.rdzv_endpoint}' with {self.nnodes} node(s): several nodes need HOST:PORT "
                 "of node 0, one node takes none."
+            )
+        if self.rdzv_endpoint and not _ENDPOINT.fullmatch(self.rdzv_endpoint):
+            raise InputError(
+                f"rdzv_endpoint is {self.rdzv_endpoint[:200]!r}, but must be HOST:PORT of node 0, e.g. 10.0.0.1:29400."
             )
 
 

@@ -20,6 +20,7 @@ from recognizer_svc.service.jobs import JobManager
 from recognizer_svc.service.queries import Prediction
 from recognizer_svc.service.record import JobRecord
 from recognizer_svc.service.scoring import Scoring
+from stal_data.errors import InputError
 
 # Quoted: only the type stubs make this class generic.
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -45,6 +46,8 @@ class RecognizerServicer(pb_grpc.RecognizerServicer):
             yield update
 
     async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
+        if request.limit < 0:
+            raise InputError(f"limit is {request.limit}, but must be 0 (for {_DEFAULT_JOBS}) or more.")
         records = await self._jobs.newest(request.limit or _DEFAULT_JOBS)
         return pb.ListJobsResponse(jobs=map(self._job, records))
 
