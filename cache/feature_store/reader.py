@@ -205,8 +205,12 @@ class FeatureSet:
             self._read_verified(row, out, self._checked(np.array([row])))
 
     def _read_verified(self, row: int, out: Mapping[str, NDArray[Any]], marks: Marks) -> None:
-        index, local_row = self.index, row % self._manifest.rows_per_shard
-        checksums = [self._shard(name, row).read_into(local_row, values) for name, values in out.items()]
+        index, files = self.index, self._files
+        shard, local_row = divmod(row, self._manifest.rows_per_shard)
+        checksums = [
+            (files.get((name, shard)) or self._shard(name, row)).read_into(local_row, values)
+            for name, values in out.items()
+        ]
         if index.digest(row, checksums) != int(marks.digests_K[row]):
             raise InputError(
                 f"Row {row} ({index.key_frames[row]}) of '{self._name}' is not what was written: its digest "

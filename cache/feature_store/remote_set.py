@@ -194,7 +194,7 @@ class RemoteFile:
     def end(self, num_bytes: int) -> tuple[int, bytes]:
         return self._bucket.read_end(self._key, num_bytes)
 
-    def read(self, start: int, parts: list[memoryview]) -> int:
+    def read(self, parts: list[memoryview], start: int, /) -> int:
         self._bucket.read_into(self._key, start, parts)
         return sum(part.nbytes for part in parts)
 

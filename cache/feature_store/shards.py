@@ -7,6 +7,7 @@ row as little-endian uint64 pairs, and the index' own crc32c.
 import os
 import struct
 import weakref
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,7 +28,7 @@ class RowSource(Protocol):
     def end(self, num_bytes: int) -> tuple[int, bytes]:
         """Return the file's size and its last bytes. A file that does not read is an OSError, here and below."""
 
-    def read(self, start: int, parts: list[memoryview]) -> int:
+    def read(self, parts: list[memoryview], start: int, /) -> int:
         """Fill buffers, one after another, with the bytes from `start`; return how many there were."""
 
 
@@ -43,13 +44,11 @@ class LocalFile:
         self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         # A thread that still reads keeps the object, and so the descriptor, alive.
         weakref.finalize(self, os.close, self._descriptor)
+        self.read = partial(os.preadv, self._descriptor)  # no call of Python on the way
 
     def end(self, num_bytes: int) -> tuple[int, bytes]:
         size = os.fstat(self._descriptor).st_size
         return size, os.pread(self._descriptor, num_bytes, max(0, size - num_bytes))
-
-    def read(self, start: int, parts: list[memoryview]) -> int:
-        return os.preadv(self._descriptor, parts, start)
 
 
 class ShardFile:
@@ -78,7 +77,7 @@ class ShardFile:
         """Read a row, counted within the shard, into C-contiguous `out`, verify it there and return its crc32c."""
         stored = bytearray(CHECKSUM_BYTES)
         try:
-            count = self._source.read(self._offsets[local_row], [out.data, memoryview(stored)])
+            count = self._source.read([out.data, memoryview(stored)], self._offsets[local_row])
         except OSError as error:
             raise damaged(self._source.name, f"row {local_row} of the shard does not read ({error})") from error
         if count != self._row_bytes + CHECKSUM_BYTES:
