@@ -24,6 +24,7 @@ COMMANDS = {
     "eval": ("cli.evaluate:evaluate", "Capacity-swept mAP of a predictions file; compare two results."),
     "infer": ("cli.infer:infer", "Videos in, actions out: detect, precompute and predict in one command."),
     "demo": ("cli.demo:demo", "The whole workflow on synthetic data, on this machine."),
+    "status": ("cli.status:status", "Every configured service in one table."),
     "doctor": ("cli.doctor:doctor", "Check this installation."),
 }
 

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import click
 
 from svc_common.config import DEFAULT_MESSAGE_BYTES, ClientConfig, ServerConfig
+from svc_common.logs import LOG_FORMATS
 
 F = TypeVar("F", bound=Callable[..., Any])
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -41,14 +42,15 @@ def server_options(*, default_port: int) -> Callable[[F], F]:
             click.option("--tls-cert", type=_FILE, help="PEM certificate chain; turns TLS on."),
             click.option("--tls-key", type=_FILE, help="PEM key of --tls-cert."),
             click.option("--tls-ca", type=_FILE, help="PEM authorities of client certificates; turns mTLS on."),
-            click.option("--token-file", type=_FILE, help="File with the bearer token that clients must send."),
+            click.option("--token-file", type=_FILE, help="Bearer tokens, one a line; clients must send one."),
             click.option("--insecure", is_flag=True, help="Allow other machines to connect without TLS."),
             _MESSAGE_MB,
             click.option(
                 "--metrics-port",
                 type=click.IntRange(0, 65535),
-                help="Serve /metrics, /live and /ready over plain HTTP.",
+                help="Serve /metrics, /live and /ready over HTTP; over HTTPS with --tls-cert.",
             ),
+            click.option("--metrics-host", help="Address of --metrics-port; default: that of --host."),
             click.option("--reflection", is_flag=True, help="Let clients list the methods (grpcurl)."),
             click.option(
                 "--grace-s",
@@ -56,6 +58,13 @@ def server_options(*, default_port: int) -> Callable[[F], F]:
                 default=10.0,
                 show_default=True,
                 help="Seconds that running calls get after SIGTERM.",
+            ),
+            click.option(
+                "--log-format",
+                type=click.Choice(LOG_FORMATS),
+                default="text",
+                show_default=True,
+                help="Of the log on stderr; json is one object a line.",
             ),
             click.option("--port-file", type=_FILE, help="Write the bound port here once ready."),
         ]
@@ -78,8 +87,10 @@ _SERVER_FIELDS = (
     "token_file",
     "insecure",
     "metrics_port",
+    "metrics_host",
     "reflection",
     "grace_s",
+    "log_format",
     "port_file",
 )
 _CLIENT_FIELDS = ("tls_ca", "tls_cert", "tls_key", "token_file", "insecure")
@@ -96,24 +107,33 @@ def client_options(service: str, *, required: bool) -> Callable[[F], F]:
             click.option(
                 f"--{service}", "address", metavar="HOST:PORT", required=required, help=f"Where the {service} listens."
             ),
-            click.option("--tls-ca", type=_FILE, help="PEM authorities of the service's certificate; turns TLS on."),
-            click.option("--tls-cert", type=_FILE, help="PEM certificate of this client (mTLS)."),
-            click.option("--tls-key", type=_FILE, help="PEM key of --tls-cert."),
-            click.option("--token-file", type=_FILE, help="File with the bearer token."),
-            click.option("--insecure", is_flag=True, help="Allow the token to travel in plain text."),
-            _MESSAGE_MB,
         ]
 
-        def build(address: str | None, max_message_mb: int, **values: Any) -> Any:
-            own = {name: values.pop(name) for name in _CLIENT_FIELDS}
-            client = None
-            if address is not None:
-                client = ClientConfig(address=address, max_message_bytes=max_message_mb << 20, **own)
+        def build(address: str | None, settings: dict[str, Any], **values: Any) -> Any:
+            client = ClientConfig(address=address, **settings) if address is not None else None
             return function(client=client, **values)
 
-        return _apply(_named_after(build, function), options)
+        return _apply(client_settings(_named_after(build, function)), options)
 
     return decorate
+
+
+def client_settings(function: F) -> F:
+    """Add how to reach a service; the command receives it as `settings`, the fields of ClientConfig but the address."""
+    options = [
+        click.option("--tls-ca", type=_FILE, help="PEM authorities of the service's certificate; turns TLS on."),
+        click.option("--tls-cert", type=_FILE, help="PEM certificate of this client (mTLS)."),
+        click.option("--tls-key", type=_FILE, help="PEM key of --tls-cert."),
+        click.option("--token-file", type=_FILE, help="File with the bearer token."),
+        click.option("--insecure", is_flag=True, help="Allow the token to travel in plain text."),
+        _MESSAGE_MB,
+    ]
+
+    def build(max_message_mb: int, **values: Any) -> Any:
+        settings = {name: values.pop(name) for name in _CLIENT_FIELDS}
+        return function(settings=settings | {"max_message_bytes": max_message_mb << 20}, **values)
+
+    return _apply(_named_after(build, function), options)
 
 
 def _named_after(build: Callable[..., Any], function: F) -> F:

@@ -59,7 +59,6 @@ def detector(
           --token-file token --data-root /data
     """
     import asyncio
-    import logging
 
     from detector_svc.batcher import BatcherConfig
     from detector_svc.service import DetectorConfig, DetectorService
@@ -67,7 +66,6 @@ def detector(
     from svc_common.metrics import Metrics
     from svc_common.server import ServiceServer
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     height, width = image_size
     config = DetectorConfig(
         yolo=YoloConfig(

@@ -16,7 +16,7 @@ from protos.generated import detector_pb2 as pb
 from protos.generated import detector_pb2_grpc as rpc
 from stal_data.errors import StalError
 from stal_data.keyframes import KeyFrame
-from svc_common.client import RetryPolicy, call_with_retries, is_retryable, open_channel
+from svc_common.client import RetryPolicy, call_metadata, call_with_retries, is_retryable, open_channel
 from svc_common.config import ClientConfig
 from svc_common.errors import DeadlineError, ServiceError, error_of
 
@@ -42,6 +42,8 @@ class DetectorInfo:
     classes: tuple[str, ...]
     device: str
     max_batch: int
+    pending_frames: int
+    queue_size: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +74,7 @@ class DetectorClient:
     def __init__(self, config: DetectorClientConfig) -> None:
         self._config = config
         self._address = config.connection.address
+        self._metadata = call_metadata()
 
     async def __aenter__(self) -> Self:
         self._channel = open_channel(self._config.connection)
@@ -87,7 +90,9 @@ class DetectorClient:
         """Ask what the service runs."""
 
         async def call() -> pb.GetInfoResponse:
-            return await self._stub.GetInfo(pb.GetInfoRequest(), timeout=self._config.timeout_s)
+            return await self._stub.GetInfo(
+                pb.GetInfoRequest(), timeout=self._config.timeout_s, metadata=self._metadata
+            )
 
         answer = await call_with_retries(call, service=SERVICE, address=self._address, policy=_FIRST_CONTACT)
         return DetectorInfo(
@@ -100,6 +105,8 @@ class DetectorClient:
             classes=tuple(answer.classes),
             device=answer.device,
             max_batch=answer.max_batch,
+            pending_frames=answer.pending_frames,
+            queue_size=answer.queue_size,
         )
 
     async def detect(
@@ -132,7 +139,7 @@ class DetectorClient:
         delays, retryable = self._config.retry.delays(), True
         while True:
             try:
-                call = self._stub.Propose(pb.ProposeRequest(dataset=dataset, split=split))
+                call = self._stub.Propose(pb.ProposeRequest(dataset=dataset, split=split), metadata=self._metadata)
                 async with aclosing(self._read(call)) as answers:
                     async for answer in answers:
                         retryable = False
@@ -142,7 +149,7 @@ class DetectorClient:
                 await self._wait_or_raise(delays if retryable else iter(()), error)
 
     async def _one_stream(self, feed: FrameFeed) -> AsyncGenerator[tuple[str, FrameDetections | str]]:
-        call = self._stub.Detect(feed.requests())
+        call = self._stub.Detect(feed.requests(), metadata=self._metadata)
         async with aclosing(self._read(call, feed.waiting_s)) as answers:
             async for answer in answers:
                 feed.answered(answer.frame_id)

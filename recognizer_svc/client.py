@@ -14,7 +14,7 @@ from protos.generated import recognizer_pb2 as pb
 from protos.generated import recognizer_pb2_grpc as pb_grpc
 from stal_data.errors import StalError
 from stal_data.keyframes import KeyFrame
-from svc_common.client import RetryPolicy, call_with_retries, is_retryable, open_channel
+from svc_common.client import RetryPolicy, call_metadata, call_with_retries, is_retryable, open_channel
 from svc_common.config import ClientConfig
 from svc_common.errors import error_of
 
@@ -60,6 +60,7 @@ class RecognizerClient:
 
     def __init__(self, config: ClientConfig) -> None:
         self._config = config
+        self._metadata = call_metadata()
 
     async def __aenter__(self) -> Self:
         self._channel = open_channel(self._config)
@@ -76,38 +77,46 @@ class RecognizerClient:
 
         Give the request a request_id, so that it may be sent again.
         """
-        async for update in self._updates(request.run_id, lambda: self._stub.Train(request)):
+        async for update in self._updates(request.run_id, lambda: self._stub.Train(request, metadata=self._metadata)):
             yield update
 
     async def watch_job(self, run_id: str, *, from_seq: int = 0) -> AsyncGenerator[pb.JobUpdate]:
         """Yield a job's updates, those of the past from event `from_seq` on first, until it ends."""
         request = pb.WatchJobRequest(run_id=run_id, from_seq=from_seq)
-        async for update in self._updates(run_id, lambda: self._stub.WatchJob(request)):
+        async for update in self._updates(run_id, lambda: self._stub.WatchJob(request, metadata=self._metadata)):
             yield update
 
     async def list_jobs(self, *, limit: int = 0) -> Sequence[pb.Job]:
         """The newest jobs, newest first; limit 0 means the service's default."""
         request = pb.ListJobsRequest(limit=limit)
-        return (await self._call(lambda: self._stub.ListJobs(request, timeout=_TIMEOUT_S))).jobs
+        return (
+            await self._call(lambda: self._stub.ListJobs(request, timeout=_TIMEOUT_S, metadata=self._metadata))
+        ).jobs
 
     async def get_job(self, run_id: str) -> pb.Job:
         request = pb.GetJobRequest(run_id=run_id)
-        return await self._call(lambda: self._stub.GetJob(request, timeout=_TIMEOUT_S))
+        return await self._call(lambda: self._stub.GetJob(request, timeout=_TIMEOUT_S, metadata=self._metadata))
 
     async def cancel_job(self, run_id: str) -> pb.Job:
         """Stop a job and return it when it has ended."""
         request = pb.CancelJobRequest(run_id=run_id)
-        return await self._call(lambda: self._stub.CancelJob(request, timeout=_CANCEL_TIMEOUT_S))
+        return await self._call(
+            lambda: self._stub.CancelJob(request, timeout=_CANCEL_TIMEOUT_S, metadata=self._metadata)
+        )
 
     async def list_models(self) -> Sequence[pb.Model]:
         """Runs that can score, newest first."""
-        return (await self._call(lambda: self._stub.ListModels(pb.ListModelsRequest(), timeout=_TIMEOUT_S))).models
+        return (
+            await self._call(
+                lambda: self._stub.ListModels(pb.ListModelsRequest(), timeout=_TIMEOUT_S, metadata=self._metadata)
+            )
+        ).models
 
     async def recognize(
         self, request: pb.RecognizeRequest, *, timeout_s: float = _TIMEOUT_S
     ) -> tuple[pb.Model, NDArray[np.float32]]:
         """Scores [N, C] of the N boxes of one key frame."""
-        answer = await self._call(lambda: self._stub.Recognize(request, timeout=timeout_s))
+        answer = await self._call(lambda: self._stub.Recognize(request, timeout=timeout_s, metadata=self._metadata))
         scores = [list(actor.scores) for actor in answer.actors]
         return answer.model, np.array(scores, dtype=np.float32).reshape(len(scores), len(answer.model.labels))
 
@@ -116,7 +125,7 @@ class RecognizerClient:
         delays = _FIRST_CONTACT.delays()
         num_classes = -1
         while num_classes < 0:
-            call = self._stub.Predict(request)
+            call = self._stub.Predict(request, metadata=self._metadata)
             try:
                 async for response in call:
                     if response.WhichOneof("response") == "header":
@@ -151,7 +160,7 @@ class RecognizerClient:
                 call.cancel()
             await asyncio.sleep(delay)
             again = pb.WatchJobRequest(run_id=run_id, from_seq=seq + 1)
-            call = self._stub.WatchJob(again) if seq else start()
+            call = self._stub.WatchJob(again, metadata=self._metadata) if seq else start()
 
     async def _call(self, call: Callable[[], "grpc.aio.UnaryUnaryCall[Any, T]"]) -> T:
         async def once() -> T:

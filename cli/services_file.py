@@ -1,0 +1,44 @@
+"""The file of `stal-cli status --services`: a list of services and how to reach them."""
+
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+
+from cli.service_status import Kind, ServiceToAsk
+from stal_data.errors import InputError, NotFoundError, did_you_mean
+from svc_common.config import ClientConfig
+
+_KINDS = ("detector", "recognizer")
+_FILES = ("tls_ca", "tls_cert", "tls_key", "token_file")
+_FIELDS = (*_KINDS, *_FILES, "insecure")
+
+
+def read_services(path: Path) -> list[ServiceToAsk]:
+    """Paths in the file are relative to its folder."""
+    if not path.is_file():
+        raise NotFoundError(f"--services '{path}' is not a file.")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"'{path}' is not a YAML file: {error}") from error
+    if not isinstance(content, list):
+        raise InputError(f"'{path}' must be a list of services, each '- detector: HOST:PORT' or '- recognizer: ...'.")
+    return [_read_service(item, f"service {number} in '{path}'", path.parent) for number, item in enumerate(content, 1)]
+
+
+def _read_service(item: Any, where: str, folder: Path) -> ServiceToAsk:
+    if not isinstance(item, dict):
+        raise InputError(f"{where} is {item!r}, but must be 'detector: HOST:PORT' or 'recognizer: HOST:PORT'.")
+    for field in item:
+        if field not in _FIELDS:
+            raise InputError(f"{where} has the unknown field '{field}'. {did_you_mean(str(field), _FIELDS)}")
+    kinds = [kind for kind in _KINDS if kind in item]
+    if len(kinds) != 1:
+        raise InputError(f"{where} must have one of detector and recognizer, with its HOST:PORT.")
+    insecure = item.get("insecure", False)
+    if not isinstance(insecure, bool):
+        raise InputError(f"insecure of {where} is {insecure!r}, but must be true or false.")
+    files = {field: folder / str(item[field]) for field in _FILES if field in item}
+    client = ClientConfig(address=str(item[kinds[0]]), insecure=insecure, **files)
+    return ServiceToAsk(kind=cast("Kind", kinds[0]), client=client)
