@@ -10,7 +10,7 @@ from cache.backbones.foreign import read_foreign
 from cache.backbones.weights import METADATA_KEY, read_tensors, weights_digest
 from recognizer_svc.head_file import METADATA_KEY as HEAD_KEY
 from recognizer_svc.head_file import HeadInfo, head_info
-from stal_data.errors import NotFoundError
+from stal_data.errors import InputError, NotFoundError
 
 Parts = dict[str, tuple[int, int]]
 """First part of the tensors' names -> number of tensors, number of values in them."""
@@ -33,13 +33,20 @@ def describe(path: Path, *, skip_objects: bool = False) -> tuple[dict[str, str],
     if HEAD_KEY in header:
         facts = _head_facts(head_info(header, str(path)))
     elif METADATA_KEY in header:
-        values = json.loads(header[METADATA_KEY])
-        facts = {"kind": f"{values['kind']} backbone", "preset": values["preset"], "trained": "yes"}
-        facts |= {name: str(value) for name, value in values["provenance"].items()}
+        facts = _backbone_facts(header[METADATA_KEY], path)
     else:
         facts = {"kind": "tensors from elsewhere: name the preset where you use them"}
     facts["sha256 of the tensors"] = weights_digest(tensors)
     return facts | _size(path, tensors), _parts(tensors)
+
+
+def _backbone_facts(metadata: str, path: Path) -> dict[str, str]:
+    try:
+        values = json.loads(metadata)
+        facts = {"kind": f"{values['kind']} backbone", "preset": values["preset"]}
+        return facts | {name: str(value) for name, value in values["provenance"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise InputError(f"'{path}': its metadata '{METADATA_KEY}' is damaged; write the file again.") from None
 
 
 def _head_facts(info: HeadInfo) -> dict[str, str]:

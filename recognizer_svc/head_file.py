@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from cache.backbones.weights import read_tensors, weights_digest, write_tensors
+from cache.backbones.weights import listed, read_tensors, weights_digest, write_tensors
 from recognizer_svc.heads.batch import FeatureShapes
+from recognizer_svc.heads.build import build_head
 from recognizer_svc.recipe import AcarHead
 from stal_data.errors import InputError, NotFoundError
 
@@ -59,7 +61,20 @@ def load_head_file(path: Path) -> tuple[HeadInfo, dict[str, Tensor]]:
     if not path.is_file():
         raise NotFoundError(f"The head file '{path}' does not exist.")
     header, state = read_tensors(path)
-    return head_info(header, str(path)), state
+    info = head_info(header, str(path))
+    with torch.device("meta"):
+        expected = build_head(info.section, info.shapes, info.num_classes).state_dict()
+    wrong = [
+        name
+        for name in sorted(expected.keys() | state.keys())
+        if name not in state or name not in expected or state[name].shape != expected[name].shape
+    ]
+    if wrong:
+        raise InputError(
+            f"'{path}' does not hold the head that it describes; missing, unknown or of another shape: "
+            f"{listed(wrong)}. Import it again."
+        )
+    return info, state
 
 
 def head_info(header: Mapping[str, str], source: str) -> HeadInfo:

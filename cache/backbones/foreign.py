@@ -73,9 +73,11 @@ def read_foreign(path: Path, *, skip_objects: bool = False) -> ForeignCheckpoint
         raise InputError(
             f"'{path}' holds no tensors at the top level, nor under {', '.join(WRAPPERS)}; it holds {found}."
         )
-    odd = [name for name, tensor in tensors.items() if tensor.layout != torch.strided or tensor.device.type != "cpu"]
+    odd = [name for name, tensor in tensors.items() if not _has_values(tensor)]
     if odd:
-        raise InputError(f"'{path}' holds tensors without values of their own (sparse or meta): {', '.join(odd[:8])}.")
+        raise InputError(
+            f"'{path}' holds tensors without values of their own (sparse, meta or repeated ones): {', '.join(odd[:8])}."
+        )
     while all(name.startswith(DATA_PARALLEL) for name in tensors):
         tensors = {name.removeprefix(DATA_PARALLEL): tensor for name, tensor in tensors.items()}
     return ForeignCheckpoint(
@@ -85,6 +87,13 @@ def read_foreign(path: Path, *, skip_objects: bool = False) -> ForeignCheckpoint
         ignored=ignored,
         epoch=epoch if isinstance(epoch, int) and epoch >= 0 else None,
     )
+
+
+def _has_values(tensor: Tensor) -> bool:
+    """Whether the file holds each value: else it may claim a shape beyond all memory for a few stored bytes."""
+    if tensor.layout != torch.strided or tensor.device.type != "cpu":
+        return False
+    return tensor.nbytes <= tensor.untyped_storage().nbytes()
 
 
 def _load(path: Path, *, skip_objects: bool) -> tuple[Any, list[str]]:

@@ -1,8 +1,11 @@
 """`stal-cli weights`: the files, the tables and the errors a user sees."""
 
+import pytest
 import torch
 from click.testing import CliRunner
+from safetensors.torch import save_file
 
+from cache.backbones.weights import METADATA_KEY
 from cli.main import root
 from cli.weights import weights
 from recognizer_svc.head_file import load_head_file
@@ -43,6 +46,14 @@ def test_info_describes_ours_and_foreign_files(tmp_path):
         result = CliRunner().invoke(weights, ["info", str(tmp_path / name)])
         assert result.exit_code == 0, result.output
         assert all(fact in result.stdout for fact in facts), result.stdout
+
+
+@pytest.mark.parametrize("metadata", ["{}", "[]", "no JSON", '{"kind": "vit", "preset": "tiny", "provenance": 3}'])
+def test_info_on_damaged_metadata_is_an_error_of_ours(tmp_path, metadata):
+    save_file({"a": torch.ones(1)}, tmp_path / "a.safetensors", metadata={METADATA_KEY: metadata})
+    result = CliRunner().invoke(weights, ["info", str(tmp_path / "a.safetensors")])
+    assert isinstance(result.exception, InputError), result.exception
+    assert f"'{METADATA_KEY}' is damaged" in str(result.exception)
 
 
 def test_what_is_missing_is_an_error_without_files(tmp_path):

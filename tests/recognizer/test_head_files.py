@@ -136,6 +136,17 @@ def test_a_missing_or_foreign_file_is_a_clear_error(new_run):
         Run(run_dir, Ranks())
 
 
+def test_tensors_that_are_missing_or_do_not_fit_are_refused(new_run):
+    """Else the part of the head that the file lacks would start at random without a word."""
+    run_dir = new_run("partial", ["training.init_head=head.safetensors"])
+    path = run_dir.store_root / "weights" / "head.safetensors"
+    state = write_head(path)
+    del state["fc1.weight"]
+    save_head(path, state | {"hr2o.0.conv.weight": torch.ones(3), "stranger": torch.ones(1)}, INFO)
+    with pytest.raises(InputError, match=r"does not hold the head.*fc1\.weight, hr2o\.0\.conv\.weight, stranger"):
+        Run(run_dir, Ranks())
+
+
 def test_new_classifier_alone_is_refused():
     with pytest.raises(InputError, match="new_classifier needs init_head"):
         parse_recipe(ACAR, ["training.new_classifier=true"])
