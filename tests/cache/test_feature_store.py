@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import pickle
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -28,7 +29,7 @@ from cache.spec import FeatureSpec
 from cache.store import Store
 from stal_data.errors import ConflictError, InputError, NotFoundError, StalError
 from stal_data.keyframes import KeyFrame
-from tests.cache.samples import SHAPES, make_features, make_index
+from tests.cache.samples import SHAPES, SLOWFAST, VIT, make_features, make_index
 
 WriteSet = Callable[..., FeatureSet]
 
@@ -267,6 +268,25 @@ def test_another_spec_lies_beside_and_reading_it_by_mistake_names_the_fields(
     write_set(10, of=other)
     with pytest.raises(InputError, match=r"several feature sets of view identity.*decoder: pillow-\d / pillow-\d"):
         open_feature_set(store, "street", "train")
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"slowfast": replace(SLOWFAST, weights="random:2")}, "slowfast.weights: random:2 / random:1"),
+        ({"vit": replace(VIT, weights="sha256:cd34")}, "vit.weights: sha256:cd34 / sha256:ab12"),
+        ({"vit": replace(VIT, height=32)}, "vit.height: 32 / 48"),
+        ({"decoder": "ffmpeg-7"}, "decoder: ffmpeg-7 / pillow-1"),
+        ({"dtype": "float16"}, "dtype: float16 / float32"),
+    ],
+    ids=["weights", "weight digest", "resolution", "decoder", "dtype"],
+)
+def test_a_set_of_another_make_is_refused_by_its_fields(
+    write_set: WriteSet, store: Store, spec: FeatureSpec, change: dict[str, object], field: str
+) -> None:
+    write_set(3)
+    with pytest.raises(ConflictError, match=re.escape(f"{spec.id}: {field}.")):
+        open_feature_set(store, "street", "train", spec=replace(spec, **change))
 
 
 def test_sets_that_do_not_exist_are_errors_that_help(write_set: WriteSet, store: Store, spec: FeatureSpec) -> None:

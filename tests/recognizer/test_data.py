@@ -2,10 +2,12 @@
 
 import threading
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -72,6 +74,46 @@ def test_a_batch_holds_the_rows_that_were_asked_for(toy_store):
         np.testing.assert_array_equal(batch.targets_NC[mine], data.items[indices[clip]].targets_NC)
     assert batch.head.slow_BCHW.dtype.is_floating_point
     assert batch.head.slow_BCHW.element_size() == 4
+
+
+def tensors(batch):
+    head = batch.head
+    return [head.slow_BCHW, head.fast_BCHW, head.vit_BCHW, head.vit_moments_B2C, head.boxes_N4, batch.targets_NC]
+
+
+def test_a_batch_keeps_its_features_while_later_ones_are_read_into_the_same_buffers(toy_store):
+    data, _ = open_train(toy_store)
+    batch = data.load([0, 5, 9])
+    before = [tensor.clone() for tensor in tensors(batch)]
+    data.load([20, 21])
+    data.load([1, 2, 3, 4, 6])
+    assert all(torch.equal(now, then) for now, then in zip(tensors(batch), before, strict=True))
+
+
+def test_maps_that_stay_as_stored_are_converted_when_they_move(toy_store):
+    data, identity = open_train(toy_store)
+    indices, cpu = [4, 2], torch.device("cpu")
+    items = [data.items[index] for index in indices]
+    features = identity.read([identity.row_of(item.key) for item in items])
+    shapes = FeatureShapes.of(identity.spec, identity.shapes)
+    kept = head_batch(features, [item.boxes_N4 for item in items], shapes, [item.key for item in items], convert=False)
+    assert kept.slow_BCHW.dtype == torch.float16
+    expected, moved = data.load(indices).head, kept.to(cpu)
+    assert moved.slow_BCHW.dtype == torch.float32
+    assert torch.equal(moved.slow_BCHW, expected.slow_BCHW)
+    assert torch.equal(moved.vit_moments_B2C, expected.vit_moments_B2C)
+
+
+@pytest.mark.gpu
+def test_page_locked_batches_are_the_same_on_the_device(toy_store):
+    data, _ = open_train(toy_store)
+    device = torch.device("cuda")
+    plan = [[index, index + 1] for index in range(0, 20, 2)]
+    for part, batch in zip(plan, read_ahead(partial(data.load, pinned=True), plan, 2), strict=True):
+        assert batch.head.slow_BCHW.is_pinned()
+        moved, expected = batch.head.to(device), data.load(part).head
+        assert torch.equal(moved.slow_BCHW.cpu(), expected.slow_BCHW)
+        assert torch.equal(moved.vit_BCHW.cpu(), expected.vit_BCHW)
 
 
 def test_a_mirrored_clip_has_mirrored_features_and_boxes(toy_store):
