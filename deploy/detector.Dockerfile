@@ -1,16 +1,31 @@
 # The detector service: the only image that holds ultralytics (AGPL-3.0).
 # Build from the repository root: docker build -f deploy/detector.Dockerfile -t stal-detector .
-FROM python:3.11-slim
-# opencv, which ultralytics imports, needs these two.
+# Without a GPU add --build-arg TORCH_INDEX=URL of a package index with PyTorch's smaller CPU wheels.
+FROM python:3.11-slim-bookworm AS build
+ARG TORCH_INDEX=""
+SHELL ["/bin/bash", "-o", "pipefail", "-c"]
+RUN python3 -m venv /opt/stal
+ENV PATH=/opt/stal/bin:$PATH
+WORKDIR /src
+# PyTorch is most of the image and changes least.
+COPY constraints.txt .
+RUN pip install --no-cache-dir ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} --constraint constraints.txt torch torchvision
+COPY . .
+RUN pip install --no-cache-dir --constraint constraints.txt '.[detector]'
+
+FROM python:3.11-slim-bookworm
+# opencv, which ultralytics imports, needs these two. Not pinned: Debian's mirror keeps only the latest fix of a release,
+# so that a pinned version makes the build fail the day after.
+# hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends libgl1 libglib2.0-0 \
     && rm -rf /var/lib/apt/lists/*
-WORKDIR /opt/stal
-COPY . .
-RUN pip install --no-cache-dir --constraint constraints.txt '.[detector]' \
-    && useradd --create-home stal
-USER stal
+RUN useradd --create-home --uid 10001 stal
+COPY --from=build /opt/stal /opt/stal
+ENV PATH=/opt/stal/bin:$PATH PYTHONUNBUFFERED=1
+WORKDIR /home/stal
+USER 10001
 EXPOSE 50051 9051
 ENTRYPOINT ["stal-cli", "serve", "detector"]
 CMD ["--weights", "/models/detector.pt", "--image-size", "180x320", "--host", "0.0.0.0", "--port", "50051", \
-     "--insecure", "--data-root", "/data", "--metrics-port", "9051"]
+     "--insecure", "--data-root", "/data", "--metrics-port", "9051", "--log-format", "json"]

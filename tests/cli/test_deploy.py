@@ -20,7 +20,7 @@ def _instruction(dockerfile: str, name: str) -> list[str]:
     return words
 
 
-@pytest.mark.parametrize("dockerfile", ["detector.Dockerfile", "recognizer.Dockerfile"])
+@pytest.mark.parametrize("dockerfile", ["detector.Dockerfile", "recognizer.Dockerfile", "precompute.Dockerfile"])
 def test_the_image_starts_a_command_with_known_options(dockerfile: str) -> None:
     program, *words = _instruction(dockerfile, "ENTRYPOINT")
     assert program == "stal-cli"
@@ -30,7 +30,7 @@ def test_the_image_starts_a_command_with_known_options(dockerfile: str) -> None:
         assert isinstance(command, click.Group)
         command = command.get_command(context, word)
     assert command is not None
-    known = {option for parameter in command.params for option in parameter.opts}
+    known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
     given = {word for word in _instruction(dockerfile, "CMD") if word.startswith("--")}
     assert given <= known
 
