@@ -76,7 +76,10 @@ class HeadBatch:
 
     def to(self, device: torch.device) -> "HeadBatch":
         def move(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor.to(device, non_blocking=True).float()
+            if tensor is None:
+                return None
+            # float16 as stored becomes float32; the float64 of exact comparisons stays.
+            return tensor.to(device, non_blocking=True).to(torch.promote_types(tensor.dtype, torch.float32))
 
         return HeadBatch(
             slow_BCHW=move(self.slow_BCHW),
