@@ -1,0 +1,73 @@
+"""Writes feature sets on a file system of 8 MB that fills up; see test_feature_store_disk.py.
+
+Run under `unshare --mount`, so that the mount is seen by nobody else and goes with this process, however it ends.
+Arguments: an empty folder to mount on, and one for a set that is written undisturbed.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from cache.feature_store import FeatureWriter, verify_feature_set
+from cache.spec import FeatureSpec
+from cache.store import Store
+from stal_data.errors import StalError
+from tests.cache.conftest import write_rows
+from tests.cache.samples import SLOWFAST, VIT
+
+SPEC = FeatureSpec(slowfast=SLOWFAST, vit=VIT, decoder="pillow-1", dtype="float32")
+
+
+def fill(disk: Path, *, left: int) -> Path:
+    """Leave so many bytes free."""
+    ballast, state = disk / "ballast", os.statvfs(disk)
+    ballast.write_bytes(bytes(state.f_bavail * state.f_frsize - left))
+    return ballast
+
+
+def assert_full(write: Callable[[], object]) -> None:
+    try:
+        write()
+    except StalError as error:
+        assert re.search("could not be written: No space left on device .*make room and run the same", str(error))
+    else:
+        raise AssertionError("the disk is full, and nobody noticed")
+
+
+def content(root: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(root)): file.read_bytes() for file in root.rglob("*") if file.is_file()}
+
+
+def fill_while_writing(disk: Path, elsewhere: Path) -> None:
+    """The error is clear, what was written before is whole, and the same run goes on after room was made."""
+    store = Store.open(disk / "store", create=True)
+    features = write_rows(store, SPEC, 400, rows_per_shard=100, shards=[0])
+    ballast = fill(disk, left=60_000)  # less than one more shard takes
+    assert_full(lambda: write_rows(store, SPEC, 400, rows_per_shard=100, shards=[1]))
+    assert features.done.tolist() == [True] * 100 + [False] * 300
+    assert verify_feature_set(features.path) == []
+    ballast.unlink()
+    write_rows(store, SPEC, 400, rows_per_shard=100, shards=FeatureWriter(features.path).pending())
+    reference = write_rows(Store.open(elsewhere, create=True), SPEC, 400, rows_per_shard=100)
+    assert content(features.path) == content(reference.path)
+
+
+def fill_before_creating(disk: Path) -> None:
+    """A disk too full for a new set leaves none."""
+    store = Store.open(disk / "empty", create=True)
+    ballast = fill(disk, left=8_000)
+    assert_full(lambda: write_rows(store, SPEC, 400, rows_per_shard=100, shards=[]))
+    assert [path.name for path in store.features_dir("street", "train").glob("*") if path.name != ".locks"] == []
+    ballast.unlink()
+    assert write_rows(store, SPEC, 10).complete
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)], check=True)
+    fill_while_writing(folder, Path(sys.argv[2]))
+    fill_before_creating(folder)
+    print("done")
