@@ -118,10 +118,12 @@ class Store:
         path = (root / name).resolve()
         if not path.is_relative_to(root):
             raise InputError(f"{field} '{name}' is outside '{root}'; give a path relative to that folder.")
+        if self.mirror is not None and self.mirror.has(self.weights_dir / name):
+            self.fetch(self.weights_dir / name)
         if not path.is_file():
             known = [str(found.relative_to(root)) for found in root.rglob("*.safetensors")]
             raise NotFoundError(
-                f"{field} '{name}' does not exist in '{root}'; put the .safetensors file there. "
+                f"{field} '{name}' does not exist in '{self.name}/weights'; put the .safetensors file there. "
                 f"{did_you_mean(name, known)}"
             )
         return path

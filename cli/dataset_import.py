@@ -65,7 +65,7 @@ def import_published(
 @click.argument("pickle", type=_FILE)
 @click.argument("dataset", type=click.Path(path_type=Path))
 @click.option("--split", required=True, help="Split that the pickle was made for.")
-@click.option("--store", required=True, help="Folder of the store.")
+@click.option("--store", required=True, help="Folder or s3:// URL of the store.")
 @click.option("--name", required=True, help="What the proposals are filed under.")
 @click.option("--image-size", type=IMAGE_SIZE, default="180x320", show_default=True, help="Of the detector's input.")
 @click.option(

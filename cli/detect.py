@@ -11,7 +11,7 @@ from svc_common.config import ClientConfig
 @click.command()
 @click.argument("dataset")
 @click.option("--split", required=True, help="Split of the data set, such as test.")
-@click.option("--store", required=True, help="Folder of the store; made when missing.")
+@click.option("--store", required=True, help="Folder or s3:// URL of the store; made when missing.")
 @click.option("--name", help="What the proposals are filed under; default: the detector's name.")
 @click.option(
     "--server-side",

@@ -53,6 +53,10 @@ def infer(
     """
     if (detector is None) == (detector_weights is None):
         raise click.UsageError("give either --detector-weights FILE or --detector HOST:PORT")
+    if str(store).startswith("s3:/"):
+        raise click.UsageError(
+            "--store must be a folder: infer keeps its stages in it. A run comes from a bucket with 'stal-cli predict'."
+        )
     from cli.inference import InferenceRequest, run_inference
 
     request = InferenceRequest(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from recognizer_svc.client import RecognizerClient
 
 T = TypeVar("T")
-_STORE = click.option("--store", "store_url", help="Folder of the store; used without --recognizer.")
+_STORE = click.option("--store", "store_url", help="Folder or s3:// URL of the store; used without --recognizer.")
 INTERRUPTED = 130  # as a shell reports Ctrl-C
 
 

@@ -19,7 +19,7 @@ WEIGHTS_HELP = "A .safetensors file, random:SEED (untrained), or none."
 @click.command()
 @click.argument("dataset", type=click.Path(path_type=Path))
 @click.option("--split", required=True, help="Split of the data set, such as train.")
-@click.option("--store", required=True, help="Folder of the store; made when missing.")
+@click.option("--store", required=True, help="Folder or s3:// URL of the store; made when missing.")
 @click.option("--slowfast", default="none", show_default=True, metavar="WEIGHTS", help=WEIGHTS_HELP)
 @click.option("--vit", default="none", show_default=True, metavar="WEIGHTS", help=WEIGHTS_HELP)
 @click.option("--slowfast-preset", help="Size of SlowFast; default: what the file says, else r50.")

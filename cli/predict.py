@@ -9,6 +9,7 @@ import click
 
 from cli.evaluation_recipe import recipe_option
 from cli.options import client_options
+from cli.stage import StageOptions, stage_options
 from stal_data.errors import StalError
 from svc_common.config import ClientConfig
 
@@ -40,7 +41,8 @@ class BoxSourceType(click.ParamType[tuple[str, str]]):
 @click.option("--dataset", required=True, help="Data set of the store.")
 @click.option("--split", required=True, help="Its split; features must be cached.")
 @click.option("--boxes", type=BoxSourceType(), required=True, help="Whom to score.")
-@click.option("--store", "store_url", help="Folder of the store; used without --recognizer.")
+@click.option("--store", "store_url", help="Folder or s3:// URL of the store; used without --recognizer.")
+@stage_options
 @click.option(
     "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="CSV to write, or to replace."
 )
@@ -63,6 +65,7 @@ def predict(
     split: str,
     boxes: tuple[str, str],
     store_url: str | None,
+    stage: StageOptions,
     output: Path,
     checkpoint: str | None,
     layout: str,
@@ -92,7 +95,7 @@ def predict(
         feature_set=feature_set or "",
         layout=pb.LAYOUT_ROWS if layout == "rows" else pb.LAYOUT_KEY_FRAMES,
     )
-    with recognizer_at(client, store_url) as service:
+    with recognizer_at(client, store_url, stage=stage) as service:
         num_key_frames, num_boxes = asyncio.run(_write(service, request, output))
     click.echo(f"{output}: {num_boxes} people in {num_key_frames} key frames")
 

@@ -13,6 +13,7 @@ from typing import IO
 import click
 
 import cli
+from cli.stage import StageOptions
 from stal_data.errors import StalError
 from svc_common.config import ClientConfig
 
@@ -27,11 +28,15 @@ class PrivateServiceError(StalError):
 
 @contextmanager
 def recognizer_at(
-    client: ClientConfig | None, store_url: str | None, *, data_root: Path | None = None
+    client: ClientConfig | None,
+    store_url: str | None,
+    *,
+    data_root: Path | None = None,
+    stage: StageOptions | None = None,
 ) -> Iterator[ClientConfig]:
     """The recognizer at the given address, or else a private one on the given store for as long as the block runs.
 
-    data_root: of the private one; folder below which it may read data sets.
+    data_root: of the private one; folder below which it may read data sets. stage: of the private one, too.
     """
     if client is not None:
         yield client
@@ -39,7 +44,7 @@ def recognizer_at(
     if store_url is None:
         raise click.UsageError("Give --store STORE, or the address of a running service with --recognizer HOST:PORT.")
     options = ["--store", store_url] + ([] if data_root is None else ["--data-root", str(data_root)])
-    with _private_recognizer(options) as address:
+    with _private_recognizer([*options, *([] if stage is None else stage.words())]) as address:
         yield ClientConfig(address=address)
 
 

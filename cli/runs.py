@@ -21,7 +21,7 @@ def runs() -> None:
 
 
 @runs.command("list")
-@click.option("--store", "store_url", required=True, help="Folder of the store.")
+@click.option("--store", "store_url", required=True, help="Folder or s3:// URL of the store.")
 def list_command(store_url: str) -> None:
     """List the runs of a store, oldest first."""
     from cache.store import Store
@@ -51,7 +51,7 @@ def list_command(store_url: str) -> None:
 
 @runs.command()
 @click.argument("run_ids", nargs=-1, required=True, metavar="RUN RUN...")
-@click.option("--store", "store_url", required=True, help="Folder of the store.")
+@click.option("--store", "store_url", required=True, help="Folder or s3:// URL of the store.")
 def compare(run_ids: tuple[str, ...], store_url: str) -> None:
     """Show runs side by side: how they did, and every setting in which they differ."""
     from cache.store import Store
@@ -79,7 +79,7 @@ def compare(run_ids: tuple[str, ...], store_url: str) -> None:
 
 @runs.command("import")
 @click.argument("head", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--store", "store_url", required=True, help="Folder of the store.")
+@click.option("--store", "store_url", required=True, help="Folder or s3:// URL of the store.")
 @click.option("--run-id", required=True, help="Name of the run, unique in the store.")
 @click.option("--dataset", required=True, help="Data set of the store whose classes the head knows.")
 @click.option("--split", default="test", show_default=True, help="Its split; features must be cached.")

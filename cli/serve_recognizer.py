@@ -5,11 +5,13 @@ from pathlib import Path
 import click
 
 from cli.options import server_options
+from cli.stage import StageOptions, stage_options
 from svc_common.config import ServerConfig
 
 
 @click.command()
-@click.option("--store", "store_url", required=True, help="Folder of the store; made when missing.")
+@click.option("--store", "store_url", required=True, help="Folder or s3:// URL of the store; made when missing.")
+@stage_options
 @click.option("--device", default="auto", show_default=True, help="Of the scoring: auto, cpu or cuda:N.")
 @click.option(
     "--max-jobs", type=click.IntRange(1, 64), default=1, show_default=True, help="Training jobs that run at once."
@@ -63,6 +65,7 @@ from svc_common.config import ServerConfig
 def recognizer(
     server: ServerConfig,
     store_url: str,
+    stage: StageOptions,
     device: str,
     max_jobs: int,
     max_queued: int,
@@ -86,13 +89,11 @@ def recognizer(
           --token-file token --interface eth1
     """
     import asyncio
-    import logging
 
     from cache.store import Store
     from recognizer_svc.service.job import JobLimits
     from recognizer_svc.service.server import RecognizerConfig, serve
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     limits = JobLimits(
         max_jobs=max_jobs,
         max_queued=max_queued,
@@ -102,7 +103,7 @@ def recognizer(
         data_root=None if data_root is None else data_root.absolute(),
     )
     config = RecognizerConfig(
-        store=Store.open(store_url, create=True),
+        store=Store.open(store_url, create=True, stage=stage.stage()),
         limits=limits,
         device=device,
         max_requests=max_requests,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cli.options import client_options
+from cli.stage import StageOptions, stage_options
 from svc_common.config import ClientConfig
 
 if TYPE_CHECKING:
@@ -21,7 +22,10 @@ INTERRUPTED = 130  # as a shell reports Ctrl-C
 
 @click.command()
 @click.argument("recipe", required=False)
-@click.option("--store", "store_url", help="Folder of the store. Without --recognizer a private service works on it.")
+@click.option(
+    "--store", "store_url", help="Folder or s3:// URL of the store. Without --recognizer a private service works on it."
+)
+@stage_options
 @click.option(
     "--data",
     "dataset",
@@ -48,6 +52,7 @@ def train(
     client: ClientConfig | None,
     recipe: str | None,
     store_url: str | None,
+    stage: StageOptions,
     dataset: Path | None,
     overrides: tuple[str, ...],
     run_id: str | None,
@@ -70,6 +75,7 @@ def train(
       stal-cli train --run-id first --resume --store store
       stal-cli train acar --recognizer 127.0.0.1:50052 --nproc-per-node 2 --backend gloo
       stal-cli train acar-joint --store store --data chaotic-world
+      stal-cli train acar --store s3://bucket/store --stage /scratch/stage --stage-limit 500GB
     """
     from cli.private_service import recognizer_at
     from protos.generated import recognizer_pb2 as pb
@@ -83,6 +89,8 @@ def train(
         raise click.UsageError("--set changes a RECIPE, and none is given.")
     if dataset is not None and client is not None:
         raise click.UsageError("--data is for a private service; a running one reads data sets below its --data-root.")
+    if stage.folder is not None and client is not None:
+        raise click.UsageError("--stage is for a private service; a running one has its own.")
     folder = None if dataset is None else dataset_folder(dataset)
     text = ""
     if recipe is not None:
@@ -111,13 +119,15 @@ def train(
         ),
     )
     where = f"--recognizer {client.address}" if client is not None else f"--store {store_url}"
-    with recognizer_at(client, store_url, data_root=None if folder is None else folder.parent) as service:
+    data_root = None if folder is None else folder.parent
+    with recognizer_at(client, store_url, data_root=data_root, stage=stage) as service:
         try:
             job = asyncio.run(_follow(service, request, private=client is None))
         except KeyboardInterrupt:
             _say_what_goes_on(request.run_id, where, private=client is None)
             sys.exit(INTERRUPTED)
-    if store_url is not None and not Path(store_url, "runs", job.run_id).is_dir():
+    elsewhere = store_url is not None and not store_url.startswith("s3://")
+    if elsewhere and not Path(str(store_url), "runs", job.run_id).is_dir():
         click.echo(f"Note: the service works on another store than --store: the run is {job.run_dir}", err=True)
     _report(job, where)
 

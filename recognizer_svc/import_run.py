@@ -11,6 +11,7 @@ from cache.files import sync_folder, sync_tree, temporary_name
 from cache.spec import FeatureSpec
 from cache.split_store import load_split
 from cache.store import Store
+from recognizer_svc.bucket_runs import fetch_run, publish_run
 from recognizer_svc.checkpoint import Checkpoint, Progress, save_checkpoint
 from recognizer_svc.head_file import HeadInfo, load_head_file
 from recognizer_svc.heads.batch import FeatureShapes
@@ -34,6 +35,7 @@ def import_run(
     feature_set: id of the identity set; None = that of the head's backbones, where the head file names them.
     """
     run_dir = RunDir(store.runs_dir / check_name("run id", run_id))
+    fetch_run(store, run_id)
     if run_dir.root.exists():
         raise ConflictError(f"Run '{run_id}' exists in the store; choose another --run-id.")
     info, state = load_head_file(head_file)
@@ -57,6 +59,7 @@ def import_run(
     )
     _check(f"'{head_file}'", info, checkpoint)
     _write(run_dir, checkpoint, {"head_file": head_file.name, "digest": weights_digest(state), **info.provenance})
+    publish_run(store, run_dir)
     return run_dir
 
 

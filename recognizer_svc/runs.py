@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from cache.store import Store
+from recognizer_svc.bucket_runs import fetch_run, fetch_summaries
 from recognizer_svc.run_dir import RunDir, read_events
 from stal_data.errors import InputError, NotFoundError, did_you_mean
 from stal_data.names import check_name
@@ -47,6 +48,7 @@ class Comparison:
 
 def list_runs(store: Store) -> list[RunSummary]:
     """Return the runs of the store, oldest first."""
+    fetch_summaries(store)
     folders = [path.parent for path in store.runs_dir.glob("[!.]*/recipe.yaml")]
     return sorted((summarise(folder) for folder in folders), key=lambda run: (run.created or 0.0, run.run_id))
 
@@ -63,10 +65,11 @@ def compare_runs(store: Store, run_ids: Sequence[str]) -> Comparison:
 
 def find_run(store: Store, run_id: str) -> Path:
     """Return a run's folder."""
+    fetch_run(store, run_id)
     folder = store.runs_dir / check_name("run", run_id)
     if not (folder / "recipe.yaml").is_file():
         known = [path.parent.name for path in store.runs_dir.glob("[!.]*/recipe.yaml")]
-        raise NotFoundError(f"There is no run '{run_id}' in '{store.root}'. {did_you_mean(run_id, known)}")
+        raise NotFoundError(f"There is no run '{run_id}' in '{store.name}'. {did_you_mean(run_id, known)}")
     return folder
 
 

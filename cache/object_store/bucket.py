@@ -214,7 +214,7 @@ class Bucket:
                 f"'{body}' has {body.stat().st_size} bytes, more than the {MAX_OBJECT_BYTES} of one S3 request; "
                 "choose fewer --rows-per-shard."
             )
-        digest = b64encode(_md5(body)).decode()
+        digest = b64encode(md5(body)).decode()
 
         def request() -> str:
             arguments = {"Key": self._key(key), "ContentMD5": digest, **condition}
@@ -270,7 +270,7 @@ def _client(config: Config) -> Any:
         return boto3.client("s3", config=config)
 
 
-def _md5(body: bytes | Path) -> bytes:
+def md5(body: bytes | Path) -> bytes:
     """The header Content-MD5 lets the server refuse what was changed on the way; nothing here is a secret."""
     if isinstance(body, bytes):
         return hashlib.md5(body, usedforsecurity=False).digest()

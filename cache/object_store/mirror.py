@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from cache.files import replacing
 from cache.object_store import MARKER
-from cache.object_store.bucket import Bucket, BucketUrl
+from cache.object_store.bucket import Bucket, BucketUrl, md5
 from cache.object_store.stage import Stage
 from stal_data.errors import ConflictError, InputError, NotFoundError
 from stal_data.files import write_atomically
@@ -82,23 +82,27 @@ class Mirror:
         """Whether the bucket has anything of this store."""
         return bool(self.bucket.folders("") or self.bucket.objects(""))
 
-    def fetch(self, path: Path) -> bool:
-        """Make a small file what the bucket has; False, and no file, where it has none."""
+    def has(self, path: Path) -> bool:
+        return self.bucket.head(self.key_of(path)) is not None
+
+    def fetch(self, path: Path) -> None:
+        """Make a file what the bucket has, and remove it where it has none."""
         key = self.key_of(path)
         info = self.bucket.head(key)
-        if info is not None and same_content(path, info.etag):
-            return True
-        found = None if info is None else self.bucket.get(key)
-        write_or_remove(path, None if found is None else found.content)
-        return found is not None
+        if info is None or not same_content(path, info.etag):
+            found = None if info is None else self.bucket.get(key)
+            write_or_remove(path, None if found is None else found.content)
 
     def publish(self, path: Path) -> None:
-        """Write a file to the bucket."""
-        self.bucket.put(self.key_of(path), path)
+        """Write a file to the bucket, unless it has the same."""
+        key = self.key_of(path)
+        info = self.bucket.head(key)
+        if info is None or not same_content(path, info.etag):
+            self.bucket.put(key, path)
 
     def folders(self, kind: str, dataset: str | None, split: str | None) -> list[str]:
         """Return the folders that the bucket has right below `kind/dataset/split`; None is any."""
-        return [f"{folder}{name}" for folder in self._splits(kind, dataset, split) for name in self._names(folder)]
+        return [f"{folder}{name}" for folder in self._splits(kind, dataset, split) for name in self.names(folder)]
 
     def fetch_proposals(self, dataset: str | None, split: str | None) -> None:
         """Bring the proposals that the bucket has, and remove those that it has no more."""
@@ -112,12 +116,12 @@ class Mirror:
     def _splits(self, kind: str, dataset: str | None, split: str | None) -> list[str]:
         return [
             f"{kind}/{some_dataset}/{some_split}/"
-            for some_dataset in ([dataset] if dataset else self._names(f"{kind}/"))
-            for some_split in ([split] if split else self._names(f"{kind}/{some_dataset}/"))
+            for some_dataset in ([dataset] if dataset else self.names(f"{kind}/"))
+            for some_split in ([split] if split else self.names(f"{kind}/{some_dataset}/"))
         ]
 
-    def _names(self, folder: str) -> list[str]:
-        """The folders below one that may be of a store; a key such as `../x` must not lead out of the mirror."""
+    def names(self, folder: str) -> list[str]:
+        """The folders right below one that may be of a store; a key such as `../x` must not lead out of the mirror."""
         return [name for name in self.bucket.folders(folder) if is_name(name)]
 
     def require_conditional_put(self) -> None:
@@ -145,12 +149,12 @@ class Mirror:
 
 
 def same_content(path: Path, etag: str) -> bool:
-    """Whether a small file is the object with this etag: the MD5 of what one request wrote, on most servers.
+    """Whether a file is the object with this etag: the MD5 of what one request wrote, on most servers.
 
     Where it is something else (some encryptions), the file is fetched again each time.
     """
     with suppress(FileNotFoundError):
-        return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() == etag
+        return md5(path).hex() == etag
     return False
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from cache.store import Store
+from recognizer_svc.bucket_runs import fetch_run
 from recognizer_svc.predict import Predictor
 from recognizer_svc.recipe import load_recipe
 from recognizer_svc.run_dir import RunDir, read_events
@@ -64,6 +65,7 @@ class ModelCache:
 
         checkpoint: best, latest, or "" for best where there is one.
         """
+        fetch_run(self._store, run_id)
         run = RunDir(run_dir(self._store, run_id))
         name = _choose(run, checkpoint)
         digest = self._digest(run.checkpoint(name))

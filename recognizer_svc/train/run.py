@@ -1,6 +1,7 @@
 """One training run in its folder: from the recipe, or from where the latest checkpoint left it, to the last epoch."""
 
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import torch
 
 from cache.store import Store
+from recognizer_svc.bucket_runs import publish_run, sole_training
 from recognizer_svc.checkpoint import Best, Checkpoint, Progress, load_checkpoint, save_checkpoint
 from recognizer_svc.data import epoch_plan, read_ahead
 from recognizer_svc.heads.batch_norm import share_statistics
@@ -24,7 +26,7 @@ from recognizer_svc.train.initial_head import load_initial_head
 from recognizer_svc.train.inputs import RunInputs, open_inputs
 from recognizer_svc.train.log import RunLog
 from recognizer_svc.train.loop import StopSignal, Totals, Trainer, timed
-from stal_data.errors import ConflictError, InputError
+from stal_data.errors import ConflictError, InputError, StalError
 from stal_data.files import write_atomically
 
 
@@ -42,7 +44,7 @@ class Run:
                 f"training.batch_clips is {self.recipe.training.batch_clips}, which {ranks.world_size} processes "
                 "cannot share evenly; choose a multiple of the number of processes."
             )
-        store = Store.open(run_dir.store_root)
+        self.store = store = Store.open(run_dir.store_root)
         self.inputs: RunInputs = open_inputs(self.recipe, store, data_root)
         self.progress = Progress()
         torch.manual_seed(seed_of(self.recipe.training.seed, "weights"))
@@ -79,10 +81,13 @@ class Run:
             while self.progress.epochs_done < self.recipe.training.epochs:
                 if not self._epoch(log):
                     log.message("stopped on request; resume to go on from the checkpoint")
-                    return False
-            self._export(log)
-            log.done(best_map=None if self.progress.best is None else self.progress.best.map)
-        return True
+                    break
+            else:
+                self._export(log)
+                log.done(best_map=None if self.progress.best is None else self.progress.best.map)
+        if self.ranks.rank == 0:
+            publish_run(self.store, self.run_dir)
+        return self.progress.epochs_done >= self.recipe.training.epochs
 
     def _announce(self, log: RunLog) -> None:
         if self.ranks.rank == 0:
@@ -188,6 +193,11 @@ class Run:
         )
         save_checkpoint(self.run_dir.checkpoint(name), checkpoint)
         log.checkpoint(epoch=self.progress.epochs_done, step=self.progress.steps_done, name=f"{name}.pt")
+        if name == "latest":
+            try:
+                publish_run(self.store, self.run_dir)
+            except StalError as error:
+                log.message(f"the checkpoint is here, but not in the bucket yet; tried again at the next one: {error}")
 
     def _export(self, log: RunLog) -> None:
         """Write the trained SlowFast as weights files, for precompute."""
@@ -213,8 +223,10 @@ def train_run(run_dir: RunDir, ranks: Ranks, stop: StopSignal | None = None, dat
 
     data_root: the folder below which joint training may read frames.
     """
+    store = Store.open(run_dir.store_root)
     try:
-        return Run(run_dir, ranks, stop, data_root).train()
+        with sole_training(store, run_dir) if ranks.rank == 0 else nullcontext():
+            return Run(run_dir, ranks, stop, data_root).train()
     except Exception as error:
         if ranks.rank == 0:
             with EventWriter(run_dir.events) as events:

@@ -246,7 +246,7 @@ def test_a_store_that_is_not_there_is_named(machine: OpenStore) -> None:
 
 
 def test_pruning_in_a_bucket_is_refused(machine: OpenStore) -> None:
-    with pytest.raises(InputError, match="is in a bucket.*server's own tool"):
+    with pytest.raises(InputError, match=r"is in a bucket.*server's own tool"):
         prune_candidates(machine())
 
 

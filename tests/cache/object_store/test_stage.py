@@ -1,12 +1,13 @@
 """Shards kept on the local disk."""
 
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from cache.feature_store import FeatureSet, open_feature_set
+from cache.feature_store import FeatureSet, open_feature_set, reset_shard
+from cache.object_store.mirror import Mirror
 from cache.spec import FeatureSpec
 from stal_data.errors import ConflictError, InputError
 from tests.cache.conftest import write_rows
@@ -103,23 +104,13 @@ def test_a_fetch_that_breaks_off_leaves_no_shard(machine: OpenStore, proxy: Faul
 def test_readers_share_a_stage(machine: OpenStore, proxy: FaultProxy) -> None:
     """Several readers at once, in a stage that is too small for them all: each row is right, no shard is torn."""
     readers = [open_feature_set(machine("reader", 2 * SHARD_BYTES), "street", "train") for _ in range(4)]
-    bad: list[object] = []
 
-    def read(number: int) -> None:
+    def all_right(number: int) -> bool:
         rows = np.random.default_rng(number).permutation(10)
-        try:
-            for row in rows:
-                if not (readers[number].read([row]).vit == EXPECTED["vit"][row]).all():
-                    bad.append(row)
-        except Exception as error:
-            bad.append(error)
+        return all((readers[number].read([row]).vit == EXPECTED["vit"][row]).all() for row in rows)
 
-    threads = [threading.Thread(target=read, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert bad == []
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(all_right, range(4)))
     assert staged_bytes(readers[0]) <= 2 * SHARD_BYTES
 
 
@@ -128,8 +119,6 @@ def test_a_shard_that_was_computed_anew_replaces_the_staged_one(machine: OpenSto
     features = open_feature_set(reader, "street", "train")
     features.read([4])
     writer = machine("writer")
-    from cache.feature_store import reset_shard
-
     path = open_feature_set(writer, "street", "train").path
     reset_shard(path, 1)
     write_rows(writer, spec, 10, shards=[1], seed=7)
@@ -145,8 +134,6 @@ def test_a_folder_of_something_else_is_not_a_stage(machine: OpenStore, tmp_path:
 
 
 def test_a_stage_belongs_to_one_bucket(tmp_path: Path, machine: OpenStore) -> None:
-    from cache.object_store.mirror import Mirror
-
     machine("reader", 10**6)
     with pytest.raises(ConflictError, match="mirrors s3://cache/some/store, not s3://cache/other"):
         Mirror.open("s3://cache/other", folder=tmp_path / "reader")

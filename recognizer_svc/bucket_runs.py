@@ -1,0 +1,82 @@
+"""Runs where the store is in a bucket: a run is written in the mirror's folder and sent when it has a checkpoint.
+
+Events only grow, so of two copies of a run the one with more of them is the newer. `state.json` and the records of jobs
+stay with the machine that runs the job.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cache.store import Store
+from recognizer_svc.run_dir import RunDir
+from stal_data.errors import ConflictError, InputError
+from stal_data.names import check_name
+
+
+def refuse_several_machines(store: Store, nnodes: int) -> None:
+    if store.mirror is not None and nnodes > 1:
+        raise InputError(
+            f"The store '{store.name}' is in a bucket, and training on {nnodes} machines needs a folder that they "
+            "share; 'stal-cli cache copy' copies features to one. One machine with several processes works."
+        )
+
+
+def publish_run(store: Store, run: RunDir) -> None:
+    """Send what is new of a run; the events last, so that who has them can have the rest."""
+    if store.mirror is None:
+        return
+    for path in (*_large_files(run), *_small_files(run)):
+        if path.exists():
+            store.mirror.publish(path)
+
+
+def fetch_run(store: Store, run_id: str, *, large: bool = True) -> None:
+    """Bring a run here if the bucket has a newer one. large: also its weights."""
+    if store.mirror is None:
+        return
+    run = RunDir(store.runs_dir / check_name("run", run_id))
+    there = store.mirror.bucket.head(store.mirror.key_of(run.events))
+    here = run.events.stat().st_size if run.events.exists() else 0
+    if there is None or there.num_bytes < here:
+        return
+    for path in (*(_large_files(run) if large else ()), *_small_files(run)):
+        # As many events: the same run, which this machine may be training now, so that its files may be newer.
+        if there.num_bytes > here or not path.exists():
+            store.mirror.fetch(path)
+
+
+def fetch_summaries(store: Store) -> None:
+    """Bring the small files of all runs that the bucket has."""
+    if store.mirror is not None:
+        for name in store.mirror.names("runs/"):
+            fetch_run(store, name, large=False)
+
+
+@contextmanager
+def sole_training(store: Store, run: RunDir) -> Iterator[None]:
+    """Keep other machines from training the run; an error where one does."""
+    if store.mirror is None:
+        yield
+        return
+    from cache.object_store.claims import Lease, read_owner
+
+    key = store.mirror.key_of(run.root / ".training.json")
+    lease = Lease.take(store.mirror, key)
+    if lease is None:
+        raise ConflictError(
+            f"Run '{run.run_id}' is being trained by {read_owner(store.mirror, key)}; stop it there, or wait until its "
+            "claim expires."
+        )
+    try:
+        yield
+    finally:
+        lease.release()
+
+
+def _large_files(run: RunDir) -> tuple[Path, ...]:
+    return (run.checkpoint("best"), run.checkpoint("latest"), run.slowfast, run.slowfast_latest)
+
+
+def _small_files(run: RunDir) -> tuple[Path, ...]:
+    return (run.recipe, run.label_map, run.provenance, run.events)

@@ -1,0 +1,122 @@
+"""Training and prediction on a store in a bucket, by machines that share nothing else."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cache.feature_store import list_feature_sets
+from cache.feature_store.manage.copy import copy_feature_set, copy_split
+from cache.split_store import load_split
+from cache.store import Store
+from recognizer_svc.bucket_runs import fetch_run, publish_run, sole_training
+from recognizer_svc.predict import BoxesOfKeyFrame, Predictor
+from recognizer_svc.recipe import parse_recipe
+from recognizer_svc.run_dir import RunDir
+from recognizer_svc.runs import find_run, list_runs
+from recognizer_svc.service.admission import Submission, admit
+from recognizer_svc.service.record import Launch
+from recognizer_svc.train.distributed import Ranks
+from recognizer_svc.train.run import train_run
+from stal_data.errors import ConflictError, InputError, NotFoundError
+from tests.cache.object_store.conftest import OpenStore, machine, moto_server, proxy  # noqa: F401 - fixtures
+from tests.cache.object_store.s3_server import FaultProxy
+from tests.recognizer.toy_store import ACAR
+
+
+def new_run(store: Store, run_id: str, *overrides: str) -> RunDir:
+    run_dir = RunDir(store.runs_dir / run_id)
+    run_dir.root.mkdir(parents=True)
+    run_dir.recipe.write_text(parse_recipe(ACAR, overrides).to_yaml())
+    return run_dir
+
+
+def scores(store: Store, run: Path) -> np.ndarray:
+    predictor = Predictor.load(run, device="cpu")
+    people = [BoxesOfKeyFrame(key=k.key, boxes_N4=k.boxes_N4) for k in load_split(store, "toy", "test").key_frames]
+    found = predictor.predict(predictor.open_features(store, "toy", "test"), people)
+    return np.concatenate([item.scores_NC for item in found])
+
+
+@pytest.mark.parametrize("stage_bytes", [10**8, pytest.param(None, marks=pytest.mark.slow)])
+def test_a_run_from_a_bucket_is_that_from_a_folder(
+    toy_store: Store,
+    machine: OpenStore,  # noqa: F811
+    tmp_path: Path,
+    stage_bytes: int | None,
+) -> None:
+    upload = machine("upload")
+    for info in list_feature_sets(toy_store):
+        copy_split(toy_store, upload, info.dataset, info.split)
+        copy_feature_set(info.path, upload)
+
+    trainer = machine("trainer", stage_bytes)
+    run = new_run(trainer, "first")
+    train_run(run, Ranks())  # opens the store by the run's folder, as a worker does
+    local = Store.open(shutil.copytree(toy_store.root, tmp_path / "folder"))
+    reference = new_run(local, "first")
+    train_run(reference, Ranks())
+
+    scorer = machine("scorer", stage_bytes)
+    (summary,) = list_runs(scorer)
+    assert (summary.run_id, summary.status, summary.epochs_done) == ("first", "succeeded", 2)
+    assert scores(scorer, find_run(scorer, "first")).tobytes() == scores(local, reference.root).tobytes()
+
+
+@pytest.fixture
+def run(machine: OpenStore) -> RunDir:  # noqa: F811
+    """A run of one machine that was published."""
+    store = machine("one")
+    run = new_run(store, "first")
+    run.checkpoint("latest").parent.mkdir()
+    run.checkpoint("latest").write_bytes(b"weights")
+    run.events.write_text('{"seq": 1, "time": 1.0, "type": "log", "message": ""}\n')
+    publish_run(store, run)
+    return run
+
+
+def test_the_newer_copy_of_a_run_counts(machine: OpenStore, run: RunDir) -> None:  # noqa: F811
+    other = machine("other")
+    there = RunDir(find_run(other, "first"))
+    assert there.checkpoint("latest").read_bytes() == b"weights"
+    there.checkpoint("latest").write_bytes(b"better weights")
+    fetch_run(other, "first")  # as many events: it may be training here
+    assert there.checkpoint("latest").read_bytes() == b"better weights"
+    with there.events.open("a") as file:
+        file.write('{"seq": 2, "time": 2.0, "type": "log", "message": ""}\n')
+    fetch_run(other, "first")
+    assert there.checkpoint("latest").read_bytes() == b"better weights"
+    publish_run(other, there)
+    fetch_run(machine("one"), "first")
+    assert run.checkpoint("latest").read_bytes() == b"better weights"
+
+
+def test_only_what_is_new_is_sent(machine: OpenStore, run: RunDir, proxy: FaultProxy) -> None:  # noqa: F811
+    proxy.log.clear()
+    run.label_map.write_text("new")
+    publish_run(machine("one"), run)
+    assert [request.path.rpartition("/")[2] for request in proxy.log if request.method == "PUT"] == ["label_map.pbtxt"]
+
+
+def test_two_machines_do_not_train_one_run(machine: OpenStore, run: RunDir) -> None:  # noqa: F811
+    other = machine("other")
+    with (
+        sole_training(machine("one"), run),
+        pytest.raises(ConflictError, match=r"'first' is being trained by process \d+ on host"),
+        sole_training(other, RunDir(other.runs_dir / "first")),
+    ):
+        pass
+    with sole_training(other, RunDir(other.runs_dir / "first")):
+        pass
+
+
+def test_what_needs_a_shared_folder_is_refused(machine: OpenStore) -> None:  # noqa: F811
+    launch = Launch(nnodes=2, node_rank=0, nproc_per_node=1, backend="gloo", rdzv_endpoint="one:29500", max_restarts=0)
+    with pytest.raises(InputError, match=r"s3://.* is in a bucket, and training on 2 machines needs a folder"):
+        admit(machine("one"), Submission(run_id="first", recipe="", resume=True, launch=launch))
+
+
+def test_a_run_that_nobody_has_is_named(machine: OpenStore) -> None:  # noqa: F811
+    with pytest.raises(NotFoundError, match="There is no run 'x' in 's3://cache/some/store'"):
+        find_run(machine("one"), "x")
