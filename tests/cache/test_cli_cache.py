@@ -33,7 +33,7 @@ def store_path(tmp_path: Path) -> Path:
     return tmp_path / "shared" / "store"
 
 
-def run(dataset: Path, store: Path, *options: str) -> Result:
+def run(dataset: Path, store: Path | str, *options: str) -> Result:
     arguments = [str(dataset), "--split", "train", "--store", str(store), *options]
     return CliRunner().invoke(precompute, arguments, catch_exceptions=False)
 
@@ -65,8 +65,8 @@ def test_precompute_refuses_what_it_cannot_do(dataset: Path, store_path: Path) -
         run(dataset, store_path, "--slowfast", str(dataset / "no.safetensors"))
     with pytest.raises(NotFoundError, match="Did you mean 'tiny'"):
         run(dataset, store_path, "--slowfast", "random:0", "--slowfast-preset", "tinny")
-    with pytest.raises(InputError, match="not a local folder"):
-        run(dataset, Path("s3://bucket/store"), *TINY)
+    with pytest.raises(InputError, match=r"'gs://bucket/store' is neither a folder nor s3://"):
+        run(dataset, "gs://bucket/store", *TINY)
 
 
 def test_a_run_time_error_is_one_line_and_exit_code_1(dataset: Path, store_path: Path) -> None:
