@@ -1,6 +1,7 @@
 """Head files: as the start of a training, and as a run that scores without one."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,7 +37,7 @@ from tests.cache.samples import make_split
 from tests.recognizer.test_acar_head import pooled
 from tests.recognizer.test_predict import people_of
 from tests.recognizer.tiny_checkpoint import import_tiny, write_checkpoint
-from tests.recognizer.toy_store import ACAR, make_store
+from tests.recognizer.toy_store import ACAR
 
 SHAPES = FeatureShapes(slow_CHW=(6, 8, 12), fast_CHW=(3, 8, 12), vit_CHW=(5, 10, 14), vit_frames=2)
 INFO = HeadInfo(
@@ -153,8 +154,9 @@ def test_new_classifier_alone_is_refused():
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return make_store(tmp_path / "store")
+def store(toy_store: Store, tmp_path: Path) -> Store:
+    shutil.copytree(toy_store.root, tmp_path / "store")
+    return Store.open(tmp_path / "store")
 
 
 def imported(store: Store, info: HeadInfo = INFO, **options) -> RunDir:

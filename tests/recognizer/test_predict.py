@@ -1,5 +1,6 @@
 """Scores from a trained head: the same as in validation, for any grouping of key frames, and never from wrong input."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -17,12 +18,14 @@ from recognizer_svc.train.run import train_run
 from recognizer_svc.validation import mean_average_precision
 from stal_data.errors import ConflictError, InputError, NotFoundError
 from stal_data.keyframes import KeyFrame
-from tests.recognizer.toy_store import ACAR, LABELS, make_scene, make_store, write_split
+from tests.recognizer.toy_store import ACAR, LABELS, make_scene, write_split
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory) -> tuple[Store, RunDir]:
-    store = make_store(tmp_path_factory.mktemp("predict") / "store")
+def trained(toy_store, tmp_path_factory) -> tuple[Store, RunDir]:
+    root = tmp_path_factory.mktemp("predict") / "store"
+    shutil.copytree(toy_store.root, root)
+    store = Store.open(root)
     run_dir = RunDir(store.runs_dir / "run")
     run_dir.root.mkdir(parents=True)
     run_dir.recipe.write_text(parse_recipe(ACAR, ["loss={kind: pose_softmax, num_poses: 2}"]).to_yaml())

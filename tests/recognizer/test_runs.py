@@ -1,6 +1,7 @@
 """Listing and comparing runs, as a function and as a command."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -9,24 +10,32 @@ from click.testing import CliRunner
 
 from cache.store import Store
 from cli.runs import runs
+from recognizer_svc.recipe import parse_recipe
 from recognizer_svc.run_dir import EventWriter, RunDir
 from recognizer_svc.runs import compare_runs, list_runs
 from recognizer_svc.train.distributed import Ranks
 from recognizer_svc.train.run import train_run
 from stal_data.errors import InputError, NotFoundError
+from tests.recognizer.toy_store import ACAR
 
 
-@pytest.fixture
-def store(new_run) -> Store:
-    """Two trained runs and one that never started."""
+@pytest.fixture(scope="module")
+def store(toy_store, tmp_path_factory) -> Store:
+    """Two trained runs and one that never started; read only."""
+    root = tmp_path_factory.mktemp("runs") / "store"
+    shutil.copytree(toy_store.root, root)
     for run_id, overrides in (
         ("wide", ["training.epochs=1"]),
         ("narrow", ["training.epochs=2", "head.context_channels=6"]),
+        ("waiting", []),
     ):
-        train_run(new_run(run_id, overrides), Ranks())
-    waiting = new_run("waiting")
-    waiting.state.write_text(json.dumps({"status": "queued", "message": ""}))
-    return Store.open(waiting.store_root)
+        run_dir = RunDir(root / "runs" / run_id)
+        run_dir.root.mkdir(parents=True)
+        run_dir.recipe.write_text(parse_recipe(ACAR, overrides).to_yaml())
+        if run_id != "waiting":
+            train_run(run_dir, Ranks())
+    run_dir.state.write_text(json.dumps({"status": "queued", "message": ""}))
+    return Store.open(root)
 
 
 def test_runs_are_listed_with_what_came_of_them(store):
@@ -45,10 +54,12 @@ def test_a_comparison_shows_what_differs_and_nothing_else(store):
     assert dict(comparison.differences) == {"head.context_channels": ("6", "12"), "training.epochs": ("2", "1")}
 
 
-def test_a_failed_run_says_why(store):
+def test_a_failed_run_says_why(store, tmp_path):
+    shutil.copytree(store.runs_dir / "wide", tmp_path / "runs" / "wide")
+    store = Store.open(tmp_path, create=True)
     with EventWriter(RunDir(store.runs_dir / "wide").events) as events:
         events.write("error", rank=0, message="it broke")
-    run = next(run for run in list_runs(store) if run.run_id == "wide")
+    (run,) = list_runs(store)
     assert (run.status, run.message) == ("failed", "it broke")
 
 

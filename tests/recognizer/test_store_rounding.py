@@ -82,12 +82,18 @@ def test_a_float16_store_rounds_the_maps_and_not_the_moments(batches):
     assert torch.equal(batches["float16"].vit_moments_B2C, batches["exact"].vit_moments_B2C)
 
 
+@pytest.fixture(scope="module")
+def head() -> AcarHead:
+    """At the published size."""
+    with torch.device("meta"):
+        head = AcarHead(AcarConfig(shapes=SHAPES, num_classes=50, dropout=0.0))
+    shapes = json.loads((Path(__file__).parent / "fixtures/head_shapes.json").read_text())
+    head.load_state_dict(seeded_state_dict(shapes), assign=True)
+    return head
+
+
 @pytest.mark.parametrize("training", [False, True])
-def test_a_float16_store_moves_the_published_heads_logits_by_little(batches, training):
-    head = AcarHead(AcarConfig(shapes=SHAPES, num_classes=50, dropout=0.0))
-    head.load_state_dict(
-        seeded_state_dict(json.loads((Path(__file__).parent / "fixtures/head_shapes.json").read_text()))
-    )
+def test_a_float16_store_moves_the_published_heads_logits_by_little(batches, head, training):
     head.train(training)
     with torch.no_grad():
         exact, stored = (head(batches[name]) for name in ("exact", "float16"))
