@@ -6,6 +6,7 @@ import click
 
 from cli.evaluation_recipe import recipe_option
 from cli.lazy import LazyGroup
+from stal_data.errors import InputError
 
 _FILE = click.Path(path_type=Path)
 _REQUIRED = ("predictions", "ground_truth", "label_map", "output")
@@ -92,8 +93,14 @@ def evaluate(
     from stal_eval.chosen import read_choice
     from stal_eval.protocol import choose_protocol
 
+    # What costs nothing to check comes before reading and scoring.
     chosen = choose_protocol(protocol, capacities=capacities)
     choice = None if capacity_from is None else read_choice(capacity_from)
+    if frames is not None:
+        from stal_data.dataset import Dataset
+
+        Dataset.open(frames)
+    _make_folder(output)
     from stal_eval.preparation import prepare
     from stal_eval.scoring import score
     from stal_eval.stored import write_matches
@@ -110,6 +117,13 @@ def evaluate(
         from stal_eval.report import write_report
 
         click.echo(f"Wrote {write_report(result, output, title=predictions.name, frames=frames)}.")
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"output is {path}, but no folder can be made there: {error}.") from None
 
 
 def _require(ctx: click.Context) -> None:

@@ -37,10 +37,13 @@ class Counts:
 
     A row of an excluded key frame counts as excluded, whatever its class. prediction_rows_without_ground_truth are on
     key frames without ground truth: wrong, or not scored where the protocol scores annotated key frames only.
+    listed_exclusions: key frames that the exclusions name, with rows or without. repeated_ground_truth_rows: scored
+    ones with the key frame, box and class of an earlier one, which no prediction can find.
     """
 
     prediction_rows: int
     ground_truth_rows: int
+    listed_exclusions: int
     excluded_key_frames: int
     excluded_prediction_rows: int
     excluded_ground_truth_rows: int
@@ -50,6 +53,7 @@ class Counts:
     prediction_rows_with_empty_box: int
     scored_prediction_rows: int
     scored_ground_truth_rows: int
+    repeated_ground_truth_rows: int
     key_frames: int
     key_frames_with_predictions: int
     key_frames_with_ground_truth: int
@@ -107,6 +111,7 @@ def align(
     counts = Counts(
         prediction_rows=predictions.num_rows,
         ground_truth_rows=ground_truth.num_rows,
+        listed_exclusions=len(exclusions),
         excluded_key_frames=int(excluded.sum()),
         excluded_prediction_rows=int(excluded_N.sum()),
         excluded_ground_truth_rows=int(excluded_G.sum()),
@@ -116,6 +121,7 @@ def align(
         prediction_rows_with_empty_box=int(is_empty(scored.boxes_N4).sum()),
         scored_prediction_rows=scored.num_rows,
         scored_ground_truth_rows=truth.num_rows,
+        repeated_ground_truth_rows=count_repeated(truth),
         key_frames=int((predicted | annotated).sum()),
         key_frames_with_predictions=int(predicted.sum()),
         key_frames_with_ground_truth=int(annotated.sum()),
@@ -135,6 +141,12 @@ def align(
 def is_empty(boxes_N4: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Tell which boxes have no area."""
     return (boxes_N4[:, 0] >= boxes_N4[:, 2]) | (boxes_N4[:, 1] >= boxes_N4[:, 3])
+
+
+def count_repeated(rows: Rows) -> int:
+    """Return how many rows have the key frame, box and class of an earlier one."""
+    columns = {"key": rows.key_N, "class": rows.class_N} | dict(enumerate(rows.boxes_N4.T))
+    return int(pd.DataFrame(columns).duplicated().sum())
 
 
 def _rounded(rows: Rows, protocol: Protocol) -> Rows:

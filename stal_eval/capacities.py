@@ -9,6 +9,8 @@ from stal_data.errors import InputError
 NO_LIMIT = 0
 """The capacity that keeps every row; it sorts after all others."""
 
+_MAX_CAPACITIES = 100_000
+
 _ITEM = re.compile(r"\s*(\d+)\s*(?::\s*(\d+)\s*)?")
 
 
@@ -25,6 +27,11 @@ def parse_capacities(text: str) -> tuple[int, ...]:
         end = int(match[2]) if match[2] is not None else start + 1
         if start >= end:
             raise InputError(f"capacities: the range '{item.strip()}' is empty, its end is exclusive: write 50:2200.")
+        if len(capacities) + end - start > _MAX_CAPACITIES:
+            raise InputError(
+                f"capacities is '{text}', but a sweep visits at most {_MAX_CAPACITIES}: give a smaller range, or 0 for "
+                "no limit."
+            )
         capacities.extend(range(start, end))
     return check_capacities(capacities)
 

@@ -51,6 +51,8 @@ def read_choice(path: Path) -> Choice:
         raise NotFoundError(f"capacity-from: the file {path} does not exist.") from None
     except (OSError, ValueError) as error:
         raise InputError(f"capacity-from: {path} cannot be read as JSON: {error}.") from error
+    if not isinstance(content, dict) or not isinstance(content.get("chosen"), dict):
+        raise InputError(f"capacity-from: {path} has no field 'chosen': give a metrics.json that stal-cli eval wrote.")
     try:
         return _parse(content["chosen"])
     except (KeyError, TypeError) as error:

@@ -122,7 +122,7 @@ def _on_videos(stored: Stored, videos: tuple[str, ...]) -> Stored:
 
 
 def _check(a: Stored, b: Stored) -> None:
-    if a.classes != b.classes or not np.array_equal(a.truth_VK, b.truth_VK):
+    if a.classes != b.classes or a.ground_truth != b.ground_truth:
         raise ConflictError(
             f"The results were scored on different ground truth ({a.split} and {b.split}): a difference would say "
             "nothing. Score both on the same file, with the same label map and exclusions."

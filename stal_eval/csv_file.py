@@ -79,6 +79,12 @@ def _is_gzip(path: Path) -> bool:
 @contextmanager
 def _clear_errors(path: Path) -> Iterator[None]:
     try:
+        if path.exists() and not path.is_file():
+            # A pipe would lose what the first of several reads takes.
+            raise InputError(
+                f"{path} cannot be read as CSV: it is a folder, a pipe or a device, but must be a file, which is read "
+                "more than once: write one first."
+            )
         yield
     except FileNotFoundError:
         raise NotFoundError(f"The file {path} does not exist.") from None

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from stal_eval.alignment import Alignment, select_rows
+from stal_eval.alignment import Alignment, count_repeated, select_rows
 from stal_eval.box_findings import box_pairs, check_boxes, recall_of_boxes
 from stal_eval.capacities import NO_LIMIT
 from stal_eval.curve import mean_over_classes
@@ -16,6 +16,7 @@ from stal_eval.sweep import plan_columns, sweep
 
 _LOW = 0.5  # mAP below which a mistake is looked for
 _KEY_FRAMES_TRIED = 100
+_REPEATED = 0.1  # share of prediction rows that say the same as another, from which they are worth a word
 _NEAR_ZERO = 0.01  # mAP below which something is said even when no mistake is found
 _SHIFT_GAIN = 0.05  # of mAP, which a shift of the labels must bring beside doubling it
 _FOUND = 0.3  # share of ground-truth boxes with a predicted box, from which the boxes are not what is wrong
@@ -38,7 +39,9 @@ def diagnose(prepared: Prepared, mean_ap: float) -> tuple[Finding, ...]:
     sample = replace(prepared, alignment=_sample(alignment))
     pairs, min_iou = box_pairs(sample.alignment), prepared.protocol.iou
     findings += (*check_boxes(sample.alignment, pairs, min_iou), *_check_labels(sample))
-    if not findings and mean_ap < _NEAR_ZERO:
+    if not findings and mean_ap >= _NEAR_ZERO:
+        findings = _check_repeated(sample.alignment)
+    elif not findings:
         findings = (_nothing_found(recall_of_boxes(pairs, min_iou), mean_ap, min_iou),)
     return findings
 
@@ -52,6 +55,22 @@ def _sample(alignment: Alignment) -> Alignment:
     chosen[both[np.linspace(0, len(both) - 1, min(len(both), _KEY_FRAMES_TRIED)).astype(np.int64)]] = True
     predictions, truth = (select_rows(rows, chosen[rows.key_N]) for rows in sides)
     return replace(alignment, predictions=predictions, ground_truth=truth)
+
+
+def _check_repeated(alignment: Alignment) -> tuple[Finding, ...]:
+    """Look for rows with the key frame, box and class of another: of those at most one can be right."""
+    rows = alignment.predictions
+    share = count_repeated(rows) / rows.num_rows
+    if share < _REPEATED:
+        return ()
+    return (
+        Finding(
+            cause="repeated_rows",
+            evidence=f"{100 * share:.0f} % of the prediction rows on some key frames repeat the box and class of "
+            "another, so they are wrong.",
+            fix="Write each row once: check whether several runs or processes wrote into the file.",
+        ),
+    )
 
 
 def _check_labels(prepared: Prepared) -> tuple[Finding, ...]:

@@ -2,18 +2,16 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 
 import pandas as pd
 
-from stal_data.annotations import read_exclusions
 from stal_data.errors import InputError
 from stal_data.keyframes import KeyFrame
 from stal_data.labels import LabelMap
 from stal_eval.alignment import Alignment, Counts, align
 from stal_eval.chosen import Split
-from stal_eval.csv_file import digest_of
+from stal_eval.exclusions import load_exclusions
 from stal_eval.matching import Matching, match
 from stal_eval.protocol import Protocol
 from stal_eval.table import load_table
@@ -46,10 +44,10 @@ def prepare(
 ) -> Prepared:
     """Read, check and match; the arguments are those of `evaluate`."""
     labels = label_map if isinstance(label_map, LabelMap) else LabelMap.read(Path(label_map))
-    excluded, exclusions_digest = _read_exclusions(exclusions)
+    excluded = load_exclusions(exclusions)
     truth_table = load_table(ground_truth, "ground truth")
     prediction_table = load_table(predictions, "predictions")
-    alignment = align(prediction_table, truth_table, labels, excluded, protocol)
+    alignment = align(prediction_table, truth_table, labels, excluded.keys, protocol)
     if alignment.ground_truth.num_rows == 0:
         raise InputError(_nothing_to_find(truth_table.source, labels, alignment.counts))
     name = truth_table.source if isinstance(ground_truth, pd.DataFrame) else Path(ground_truth).name
@@ -68,18 +66,9 @@ def prepare(
             "predictions": prediction_table.digest,
             "ground_truth": truth_table.digest,
             "label_map": labels.digest,
-            "exclusions": exclusions_digest,
+            "exclusions": excluded.digest,
         },
     )
-
-
-def _read_exclusions(exclusions: Path | str | Collection[KeyFrame] | None) -> tuple[frozenset[KeyFrame], str | None]:
-    if exclusions is None:
-        return frozenset(), None
-    if isinstance(exclusions, Path | str):
-        return read_exclusions(Path(exclusions)), digest_of(Path(exclusions))
-    keys = frozenset(exclusions)
-    return keys, sha256("".join(f"{key}\n" for key in sorted(keys)).encode()).hexdigest()
 
 
 def _nothing_to_find(source: str, label_map: LabelMap, counts: Counts) -> str:

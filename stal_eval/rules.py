@@ -1,6 +1,6 @@
-"""What a row of a predictions or ground-truth file must look like, one row at a time; names the broken rule.
+"""What a row of a predictions, ground-truth or exclusions file must look like, one row at a time.
 
-Files are read column by column for speed; these rules explain what is wrong once such a read has failed.
+Files are read column by column for speed; these rules name what is wrong once such a read has failed.
 """
 
 import math
@@ -35,11 +35,24 @@ def broken_rule(fields: Sequence[str], kind: Kind) -> str | None:
     if not fields[0]:
         return "the video id is empty."
     return (
-        _whole_number("timestamp (whole seconds)", fields[1], 0, TIMESTAMP_MAX)
+        _timestamp(fields[1])
         or _box(fields[2:6], kind)
         or _whole_number("label id", fields[6], 1, LABEL_MAX)
         or (_score(fields[7]) if kind == "predictions" else None)
     )
+
+
+def broken_exclusion_rule(fields: Sequence[str]) -> str | None:
+    """Return the first rule that the fields of a line of exclusions break, as a sentence; None when they keep all."""
+    if len(fields) != 2:
+        return f"the line has {len(fields)} columns, but exclusions have 2: video,timestamp."
+    if not fields[0]:
+        return "the video id is empty."
+    return _timestamp(fields[1])
+
+
+def _timestamp(text: str) -> str | None:
+    return _whole_number("timestamp (whole seconds)", text, 0, TIMESTAMP_MAX)
 
 
 def _number(text: str) -> float | None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from stal_eval.alignment import Alignment
+from stal_eval.alignment import Alignment, Counts
 from stal_eval.capacities import NO_LIMIT, parse_capacities
 from stal_eval.chosen import Choice
 from stal_eval.curve import Curve, TieBounds
@@ -21,6 +21,7 @@ from stal_eval.ties import bound_ties, count_tied_rows
 
 _AVA_CAPACITY = 50
 _WIDE_BOUNDS = 0.001  # a tenth of a point of mAP
+_FEW_PREDICTED = 0.9  # share of the key frames with ground truth; a detector leaves some without a row
 
 
 def score(prepared: Prepared, *, capacity_from: Choice | None = None, tie_bounds: bool = True) -> Evaluation:
@@ -60,7 +61,7 @@ def score(prepared: Prepared, *, capacity_from: Choice | None = None, tie_bounds
         digests=prepared.digests,
         details=explain(prepared, capacity_from.capacity, reported.ap_CK[0]),
         findings=findings,
-        warnings=(*_warnings(alignment), *map(str, findings), *_tie_warnings(curve)),
+        warnings=(*map(str, findings), *_warnings(alignment.counts, protocol), *_tie_warnings(curve)),
     )
 
 
@@ -93,14 +94,33 @@ def _curve_at(prepared: Prepared, capacity: int) -> Curve:
     return replace(curve, capacities=(capacity,))
 
 
-def _warnings(alignment: Alignment) -> list[str]:
-    counts = alignment.counts
+def _warnings(counts: Counts, protocol: Protocol) -> list[str]:
     warnings = []
     if counts.prediction_rows == 0:
         warnings.append("The predictions hold no row, so mAP is 0.")
     elif counts.scored_prediction_rows == 0:
         warnings.append(
             "No prediction row is left after exclusions, label map and the protocol's other rules, so mAP is 0."
+        )
+    annotated = counts.key_frames_with_ground_truth
+    if 0 < counts.key_frames_with_both < _FEW_PREDICTED * annotated:
+        warnings.append(
+            f"{annotated - counts.key_frames_with_both} of {annotated} key frames with ground truth have no "
+            "prediction: check that the predictions file is complete."
+        )
+    if counts.listed_exclusions and protocol.exclusions == "ignored":
+        warnings.append(
+            f"The protocol {protocol.name} ignores exclusions, so the {counts.listed_exclusions} given do not count."
+        )
+    elif counts.listed_exclusions and counts.excluded_key_frames == 0:
+        warnings.append(
+            f"None of the {counts.listed_exclusions} excluded key frames occurs in ground truth or predictions: check "
+            "that both spell video ids and seconds alike."
+        )
+    if counts.repeated_ground_truth_rows:
+        warnings.append(
+            f"{counts.repeated_ground_truth_rows} ground-truth rows repeat the key frame, box and class of an earlier "
+            "one, so no prediction can find them: remove them."
         )
     if counts.ground_truth_rows_outside_label_map:
         warnings.append(

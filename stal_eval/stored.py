@@ -1,5 +1,6 @@
 """matches.npz, beside metrics.json: what a comparison of two results needs. Holds neither scores nor boxes."""
 
+import hashlib
 import io
 import json
 import zipfile
@@ -12,12 +13,13 @@ from numpy.typing import NDArray
 
 from stal_data.errors import InputError, NotFoundError
 from stal_data.files import write_atomically
+from stal_eval.alignment import Alignment
 from stal_eval.matching import keep
 from stal_eval.preparation import Prepared
 from stal_eval.result import Evaluation
 
 MATCHES_FILE = "matches.npz"
-_FORMAT = 1
+_FORMAT = 2
 _ARRAYS = ("in_mean_K", "truth_VK", "class_offsets", "video_N", "rank_N", "hit_N", "void_N")
 
 
@@ -25,12 +27,13 @@ _ARRAYS = ("in_mean_K", "truth_VK", "class_offsets", "video_N", "rank_N", "hit_N
 class Stored:
     """The N rows of a result in class-major order, best first, of K classes and V videos.
 
-    protocol: its fields. capacity: the reported one. in_mean_K: whether the protocol counts the class. truth_VK:
-    ground-truth boxes of each video and class. video_N: position in `videos`. rank_N: position in the key frame, from
-    0. hit_N, void_N: right; neither right nor wrong.
+    protocol: its fields. ground_truth: sha256 (hex) of the scored rows. capacity: the reported one. in_mean_K: whether
+    the protocol counts the class. truth_VK: ground-truth boxes of each video and class. video_N: position in `videos`.
+    rank_N: position in the key frame, from 0. hit_N, void_N: right; neither right nor wrong.
     """
 
     protocol: dict[str, Any]
+    ground_truth: str
     split: str
     capacity: int
     classes: tuple[str, ...]
@@ -57,6 +60,7 @@ def to_store(prepared: Prepared, result: Evaluation) -> Stored:
         np.add.at(truth_VK, (video_of_key[rows.key_N], rows.class_N), 1)
     return Stored(
         protocol=prepared.protocol.describe(),
+        ground_truth=_digest(alignment),
         split=str(prepared.split),
         capacity=result.choice.capacity,
         classes=prepared.label_map.names,
@@ -71,12 +75,27 @@ def to_store(prepared: Prepared, result: Evaluation) -> Stored:
     )
 
 
+def _digest(alignment: Alignment) -> str:
+    """Digest the ground truth that counts; the order and the compression of its file make no difference."""
+    digest = hashlib.sha256()
+    for rows in (alignment.ground_truth, alignment.recalled_truth):
+        # Numbers of key frames depend on the predictions.
+        numbers = sorted(np.unique(rows.key_N).tolist(), key=alignment.keys.__getitem__)
+        digest.update("".join(f"{alignment.keys[number]}\n" for number in numbers).encode())
+        place = np.zeros(alignment.num_keys, np.int64)
+        place[numbers] = np.arange(len(numbers))
+        table = np.column_stack([place[rows.key_N], rows.class_N, rows.boxes_N4])
+        digest.update(table[np.lexsort(table.T)].tobytes())
+    return digest.hexdigest()
+
+
 def write_matches(prepared: Prepared, result: Evaluation, folder: Path | str) -> Path:
     """Write matches.npz into `folder` in one step, creating the folder; return the file's path."""
     stored = to_store(prepared, result)
     about = {
         "format": _FORMAT,
         "protocol": stored.protocol,
+        "ground_truth": stored.ground_truth,
         "split": stored.split,
         "capacity": stored.capacity,
         "classes": stored.classes,
@@ -109,6 +128,7 @@ def read_matches(folder: Path | str) -> Stored:
         raise InputError(f"{path} has format {about.get('format')}, but this version reads {_FORMAT}: score again.")
     return Stored(
         protocol=about["protocol"],
+        ground_truth=about["ground_truth"],
         split=about["split"],
         capacity=about["capacity"],
         classes=tuple(about["classes"]),

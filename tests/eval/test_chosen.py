@@ -90,7 +90,7 @@ def test_files_that_are_no_metrics_are_refused(tmp_path: Path) -> None:
     bad = tmp_path / "bad.json"
     for text, message in (
         ("{", "cannot be read as JSON"),
-        ("[]", "give a metrics.json"),
+        ("[]", "no field 'chosen': give a metrics.json"),
         ('{"best": {"capacity": 50}}', "no field 'chosen'"),
         ('{"chosen": {"capacity": "x", "chosen_on": null}}', "must be a whole number"),
     ):

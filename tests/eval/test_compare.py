@@ -1,6 +1,7 @@
 """Two results against each other: intervals over videos, computed plainly here by scoring resampled files."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +123,10 @@ def test_results_that_cannot_be_compared_are_refused() -> None:
     other_truth = [*truth[1:], Truth("video 0", 0, (0.0, 0.0, 1.0, 1.0), 1 if truth[0].label != 1 else 2)]
     with pytest.raises(ConflictError, match="different ground truth"):
         compare(stored(found, truth), stored(found, other_truth))
+    moved = [*truth[:-1], replace(truth[-1], box=(0.0, 0.0, 0.9, 0.9))]  # as many boxes of each class and video
+    with pytest.raises(ConflictError, match="different ground truth"):
+        compare(stored(found, truth), stored(found, moved))
+    assert compare(stored(found, truth), stored(found[::-1][:-1], truth[::-1])).num_videos == 40
     with pytest.raises(ConflictError, match="different rules: cut_ties is file_order and heap"):
         compare(stored(found, truth, capacities="50"), stored(found, truth, protocol="ava"))
     slow = stored(found, truth, protocol="pyslowfast")

@@ -159,3 +159,11 @@ def test_boxes_that_find_no_one_and_scores_that_say_nothing_are_told_apart() -> 
     finding = only(others, truth)
     assert finding.cause == "actions_wrong"
     assert "100 % of the ground-truth boxes have a predicted box with IoU 0.5" in finding.evidence
+
+
+def test_rows_written_twice() -> None:
+    found, truth = people()
+    untied = [replace(row, score=row.score - number / 10_000) for number, row in enumerate(found)]
+    finding = only(untied * 6, truth)
+    assert finding.cause == "repeated_rows"
+    assert "83 % of the prediction rows on some key frames repeat the box and class of another" in finding.evidence

@@ -1,6 +1,7 @@
 """Files and DataFrames: what is read, what is refused, and that a refusal names file, line, value and rule."""
 
 import gzip
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -180,7 +181,7 @@ def test_files_of_no_bytes_are_told_apart_by_what_they_should_hold(tmp_path: Pat
 def test_a_bad_line_of_exclusions_or_label_map_is_named(tmp_path: Path) -> None:
     files = write(tmp_path / "p.csv", GOOD), write(tmp_path / "g.csv", GOOD_TRUTH)
     exclusions = write(tmp_path / "e.csv", "a,0001", "a,0001,x")
-    with pytest.raises(InputError, match=r"e\.csv, line 2: the line has 3 columns, but needs 2"):
+    with pytest.raises(InputError, match=r"e\.csv, line 2: the line has 3 columns, but exclusions have 2"):
         stal_eval.evaluate(*files, LABEL_MAP, exclusions=exclusions)
     labels = write(tmp_path / "l.pbtxt", 'label { name: "walk" label_id: x }')
     with pytest.raises(InputError, match=r"l\.pbtxt"):
@@ -244,3 +245,44 @@ def test_capacities_are_ranges_and_lists() -> None:
     for text in ("50:50", "60:50", "a", "", "50:", "-1", "1.5"):
         with pytest.raises(InputError, match="capacities"):
             stal_eval.parse_capacities(text)
+
+
+def test_exclusions_may_be_gzip_and_have_whole_seconds(tmp_path: Path) -> None:
+    found = write(tmp_path / "p.csv", GOOD, GOOD.replace("a,0001", '"b, c",2', 1))
+    truth = write(tmp_path / "g.csv", GOOD_TRUTH, GOOD_TRUTH.replace("a,0001", '"b, c",2', 1))
+    packed = tmp_path / "e.csv"
+    packed.write_bytes(gzip.compress(b'"b, c",0002\r\n'))
+    assert stal_eval.evaluate(found, truth, LABEL_MAP, exclusions=packed).counts.excluded_key_frames == 1
+    for line, rule in {"a,2.7": "timestamp .* is '2.7'", ",2": "video id is empty", "video,time": "timestamp"}.items():
+        with pytest.raises(InputError, match=rf"e\.csv, line 1: .*{rule}"):
+            stal_eval.evaluate(found, truth, LABEL_MAP, exclusions=write(packed, line))
+
+
+def test_exclusions_without_effect_are_warned_about(tmp_path: Path) -> None:
+    files = write(tmp_path / "p.csv", GOOD), write(tmp_path / "g.csv", GOOD_TRUTH)
+    elsewhere = write(tmp_path / "e.csv", "a.mp4,0001")
+    result = stal_eval.evaluate(*files, LABEL_MAP, exclusions=elsewhere)
+    assert "None of the 1 excluded key frames occurs" in result.warnings[0]
+    ignored = stal_eval.evaluate(*files, LABEL_MAP, exclusions=elsewhere, protocol="published")
+    assert "published ignores exclusions" in ignored.warnings[0]
+
+
+def test_ground_truth_given_twice_and_predictions_cut_short_are_warned_about(tmp_path: Path) -> None:
+    other = GOOD_TRUTH.replace("a,", "b,", 1)
+    files = write(tmp_path / "p.csv", GOOD), write(tmp_path / "g.csv", GOOD_TRUTH, other, other[:-1] + "7")
+    result = stal_eval.evaluate(*files, LABEL_MAP)
+    assert result.counts.repeated_ground_truth_rows == 1
+    assert "1 of 2 key frames with ground truth have no prediction" in result.warnings[0]
+    assert "1 ground-truth rows repeat the key frame, box and class" in result.warnings[1]
+
+
+def test_a_pipe_is_refused_because_it_can_be_read_only_once(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(InputError, match="pipe cannot be read as CSV: it is a folder, a pipe or a device"):
+        load_table(pipe, "predictions")
+
+
+def test_more_capacities_than_any_sweep_needs_are_refused() -> None:
+    with pytest.raises(InputError, match="at most 100000"):
+        stal_eval.parse_capacities("0:100000000000")

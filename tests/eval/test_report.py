@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 import stal_eval
 from cli.main import root
-from stal_data.errors import InputError
+from stal_data.errors import InputError, StalError
 from stal_data.keyframes import KeyFrame
 from stal_data.labels import LabelMap
 from tests.eval.brute_force import Box, Found, Truth
@@ -25,7 +25,7 @@ BOX: Box = (0.0, 0.0, 0.5, 0.5)
 
 def run(*arguments: object) -> tuple[int, str]:
     result = CliRunner().invoke(root, ["eval", *map(str, arguments)])
-    if isinstance(result.exception, InputError):
+    if isinstance(result.exception, StalError):
         return 1, str(result.exception)
     return result.exit_code, result.output
 
@@ -41,10 +41,10 @@ def test_exclusions_leave_out_key_frames_of_both_sides(tmp_path: Path) -> None:
     counts = result.counts
     assert (counts.prediction_rows, counts.excluded_prediction_rows, counts.scored_prediction_rows) == (3, 2, 1)
     assert (counts.ground_truth_rows, counts.excluded_ground_truth_rows, counts.scored_ground_truth_rows) == (3, 1, 1)
-    assert counts.excluded_key_frames == 1  # of the two listed, the one that occurs
+    assert (counts.listed_exclusions, counts.excluded_key_frames) == (2, 1)
     assert counts.ground_truth_rows_outside_label_map == 1
     assert result.digests["exclusions"] == hashlib.sha256(file.read_bytes()).hexdigest()
-    in_memory = stal_eval.evaluate(found, truth, LABEL_MAP, exclusions=[KeyFrame("a", 1)])
+    in_memory = stal_eval.evaluate(found, truth, LABEL_MAP, exclusions=[KeyFrame("a", 1), KeyFrame("b", 7)])
     assert in_memory.counts == counts
     assert in_memory.mean_ap_C.tolist() == result.mean_ap_C.tolist()
 
@@ -122,6 +122,16 @@ def test_a_refused_file_leaves_the_previous_metrics_alone(tmp_path: Path) -> Non
     assert code == 1
     assert "bad.csv, line 1: the score is 'nan'" in message
     assert (tmp_path / "metrics.json").read_text() == "before"
+
+
+def test_wrong_folders_are_refused_before_anything_is_scored(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    code, message = run(*ARGUMENTS, "--output", file)
+    assert (code, f"output is {file}, but no folder can be made there" in message) == (1, True)
+    code, message = run(*ARGUMENTS, "--output", tmp_path / "results", "--frames", tmp_path)
+    assert (code, "has no dataset.yaml" in message) == (1, True)
+    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_a_capacity_that_was_not_swept_is_refused() -> None:
