@@ -25,6 +25,7 @@ COMMANDS = {
     "infer": ("cli.infer:infer", "Videos in, actions out: detect, precompute and predict in one command."),
     "demo": ("cli.demo:demo", "The whole workflow on synthetic data, on this machine."),
     "status": ("cli.status:status", "Every configured service in one table."),
+    "health": ("cli.health:health", "Ask one service whether it is ready (for exec probes)."),
     "doctor": ("cli.doctor:doctor", "Check this installation."),
 }
 

@@ -39,6 +39,6 @@ def _read_service(item: Any, where: str, folder: Path) -> ServiceToAsk:
     insecure = item.get("insecure", False)
     if not isinstance(insecure, bool):
         raise InputError(f"insecure of {where} is {insecure!r}, but must be true or false.")
-    files = {field: folder / str(item[field]) for field in _FILES if field in item}
+    files: dict[str, Any] = {field: folder / str(item[field]) for field in _FILES if field in item}
     client = ClientConfig(address=str(item[kinds[0]]), insecure=insecure, **files)
     return ServiceToAsk(kind=cast("Kind", kinds[0]), client=client)

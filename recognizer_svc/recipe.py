@@ -267,17 +267,18 @@ def read_recipe(source: str | Path) -> tuple[str, str]:
 def _apply(values: dict[str, Any], override: str) -> None:
     """Set one `section.key=value` in place; sections on the way are created."""
     path, separator, text = override.partition("=")
+    shown = override if len(override) <= 200 else f"{override[:200]} ..."
     keys = path.strip().split(".")
     if not separator or not all(keys):
-        raise InputError(f"Override '{override}' must have the form section.key=value, for example head.depth=1.")
+        raise InputError(f"Override '{shown}' must have the form section.key=value, for example head.depth=1.")
     for key in keys[:-1]:
         values = values.setdefault(key, {})
         if not isinstance(values, dict):
-            raise InputError(f"Override '{override}': '{key}' is a value, not a section.")
+            raise InputError(f"Override '{shown}': '{key[:100]}' is a value, not a section.")
     try:
         values[keys[-1]] = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError):
-        raise InputError(f"Override '{override}': '{text}' is not a YAML value.") from None
+        raise InputError(f"Override '{shown}': '{text[:100]}' is not a YAML value.") from None
 
 
 def _describe(item: dict[str, Any]) -> str:

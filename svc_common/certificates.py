@@ -36,7 +36,7 @@ class ServerCertificates:
 
     def grpc_credentials(self) -> grpc.ServerCredentials:
         """For the gRPC port."""
-        return grpc.dynamic_ssl_server_credentials(self._sent.grpc_configuration, self._changed, self._demand)
+        return grpc.dynamic_ssl_server_credentials(self._sent.grpc_configuration, self._changed, self._demand)  # type: ignore[arg-type]  # the stub forgets None
 
     def https_context(self) -> ssl.SSLContext:
         """For the next connection to the HTTP port, which asks for no client certificate: probes have none."""

@@ -17,6 +17,7 @@ from stal_data.errors import StalError
 from svc_common.errors import BusyError, DeadlineError, status_of
 from svc_common.logs import REQUEST_ID_HEADER, checked_request_id, log_context
 from svc_common.metrics import Metrics
+from svc_common.requests import checked, lenient
 from svc_common.tokens import TokenCheck
 from svc_common.version import API_VERSION, VERSION_HEADER, check_client
 
@@ -76,18 +77,18 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         async def stream(request: Any, context: Context) -> None:
             guard = self._guard(method, request_id, context)
-            async with guard, aclosing(behaviour(request, context)) as responses:
+            async with guard, aclosing(behaviour(checked(request), context)) as responses:
                 async for response in responses:
                     await self._write(context, response)
 
         async def single(request: Any, context: Context) -> Any:
             async with self._guard(method, request_id, context):
-                return await behaviour(request, context)
+                return await behaviour(checked(request), context)
 
         make = getattr(grpc, f"{kind}_rpc_method_handler")
         wrapped: Handler = make(
             stream if handler.response_streaming else single,
-            request_deserializer=handler.request_deserializer,
+            request_deserializer=lenient(handler.request_deserializer),
             response_serializer=handler.response_serializer,
         )
         return wrapped
