@@ -5,11 +5,12 @@ Arguments: an empty folder to mount on, and one for a set that is written undist
 """
 
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from cache.feature_store import FeatureWriter, verify_feature_set
 from cache.spec import FeatureSpec
@@ -29,12 +30,8 @@ def fill(disk: Path, *, left: int) -> Path:
 
 
 def assert_full(write: Callable[[], object]) -> None:
-    try:
+    with pytest.raises(StalError, match=r"could not be written: No space left on device .*make room and run the same"):
         write()
-    except StalError as error:
-        assert re.search("could not be written: No space left on device .*make room and run the same", str(error))
-    else:
-        raise AssertionError("the disk is full, and nobody noticed")
 
 
 def content(root: Path) -> dict[str, bytes]:
