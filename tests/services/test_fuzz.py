@@ -83,7 +83,7 @@ def send(caller: Caller, method: MethodDescriptor, examples: int) -> None:
         max_examples=examples,
         deadline=None,
         database=None,
-        derandomize=examples == EXAMPLES,
+        derandomize=examples <= EXAMPLES,
         suppress_health_check=list(HealthCheck),
     )
     @given(st.lists(raw_or_made(method), min_size=1, max_size=4 if method.client_streaming else 1))
