@@ -145,7 +145,10 @@ def is_empty(boxes_N4: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 def count_repeated(rows: Rows) -> int:
     """Return how many rows have the key frame, box and class of an earlier one."""
-    columns = {"key": rows.key_N, "class": rows.class_N} | dict(enumerate(rows.boxes_N4.T))
+    # Few rows share even x1, and comparing two columns takes a fraction of the time.
+    group_N = (rows.key_N.astype(np.int64) << 32) + rows.class_N
+    alike_N = pd.DataFrame({"group": group_N, "x1": rows.boxes_N4[:, 0]}).duplicated(keep=False).to_numpy()
+    columns = {"group": group_N[alike_N]} | dict(enumerate(rows.boxes_N4[alike_N].T))
     return int(pd.DataFrame(columns).duplicated().sum())
 
 
