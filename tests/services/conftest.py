@@ -1,6 +1,7 @@
 """One store, one service and one trained run for all recognizer tests: starting torch takes seconds each time."""
 
 import asyncio
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -10,34 +11,51 @@ from cache.store import Store
 from protos.generated import recognizer_pb2 as pb
 from recognizer_svc.client import RecognizerClient
 from tests.recognizer.toy_store import ACAR, make_store
-from tests.services.recognizer_process import RecognizerProcess
+from tests.services.recognizer_process import RecognizerProcess, unused_port
 
 TRAINED = "trained"
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A running service whose store holds the run `trained`. updates: what its client saw of the training."""
+    """A running service whose store holds the run `trained`. It logs JSON and serves metrics.
+
+    updates: what its client saw of the training. metrics: its page of metrics at the first step.
+    """
 
     store: Store
     service: RecognizerProcess
     updates: list[pb.JobUpdate]
+    metrics: str
+    metrics_port: int
 
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
     folder = tmp_path_factory.mktemp("recognizer")
     store = make_store(folder / "store")
-    service = RecognizerProcess(store.root, folder).start()
+    port = unused_port()
+    service = RecognizerProcess(store.root, folder, "--log-format", "json", "--metrics-port", str(port)).start()
     try:
-        yield Trained(store, service, asyncio.run(_train(service)))
+        updates, metrics = asyncio.run(_train(service, port))
+        yield Trained(store, service, updates, metrics, port)
     finally:
         service.kill()
 
 
-async def _train(service: RecognizerProcess) -> list[pb.JobUpdate]:
+async def _train(service: RecognizerProcess, metrics_port: int) -> tuple[list[pb.JobUpdate], str]:
     """Two real ranks over gloo."""
+    updates, metrics = [], ""
     launch = pb.Launch(nproc_per_node=2, backend="gloo")
     request = pb.TrainRequest(run_id=TRAINED, recipe=ACAR, overrides=["training.epochs=3"], launch=launch)
     async with RecognizerClient(service.client) as client:
-        return [update async for update in client.train(request)]
+        async for update in client.train(request):
+            updates.append(update)
+            if not metrics and update.event.WhichOneof("event") == "step":
+                metrics = await asyncio.to_thread(metrics_page, metrics_port)
+    return updates, metrics
+
+
+def metrics_page(port: int) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+        return answer.read().decode()

@@ -1,0 +1,112 @@
+"""`stal-cli status` against running services, one that starts, one that refuses, and one that is not there."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from cli.main import root
+from cli.services_file import read_services
+from protos.generated import detector_pb2 as pb
+from stal_data.errors import StalError
+from tests.services.conftest import Trained
+from tests.services.echo import EchoService, serving
+from tests.services.recognizer_process import unused_port
+
+TOKEN = "a-token-of-enough-length"
+
+
+class Answering(EchoService):
+    async def GetInfo(self, request, context):
+        return pb.GetInfoResponse(name="echo", pending_frames=3, queue_size=64)
+
+
+@contextmanager
+def in_a_thread(**config: object) -> Iterator[int]:
+    """A service while the command runs an event loop of its own; yields the port."""
+    ready, done, port = threading.Event(), threading.Event(), 0
+
+    async def run() -> None:
+        nonlocal port
+        async with serving(Answering(), **config) as (server, _):
+            port = server.port
+            ready.set()
+            await asyncio.to_thread(done.wait)
+
+    thread = threading.Thread(target=lambda: asyncio.run(run()))
+    thread.start()
+    assert ready.wait(30)
+    try:
+        yield port
+    finally:
+        done.set()
+        thread.join()
+
+
+def status(*words: str, **environment: str) -> Result:
+    return CliRunner().invoke(root, ["status", *words], env=environment)
+
+
+def test_all_ready_is_exit_code_0(trained: Trained) -> None:
+    result = status("--recognizer", trained.service.address)
+    assert result.exit_code == 0, result.output
+    (row,) = [line for line in result.output.splitlines() if trained.service.address in line]
+    assert "ready" in row
+    assert "1 heads, newest trained" in row
+    assert "0 running, 0 queued" in row
+
+
+def test_one_that_is_not_there_is_a_row_and_exit_code_1(trained: Trained) -> None:
+    missing = f"127.0.0.1:{unused_port()}"
+    result = status("--detector", missing, STAL_RECOGNIZER=trained.service.address)
+    assert result.exit_code == 1
+    rows = {
+        address: line
+        for line in result.output.splitlines()
+        for address in (missing, trained.service.address)
+        if address in line
+    }
+    assert "unreachable" in rows[missing]
+    assert "ready" in rows[trained.service.address]
+
+
+def test_refused_and_ready_are_told_apart_by_the_token(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(TOKEN)
+    with in_a_thread(token_file=tmp_path / "token") as port:
+        (tmp_path / "services.yaml").write_text(
+            f"- detector: 127.0.0.1:{port}\n- detector: localhost:{port}\n  token_file: token\n"
+        )
+        result = status("--services", str(tmp_path / "services.yaml"))
+    assert result.exit_code == 1
+    rows = [line for line in result.output.splitlines() if str(port) in line]
+    assert "refused" in rows[0]
+    assert "token" in rows[0]
+    assert "ready" in rows[1]
+    assert "echo" in rows[1]
+    assert "3/64 frames" in rows[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("detector: h:1", "must be a list"),
+        ("- detector: h:1\n  recognizer: h:2", "service 1 .* one of detector and recognizer"),
+        ("- detector: h:1\n- recogniser: h:2", "service 2 .* unknown field 'recogniser'.*recognizer"),
+        ("- detector: h:1\n  insecure: 'no'", "insecure of service 1 .* true or false"),
+        ("- detector: h", "HOST:PORT"),
+        ("- detector: h:1\n  tls_ca: nowhere.pem", "nowhere.pem"),
+        ("- [", "not a YAML file"),
+    ],
+)
+def test_a_wrong_services_file_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "services.yaml").write_text(text)
+    with pytest.raises(StalError, match=message):
+        read_services(tmp_path / "services.yaml")
+
+
+def test_no_service_at_all_is_a_usage_error() -> None:
+    assert status().exit_code == 2
