@@ -4,10 +4,8 @@ A shard file is the rows one after another, each followed by its crc32c, then th
 row as little-endian uint64 pairs, and the index' own crc32c.
 """
 
-import os
+import mmap
 import struct
-import weakref
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,22 +31,34 @@ class RowSource(Protocol):
 
 
 class LocalFile:
-    """A file, open as long as the object lives.
+    """A file, mapped into memory as long as the object lives.
 
-    Read by `preadv` and not through a memory map: as fast when checksums are taken, and a file that shrinks or a disk
-    that fails is an error here, where a map kills the process (SIGBUS).
+    A map is half as dear as `preadv`, but reading behind the end of a file kills the process (SIGBUS). So the size is
+    looked at before each read: a file that shrank is an error. What is left is a disk that fails in the middle of a
+    read.
     """
 
     def __init__(self, path: Path) -> None:
         self.name = str(path)
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        # A thread that still reads keeps the object, and so the descriptor, alive.
-        weakref.finalize(self, os.close, self._descriptor)
-        self.read = partial(os.preadv, self._descriptor)  # no call of Python on the way
+        with path.open("rb") as file:
+            try:
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            except ValueError:
+                raise OSError("it is empty") from None
+        self._bytes = np.frombuffer(self._map, np.uint8)
 
     def end(self, num_bytes: int) -> tuple[int, bytes]:
-        size = os.fstat(self._descriptor).st_size
-        return size, os.pread(self._descriptor, num_bytes, max(0, size - num_bytes))
+        return len(self._bytes), self._bytes[-num_bytes:].tobytes()
+
+    def read(self, parts: list[memoryview], start: int, /) -> int:
+        size, position = min(self._map.size(), len(self._bytes)), start
+        for part in parts:
+            target = np.frombuffer(part, np.uint8)
+            if position + len(target) > size:
+                break
+            np.copyto(target, self._bytes[position : position + len(target)])  # lets other threads run
+            position += len(target)
+        return position - start
 
 
 class ShardFile:
