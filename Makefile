@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null)
 
-.PHONY: setup demo test lint protos clean
+.PHONY: setup demo test test-slurm lint protos clean
 
 setup: $(VENV)/.installed
 
@@ -25,6 +25,10 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+# Precompute and training by their batch scripts under a real Slurm on this machine; needs root and Debian's slurm-wlm and munge.
+test-slurm: setup
+	BIN=$(CURDIR)/$(BIN) scripts/test_slurm.sh
 
 lint: setup
 	$(BIN)/ruff check .
