@@ -32,7 +32,7 @@ def publish_run(store: Store, run: RunDir) -> None:
 
 
 def fetch_run(store: Store, run_id: str, *, large: bool = True) -> None:
-    """Bring a run here if the bucket has a newer one. large: also its weights."""
+    """Bring a run here if the bucket has a newer one. large: also its weights; else old ones are removed."""
     if store.mirror is None:
         return
     run = RunDir(store.runs_dir / check_name("run", run_id))
@@ -40,9 +40,15 @@ def fetch_run(store: Store, run_id: str, *, large: bool = True) -> None:
     here = run.events.stat().st_size if run.events.exists() else 0
     if there is None or there.num_bytes < here:
         return
-    for path in (*(_large_files(run) if large else ()), *_small_files(run)):
+    newer = there.num_bytes > here
+    for path in _large_files(run):
         # As many events: the same run, which this machine may be training now, so that its files may be newer.
-        if there.num_bytes > here or not path.exists():
+        if large and (newer or not path.exists()):
+            store.mirror.fetch(path)
+        elif newer:
+            path.unlink(missing_ok=True)
+    for path in _small_files(run):
+        if newer or not path.exists():
             store.mirror.fetch(path)
 
 

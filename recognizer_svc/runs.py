@@ -64,8 +64,8 @@ def compare_runs(store: Store, run_ids: Sequence[str]) -> Comparison:
 
 
 def find_run(store: Store, run_id: str) -> Path:
-    """Return a run's folder."""
-    fetch_run(store, run_id)
+    """Return a run's folder; of a run that is in a bucket, its small files are there."""
+    fetch_run(store, run_id, large=False)
     folder = store.runs_dir / check_name("run", run_id)
     if not (folder / "recipe.yaml").is_file():
         known = [path.parent.name for path in store.runs_dir.glob("[!.]*/recipe.yaml")]

@@ -7,7 +7,7 @@ import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from functools import partial
 from pathlib import Path
@@ -115,6 +115,11 @@ class Bucket:
                 key = item["Key"][len(self._key("")) :]
                 found.append(ObjectInfo(key=key, etag=item["ETag"].strip('"'), num_bytes=int(item["Size"])))
         return found
+
+    def any(self, *, attempts: int) -> bool:
+        """Whether there is any object."""
+        request = partial(self._call, "list_objects_v2", Prefix=self._key(""), MaxKeys=1)
+        return bool(retrying(replace(self.limits, attempts=attempts), f"listing '{self.url}'", request)["KeyCount"])
 
     def folders(self, folder: str) -> list[str]:
         """Return the names right below `folder` (which ends in `/`) that have objects below them, sorted."""

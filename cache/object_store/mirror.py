@@ -79,8 +79,8 @@ class Mirror:
         return path.relative_to(self.root).as_posix()
 
     def exists(self) -> bool:
-        """Whether the bucket has anything of this store."""
-        return bool(self.bucket.folders("") or self.bucket.objects(""))
+        """Whether the bucket has anything of this store; a wrong endpoint shows within seconds."""
+        return self.bucket.any(attempts=5)
 
     def has(self, path: Path) -> bool:
         return self.bucket.head(self.key_of(path)) is not None

@@ -69,7 +69,7 @@ class Limits:
     min_bytes_per_s: so has a reply slower than this, after `silence_s`.
     """
 
-    attempts: int = 9
+    attempts: int = 12
     first_wait_s: float = 0.2
     longest_wait_s: float = 20.0
     connect_s: float = 10.0

@@ -61,6 +61,7 @@ def test_a_run_from_a_bucket_is_that_from_a_folder(
     scorer = machine("scorer", stage_bytes)
     (summary,) = list_runs(scorer)
     assert (summary.run_id, summary.status, summary.epochs_done) == ("first", "succeeded", 2)
+    fetch_run(scorer, "first")
     assert scores(scorer, find_run(scorer, "first")).tobytes() == scores(local, reference.root).tobytes()
 
 
@@ -78,6 +79,7 @@ def run(machine: OpenStore) -> RunDir:  # noqa: F811
 
 def test_the_newer_copy_of_a_run_counts(machine: OpenStore, run: RunDir) -> None:  # noqa: F811
     other = machine("other")
+    fetch_run(other, "first")
     there = RunDir(find_run(other, "first"))
     assert there.checkpoint("latest").read_bytes() == b"weights"
     there.checkpoint("latest").write_bytes(b"better weights")
@@ -88,6 +90,8 @@ def test_the_newer_copy_of_a_run_counts(machine: OpenStore, run: RunDir) -> None
     fetch_run(other, "first")
     assert there.checkpoint("latest").read_bytes() == b"better weights"
     publish_run(other, there)
+    find_run(machine("one"), "first")  # wants the small files, and finds that the large ones are old
+    assert not run.checkpoint("latest").exists()
     fetch_run(machine("one"), "first")
     assert run.checkpoint("latest").read_bytes() == b"better weights"
 

@@ -5,10 +5,11 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-import boto3
 import pytest
+from moto.core import DEFAULT_ACCOUNT_ID
+from moto.s3.models import S3Backend, s3_backends
 
-from cache.object_store import mirror
+from cache.object_store import bucket, mirror
 from cache.object_store.bucket import Bucket
 from cache.object_store.retries import Limits
 from cache.store import Stage, Store
@@ -44,20 +45,41 @@ def proxy(moto_server: tuple[str, int], monkeypatch: pytest.MonkeyPatch, tmp_pat
         "NO_PROXY": "127.0.0.1",
     }.items():
         monkeypatch.setenv(name, value)
-    client = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{moto_server[1]}")
-    client.create_bucket(Bucket="cache")
+    backend().create_bucket("cache", "us-east-1")
     yield proxy
-    for item in client.list_objects_v2(Bucket="cache").get("Contents", ()):
-        client.delete_object(Bucket="cache", Key=item["Key"])
-    client.delete_bucket(Bucket="cache")
-    client.close()
+    backend().reset()
     proxy.stop()
+
+
+def backend() -> S3Backend:
+    """The server's memory: what a test needs but does not test is put there without requests."""
+    return s3_backends[DEFAULT_ACCOUNT_ID]["aws"]
+
+
+@pytest.fixture
+def fill(proxy: FaultProxy) -> Callable[[Path], None]:
+    """Return a function that puts the files of a local store into the bucket, as any tool would."""
+
+    def put(root: Path) -> None:
+        for path in root.rglob("*"):
+            if path.is_file() and ".locks" not in path.parts:
+                key = f"{URL.removeprefix('s3://cache/')}/{path.relative_to(root).as_posix()}"
+                backend().put_object("cache", key, path.read_bytes())
+
+    return put
+
+
+@pytest.fixture
+def full(fill: Callable[[Path], None], ten_rows: Path) -> None:
+    """Have a complete set of 10 rows in shards of 4 in the bucket."""
+    fill(ten_rows.parents[3])
 
 
 @pytest.fixture
 def machine(proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> OpenStore:
     """Return a function that opens the store as another machine would: with a mirror of its own name."""
     monkeypatch.setattr(mirror, "Bucket", partial(Bucket, limits=PATIENT))
+    monkeypatch.setattr(bucket, "CONNECTIONS", 6)  # client, proxy and server share one interpreter lock here
 
     def open_store(name: str = "one", stage_bytes: int | None = None) -> Store:
         return Store.open(URL, create=True, stage=Stage(folder=tmp_path / name, limit_bytes=stage_bytes))

@@ -1,6 +1,7 @@
-"""Runs precompute into a bucket in children that die by SIGKILL at chosen requests; see test_killed_writers.py.
+"""Fills a bucket in a child that dies by SIGKILL at a chosen request; see test_killed_writers.py.
 
-Arguments: folder of the frames, a moment of MOMENTS for each child. The child called M fills s3://cache/M.
+Arguments: a moment of MOMENTS, called M, and a folder of frames to run precompute on; without the folder, the samples
+are written. The child fills s3://cache/M.
 """
 
 import os
@@ -10,11 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cache.backbones.load import load_backbone
+from cache.feature_store import FeatureBatch, FeatureWriter
 from cache.object_store.bucket import Bucket
-from cache.precompute import precompute
+from cache.spec import FeatureSpec
 from cache.store import Store
-from tests.cache.samples import make_split
+from tests.cache.samples import SHAPES, SLOWFAST, VIT, make_features, make_index, make_split
 
 MOMENTS: dict[str, Callable[[str, bool], bool]] = {
     "set-half-made": lambda key, done: done and key.endswith("/slow/zarr.json"),
@@ -26,7 +27,30 @@ MOMENTS: dict[str, Callable[[str, bool], bool]] = {
 """By key of an object, and whether it is already written."""
 
 
+def write_samples(url: str) -> None:
+    """Write ten rows, or what is missing of them."""
+    writer = FeatureWriter.open(
+        Store.open(url, create=True),
+        dataset="street",
+        split="train",
+        spec=FeatureSpec(slowfast=SLOWFAST, vit=VIT, decoder="pillow-1", dtype="float32"),
+        index=make_index(10),
+        shapes=SHAPES,
+        rows_per_shard=4,
+    )
+    arrays = make_features(10)
+    for shard in writer.pending():
+        rows = writer.manifest.rows_of(shard)
+        claim = writer.claim(shard)
+        assert claim is not None, writer.owner(shard)
+        with claim:
+            writer.write_shard(claim, FeatureBatch(**{n: v[rows.start : rows.stop] for n, v in arrays.items()}))
+
+
 def run(frames: Path, url: str) -> None:
+    from cache.backbones.load import load_backbone
+    from cache.precompute import precompute
+
     precompute(
         make_split(frames),
         Store.open(url, create=True),
@@ -53,14 +77,12 @@ def die_at(moment: str) -> None:
 
 
 def main() -> None:
-    frames, *moments = sys.argv[1:]
-    for moment in moments:
-        pid = os.fork()  # before any thread; the imports are paid for once
-        if pid == 0:
-            die_at(moment)
-            run(Path(frames), f"s3://cache/{moment}")
-            os._exit(0)
-        print(moment, -os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+    moment, *frames = sys.argv[1:]
+    die_at(moment)
+    if frames:
+        run(Path(frames[0]), f"s3://cache/{moment}")
+    else:
+        write_samples(f"s3://cache/{moment}")
 
 
 if __name__ == "__main__":

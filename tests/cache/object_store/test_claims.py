@@ -2,6 +2,8 @@
 
 import json
 import threading
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,9 +21,10 @@ from tests.cache.samples import make_features
 
 
 @pytest.fixture
-def spec_in_bucket(machine: OpenStore, spec: FeatureSpec) -> FeatureSpec:
+def spec_in_bucket(fill: Callable[[Path], None], store: Store, spec: FeatureSpec) -> FeatureSpec:
     """The spec of a set of 10 rows in shards of 4 that nobody has filled."""
-    write_rows(machine("maker"), spec, 10, shards=[])
+    write_rows(store, spec, 10, shards=[])
+    fill(store.root)
     return spec
 
 

@@ -67,8 +67,8 @@ def test_objects_are_the_files_of_a_local_store(machine: OpenStore, store: Store
     assert objects(machine()) == files(store.root)
 
 
-def test_another_machine_reads_them(machine: OpenStore, spec: FeatureSpec) -> None:
-    write_rows(machine("writer"), spec, ROWS)
+@pytest.mark.usefixtures("full")
+def test_another_machine_reads_them(machine: OpenStore) -> None:
     reader = machine("reader")
     features = open_feature_set(reader, "street", "train")
     assert same_rows(features)
@@ -78,8 +78,9 @@ def test_another_machine_reads_them(machine: OpenStore, spec: FeatureSpec) -> No
     assert not list(features.path.glob("*/c/*/0"))  # no shard was kept
 
 
+@pytest.mark.usefixtures("full")
 def test_zarr_opens_every_array_over_the_network(machine: OpenStore, spec: FeatureSpec, proxy: FaultProxy) -> None:
-    features = write_rows(machine(), spec, ROWS)
+    features = open_feature_set(machine(), "street", "train")
     features.marks()
     remote = obstore.store.from_url(
         f"{URL}/{SET}/{spec.id}",
@@ -149,19 +150,23 @@ def test_a_reader_meanwhile_sees_done_rows_only(machine: OpenStore, proxy: Fault
     assert {0, 4, 8} <= set(seen)
 
 
+@pytest.mark.usefixtures("full")
 @pytest.mark.parametrize(
     ("edit", "reason"),
     [
-        (lambda content: bytes([content[0] ^ 1]) + content[1:], "the checksum of row 0 of the shard does not match"),
-        (lambda content: content[:300], "is damaged"),
-        (lambda content: None, "it does not open"),
+        pytest.param(
+            lambda content: bytes([content[0] ^ 1]) + content[1:],
+            "the checksum of row 0 of the shard does not match",
+            id="flipped",
+        ),
+        pytest.param(lambda content: content[:300], "is damaged", id="truncated", marks=pytest.mark.slow),
+        pytest.param(lambda content: None, "it does not open", id="deleted", marks=pytest.mark.slow),
     ],
-    ids=["flipped", "truncated", "deleted"],
 )
 def test_damage_in_the_bucket_is_noticed_and_repaired(
     machine: OpenStore, spec: FeatureSpec, edit: Callable[[bytes], bytes | None], reason: str
 ) -> None:
-    features = write_rows(machine(), spec, ROWS)
+    features = open_feature_set(machine(), "street", "train")
     change(machine(), f"{SET}/{spec.id}/vit/c/1/0/0/0", edit)
     with pytest.raises(InputError, match=rf"s3://cache/some/store/.*/vit/c/1/0/0/0' is damaged.*{reason}|{reason}"):
         features.read([4])
@@ -175,8 +180,9 @@ def test_damage_in_the_bucket_is_noticed_and_repaired(
     assert same_rows(features)
 
 
-def test_a_flipped_reply_is_not_taken_for_features(machine: OpenStore, proxy: FaultProxy, spec: FeatureSpec) -> None:
-    features = write_rows(machine(), spec, ROWS)
+@pytest.mark.usefixtures("full")
+def test_a_flipped_reply_is_not_taken_for_features(machine: OpenStore, proxy: FaultProxy) -> None:
+    features = open_feature_set(machine(), "street", "train")
     proxy.rule = lambda request: "flip" if "/vit/c/" in request.path else None
     with pytest.raises(InputError, match="checksum"):
         features.read([4])
@@ -203,9 +209,10 @@ def test_a_set_of_other_rows_is_refused(machine: OpenStore, spec: FeatureSpec) -
         write_rows(machine("other"), spec, 6)
 
 
+@pytest.mark.usefixtures("full")
 def test_the_mirror_follows_a_set_that_was_deleted_and_made_anew(machine: OpenStore, spec: FeatureSpec) -> None:
     store = machine()
-    write_rows(store, spec, ROWS)
+    assert len(list_feature_sets(store)) == 1
     assert store.mirror is not None
     for key in objects(store):
         store.mirror.bucket.delete(key)
@@ -215,10 +222,11 @@ def test_the_mirror_follows_a_set_that_was_deleted_and_made_anew(machine: OpenSt
 
 
 def test_what_a_killed_maker_left_is_no_set_and_no_obstacle(
-    machine: OpenStore, proxy: FaultProxy, spec: FeatureSpec
+    machine: OpenStore, fill: Callable[[Path], None], store: Store, spec: FeatureSpec
 ) -> None:
-    store = machine()
     write_rows(store, spec, ROWS, rows_per_shard=5)
+    fill(store.root)
+    store = machine()
     assert store.mirror is not None
     store.mirror.bucket.delete(f"{SET}/{spec.id}/zarr.json")
     assert list_feature_sets(store) == []
@@ -227,10 +235,8 @@ def test_what_a_killed_maker_left_is_no_set_and_no_obstacle(
     assert features.manifest.rows_per_shard == 4
 
 
-def test_a_server_that_ignores_conditions_is_refused_for_writing(
-    machine: OpenStore, proxy: FaultProxy, spec: FeatureSpec
-) -> None:
-    write_rows(machine("before"), spec, ROWS)
+@pytest.mark.usefixtures("full")
+def test_a_server_that_ignores_conditions_is_refused_for_writing(machine: OpenStore, proxy: FaultProxy) -> None:
     proxy.ignore_conditions = True
     assert same_rows(open_feature_set(machine("reader"), "street", "train"))
     writer = FeatureWriter(open_feature_set(machine("writer"), "street", "train").path)
@@ -250,9 +256,9 @@ def test_pruning_in_a_bucket_is_refused(machine: OpenStore) -> None:
         prune_candidates(machine())
 
 
-def test_a_child_process_opens_the_mirror_by_its_folder(machine: OpenStore, spec: FeatureSpec) -> None:
+@pytest.mark.usefixtures("full")
+def test_a_child_process_opens_the_mirror_by_its_folder(machine: OpenStore) -> None:
     store = machine("one", 5000)
-    write_rows(store, spec, ROWS)
     opened = Store.open(store.root)
     assert opened.name == URL
     assert same_rows(open_feature_set(opened, "street", "train"))
