@@ -18,6 +18,7 @@ from cache.files import temporary_name
 from cache.object_store.bucket import Bucket
 from cache.object_store.claims import Lease, Owner, read_owner
 from cache.object_store.mirror import Mirror, same_content, write_or_remove
+from stal_data.errors import ConflictError
 
 _MARKS = ("done", "digest")
 _CREATION = "creation"
@@ -121,7 +122,13 @@ class RemoteSet:
             time.sleep(1)  # who makes it needs seconds
         try:
             if not self.refresh():
-                for info in bucket.objects(f"{self._key}/"):  # what a killed process left
+                left = bucket.objects(f"{self._key}/")
+                if any(info.key.startswith(f"{self._key}/done/c/") for info in left):
+                    raise ConflictError(
+                        f"'{self.name}' holds computed rows, but its {FILE} is gone; restore that object, or delete "
+                        "everything below to compute the rows again."
+                    )
+                for info in left:  # by a process that was killed while it made the set
                     bucket.delete(info.key)
                 files = [path for path in made.rglob("*") if path.is_file() and path != made / FILE]
                 for _ in bucket.map(lambda path: bucket.put(self._key_in(made, path), path), files):

@@ -224,7 +224,7 @@ def test_the_mirror_follows_a_set_that_was_deleted_and_made_anew(machine: OpenSt
 def test_what_a_killed_maker_left_is_no_set_and_no_obstacle(
     machine: OpenStore, fill: Callable[[Path], None], store: Store, spec: FeatureSpec
 ) -> None:
-    write_rows(store, spec, ROWS, rows_per_shard=5)
+    write_rows(store, spec, ROWS, rows_per_shard=5, shards=[])
     fill(store.root)
     store = machine()
     assert store.mirror is not None
@@ -233,6 +233,17 @@ def test_what_a_killed_maker_left_is_no_set_and_no_obstacle(
     features = write_rows(machine("other"), spec, ROWS, shards=[])
     assert not features.done.any()
     assert features.manifest.rows_per_shard == 4
+
+
+@pytest.mark.usefixtures("full")
+def test_computed_rows_are_not_deleted_because_the_metadata_are_gone(machine: OpenStore, spec: FeatureSpec) -> None:
+    store = machine()
+    assert store.mirror is not None
+    store.mirror.bucket.delete(f"{SET}/{spec.id}/zarr.json")
+    before = objects(store)
+    with pytest.raises(ConflictError, match=r"holds computed rows, but its zarr\.json is gone; restore"):
+        write_rows(store, spec, ROWS)
+    assert objects(store) == before
 
 
 @pytest.mark.usefixtures("full")
