@@ -68,8 +68,8 @@ def _check_repeated(alignment: Alignment) -> tuple[Finding, ...]:
             cause="repeated_rows",
             evidence=f"{100 * share:.0f} % of the prediction rows on some key frames repeat the box and class of "
             "another, so they are wrong.",
-            fix="Write each row once: check whether several runs or processes wrote into the file. The row layout repeats "
-            "boxes on purpose.",
+            fix="Write each row once: check whether several runs or processes wrote into the file. "
+            "The row layout repeats boxes on purpose.",
         ),
     )
 

@@ -1,6 +1,7 @@
 """Making an empty feature set: metadata and the columns that never change."""
 
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,16 @@ def create_set(path: Path, manifest: FeatureManifest, index: RowIndex) -> None:
         if not path.exists():
             raise
     finally:
+        _remove(partial)
+
+
+def _remove(partial: Path) -> None:
+    """Remove what is left of an unfinished set. Zarr's other writes may still be on their way when one has failed."""
+    for _ in range(100):
         shutil.rmtree(partial, ignore_errors=True)
+        if not partial.exists():
+            return
+        time.sleep(0.02)
 
 
 def dimension_names(name: str, shape: tuple[int, ...]) -> tuple[str, ...]:
