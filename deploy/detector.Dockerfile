@@ -1,15 +1,15 @@
 # The detector service: the only image that holds ultralytics (AGPL-3.0).
 # Build from the repository root: docker build -f deploy/detector.Dockerfile -t stal-detector .
-# Without a GPU add --build-arg TORCH_INDEX=URL of a package index with PyTorch's smaller CPU wheels.
+# Without a GPU add --build-arg PIP_EXTRA_INDEX_URL=..., a place with PyTorch's smaller CPU wheels; pip reads it by itself.
 FROM python:3.11-slim-bookworm AS build
-ARG TORCH_INDEX=""
+ARG PIP_EXTRA_INDEX_URL
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 RUN python3 -m venv /opt/stal
 ENV PATH=/opt/stal/bin:$PATH
 WORKDIR /src
 # PyTorch is most of the image and changes least.
 COPY constraints.txt .
-RUN pip install --no-cache-dir ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} --constraint constraints.txt torch torchvision
+RUN pip install --no-cache-dir --constraint constraints.txt torch torchvision
 COPY . .
 RUN pip install --no-cache-dir --constraint constraints.txt '.[detector]'
 
@@ -20,10 +20,10 @@ FROM python:3.11-slim-bookworm
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends libgl1 libglib2.0-0 \
     && rm -rf /var/lib/apt/lists/*
-RUN useradd --create-home --uid 10001 stal
+RUN useradd --create-home --home-dir /var/lib/stal --uid 10001 stal
 COPY --from=build /opt/stal /opt/stal
 ENV PATH=/opt/stal/bin:$PATH PYTHONUNBUFFERED=1
-WORKDIR /home/stal
+WORKDIR /var/lib/stal
 USER 10001
 EXPOSE 50051 9051
 ENTRYPOINT ["stal-cli", "serve", "detector"]

@@ -20,7 +20,7 @@ def copy(source: str, target: str, dataset: str | None, split: str | None, set_i
 
     \b
     Example:
-      stal-cli cache copy store /mnt/big/store --split train
+      stal-cli cache copy store other-store --split train
     """
     from cache.feature_store import feature_set_folders
     from cache.feature_store.manage.copy import copy_feature_set, copy_split
