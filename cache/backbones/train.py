@@ -31,6 +31,8 @@ CALIBRATION_EXAMPLES = 240
 DEFAULT_BATCH: Mapping[BackboneKind, int] = {"slowfast": 24, "vit": 8}
 # Side of the window around a person, as a share of the input's height; in steps of 8 pixels.
 WINDOW_SHARE = 7 / 12
+# A step of 3-D convolutions takes a quarter less with the channels last.
+CLIP_FORMAT = torch.channels_last_3d
 COLOUR_JITTER = 0.1  # standard deviation of gain and offset of each channel of an example, in normalised units
 
 
@@ -134,12 +136,14 @@ def train_backbone(
     channels = sum(shape[0] for shape in architecture.map_shapes.values())
     backbone = build_without_weights(config.kind, architecture)
     assign_state(backbone, random_state(backbone, config.seed), "initial weights")
-    model = ActorClassifier(backbone, channels, len(clips.label_ids)).to(device)
+    model = ActorClassifier(backbone, channels, len(clips.label_ids)).to(device).to(memory_format=CLIP_FORMAT)
     _optimize(model, clips, plan, config, device, threads, progress)
     calibration = plan[: math.ceil(CALIBRATION_EXAMPLES / config.examples)]
     _calibrate(model, clips, calibration, device, threads)
     return TrainedBackbone(
-        model=backbone.cpu().eval(), architecture=architecture, provenance=_provenance(split, config, clips)
+        model=backbone.cpu().to(memory_format=torch.contiguous_format).eval(),
+        architecture=architecture,
+        provenance=_provenance(split, config, clips),
     )
 
 
@@ -161,7 +165,7 @@ def _optimize(
         learning_rate = scheduled_rate(config, step)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
-        loss = _loss(model, _jitter_colour(batch, generator).to(device), weight_L)
+        loss = _loss(model, _on(device, _jitter_colour(batch, generator)), weight_L)
         value = loss.item()
         if not math.isfinite(value):
             raise InputError(
@@ -186,6 +190,11 @@ def _jitter_colour(batch: ClipBatch, generator: torch.Generator) -> ClipBatch:
     return replace(batch, clips_B3THW=batch.clips_B3THW * (1 + gain) + offset)
 
 
+def _on(device: torch.device, batch: ClipBatch) -> ClipBatch:
+    moved = batch.to(device)
+    return replace(moved, clips_B3THW=moved.clips_B3THW.contiguous(memory_format=CLIP_FORMAT))
+
+
 def _loss(model: ActorClassifier, batch: ClipBatch, weight_L: Tensor | None) -> Tensor:
     logits_NL = model(batch.clips_B3THW, batch.boxes_N5)
     return functional.binary_cross_entropy_with_logits(logits_NL, batch.targets_NL, pos_weight=weight_L)
@@ -205,7 +214,7 @@ def _calibrate(
     model.train()
     with torch.no_grad():
         for batch in clips.batches(plan, threads):
-            model.backbone(batch.clips_B3THW.to(device))
+            model.backbone(_on(device, batch).clips_B3THW)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
 

@@ -31,8 +31,8 @@ DEFAULT = DemoSettings(
     detector_epochs=5,
     detector_confidence=0.3,
     backbone_preset="small",
-    slowfast_steps=500,
-    vit_steps=110,
+    slowfast_steps=550,
+    vit_steps=60,
     head_seeds=(0,),
     # Every person of the synthetic data set makes exactly one of the first 8 classes, the movements.
     train_overrides=("loss={kind: pose_softmax, num_poses: 8}",),
