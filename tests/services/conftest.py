@@ -1,16 +1,24 @@
-"""One store, one service and one trained run for all recognizer tests: starting torch takes seconds each time."""
+"""One store, one service and one trained run for all recognizer tests: starting torch takes seconds each time.
+
+Tests of the job manager have stores of their own, and launchers that are quick scripts.
+"""
 
 import asyncio
+import sys
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from cache.store import Store
 from protos.generated import recognizer_pb2 as pb
 from recognizer_svc.client import RecognizerClient
+from recognizer_svc.service import launch as launching
+from recognizer_svc.service.record import JobFiles, Launch
 from tests.recognizer.toy_store import ACAR, make_store
+from tests.services.job_scripts import PREAMBLE, Launcher
 from tests.services.recognizer_process import RecognizerProcess, unused_port
 
 TRAINED = "trained"
@@ -59,3 +67,31 @@ async def _train(service: RecognizerProcess, metrics_port: int) -> tuple[list[pb
 def metrics_page(port: int) -> str:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
         return answer.read().decode()
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return make_store(tmp_path_factory.mktemp("store"), train=7, test=7, views=("identity",), vit=False)
+
+
+@pytest.fixture
+def store(toy: Store, tmp_path: Path) -> Store:
+    """The toy store with runs of its own."""
+    for folder in ("annotations", "features"):
+        (tmp_path / folder).symlink_to(toy.root / folder)
+    return Store.open(tmp_path)
+
+
+@pytest.fixture
+def launcher(monkeypatch: pytest.MonkeyPatch) -> Launcher:
+    """Let jobs run the given script instead of torch elastic."""
+
+    def use(script: str) -> None:
+        def command(
+            files: JobFiles, run_id: str, how: Launch, *, local_address: str, data_root: Path | None
+        ) -> list[str]:
+            return [sys.executable, "-c", PREAMBLE + script, "--job-dir", str(files.run.root)]
+
+        monkeypatch.setattr(launching, "command", command)
+
+    return use
