@@ -4,34 +4,80 @@ Service `live` serves from the moment the port is bound until the process ends. 
 full name serve while the service is ready: after loading and before draining.
 """
 
+import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health import aio as health_aio
+
+from svc_common.errors import BusyError
+from svc_common.places import Context, PlacesPerClient
 
 LIVE = "live"
-_SERVING = health_pb2.HealthCheckResponse.SERVING
-_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+WATCHES_PER_CLIENT = 32
+"""Watch streams of one address. They need no token, and each holds one of the server's places for calls."""
+_Status = health_pb2.HealthCheckResponse
 
 
-class Health:
-    """Health of one server."""
+class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # the package has no types
+    """Health of one server.
 
-    def __init__(self, services: Sequence[str]) -> None:
+    Not grpcio-health-checking's servicer: that one writes to watchers while it holds the lock that a change of state
+    needs, so a watcher that reads nothing would hold up the drain.
+    """
+
+    def __init__(self, services: Sequence[str], *, watches_per_client: int = WATCHES_PER_CLIENT) -> None:
         """services: full names as in the .proto files."""
         self.ready = False
         self._names = ("", *services)
-        self._servicer = health_aio.HealthServicer()
+        self._places = PlacesPerClient(watches_per_client, "health watches")
+        self._ended = False
+        self._changed = asyncio.Event()
 
     def register(self, server: grpc.aio.Server) -> None:
-        health_pb2_grpc.add_HealthServicer_to_server(self._servicer, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self, server)
 
-    async def set_live(self) -> None:
-        await self._servicer.set(LIVE, _SERVING)
-        await self.set_ready(False)
-
-    async def set_ready(self, ready: bool) -> None:
+    def set_ready(self, ready: bool) -> None:
         self.ready = ready
-        for name in self._names:
-            await self._servicer.set(name, _SERVING if ready else _NOT_SERVING)
+        self._tell()
+
+    def end_watches(self) -> None:
+        """Close the streams of all watchers, each after the last state: they would take the whole grace time."""
+        self._ended = True
+        self._tell()
+
+    async def Check(self, request: health_pb2.HealthCheckRequest, context: Context) -> Any:  # noqa: N802
+        status = self._status(request.service)
+        if status is None:
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"there is no service '{request.service[:200]}' here")
+        return _Status(status=status)
+
+    async def Watch(self, request: health_pb2.HealthCheckRequest, context: Context) -> None:  # noqa: N802
+        """Send the state now and at each change; what came and went while it was being sent is left out."""
+        told = None
+        try:
+            with self._places.one(context):
+                while True:
+                    changed, status = self._changed, self._status(request.service) or _Status.SERVICE_UNKNOWN
+                    if status != told:
+                        await context.write(_Status(status=status))
+                        told = status
+                    elif self._ended:
+                        return
+                    else:
+                        await changed.wait()
+        except BusyError as error:
+            await context.abort(error.code, str(error))
+
+    def _status(self, service: str) -> Any:
+        """None for a service that is not here."""
+        if service == LIVE:
+            return _Status.SERVING
+        if service not in self._names:
+            return None
+        return _Status.SERVING if self.ready else _Status.NOT_SERVING
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()

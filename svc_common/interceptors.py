@@ -1,31 +1,31 @@
 """What every call passes through on the server: token, version, readiness, bounds, error mapping, metrics, log lines.
 
-Health checks pass untouched: probes carry neither token nor version and must get an answer before the service is ready.
+Health checks pass untouched: probes carry neither token nor version and must get an answer before the service is
+ready. They have a bound of their own, see health.py.
 """
 
 import asyncio
 import logging
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, TypeAlias
 
 import grpc
 
 from stal_data.errors import StalError
-from svc_common.errors import BusyError, DeadlineError, status_of
+from svc_common.errors import DeadlineError, status_of
 from svc_common.logs import REQUEST_ID_HEADER, checked_request_id, log_context
 from svc_common.metrics import Metrics
+from svc_common.places import Context, PlacesPerClient
 from svc_common.requests import checked, lenient
 from svc_common.tokens import TokenCheck
 from svc_common.version import API_VERSION, VERSION_HEADER, check_client
 
 log = logging.getLogger(__name__)
 
-# Quoted: only the type stubs make these classes generic.
+# Quoted: only the type stubs make this class generic.
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 _VERSION = ((VERSION_HEADER, API_VERSION),)
 CALLS_PER_CLIENT = 128
@@ -47,8 +47,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         read_timeout_s: float = READ_TIMEOUT_S,
     ) -> None:
         self._metrics, self._tokens, self._ready = metrics, tokens, ready
-        self._calls_per_client, self._read_timeout_s = calls_per_client, read_timeout_s
-        self._calls: Counter[str] = Counter()
+        self._places, self._read_timeout_s = PlacesPerClient(calls_per_client, "calls"), read_timeout_s
 
     async def intercept_service(
         self,
@@ -106,22 +105,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         context.set_trailing_metadata(_VERSION)
         with log_context(request_id=request_id):
             async with self._counted(method, context):
-                with self._place(context):
+                with self._places.one(context):
                     yield
-
-    @contextmanager
-    def _place(self, context: Context) -> Iterator[None]:
-        # ipv4:10.0.0.7:43210, ipv6:[::1]:43210: a client is an address, however many connections it opens.
-        client = context.peer().rpartition(":")[0]
-        if self._calls[client] >= self._calls_per_client:
-            raise BusyError(f"{self._calls[client]} calls of this client are in progress; that is the most it may have")
-        self._calls[client] += 1
-        try:
-            yield
-        finally:
-            self._calls[client] -= 1
-            if not self._calls[client]:
-                del self._calls[client]
 
     @asynccontextmanager
     async def _counted(self, method: str, context: Context) -> AsyncIterator[None]:

@@ -91,7 +91,6 @@ class ServiceServer:
         try:
             certificates = ServerCertificates.of(config)
             self.port = self._bind(server, certificates)
-            await self._health.set_live()
             await server.start()
             if config.metrics_port is not None:
                 self._http = HttpEndpoint(
@@ -107,17 +106,18 @@ class ServiceServer:
         except BaseException:
             await self.stop(0)
             raise
-        await self._health.set_ready(True)
+        self._health.set_ready(True)
         if config.port_file is not None:
             write_atomically(config.port_file, f"{self.port}\n")
         return self.port
 
     async def stop(self, grace_s: float | None = None) -> None:
         """Drain and stop; grace_s defaults to the configured one."""
-        await self._health.set_ready(False)
+        self._health.set_ready(False)
         if self._server is not None:
             for service in self._services:
                 await service.drain()
+            self._health.end_watches()
             await self._server.stop(self._config.grace_s if grace_s is None else grace_s)
             self._server = None
             for service in self._services:
