@@ -8,7 +8,7 @@ import asyncio
 import logging
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Protocol
 
 import grpc
@@ -115,13 +115,11 @@ class ServiceServer:
         """Drain and stop; grace_s defaults to the configured one."""
         self._health.set_ready(False)
         if self._server is not None:
-            for service in self._services:
-                await service.drain()
+            await self._all("drain", [service.drain() for service in self._services])
             self._health.end_watches()
             await self._server.stop(self._config.grace_s if grace_s is None else grace_s)
             self._server = None
-            for service in self._services:
-                await service.stop()
+            await self._all("stop", [service.stop() for service in self._services])
         if self._http is not None:
             self._http.close()
             self._http = None
@@ -141,6 +139,13 @@ class ServiceServer:
                 loop.remove_signal_handler(number)
         log.info("%s drains for at most %g s", self._name, self._config.grace_s)
         await self.stop()
+
+    async def _all(self, step: str, ends: Sequence[Awaitable[None]]) -> None:
+        """Take the services through a step; one that fails keeps no other from it."""
+        results = await asyncio.gather(*ends, return_exceptions=True)
+        for service, error in zip(self._services, results, strict=True):
+            if error is not None:
+                log.error("%s could not %s", service.full_name, step, exc_info=error)
 
     def _bind(self, server: grpc.aio.Server, certificates: ServerCertificates | None) -> int:
         config = self._config

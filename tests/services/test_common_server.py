@@ -182,6 +182,26 @@ async def test_draining_lets_running_calls_finish() -> None:
             await health(port, "live")
 
 
+async def test_a_service_that_fails_to_end_keeps_no_other_from_it(caplog: pytest.LogCaptureFixture) -> None:
+    class Failing(EchoService):
+        async def drain(self) -> None:
+            raise RuntimeError("no drain")
+
+        async def stop(self) -> None:
+            raise RuntimeError("no stop")
+
+    service = EchoService()
+    server = ServiceServer(ServerConfig(), [Failing(), service], name="echo")
+    port = await server.start()
+    await server.stop(0)
+    assert service.release.is_set()  # drained
+    assert service.stopped
+    assert "no drain" in caplog.text
+    assert "no stop" in caplog.text
+    with pytest.raises(grpc.aio.AioRpcError):
+        await health(port, "live")
+
+
 async def test_token(tmp_path: Path) -> None:
     right, wrong = tmp_path / "right", tmp_path / "wrong"
     right.write_text("r" * 20 + "\n")
