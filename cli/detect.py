@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from cli.options import client_options
+from cli.options import replica_options
 from svc_common.config import ClientConfig
 
 
@@ -22,9 +22,9 @@ from svc_common.config import ClientConfig
 @click.option(
     "--timeout-s", type=click.FloatRange(0.1), default=60.0, show_default=True, help="Longest wait for one answer."
 )
-@client_options("detector", required=True)
+@replica_options("detector")
 def detect(
-    client: ClientConfig,
+    clients: tuple[ClientConfig, ...],
     dataset: str,
     split: str,
     store: str,
@@ -56,7 +56,7 @@ def detect(
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     opened = None if server_side else Dataset.open(Path(dataset)).split(split)
-    config = DetectorClientConfig(connection=client, window=window, timeout_s=timeout_s)
+    config = DetectorClientConfig(services=clients, window=window, timeout_s=timeout_s)
 
     async def run() -> DetectReport:
         with counted("detecting", unit="key frames") as update:

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import click
 
+from svc_common.addresses import split_list
 from svc_common.config import DEFAULT_MESSAGE_BYTES, ClientConfig, ServerConfig
 from svc_common.logs import LOG_FORMATS
 
@@ -112,6 +113,35 @@ def client_options(service: str, *, required: bool) -> Callable[[F], F]:
         def build(address: str | None, settings: dict[str, Any], **values: Any) -> Any:
             client = ClientConfig(address=address, **settings) if address is not None else None
             return function(client=client, **values)
+
+        return _apply(client_settings(_named_after(build, function)), options)
+
+    return decorate
+
+
+def replica_options(service: str) -> Callable[[F], F]:
+    """Add `--detector` with one or several addresses and what goes with it; STAL_DETECTOR stands in for it.
+
+    The command receives them as `clients: tuple[ClientConfig, ...]`.
+    """
+
+    def decorate(function: F) -> F:
+        options = [
+            click.option(
+                f"--{service}",
+                "addresses",
+                metavar="ADDRESSES",
+                required=True,
+                envvar=f"STAL_{service.upper()}",
+                show_envvar=True,
+                help=f"Where the {service} listens: HOST:PORT, several with commas between, or dns:///NAME:PORT for "
+                "each address of a name.",
+            ),
+        ]
+
+        def build(addresses: str, settings: dict[str, Any], **values: Any) -> Any:
+            clients = tuple(ClientConfig(address=address, **settings) for address in split_list(addresses))
+            return function(clients=clients, **values)
 
         return _apply(client_settings(_named_after(build, function)), options)
 

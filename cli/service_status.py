@@ -81,7 +81,7 @@ async def _is_ready(service: ServiceToAsk, timeout_s: float) -> bool:
 
 
 async def _describe_detector(client: ClientConfig, answer: ServiceStatus) -> ServiceStatus:
-    async with DetectorClient(DetectorClientConfig(connection=client)) as detector:
+    async with DetectorClient(DetectorClientConfig(services=(client,))) as detector:
         info = await detector.info()
     return replace(
         answer,

@@ -40,7 +40,7 @@ def status(
     """Show each service with its state, model, load and jobs.
 
     Exit code 0 when all are ready, else 1. Addresses come from the options, a file, or the variables STAL_DETECTOR,
-    STAL_RECOGNIZER (several with spaces between) and STAL_SERVICES.
+    STAL_RECOGNIZER (several with spaces or commas between) and STAL_SERVICES.
 
     \b
     Examples:
@@ -62,11 +62,12 @@ def status(
 
     from cli.service_status import Kind, ServiceToAsk, ask_all
     from cli.services_file import read_services
+    from svc_common.addresses import split_list
     from svc_common.config import ClientConfig
 
     given: list[tuple[Kind, str]] = [
-        *(("detector", address) for address in detectors),
-        *(("recognizer", address) for address in recognizers),
+        *(("detector", address) for given in detectors for address in split_list(given)),
+        *(("recognizer", address) for given in recognizers for address in split_list(given)),
     ]
     services = [ServiceToAsk(kind=kind, client=ClientConfig(address=address, **settings)) for kind, address in given]
     if services_file is not None:

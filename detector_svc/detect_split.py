@@ -10,12 +10,15 @@ import numpy as np
 from cache.proposal_store import DetectorSpec, Proposals, write_proposals
 from cache.split_store import publish_split
 from cache.store import Store
-from detector_svc.client import DetectorClient, DetectorInfo, ProposedSplit
+from detector_svc.client import DetectorClient, ProposedSplit
+from detector_svc.connection import DetectorInfo
 from detector_svc.detections import FrameDetections
+from detector_svc.kept_answers import KeptAnswers, image_digest
 from detector_svc.key_images import key_frame_image
 from stal_data.dataset import Split
 from stal_data.errors import InputError
 from stal_data.keyframes import KeyFrame
+from stal_data.names import check_name
 from svc_common.errors import ServiceError
 
 Progress = Callable[[int, int], None]
@@ -44,20 +47,42 @@ async def detect_split(
     info = await client.info()
     by_id = {str(item.key): item for item in split.key_frames}
     total = len(by_id)
+    folder = store.proposals_dir(split.dataset, split.name)
+    kept = KeptAnswers(folder / f".{check_name('--name', name or info.name)}.unfinished.npz", info.model)
+    found: dict[KeyFrame, FrameDetections] = {}
+    failed: list[str] = []
+    digests: dict[str, int] = {}
+
+    def show() -> None:
+        if progress is not None:
+            progress(len(found) + len(failed), total)
 
     async def frames() -> AsyncIterator[tuple[str, bytes]]:
         for frame_id, item in by_id.items():
-            yield frame_id, await asyncio.to_thread(key_frame_image, split.media, item)
+            image = await asyncio.to_thread(key_frame_image, split.media, item)
+            digests[frame_id] = digest = image_digest(image)
+            if (answer := kept.get(item.key, digest)) is not None:
+                found[item.key] = answer
+                show()
+            else:
+                yield frame_id, image
 
-    found: dict[KeyFrame, FrameDetections] = {}
-    failed: list[str] = []
-    async for frame_id, answer in client.detect(frames()):
-        if isinstance(answer, str):
-            failed.append(answer)
-        else:
-            found[by_id[frame_id].key] = answer
-        if progress is not None:
-            progress(len(found) + len(failed), total)
+    try:
+        async for frame_id, answer in client.detect(frames()):
+            key = by_id[frame_id].key
+            if isinstance(answer, str):
+                failed.append(answer)
+            else:
+                found[key] = answer
+                kept.add(key, digests[frame_id], answer)
+            show()
+    except ServiceError as error:
+        raise type(error)(
+            f"{error}\n{len(found)} of {total} key frames have their answers, which are kept: the same command goes on "
+            "with the rest."
+        ) from error
+    finally:
+        kept.save()
     if failed:
         raise InputError(
             f"{len(failed)} of {total} key frames could not be used, so nothing was written: {' '.join(failed[:5])}"
@@ -65,6 +90,7 @@ async def detect_split(
         )
     report = _write(store, split.dataset, split.name, found, info, name)
     publish_split(store, split)
+    kept.remove()
     return report
 
 

@@ -114,6 +114,7 @@ class DetectorService(rpc.DetectorServicer):
             image_height=config.height,
             image_width=config.width,
             confidence=config.confidence,
+            overlap=config.overlap,
             library=detector.library,
             classes=[detector.class_names[number] for number in detector.classes],
             device=str(detector.device),

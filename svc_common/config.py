@@ -1,13 +1,16 @@
 """How a service listens and how a client reaches it. No grpc here, so that the CLI can build these for `--help`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Self
 
 from stal_data.errors import InputError, NotFoundError
 from svc_common.logs import LogFormat
 
 DEFAULT_MESSAGE_BYTES = 32 << 20  # 32 MiB
+DNS_PREFIX = "dns:///"
+"""Before NAME:PORT in a client's address: the name stands for as many replicas as it has addresses."""
 
 
 def is_loopback(host: str) -> bool:
@@ -117,7 +120,7 @@ class ClientConfig:
     """How to reach one service."""
 
     address: str
-    """HOST:PORT."""
+    """HOST:PORT, or dns:///NAME:PORT."""
     tls_ca: Path | None = None
     """PEM authorities that sign the service's certificate; turns TLS on."""
     tls_cert: Path | None = None
@@ -131,7 +134,7 @@ class ClientConfig:
     max_message_bytes: int = DEFAULT_MESSAGE_BYTES
 
     def __post_init__(self) -> None:
-        host, _ = split_address(self.address)
+        host, _ = self.endpoint
         if (self.tls_cert is None) != (self.tls_key is None):
             raise InputError("--tls-cert and --tls-key go together; give both or neither.")
         if self.tls_cert is not None and self.tls_ca is None:
@@ -142,3 +145,17 @@ class ClientConfig:
                 "trusted network with --insecure."
             )
         _check_files(tls_cert=self.tls_cert, tls_key=self.tls_key, tls_ca=self.tls_ca, token_file=self.token_file)
+
+    @property
+    def endpoint(self) -> tuple[str, int]:
+        """Host, or name, and port."""
+        return split_address(self.address.removeprefix(DNS_PREFIX))
+
+    @property
+    def is_name(self) -> bool:
+        """True for dns:///NAME:PORT."""
+        return self.address.startswith(DNS_PREFIX)
+
+    def at(self, address: str) -> Self:
+        """The replica at one of the name's addresses; its certificate must be for the name."""
+        return replace(self, address=address, server_name=self.server_name or self.endpoint[0])

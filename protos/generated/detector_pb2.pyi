@@ -236,6 +236,7 @@ class GetInfoResponse(_message.Message):
     MAX_BATCH_FIELD_NUMBER: _builtins.int
     PENDING_FRAMES_FIELD_NUMBER: _builtins.int
     QUEUE_SIZE_FIELD_NUMBER: _builtins.int
+    OVERLAP_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     weights: _builtins.str
     """"sha256:" and the hex digest of the weight file."""
@@ -251,6 +252,8 @@ class GetInfoResponse(_message.Message):
     pending_frames: _builtins.int
     """Frames accepted and not yet answered, and how many may be."""
     queue_size: _builtins.int
+    overlap: _builtins.float
+    """Of two boxes with a greater IoU only the better one is returned."""
     @_builtins.property
     def classes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of the model's classes that count as a person."""
@@ -269,10 +272,11 @@ class GetInfoResponse(_message.Message):
         max_batch: _builtins.int = ...,
         pending_frames: _builtins.int = ...,
         queue_size: _builtins.int = ...,
+        overlap: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "confidence", b"confidence", "device", b"device", "image_height", b"image_height", "image_width", b"image_width", "library", b"library", "max_batch", b"max_batch", "name", b"name", "pending_frames", b"pending_frames", "queue_size", b"queue_size", "weights", b"weights"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "confidence", b"confidence", "device", b"device", "image_height", b"image_height", "image_width", b"image_width", "library", b"library", "max_batch", b"max_batch", "name", b"name", "overlap", b"overlap", "pending_frames", b"pending_frames", "queue_size", b"queue_size", "weights", b"weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

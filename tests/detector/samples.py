@@ -121,7 +121,7 @@ def make_client(port: int, **options: object) -> DetectorClient:
     """Retries quickly."""
     retry = RetryPolicy(retries=12, first_s=0.05, max_s=0.5)
     connection = ClientConfig(address=f"127.0.0.1:{port}")
-    return DetectorClient(DetectorClientConfig(**({"connection": connection, "retry": retry} | options)))
+    return DetectorClient(DetectorClientConfig(**({"services": (connection,), "retry": retry} | options)))
 
 
 async def numbered(images: dict[str, bytes]) -> AsyncIterator[tuple[str, bytes]]:

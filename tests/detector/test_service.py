@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from detector_svc.client import DetectorClient, ProposedSplit
+from detector_svc.connection import Connection
 from detector_svc.detections import FrameDetections, from_message
 from detector_svc.service import DetectorService
 from detector_svc.yolo import YoloDetector
@@ -152,6 +153,9 @@ async def test_repeated_ids_are_refused_by_the_client(weights: Path) -> None:
 class SilentService(EchoService):
     """Takes frames and never answers."""
 
+    async def GetInfo(self, request, context):
+        return pb.GetInfoResponse(name="silent")
+
     async def Detect(self, request_iterator, context):
         async for _ in request_iterator:
             await asyncio.Event().wait()
@@ -228,7 +232,7 @@ def test_every_rpc_has_a_servicer_method_and_a_client_wrapper() -> None:
     assert methods
     for name in methods:
         assert getattr(DetectorService, name) is not getattr(rpc.DetectorServicer, name), f"{name} is not served"
-        assert f"_stub.{name}(" in inspect.getsource(DetectorClient), f"the client never calls {name}"
+        assert f"_stub.{name}(" in inspect.getsource(Connection), f"the client never calls {name}"
     assert pb.DESCRIPTOR.services_by_name["Detector"].full_name == DetectorService.full_name
 
 
