@@ -31,7 +31,11 @@ class JobManager:
         self._waiting: deque[Job] = deque()
         self._running: dict[str, Job] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._admission = asyncio.Lock()
+        self._draining = False
+        """No job is taken in or started any more."""
         self._stopping = False
+        """Nobody watches any more."""
         self.finished: Counter[JobStatus] = Counter()
         """Jobs of this service that ended, by how."""
 
@@ -58,10 +62,16 @@ class JobManager:
                 "is not encrypted, so the operator names a trusted network interface: "
                 "stal-cli serve recognizer --interface NAME ..."
             )
-        if len(self._running) >= limits.max_jobs and len(self._waiting) >= limits.max_queued:
-            raise BusyError(f"{len(self._waiting)} jobs wait already, more than --max-queued allows; try again later")
-        files, record, owned = await asyncio.to_thread(admit, self._store, submission, limits.data_root)
-        self._waiting.append(Job(files, record, owned, self._limits))
+        # One at a time: else several would find the same last place in the queue, and a drain would miss the last one.
+        async with self._admission:
+            if self._draining:
+                raise ServiceUnavailableError("the service is stopping")
+            if len(self._running) >= limits.max_jobs and len(self._waiting) >= limits.max_queued:
+                raise BusyError(
+                    f"{len(self._waiting)} jobs wait already, more than --max-queued allows; try again later"
+                )
+            files, record, owned = await asyncio.to_thread(admit, self._store, submission, limits.data_root)
+            self._waiting.append(Job(files, record, owned, self._limits))
         self._start_waiting()
         return record
 
@@ -135,7 +145,10 @@ class JobManager:
             await asyncio.sleep(_WATCH_POLL_S if self._owned(run_id) is not None else _FOREIGN_POLL_S)
 
     async def drain(self, *, cancel_jobs: bool) -> None:
-        """End all watching; with `cancel_jobs` also the jobs, each after a last checkpoint."""
+        """Take no more jobs, end all watching; with `cancel_jobs` also the jobs, each after a last checkpoint."""
+        self._draining = True
+        async with self._admission:
+            pass  # the one that is being taken in is now among those that wait
         if cancel_jobs:
             for job in tuple(self._waiting):
                 await self.cancel(job.record.run_id)
@@ -144,7 +157,7 @@ class JobManager:
 
     async def stop(self) -> None:
         """Let go of all jobs: running ones go on, waiting ones start with the next service."""
-        self._stopping = True
+        self._draining = self._stopping = True
         for job in self._running.values():
             job.detach()
         await asyncio.gather(*self._tasks)
@@ -159,7 +172,7 @@ class JobManager:
         return self._running.get(run_id) or next(waiting, None)
 
     def _start_waiting(self) -> None:
-        while self._waiting and len(self._running) < self._limits.max_jobs and not self._stopping:
+        while self._waiting and len(self._running) < self._limits.max_jobs and not self._draining:
             self._run(self._waiting.popleft())
 
     def _run(self, job: Job) -> None:

@@ -2,13 +2,17 @@
 
 import asyncio
 import json
+import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cache.store import Store
 from recognizer_svc.run_dir import EventWriter, RunDir
+from recognizer_svc.service import jobs as jobs_module
+from recognizer_svc.service.admission import admit
 from recognizer_svc.service.events import Event, EventReader
 from recognizer_svc.service.jobs import JobManager
 from recognizer_svc.service.processes import job_processes
@@ -149,6 +153,44 @@ async def test_draining_ends_the_watching_and_leaves_the_job(store: Store, launc
     await jobs.stop()
     assert job_processes(store.runs_dir / "one", 0) != []
     await JobManager(store, LIMITS).cancel("one")
+
+
+async def test_what_is_being_taken_in_while_the_service_drains_is_cancelled_and_nothing_more_comes(
+    store: Store, launcher: Launcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launcher(SLEEP)
+    jobs = JobManager(store, LIMITS)
+    entered, go_on = threading.Event(), threading.Event()
+
+    def slow_admit(*arguments: Any) -> Any:
+        entered.set()
+        assert go_on.wait(30)
+        return admit(*arguments)
+
+    monkeypatch.setattr(jobs_module, "admit", slow_admit)
+    first = asyncio.create_task(jobs.submit(submission("one")))
+    await asyncio.to_thread(entered.wait, 30)
+    second = asyncio.create_task(jobs.submit(submission("two")))
+    draining = asyncio.create_task(jobs.drain(cancel_jobs=True))
+    await asyncio.sleep(0)  # the drain has begun
+    go_on.set()
+    await first
+    await draining
+    for late in (second, jobs.submit(submission("three"))):
+        with pytest.raises(ServiceUnavailableError, match="stopping"):
+            await late
+    await jobs.stop()
+    assert [(job.run_id, job.status) for job in await jobs.newest(10)] == [("one", JobStatus.CANCELLED)]
+
+
+async def test_jobs_that_come_at_once_do_not_share_the_last_place(store: Store, launcher: Launcher) -> None:
+    launcher(SLEEP)
+    jobs = JobManager(store, replace(LIMITS, max_jobs=1, max_queued=1))
+    coming = (jobs.submit(submission(run_id)) for run_id in ("one", "two", "three"))
+    results = await asyncio.gather(*coming, return_exceptions=True)
+    assert [type(result) for result in results].count(BusyError) == 1
+    await jobs.drain(cancel_jobs=True)
+    await jobs.stop()
 
 
 async def test_a_private_service_cancels_its_jobs_at_the_end(store: Store, launcher: Launcher) -> None:
