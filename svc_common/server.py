@@ -1,15 +1,18 @@
 """The life of a service process: bind, load, serve, drain.
 
 Live means that the port answers; ready means that the services have loaded what they need. SIGTERM or SIGINT drains:
-not ready, no new calls, running ones get `grace_s`, then everything stops. A second signal kills.
+not ready, no new calls, running ones get `grace_s`, then everything stops. While the services load, it ends the process
+without waiting for them. A second signal kills.
 """
 
 import asyncio
 import logging
+import os
 import signal
 import socket
+import sys
 from collections.abc import Awaitable, Sequence
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import grpc
 from grpc_reflection.v1alpha import reflection
@@ -30,6 +33,7 @@ log = logging.getLogger(__name__)
 
 # Beyond this grpc answers RESOURCE_EXHAUSTED by itself.
 MAX_CONCURRENT_CALLS = 512
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Service(Protocol):
@@ -127,16 +131,17 @@ class ServiceServer:
     async def serve(self) -> None:
         """Start, say so on stdout, serve until SIGTERM or SIGINT, drain."""
         configure_logging(self._config.log_format, service=self._name)
-        loop, stopping = asyncio.get_running_loop(), asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stopping.set)
-        try:
-            await self.start()
-            print(f"{self._name} ready on {join_address(self._config.host, self.port)}", flush=True)
-            await stopping.wait()
-        finally:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.remove_signal_handler(number)
+        stopping = asyncio.create_task(_stop_signal().wait())
+        starting = asyncio.create_task(self.start())
+        await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            log.info("%s is stopped before it is ready", self._name)
+            starting.cancel()
+            await asyncio.wait((starting,), timeout=self._config.grace_s)
+            _leave()
+        await starting
+        print(f"{self._name} ready on {join_address(self._config.host, self.port)}", flush=True)
+        await stopping
         log.info("%s drains for at most %g s", self._name, self._config.grace_s)
         await self.stop()
 
@@ -159,6 +164,28 @@ class ServiceServer:
             raise ConflictError(
                 f"{address} cannot be bound: {reason}. Choose another --port, or 0 for a free one."
             ) from error
+
+
+def _stop_signal() -> asyncio.Event:
+    """Set by the first SIGTERM or SIGINT; the next one does what it does to any process."""
+    loop, stopping = asyncio.get_running_loop(), asyncio.Event()
+
+    def stop() -> None:
+        for number in _STOP_SIGNALS:
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)  # SIGINT would raise KeyboardInterrupt, which waits for threads
+        stopping.set()
+
+    for number in _STOP_SIGNALS:
+        loop.add_signal_handler(number, stop)
+    return stopping
+
+
+def _leave() -> NoReturn:
+    """End the process at once, as after an orderly stop: the threads that load cannot be interrupted."""
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(0)
 
 
 def _why_not_bound(host: str, port: int) -> str | None:
