@@ -7,8 +7,10 @@ service has one.
 import logging
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterable
-from socketserver import ThreadingMixIn
+from contextlib import suppress
+from socketserver import TCPServer, ThreadingMixIn
 from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
@@ -25,13 +27,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 MAX_CONNECTIONS = 32
 """More are closed at once: each has a thread."""
-IDLE_S = 10.0
-"""A connection that says nothing for so long is closed."""
+LIFETIME_S = 10.0
+"""A connection is closed after it, whatever it is at; it carries one request."""
+_POLL_S = 0.1
 
 
 class _Handler(WSGIRequestHandler):
-    timeout = IDLE_S
-
     def log_message(self, format: str, *args: Any) -> None:
         """A probe every few seconds is no news."""
 
@@ -45,16 +46,15 @@ class _Server(ThreadingMixIn, WSGIServer):
     def __init__(self, address: tuple[str, int], certificates: ServerCertificates | None) -> None:
         self._certificates = certificates
         self._places = threading.BoundedSemaphore(MAX_CONNECTIONS)
+        self._open: dict[socket.socket, float] = {}
+        self._open_lock = threading.Lock()
         if ":" in address[0]:
             self.address_family = socket.AF_INET6
         super().__init__(address, _Handler)
 
     def server_bind(self) -> None:
         """Without the reverse look-up of the host's name, which may take long; nothing here uses the name."""
-        # A restarted service must not wait for the connections of the one before to be forgotten.
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.socket.bind(self.server_address)
-        self.server_address = self.socket.getsockname()
+        TCPServer.server_bind(self)
         self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]
         self.setup_environ()
 
@@ -70,13 +70,37 @@ class _Server(ThreadingMixIn, WSGIServer):
         if not self._places.acquire(blocking=False):
             self.shutdown_request(request)
             return
-        super().process_request(request, client_address)
+        with self._open_lock:
+            self._open[request] = time.monotonic()
+        try:
+            super().process_request(request, client_address)
+        except BaseException:  # no thread could be started
+            self._forget(request)
+            raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._places.release()
+            self._forget(request)
+
+    def _forget(self, request: Any) -> None:
+        with self._open_lock:
+            del self._open[request]
+        self._places.release()
+
+    def service_actions(self) -> None:
+        """Between two connections, at least every _POLL_S: hang up on those that are over their time.
+
+        A timeout of the socket would begin anew with each byte.
+        """
+        latest = time.monotonic() - LIFETIME_S
+        with self._open_lock:
+            over = [connection for connection, begun in self._open.items() if begun < latest]
+        for connection in over:
+            with suppress(OSError):
+                # Not the TLS socket's own method, which is not for a socket that another thread reads from.
+                socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
         """Timeouts, failed handshakes and connections that break off are the client's."""
@@ -120,7 +144,7 @@ class HttpEndpoint:
             ) from error
         self._server.set_app(app)
         self.port = int(self._server.server_port)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="metrics", daemon=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(_POLL_S,), name="metrics", daemon=True)
         self._thread.start()
 
     def close(self) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import shutil
-import socket
 import ssl
 import urllib.error
 import urllib.request
@@ -148,16 +147,6 @@ async def test_probes_need_neither_certificate_nor_token_but_metrics_need_the_to
             await asyncio.to_thread(fetch, base.replace("https", "http") + "/live")
         install(new, tmp_path / "tls")
         assert await asyncio.to_thread(fetch, f"{base}/live", new) == 200
-
-
-async def test_connections_that_hang_do_not_hold_up_the_probes() -> None:
-    async with serving(metrics_port=0) as (server, _):
-        hanging = [socket.create_connection(("127.0.0.1", server.metrics_port)) for _ in range(8)]
-        try:
-            assert await asyncio.to_thread(fetch, f"http://127.0.0.1:{server.metrics_port}/live") == 200
-        finally:
-            for connection in hanging:
-                connection.close()
 
 
 def test_the_metrics_port_follows_the_rule_of_the_service() -> None:
