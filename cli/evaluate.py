@@ -113,10 +113,13 @@ def evaluate(
     path = result.write(output)
     print_result(result)
     click.echo(f"Wrote {path}.")
-    if report or frames is not None:
-        from stal_eval.report import write_report
+    from stal_eval.report import REPORT_FILE, write_report
 
+    if report or frames is not None:
         click.echo(f"Wrote {write_report(result, output, title=predictions.name, frames=frames)}.")
+    elif (old := output / REPORT_FILE).exists():
+        old.unlink()
+        click.echo(f"Removed {old}, which showed an earlier result; --report writes it anew.")
 
 
 def _make_folder(path: Path) -> None:

@@ -7,6 +7,9 @@ from typing import Any
 
 from stal_data.errors import InputError, NotFoundError
 
+# Which capacities are tried changes no mAP; the name stands for the other fields.
+_FIELDS_THAT_MAY_DIFFER = {"name", "capacities", "changed_fields"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
@@ -26,14 +29,27 @@ class Split:
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """A capacity and the split on which it was chosen; None where it was given, so that nothing was chosen."""
+    """A capacity and the split on which it was chosen; None where it was given, so that nothing was chosen.
+
+    protocol: the fields of the protocol by which the split was scored then.
+    """
 
     capacity: int
     split: Split | None
+    protocol: dict[str, Any]
 
     def is_on(self, scored: Split) -> bool:
         """Tell whether it was chosen on the ground truth that is scored."""
         return self.split is not None and self.split.ground_truth_digest == scored.ground_truth_digest
+
+    def differing_fields(self, protocol: dict[str, Any]) -> list[str]:
+        """Return what differs between this protocol and the one by which the capacity was chosen, the sweep apart."""
+        names = sorted((self.protocol.keys() | protocol.keys()) - _FIELDS_THAT_MAY_DIFFER)
+        return [
+            f"{name} ({self.protocol.get(name)} there, {protocol.get(name)} here)"
+            for name in names
+            if self.protocol.get(name) != protocol.get(name)
+        ]
 
     def describe(self, scored: Split) -> str:
         if self.split is None:
@@ -66,13 +82,13 @@ def _parse(chosen: dict[str, Any]) -> Choice:
     capacity = chosen["capacity"]
     if not isinstance(capacity, int) or capacity < 0:
         raise InputError(f"capacity-from: the capacity is {capacity!r}, but must be a whole number from 0.")
-    on = chosen["chosen_on"]
+    protocol, on = dict(chosen["protocol"]), chosen["chosen_on"]
     if on is None:
-        return Choice(capacity=capacity, split=None)
+        return Choice(capacity=capacity, split=None, protocol=protocol)
     split = Split(
         name=str(on["split"]),
         dataset=on["dataset"],
         ground_truth_digest=on["ground_truth"],
         predictions_digest=on["predictions"],
     )
-    return Choice(capacity=capacity, split=split)
+    return Choice(capacity=capacity, split=split, protocol=protocol)

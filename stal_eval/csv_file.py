@@ -16,9 +16,9 @@ from stal_eval.rules import Kind, columns_of
 
 _GZIP_MAGIC = b"\x1f\x8b"
 # Whole numbers too are read as float64, which holds all that the rules allow: pandas turns inf into some integer.
-_TYPES = {"video": "str", "person": "str"} | dict.fromkeys(
-    ("timestamp", "x1", "y1", "x2", "y2", "label", "score"), "float64"
-)
+NUMBERS = ("timestamp", "x1", "y1", "x2", "y2", "label", "score")
+# As categories, strings are not made row by row, which would take as long as all the numbers.
+_TYPES = {"video": "category", "person": "category"} | dict.fromkeys(NUMBERS, "float64")
 
 
 class UnreadableError(Exception):
@@ -52,6 +52,9 @@ def read_columns(path: Path, kind: Kind) -> pd.DataFrame:
     # pandas would shift or cut rows that are all longer than `names`; later longer rows it refuses.
     if len(first[1]) > len(names):
         raise UnreadableError(f"the first line has {len(first[1])} columns")
+    # pandas reads a column of nothing but True and False as 1 and 0; one that only becomes so it refuses.
+    if any(name in NUMBERS and text.lower() in ("true", "false") for name, text in zip(names, first[1], strict=False)):
+        raise UnreadableError("the first line holds True or False where a number must be")
     with _clear_errors(path):
         try:
             return pd.read_csv(

@@ -138,6 +138,7 @@ class Evaluation:
         return {
             "capacity": self.choice.capacity,
             "mAP": self.mean_ap,
+            "protocol": self.choice.protocol,
             "chosen_on": split
             and {
                 "split": split.name,

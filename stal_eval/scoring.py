@@ -41,10 +41,13 @@ def score(prepared: Prepared, *, capacity_from: Choice | None = None, tie_bounds
         # Which row has a box depends on the rows that are kept, so each capacity is a pass of its own.
         curve = _curve(alignment, matching, wanted, protocol, tie_bounds)
         at_50, reported = (_curve_at(prepared, capacity) for capacity in beside)
+    borrowed = [] if capacity_from is None else _choice_warnings(capacity_from, protocol)
     if capacity_from is None:
         index = int(curve.mean_ap_C.argmax())
         reported = curve.part(slice(index, index + 1))
-        capacity_from = Choice(capacity=wanted[index], split=prepared.split if len(wanted) > 1 else None)
+        capacity_from = Choice(
+            capacity=wanted[index], split=prepared.split if len(wanted) > 1 else None, protocol=protocol.describe()
+        )
     findings = diagnose(prepared, float(curve.mean_ap_C.max()))
     return Evaluation(
         curve=curve,
@@ -61,7 +64,7 @@ def score(prepared: Prepared, *, capacity_from: Choice | None = None, tie_bounds
         digests=prepared.digests,
         details=explain(prepared, capacity_from.capacity, reported.ap_CK[0]),
         findings=findings,
-        warnings=(*map(str, findings), *_warnings(alignment.counts, protocol), *_tie_warnings(curve)),
+        warnings=(*map(str, findings), *_warnings(alignment.counts, protocol), *borrowed, *_tie_warnings(curve)),
     )
 
 
@@ -128,6 +131,13 @@ def _warnings(counts: Counts, protocol: Protocol) -> list[str]:
             "not count."
         )
     return warnings
+
+
+def _choice_warnings(choice: Choice, protocol: Protocol) -> list[str]:
+    differing = choice.differing_fields(protocol.describe())
+    if not differing:
+        return []
+    return [f"capacity-from: the capacity {choice.capacity} was chosen by other rules: {', '.join(differing)}."]
 
 
 def _tie_warnings(curve: Curve) -> list[str]:

@@ -11,10 +11,8 @@ from numpy.typing import NDArray
 
 from stal_data.errors import InputError, did_you_mean
 from stal_data.rows import BOX_SLACK
-from stal_eval.csv_file import UnreadableError, digest_of, read_columns, read_lines
+from stal_eval.csv_file import NUMBERS, UnreadableError, digest_of, read_columns, read_lines
 from stal_eval.rules import LABEL_MAX, TIMESTAMP_MAX, Kind, broken_rule, columns_of
-
-_NUMBERS = ("timestamp", "x1", "y1", "x2", "y2", "label", "score")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,12 +62,13 @@ def _from_frame(frame: pd.DataFrame, kind: Kind) -> Table:
     frame = frame[needed]
     rows = ((position, [str(value) for value in row]) for position, row in enumerate(frame.itertuples(index=False)))
     try:
-        columns = frame.astype({name: "float64" if name in _NUMBERS else "str" for name in needed})
+        columns = frame.astype({name: "float64" if name in NUMBERS else "str" for name in needed})
     except (ValueError, TypeError, OverflowError) as error:
         raise _explained(rows, kind, source, "row", str(error)) from None
     if not _is_valid(columns, kind):
         raise _explained(rows, kind, source, "row", "a value is out of range")
     digest = hashlib.sha256(pd.util.hash_pandas_object(columns, index=False).to_numpy().tobytes()).hexdigest()
+    columns["video"] = columns["video"].astype("category")
     return _build(columns, kind, source=source, digest=digest)
 
 
@@ -87,7 +86,7 @@ def _is_valid(columns: pd.DataFrame, kind: Kind) -> bool:
     return bool(
         inside
         and ordered
-        and (columns["video"] != "").all()
+        and "" not in set(columns["video"].unique())
         and _are_whole(columns["timestamp"].to_numpy(), 0, TIMESTAMP_MAX)
         and _are_whole(columns["label"].to_numpy(), 1, LABEL_MAX)
     )
@@ -98,12 +97,12 @@ def _are_whole(values_N: NDArray[np.float64], low: int, high: int) -> bool:
 
 
 def _build(columns: pd.DataFrame, kind: Kind, *, source: str, digest: str) -> Table:
-    video_N, videos = pd.factorize(columns["video"])
+    video = columns["video"].cat
     return Table(
         source=source,
         digest=digest,
-        videos=tuple(map(str, videos)),
-        video_N=video_N.astype(np.int64),
+        videos=tuple(map(str, video.categories)),
+        video_N=video.codes.to_numpy().astype(np.int64),
         timestamp_N=columns["timestamp"].to_numpy().astype(np.int64),
         boxes_N4=columns[["x1", "y1", "x2", "y2"]].to_numpy(),
         label_N=columns["label"].to_numpy().astype(np.int64),

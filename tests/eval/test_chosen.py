@@ -84,6 +84,17 @@ def test_a_borrowed_capacity_need_not_be_in_the_sweep(tmp_path: Path) -> None:
     assert result.capacities == (50, 60)
 
 
+def test_a_capacity_chosen_by_other_rules_is_said_aloud(tmp_path: Path) -> None:
+    metrics_file = evaluate(split(2, "v"), capacities="2:9", iou=0.4).write(tmp_path)
+    result = evaluate(split(4, "a"), capacity_from=metrics_file, protocol="ava")
+    assert [text for text in result.warnings if text.startswith("capacity-from")] == [
+        "capacity-from: the capacity 3 was chosen by other rules: cut_ties (file_order there, heap here), "
+        "empty_boxes (wrong there, left_out here), iou (0.4 there, 0.5 here)."
+    ]
+    same = evaluate(split(4, "a"), capacity_from=metrics_file, iou=0.4, capacities="50")
+    assert not [text for text in same.warnings if text.startswith("capacity-from")]
+
+
 def test_files_that_are_no_metrics_are_refused(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match=r"capacity-from: the file .*nowhere\.json does not exist"):
         evaluate(split(1, "a"), capacity_from=tmp_path / "nowhere.json")
@@ -93,6 +104,7 @@ def test_files_that_are_no_metrics_are_refused(tmp_path: Path) -> None:
         ("[]", "no field 'chosen': give a metrics.json"),
         ('{"best": {"capacity": 50}}', "no field 'chosen'"),
         ('{"chosen": {"capacity": "x", "chosen_on": null}}', "must be a whole number"),
+        ('{"chosen": {"capacity": 5, "chosen_on": null}}', "no field 'protocol' under 'chosen'"),
     ):
         bad.write_text(text)
         with pytest.raises(InputError, match=message):

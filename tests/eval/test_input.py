@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import stal_eval
 from stal_data.errors import InputError, NotFoundError
-from stal_eval.rules import broken_rule
+from stal_eval.rules import PREDICTION_COLUMNS, broken_rule
 from stal_eval.table import Table, load_table
 from tests.eval.brute_force import Found, Truth
 from tests.eval.frames import LABEL_MAP, ground_truth_frame, predictions_frame
@@ -116,6 +116,13 @@ def _same(a: Table, b: Table) -> bool:
     )
 
 
+def test_each_row_keeps_its_video_in_a_file_that_is_read_in_pieces(tmp_path: Path) -> None:
+    videos = [f"video {(number * 7919) % 1013}" for number in range(40_000)]  # 1.4 MB; a piece is 0.26
+    table = load_table(write(tmp_path / "p.csv", *(f"{video},1,0,0,1,1,1,0.5" for video in videos)), "predictions")
+    assert [table.videos[code] for code in table.video_N] == videos
+    assert len(table.videos) == 1013
+
+
 def test_plain_gzip_crlf_and_byte_order_mark_read_the_same(tmp_path: Path) -> None:
     text = f"{GOOD}\nNA,2,0,0,1,1,3,1e-7\n"
     plain = write(tmp_path / "plain.csv", *text.splitlines())
@@ -124,7 +131,7 @@ def test_plain_gzip_crlf_and_byte_order_mark_read_the_same(tmp_path: Path) -> No
     windows = tmp_path / "windows.csv"
     windows.write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
     table = load_table(plain, "predictions")
-    assert table.videos == ("a", "NA")
+    assert sorted(table.videos) == ["NA", "a"]
     assert _same(table, load_table(packed, "predictions"))
     assert _same(table, load_table(windows, "predictions"))
     assert table.digest != load_table(packed, "predictions").digest
@@ -132,7 +139,15 @@ def test_plain_gzip_crlf_and_byte_order_mark_read_the_same(tmp_path: Path) -> No
 
 def test_ids_may_hold_commas_in_quotes_and_leading_zeros(tmp_path: Path) -> None:
     path = write(tmp_path / "p.csv", GOOD.replace("a,", '"Smith, John",', 1), GOOD.replace("a,", "007,", 1))
-    assert load_table(path, "predictions").videos == ("Smith, John", "007")
+    assert load_table(path, "predictions").videos == ("007", "Smith, John")
+
+
+@pytest.mark.parametrize("column", ["timestamp", "x2", "label", "score"])
+def test_true_and_false_are_no_numbers(tmp_path: Path, column: str) -> None:
+    fields = GOOD.split(",")
+    fields[PREDICTION_COLUMNS.index(column)] = "True"
+    with pytest.raises(InputError, match=r"p\.csv, line 1: .*'True'"):
+        load_table(write(tmp_path / "p.csv", ",".join(fields), ",".join(fields)), "predictions")
 
 
 def test_ground_truth_has_seven_columns_or_eight_or_a_mix(tmp_path: Path) -> None:

@@ -1,7 +1,13 @@
 """What a result tells beside mAP: counts, exclusions, digests, warnings, metrics.json and the command's table."""
 
+import gzip
 import hashlib
 import json
+import os
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -99,6 +105,42 @@ def test_command_writes_metrics_and_prints_them(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "results").iterdir()) == ["matches.npz", "metrics.json"]
     for text in (f"{100 * best['mAP']:.2f}", f"{100 * metrics['mAP_at_50']:.2f}", "34 of 50", "burning/setting fire"):
         assert text in output
+
+
+def test_a_report_of_an_earlier_result_does_not_stay_beside_a_new_one(tmp_path: Path) -> None:
+    assert run(*ARGUMENTS, "--capacities", "50", "--report", "--output", tmp_path)[0] == 0
+    assert (tmp_path / "report.html").exists()
+    code, output = run(*ARGUMENTS, "--capacities", "60", "--output", tmp_path)
+    assert code == 0
+    assert not (tmp_path / "report.html").exists()
+    assert "--report writes it anew" in " ".join(output.split())
+
+
+def test_threads_do_not_change_a_figure(tmp_path: Path) -> None:
+    tied = tmp_path / "tied.csv"  # one digit of the score: most rows tie
+    with gzip.open(PREDICTIONS, "rt") as file:
+        tied.write_text("".join(re.sub(r"(,0\.\d)\d*$", r"\1", line.rstrip()) + "\n" for line in file))
+
+    def figures(threads: int) -> bytes:
+        names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", "POLARS_MAX_THREADS")
+        command = [sys.executable, "-m", "cli.main", "eval", "--predictions", tied, *ARGUMENTS[2:]]
+        folder = tmp_path / str(threads)
+        subprocess.run(
+            [*map(str, command), "--output", folder],
+            env={**os.environ, **dict.fromkeys(names, str(threads))},
+            check=True,
+            capture_output=True,
+        )
+        return (folder / "metrics.json").read_bytes()
+
+    alone = figures(1)
+    assert json.loads(alone)["ties"]["tied_rows_share"] > 0.5
+    assert figures(4) == alone
+    label_map = LabelMap.read(LABELS)
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda _: stal_eval.evaluate(tied, GROUND_TRUTH, label_map), range(4)))
+    assert {result.mean_ap_C.tobytes() for result in results} == {results[0].mean_ap_C.tobytes()}
+    assert results[0].mean_ap_C.tolist() == json.loads(alone)["mAP"]
 
 
 def test_capacity_list_and_exclusions_of_the_command(tmp_path: Path) -> None:
