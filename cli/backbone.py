@@ -65,7 +65,7 @@ def train(
     \b
     Example:
       stal-cli backbone train data --split train --kind slowfast --preset small \\
-        --label-type PERSON_MOVEMENT --steps 500 --seed 0 --output slowfast.safetensors
+        --label-type PERSON_MOVEMENT --steps 550 --seed 0 --output slowfast.safetensors
     """
     from cache.backbones.load import save_backbone
     from cache.backbones.train import TrainConfig, train_backbone

@@ -27,7 +27,7 @@ def demo(output: Path, seed: int, head_seeds: int | None, tiny: bool, fresh: boo
 
     Runs the same commands that you would type, each in its own process: renders a data set, trains the person
     detector and two small backbones, serves both services on loopback, detects, fills the feature cache, trains
-    the ACAR head with two ranks and a linear head, predicts and evaluates. Twelve minutes on two cores. A demo that was
+    the ACAR head with two ranks and a linear head, predicts and evaluates. Eleven minutes on two cores. A demo that was
     interrupted goes on where it stopped.
 
     \b
