@@ -14,7 +14,8 @@ from recognizer_svc.data import check_boxes
 from recognizer_svc.predict import BoxesOfKeyFrame, Predictor
 from recognizer_svc.row_layout import counts_note
 from recognizer_svc.row_predictions import ClipToScore, clips_to_score, repeated
-from recognizer_svc.service.models import ModelCache, ModelInfo, list_models
+from recognizer_svc.service.model_list import ModelInfo
+from recognizer_svc.service.models import ModelCache
 from recognizer_svc.service.queries import Prediction, PredictQuery, RecognizeQuery
 from stal_data.errors import InputError
 
@@ -57,10 +58,6 @@ class Engine:
         people = [BoxesOfKeyFrame(key=query.key, boxes_N4=query.boxes_N4)]
         (scored,) = model.predictor.predict(features, people)
         return model.info, scored.scores_NC
-
-    def list_models(self) -> list[ModelInfo]:
-        """Runs that can score, newest first."""
-        return list_models(self._store)
 
     def _clips(self, query: PredictQuery) -> tuple[list[ClipToScore], list[str], int]:
         """The clips that have boxes, what to say about them, and how many boxes were left out."""

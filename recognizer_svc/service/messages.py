@@ -19,7 +19,7 @@ from stal_data.keyframes import KeyFrame
 
 if TYPE_CHECKING:
     from recognizer_svc.predict import ScoredKeyFrame
-    from recognizer_svc.service.models import ModelInfo
+    from recognizer_svc.service.model_list import ModelInfo
 
 _STATUS = {
     JobStatus.QUEUED: pb.JOB_STATUS_QUEUED,

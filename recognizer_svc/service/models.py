@@ -1,41 +1,19 @@
-"""Trained heads: which there are, and the few that are kept loaded."""
+"""Trained heads: the few that are kept loaded."""
 
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from cache.store import Store
 from recognizer_svc.bucket_runs import fetch_run
 from recognizer_svc.predict import Predictor
-from recognizer_svc.recipe import load_recipe
-from recognizer_svc.run_dir import RunDir, read_events
-from recognizer_svc.service.admission import run_dir, run_ids
-from stal_data.errors import InputError, NotFoundError, StalError
-from stal_data.labels import LabelMap
+from recognizer_svc.run_dir import RunDir
+from recognizer_svc.service.admission import run_dir
+from recognizer_svc.service.model_list import CheckpointName, ModelInfo, choose_checkpoint
 
-CheckpointName = Literal["best", "latest"]
-_NAMES: tuple[CheckpointName, ...] = ("best", "latest")
 _READ_BYTES = 1 << 20
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelInfo:
-    """A checkpoint of a run.
-
-    digest: "sha256:<hex>" of the file; empty where it was not read.
-    epoch: finished ones. validation_map: in [0,1]; None without a validation after that epoch.
-    """
-
-    run_id: str
-    checkpoint: CheckpointName
-    digest: str
-    head: str
-    epoch: int
-    validation_map: float | None
-    label_map: LabelMap
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +45,7 @@ class ModelCache:
         """
         fetch_run(self._store, run_id)
         run = RunDir(run_dir(self._store, run_id))
-        name = _choose(run, checkpoint)
+        name = choose_checkpoint(run, checkpoint)
         digest = self._digest(run.checkpoint(name))
         model = self._loaded.get((run_id, digest))
         if self._counted is not None:
@@ -106,50 +84,3 @@ class ModelCache:
                     digest.update(block)
             known = self._digests[path] = (signature, f"sha256:{digest.hexdigest()}")
         return known[1]
-
-
-def list_models(store: Store) -> list[ModelInfo]:
-    """One entry for each run that has a checkpoint, newest first; what does not read is left out."""
-    found: list[tuple[float, ModelInfo]] = []
-    for run_id in run_ids(store):
-        run = RunDir(store.runs_dir / run_id)
-        try:
-            name = _choose(run, "")
-            found.append((run.checkpoint(name).stat().st_mtime, _describe(run, name)))
-        except (StalError, OSError):
-            continue
-    return [info for _, info in sorted(found, key=lambda pair: pair[0], reverse=True)]
-
-
-def _describe(run: RunDir, name: CheckpointName) -> ModelInfo:
-    epochs: dict[str, int] = {}
-    maps: dict[int, float] = {}
-    for event in read_events(run.events):
-        if event["type"] == "checkpoint":
-            epochs[str(event["name"])] = int(event["epoch"])
-        elif event["type"] == "validation":
-            maps[int(event["epoch"])] = float(event["map"])
-    epoch = epochs.get(run.checkpoint(name).name, 0)
-    return ModelInfo(
-        run_id=run.run_id,
-        checkpoint=name,
-        digest="",
-        head=load_recipe(run.recipe).head.kind,
-        epoch=epoch,
-        validation_map=maps.get(epoch),
-        label_map=LabelMap.read(run.label_map),
-    )
-
-
-def _choose(run: RunDir, checkpoint: str) -> CheckpointName:
-    """The checkpoint that is meant, if the run has it."""
-    if checkpoint not in ("", *_NAMES):
-        raise InputError(f"checkpoint is '{checkpoint}', but must be {' or '.join(_NAMES)}.")
-    present = [name for name in _NAMES if run.checkpoint(name).is_file()]
-    chosen = next((name for name in present if checkpoint in ("", name)), None)
-    if chosen is None:
-        raise NotFoundError(
-            f"Run '{run.run_id}' has no {checkpoint or 'finished'} checkpoint"
-            + (f", only {', '.join(present)}." if present else "; it has not finished its first epoch.")
-        )
-    return chosen

@@ -12,7 +12,7 @@ from stal_data.keyframes import KeyFrame
 
 if TYPE_CHECKING:
     from recognizer_svc.predict import ScoredKeyFrame
-    from recognizer_svc.service.models import ModelInfo
+    from recognizer_svc.service.model_list import ModelInfo
 
 
 @dataclass(frozen=True, kw_only=True)

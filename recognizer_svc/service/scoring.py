@@ -20,7 +20,7 @@ from svc_common.errors import BusyError, DeadlineError
 if TYPE_CHECKING:
     from recognizer_svc.predict import ScoredKeyFrame
     from recognizer_svc.service.engine import Engine
-    from recognizer_svc.service.models import ModelInfo
+    from recognizer_svc.service.model_list import ModelInfo
 
 T = TypeVar("T")
 KEY_FRAMES_PER_BATCH = 64
@@ -79,11 +79,6 @@ class Scoring:
             scored = await self._run(deadline, "recognize", lambda: self._engine.recognize(query))
             self._metrics.batch_size.observe(len(query.boxes_N4))
             return scored
-
-    async def list_models(self, deadline: float) -> "list[ModelInfo]":
-        """Runs that can score, newest first."""
-        with self._place():
-            return await self._run(deadline, "list_models", lambda: self._engine.list_models())
 
     @contextmanager
     def _place(self) -> Iterator[None]:

@@ -17,6 +17,7 @@ from protos.generated import recognizer_pb2_grpc as pb_grpc
 from recognizer_svc.run_dir import RunDir
 from recognizer_svc.service import messages
 from recognizer_svc.service.jobs import JobManager
+from recognizer_svc.service.model_list import list_models
 from recognizer_svc.service.queries import Prediction
 from recognizer_svc.service.record import JobRecord
 from recognizer_svc.service.scoring import Scoring
@@ -73,7 +74,8 @@ class RecognizerServicer(pb_grpc.RecognizerServicer):
         return pb.RecognizeResponse(model=messages.from_model(model), actors=actors)
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
-        models = await self._scoring.list_models(_deadline(context))
+        # Not in the scoring thread: whoever asks how the service is must not wait for a split to be scored.
+        models = await asyncio.to_thread(list_models, self._store)
         return pb.ListModelsResponse(models=map(messages.from_model, models))
 
     async def _updates(

@@ -26,6 +26,7 @@ from recognizer_svc.run_dir import RunDir, read_events
 from recognizer_svc.runs import list_runs
 from recognizer_svc.service.admission import Submission, admit
 from recognizer_svc.service.engine import Engine
+from recognizer_svc.service.model_list import list_models
 from recognizer_svc.service.queries import PredictQuery
 from recognizer_svc.service.record import Launch
 from recognizer_svc.train.distributed import Ranks
@@ -181,7 +182,7 @@ def test_an_imported_head_scores_as_the_service_does(store):
     by_key = {item.key: item for item in wanted}
     assert len(found) > 10
     assert all(np.array_equal(item.scores_NC, by_key[item.key].scores_NC) for item in found)
-    assert [model.run_id for model in engine.list_models()] == ["published"]
+    assert [model.run_id for model in list_models(store)] == ["published"]
 
 
 def test_an_imported_run_is_listed_and_neither_replaced_nor_resumed(store):

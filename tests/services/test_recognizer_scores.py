@@ -24,10 +24,14 @@ from recognizer_svc.predict import BoxesOfKeyFrame, Predictor
 from recognizer_svc.service.models import ModelCache
 from recognizer_svc.service.queries import PredictQuery, RecognizeQuery
 from recognizer_svc.service.scoring import Scoring
+from recognizer_svc.service.server import RecognizerConfig, RecognizerService
 from stal_data.dataset import Split
 from stal_data.errors import ConflictError, InputError, NotFoundError
 from stal_data.keyframes import KeyFrame
+from svc_common.config import ClientConfig, ServerConfig
 from svc_common.errors import BusyError, DeadlineError
+from svc_common.metrics import Metrics
+from svc_common.server import ServiceServer
 from tests.recognizer.toy_store import LABELS, toy_spec
 from tests.services.conftest import TRAINED, Trained
 from tests.services.recognizer_process import stal_cli
@@ -212,6 +216,20 @@ async def test_models_are_listed_with_what_they_score(trained: Trained) -> None:
     assert (model.checkpoint, model.head, model.epoch) == ("best", "acar", best.epochs_done)
     assert model.validation_map == best.validation_map
     assert [label.id for label in model.labels] == list(LABELS.ids)
+
+
+async def test_models_are_listed_while_a_long_scoring_holds_the_thread(trained: Trained) -> None:
+    service = RecognizerService(RecognizerConfig(store=trained.store, private=True), Metrics())
+    server = ServiceServer(ServerConfig(), [service], name="recognizer")
+    address = f"127.0.0.1:{await server.start()}"
+    release = threading.Event()
+    service._scoring._thread.submit(release.wait)
+    try:
+        async with RecognizerClient(ClientConfig(address=address)) as client, asyncio.timeout(30):
+            assert TRAINED in {model.run_id for model in await client.list_models()}
+    finally:
+        release.set()
+        await server.stop(0)
 
 
 def test_a_head_is_loaded_once_and_again_when_its_file_changes(trained: Trained, tmp_path: Path) -> None:
