@@ -79,7 +79,7 @@ class KeptAnswers:
         self._path.unlink(missing_ok=True)
 
     def _load(self) -> None:
-        with np.load(self._path, allow_pickle=False) as arrays:
+        with self._path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             if str(arrays["head"]) != self._head:
                 return
             ends = np.cumsum(arrays["counts"])[:-1]

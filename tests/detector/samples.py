@@ -1,6 +1,9 @@
 """Weights, images, a data set and a running service for the detector's tests."""
 
 import io
+import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,7 +23,8 @@ from svc_common.config import ClientConfig, ServerConfig
 from svc_common.metrics import Metrics
 from svc_common.server import ServiceServer
 
-MODEL = Path(__file__).parents[2] / "detector_svc" / "models" / "yolov8-slim.yaml"
+ROOT = Path(__file__).parents[2]
+MODEL = ROOT / "detector_svc" / "models" / "yolov8-slim.yaml"
 DATASET_YAML = """\
 name: small
 format: chaotic_world
@@ -115,6 +119,15 @@ async def serving(weights: Path, **options: object) -> AsyncIterator[ServiceServ
         yield server
     finally:
         await server.stop(0)
+
+
+def start(*options: object) -> subprocess.Popen[str]:
+    """A `serve detector` process."""
+    command = [sys.executable, "-m", "cli.main", "serve", "detector", *map(str, options)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+    )
 
 
 def make_client(port: int, **options: object) -> DetectorClient:

@@ -1,10 +1,7 @@
 """`serve detector` and `detect` as a user runs them, against one real service process."""
 
-import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,17 +22,7 @@ from stal_data.keyframes import KeyFrame
 from svc_common.client import open_channel
 from svc_common.config import ClientConfig
 from svc_common.errors import ServiceUnavailableError
-from tests.detector.samples import encoded, picture, write_dataset
-
-ROOT = Path(__file__).parents[2]
-
-
-def start(*options: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "cli.main", "serve", "detector", *map(str, options)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
-    )
+from tests.detector.samples import encoded, picture, start, write_dataset
 
 
 @pytest.fixture(scope="module")
