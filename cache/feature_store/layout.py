@@ -166,7 +166,8 @@ def shard_path(root: Path, manifest: FeatureManifest, name: str, shard: int) -> 
 
 def checksum(row: NDArray[Any]) -> int:
     """Return the crc32c of a C-contiguous array's bytes, as Zarr's codec of that name appends it."""
-    return int(crc32c(row))
+    found: int = crc32c(row)
+    return found
 
 
 def _check_array(path: Path, manifest: FeatureManifest, name: str) -> None:

@@ -10,9 +10,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from cache.feature_store.layout import COLUMNS, FEATURES
 from cache.feature_store.metadata import FILE
-from cache.feature_store.shards import LocalFile, RowSource
+from cache.feature_store.shards import CHECKSUM, LocalFile, RowSource
 from cache.feature_store.use import locks_folder, sole_use
 from cache.files import temporary_name
 from cache.object_store.bucket import Bucket
@@ -66,10 +69,7 @@ class RemoteSet:
         digest = self._changed("digest", shard)
         for number, content in digest.items():
             write_or_remove(self._path / "digest" / "c" / number, content)
-            for name in FEATURES:
-                for file in (self._path / name / "c" / number).rglob("[!.]*"):
-                    if file.is_file():
-                        file.unlink(missing_ok=True)
+            self.unstage(number)
         for number, content in done.items():
             write_or_remove(self._path / "done" / "c" / number, content)
 
@@ -97,9 +97,12 @@ class RemoteSet:
     def bucket(self) -> Bucket:
         return self._mirror.bucket
 
-    def unstage(self, path: Path) -> None:
-        """Remove a staged shard that turned out to be damaged."""
-        path.unlink(missing_ok=True)
+    def unstage(self, shard: int | str) -> None:
+        """Remove the staged files of a shard that changed in the bucket, or that turned out to be damaged."""
+        for name in FEATURES:
+            for file in (self._path / name / "c" / str(shard)).rglob("[!.]*"):
+                if file.is_file():
+                    file.unlink(missing_ok=True)
 
     def num_bytes(self) -> int:
         return sum(info.num_bytes for info in self._mirror.bucket.objects(f"{self._key}/"))
@@ -201,9 +204,10 @@ class RemoteFile:
     def end(self, num_bytes: int) -> tuple[int, bytes]:
         return self._bucket.read_end(self._key, num_bytes)
 
-    def read(self, parts: list[memoryview], start: int, /) -> int:
-        self._bucket.read_into(self._key, start, parts)
-        return sum(part.nbytes for part in parts)
+    def read(self, out: NDArray[np.uint8], start: int, /) -> int:
+        stored = bytearray(CHECKSUM.size)
+        self._bucket.read_into(self._key, start, [out.data, memoryview(stored)])
+        return int(CHECKSUM.unpack(stored)[0])
 
 
 def _fixed_files(group: bytes) -> list[str]:

@@ -7,35 +7,37 @@ row as little-endian uint64 pairs, and the index' own crc32c.
 import mmap
 import struct
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.feature_store.damage import damaged_shard
 from cache.feature_store.layout import checksum
-from stal_data.errors import InputError
 
-CHECKSUM_BYTES = 4
+CHECKSUM = struct.Struct("<I")
 
 
 class RowSource(Protocol):
-    """The bytes of one shard file, wherever they are; threads may share it. name: for messages."""
+    """The bytes of one shard file, wherever they are; threads may share it. name: for messages.
+
+    A file that does not read is an OSError, one that ends too early an EOFError.
+    """
 
     name: str
 
     def end(self, num_bytes: int) -> tuple[int, bytes]:
-        """Return the file's size and its last bytes. A file that does not read is an OSError, here and below."""
+        """Return the file's size and its last bytes; all of it where it is shorter."""
 
-    def read(self, parts: list[memoryview], start: int, /) -> int:
-        """Fill buffers, one after another, with the bytes from `start`; return how many there were."""
+    def read(self, out: NDArray[np.uint8], start: int, /) -> int:
+        """Fill `out` with the bytes from `start`; return the checksum that is stored behind them."""
 
 
 class LocalFile:
     """A file, mapped into memory as long as the object lives.
 
-    A map is half as dear as `preadv`, but reading behind the end of a file kills the process (SIGBUS). So the size is
-    looked at before each read: a file that shrank is an error. What is left is a disk that fails in the middle of a
-    read.
+    A map is half as dear as `preadv`, but touching pages behind the end of a file kills the process (SIGBUS). So the
+    size is looked at before each read: a file that shrank is an error. docs/cache-format.md says what is left.
     """
 
     def __init__(self, path: Path) -> None:
@@ -44,21 +46,22 @@ class LocalFile:
             try:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             except ValueError:
-                raise OSError("it is empty") from None
+                raise EOFError("it is empty") from None
         self._bytes = np.frombuffer(self._map, np.uint8)
+        self._size = len(self._bytes)
 
     def end(self, num_bytes: int) -> tuple[int, bytes]:
-        return len(self._bytes), self._bytes[-num_bytes:].tobytes()
+        if self._map.size() < self._size:
+            raise EOFError("it shrank while it was opened")
+        return self._size, self._bytes[-num_bytes:].tobytes()
 
-    def read(self, parts: list[memoryview], start: int, /) -> int:
-        size, position = min(self._map.size(), len(self._bytes)), start
-        for part in parts:
-            target = np.frombuffer(part, np.uint8)
-            if position + len(target) > size:
-                break
-            np.copyto(target, self._bytes[position : position + len(target)])  # lets other threads run
-            position += len(target)
-        return position - start
+    def read(self, out: NDArray[np.uint8], start: int, /) -> int:
+        if self._map.size() < self._size:
+            raise EOFError("it shrank after it was opened")
+        end = start + len(out)
+        out[...] = self._bytes[start:end]  # lets other threads run
+        stored: int = CHECKSUM.unpack_from(self._map, end)[0]
+        return stored
 
 
 class ShardFile:
@@ -66,40 +69,32 @@ class ShardFile:
 
     def __init__(self, source: RowSource, *, rows: int, row_bytes: int) -> None:
         """rows: rows of a shard, padding included. row_bytes: bytes of one row without its checksum."""
-        self._source, self._row_bytes = source, row_bytes
+        self._source = source
         index_bytes = rows * 16
-        try:
-            size, tail = source.end(index_bytes + CHECKSUM_BYTES)
-        except OSError as error:
-            raise damaged(source.name, f"it does not open ({error})") from error
-        index_start = size - index_bytes - CHECKSUM_BYTES
+        size, tail = source.end(index_bytes + CHECKSUM.size)
+        index_start = size - index_bytes - CHECKSUM.size
         if index_start < 0:
-            raise damaged(source.name, f"it has {size} bytes, fewer than its index")
+            raise damaged_shard(source.name, f"it has {size} bytes, fewer than its index")
         index = np.frombuffer(tail, np.uint8, index_bytes)
-        if tail[index_bytes:] != struct.pack("<I", checksum(index)):
-            raise damaged(source.name, "the checksum of its index does not match")
+        if tail[index_bytes:] != CHECKSUM.pack(checksum(index)):
+            raise damaged_shard(source.name, "the checksum of its index does not match")
         offsets, lengths = index.view("<u8").reshape(rows, 2).T
-        if (lengths != row_bytes + CHECKSUM_BYTES).any() or (offsets > index_start - row_bytes - CHECKSUM_BYTES).any():
-            raise damaged(source.name, "its index names missing rows or places outside the file")
+        whole = row_bytes + CHECKSUM.size
+        if (lengths != whole).any() or whole > index_start or (offsets > index_start - whole).any():
+            raise damaged_shard(source.name, "its index names missing rows or places outside the file")
         self._offsets: list[int] = offsets.tolist()
 
-    def read_into(self, local_row: int, out: NDArray[Any]) -> int:
-        """Read a row, counted within the shard, into C-contiguous `out`, verify it there and return its crc32c."""
-        stored = bytearray(CHECKSUM_BYTES)
+    def read_into(self, local_row: int, out: NDArray[np.uint8]) -> int:
+        """Read the bytes of a row, counted within the shard, into `out`, verify them there and return their crc32c."""
         try:
-            count = self._source.read([out.data, memoryview(stored)], self._offsets[local_row])
+            stored = self._source.read(out, self._offsets[local_row])
+        except EOFError as error:
+            raise damaged_shard(self._source.name, str(error)) from None
         except OSError as error:
-            raise damaged(self._source.name, f"row {local_row} of the shard does not read ({error})") from error
-        if count != self._row_bytes + CHECKSUM_BYTES:
-            raise damaged(self._source.name, f"it ends within row {local_row} of the shard")
+            reason = f"row {local_row} of the shard does not read ({error})"
+            raise damaged_shard(self._source.name, reason) from error
         found = checksum(out)
-        if stored != found.to_bytes(CHECKSUM_BYTES, "little"):
-            raise damaged(self._source.name, f"the checksum of row {local_row} of the shard does not match")
+        if stored != found:
+            reason = f"the checksum of row {local_row} of the shard does not match"
+            raise damaged_shard(self._source.name, reason)
         return found
-
-
-def damaged(name: str, reason: str) -> InputError:
-    return InputError(
-        f"The shard '{name}' is damaged: {reason}. Run 'stal-cli cache verify --repair' on the store, then "
-        "precompute again."
-    )

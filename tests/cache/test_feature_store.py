@@ -87,6 +87,12 @@ def test_buffers_are_filled_again_and_again_at_the_places_asked_for(features_of_
         assert getattr(buffer, name).tobytes() == values[[0, 1, 3, 1, 9]].tobytes()
 
 
+def test_buffers_start_where_a_page_does(features_of_ten: FeatureSet) -> None:
+    # Rows start a few bytes after a page; copied to a place 16 bytes after one, they arrive at a third of the speed.
+    for values in vars(features_of_ten.allocate(3)).values():
+        assert values.ctypes.data % reader.PAGE_BYTES == 0
+
+
 @pytest.mark.parametrize(
     "change",
     [lambda v: v.astype(np.float64), lambda v: v[..., :1], lambda v: v[::2], lambda v: None],
@@ -165,7 +171,7 @@ def test_rows_are_found_by_key_frame(features_of_ten: FeatureSet) -> None:
 def test_threads_share_a_set_also_when_files_are_evicted(
     features_of_ten: FeatureSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reader, "MAX_FILES", 2)  # 12 shard files compete for them
+    monkeypatch.setattr(reader, "MAX_SHARDS", 1)  # 3 shards compete for it
     arrays = make_features(10)
 
     def read(seed: int) -> bool:
