@@ -7,10 +7,10 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from cli.options import client_options
+from cli.tables import add_row, print_table
 from stal_data.errors import StalError
 from svc_common.config import ClientConfig
 
@@ -49,7 +49,8 @@ def list_command(client: ClientConfig | None, store_url: str | None, limit: int)
     table = Table("run", "status", "attempt", "created", "run time", "processes", "host", "message")
     for job in found:
         launch = job.launch
-        table.add_row(
+        add_row(
+            table,
             job.run_id,
             status_name(job),
             str(job.attempt),
@@ -59,8 +60,7 @@ def list_command(client: ClientConfig | None, store_url: str | None, limit: int)
             job.host,
             job.message.partition("\n")[0],
         )
-    console = Console()
-    (console if console.is_terminal else Console(width=400)).print(table)
+    print_table(table)
 
 
 @jobs.command()

@@ -5,8 +5,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.table import Table
+
+from cli.tables import add_row, print_table
 
 
 @click.group()
@@ -33,7 +34,8 @@ def list_command(store_url: str) -> None:
         return
     table = Table("run", "started", "status", "recipe", "head", "epochs", "loss", "val mAP", "best", "train time")
     for run in found:
-        table.add_row(
+        add_row(
+            table,
             run.run_id,
             "-" if run.created is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(run.created)),
             run.status,
@@ -45,7 +47,7 @@ def list_command(store_url: str) -> None:
             _number(run.best_map),
             f"{run.train_s:.0f} s",
         )
-    _print(table)
+    print_table(table)
     click.echo("val mAP: ground-truth boxes, no cap, last and best epoch.")
 
 
@@ -68,13 +70,13 @@ def compare(run_ids: tuple[str, ...], store_url: str) -> None:
         ("train time", [f"{run.train_s:.0f} s" for run in comparison.runs]),
     ]
     for name, values in rows:
-        table.add_row(name, *values)
+        add_row(table, name, *values)
     table.add_section()
     for name, settings in comparison.differences:
-        table.add_row(name, *settings)
+        add_row(table, name, *settings)
     if not comparison.differences:
-        table.add_row("settings", *["all the same"] * len(run_ids))
-    _print(table)
+        add_row(table, "settings", *["all the same"] * len(run_ids))
+    print_table(table)
 
 
 @runs.command("import")
@@ -120,11 +122,3 @@ def import_command(
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
-
-
-def _print(table: Table) -> None:
-    """Print to standard output; a pipe gets the whole width instead of a terminal's."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=400)
-    console.print(table)

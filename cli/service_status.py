@@ -5,19 +5,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-
 from detector_svc.client import DetectorClient, DetectorClientConfig
 from protos.generated import recognizer_pb2 as pb
 from recognizer_svc.client import RecognizerClient
 from stal_data.errors import StalError
-from svc_common.client import call_metadata, open_channel
+from svc_common.client import RetryPolicy
 from svc_common.config import ClientConfig
-from svc_common.errors import error_of
+from svc_common.errors import BusyError
+from svc_common.probe import NotReadyError, probe
 
 Kind = Literal["detector", "recognizer"]
 _JOBS_LOOKED_AT = 1000
+_RETRY = RetryPolicy(retries=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +34,8 @@ class ServiceStatus:
     kind: Kind
     address: str
     state: str = "unreachable"
-    """ready, not ready (it starts or stops), refused (token, certificate, version) or unreachable."""
+    """ready, busy (it answers the health check, and has no place or no time for more), not ready (it starts or stops),
+    refused (token, version) or unreachable."""
     model: str = "-"
     device: str = "-"
     load: str = "-"
@@ -56,32 +56,28 @@ async def _ask(service: ServiceToAsk, timeout_s: float) -> ServiceStatus:
     answer = ServiceStatus(kind=service.kind, address=service.client.address)
     try:
         async with asyncio.timeout(timeout_s):
-            if not await _is_ready(service, timeout_s):
-                return replace(answer, state="not ready", message="it starts or stops; try again")
-            # Whoever answers the health check is there; what goes wrong from here on is a refusal.
+            await probe(service.client, service="", timeout_s=timeout_s)
+            # Whoever answers the health check is there; what goes wrong from here on is a refusal, or too much work.
             answer = replace(answer, state="refused")
             describe = _describe_detector if service.kind == "detector" else _describe_recognizer
             return replace(await describe(service.client, answer), state="ready")
+    except NotReadyError:
+        return replace(answer, state="not ready", message="it starts or stops; try again")
+    except BusyError as error:
+        return replace(answer, state="busy", message=_first_line(error))
     except TimeoutError:
-        return replace(answer, message=f"no answer within {timeout_s:g} s")
+        state = "busy" if answer.state == "refused" else answer.state
+        return replace(answer, state=state, message=f"no answer within {timeout_s:g} s")
     except (StalError, OSError) as error:
-        return replace(answer, message=str(error).partition("\n")[0])
+        return replace(answer, message=_first_line(error))
 
 
-async def _is_ready(service: ServiceToAsk, timeout_s: float) -> bool:
-    async with open_channel(service.client) as channel:
-        stub: health_pb2_grpc.HealthStub = health_pb2_grpc.HealthStub(channel)
-        try:
-            answer = await stub.Check(
-                health_pb2.HealthCheckRequest(), timeout=timeout_s, metadata=call_metadata(), wait_for_ready=False
-            )
-        except grpc.aio.AioRpcError as error:
-            raise error_of(error, service=service.kind, address=service.client.address) from error
-    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
 
 
 async def _describe_detector(client: ClientConfig, answer: ServiceStatus) -> ServiceStatus:
-    async with DetectorClient(DetectorClientConfig(services=(client,))) as detector:
+    async with DetectorClient(DetectorClientConfig(services=(client,), retry=_RETRY)) as detector:
         info = await detector.info()
     return replace(
         answer,

@@ -57,11 +57,11 @@ def status(
     """
     import asyncio
 
-    from rich.console import Console
     from rich.table import Table
 
     from cli.service_status import Kind, ServiceToAsk, ask_all
     from cli.services_file import read_services
+    from cli.tables import add_row, print_table
     from svc_common.addresses import split_list
     from svc_common.config import ClientConfig
 
@@ -77,8 +77,7 @@ def status(
     found = asyncio.run(ask_all(services, timeout_s=timeout_s))
     table = Table("service", "address", "state", "model", "device", "load", "jobs", "message")
     for line in found:
-        table.add_row(line.kind, line.address, line.state, line.model, line.device, line.load, line.jobs, line.message)
-    console = Console()
-    (console if console.is_terminal else Console(width=400)).print(table)
+        add_row(table, line.kind, line.address, line.state, line.model, line.device, line.load, line.jobs, line.message)
+    print_table(table)
     if not all(line.ready for line in found):
         sys.exit(1)

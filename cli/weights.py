@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, cast
 import click
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from cache.backbones.architectures import BackboneConfig
     from cache.spec import BackboneKind
     from recognizer_svc.import_checkpoint import CheckpointKind, Import
@@ -80,7 +78,7 @@ def import_command(
             skip_objects=skip_objects,
             progress=progress,
         )
-    _report(_console(), imported)
+    _report(imported)
 
 
 @weights.command()
@@ -96,19 +94,16 @@ def info(file: Path, skip_objects: bool) -> None:
     from recognizer_svc.describe_weights import describe
 
     rows, parts = describe(file, skip_objects=skip_objects)
-    console = _console()
-    _table(console, str(file), ("", ""), [(name, value) for name, value in rows.items()])
+    _table(str(file), ("", ""), [(name, value) for name, value in rows.items()])
     _table(
-        console,
         "Tensors by the first part of their name",
         ("part", "tensors", "numbers"),
         [(name, str(count), f"{numbers:,}") for name, (count, numbers) in parts.items()],
     )
 
 
-def _report(console: "Console", imported: "Import") -> None:
+def _report(imported: "Import") -> None:
     _table(
-        console,
         "Loaded",
         ("file", "tensors", "missing", "set to 0", "sha256 of the tensors"),
         [
@@ -118,7 +113,7 @@ def _report(console: "Console", imported: "Import") -> None:
     )
     ignored = _by_reason(imported)
     if ignored:
-        _table(console, "Ignored", ("file", "reason", "entries", "names"), ignored)
+        _table("Ignored", ("file", "reason", "entries", "names"), ignored)
     if imported.epoch is not None:
         click.echo(f"Trained for {imported.epoch} epochs.")
 
@@ -137,24 +132,18 @@ def _by_reason(imported: "Import") -> list[tuple[str, ...]]:
     return rows
 
 
-def _console() -> "Console":
-    """Standard output; a pipe gets whole lines instead of a terminal's width."""
-    from rich.console import Console
-
-    console = Console()
-    return console if console.is_terminal else Console(width=400)
-
-
-def _table(console: "Console", title: str, headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-    from rich.markup import escape
+def _table(title: str, headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=escape(title), title_justify="left", show_header=any(headings))
+    from cli.tables import add_row, print_table
+
+    table = Table(title=Text(title), title_justify="left", show_header=any(headings))
     for heading in headings:
         table.add_column(heading, overflow="fold")
     for row in rows:
-        table.add_row(*(escape(cell) for cell in row))
-    console.print(table)
+        add_row(table, *row)
+    print_table(table)
 
 
 @contextmanager

@@ -5,13 +5,18 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from svc_common.client import open_channel
 from svc_common.config import ClientConfig
-from svc_common.errors import ServiceError, ServiceUnavailableError
+from svc_common.errors import BusyError, ServiceError, ServiceUnavailableError
 
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 
 
+class NotReadyError(ServiceUnavailableError):
+    """The service answers, and is starting or stopping."""
+
+
 async def probe(config: ClientConfig, *, service: str, timeout_s: float) -> None:
-    """Return when the service serves; raise ServiceUnavailableError when it does not, or does not answer in time.
+    """Return when the service serves; raise NotReadyError when it does not, ServiceUnavailableError when it does not
+    answer in time, BusyError when it has too many calls.
 
     service: "" for ready, `live`, or a full name as in the .proto files.
     """
@@ -22,8 +27,10 @@ async def probe(config: ClientConfig, *, service: str, timeout_s: float) -> None
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.NOT_FOUND:
                 raise ServiceError(f"The server at {config.address} has no service '{service}'.") from error
+            if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
+                raise BusyError(f"The service at {config.address} has too many calls in progress.") from error
             raise ServiceUnavailableError(
                 f"The service at {config.address} does not answer ({error.code().name}: {error.details()})."
             ) from error
     if answer.status != _SERVING:
-        raise ServiceUnavailableError(f"The service at {config.address} is starting or stopping.")
+        raise NotReadyError(f"The service at {config.address} is starting or stopping.")

@@ -13,7 +13,8 @@ from click.testing import CliRunner, Result
 from cli.main import root
 from cli.services_file import read_services
 from protos.generated import detector_pb2 as pb
-from stal_data.errors import StalError
+from stal_data.errors import InputError, StalError
+from svc_common.errors import BusyError
 from tests.services.conftest import Trained
 from tests.services.echo import EchoService, serving
 from tests.services.recognizer_process import unused_port
@@ -27,13 +28,13 @@ class Answering(EchoService):
 
 
 @contextmanager
-def in_a_thread(**config: object) -> Iterator[int]:
+def in_a_thread(service: EchoService | None = None, **config: object) -> Iterator[int]:
     """A service while the command runs an event loop of its own; yields the port."""
     ready, done, port = threading.Event(), threading.Event(), 0
 
     async def run() -> None:
         nonlocal port
-        async with serving(Answering(), **config) as (server, _):
+        async with serving(service or Answering(), **config) as (server, _):
             port = server.port
             ready.set()
             await asyncio.to_thread(done.wait)
@@ -90,6 +91,30 @@ def test_refused_and_ready_are_told_apart_by_the_token(tmp_path: Path) -> None:
     assert "ready" in rows[1]
     assert "echo" in rows[1]
     assert "3/64 frames" in rows[1]
+
+
+class Waiting(EchoService):
+    async def GetInfo(self, request, context):
+        await self.release.wait()
+
+
+@pytest.mark.parametrize(
+    ("service", "timeout_s", "message"),
+    [(EchoService(BusyError("all places are taken")), "60", "all places are taken"), (Waiting(), "1", "no answer")],
+)
+def test_a_busy_service_refuses_nobody(service: EchoService, timeout_s: str, message: str) -> None:
+    with in_a_thread(service) as port:
+        result = status("--detector", f"127.0.0.1:{port}", "--timeout-s", timeout_s)
+    assert result.exit_code == 1
+    (row,) = [line for line in result.output.splitlines() if str(port) in line]
+    assert "busy" in row
+    assert message in row
+
+
+def test_what_looks_like_markup_is_shown_as_it_is() -> None:
+    with in_a_thread(EchoService(InputError("[/srv/data] is not [bold]there"))) as port:
+        result = status("--detector", f"127.0.0.1:{port}")
+    assert "[/srv/data] is not [bold]there" in result.output
 
 
 @pytest.mark.parametrize(
