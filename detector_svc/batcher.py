@@ -22,6 +22,10 @@ from detector_svc.yolo import PreparedImage
 from stal_data.errors import InputError
 from svc_common.errors import BusyError, DeadlineError
 
+_SOONEST_RETRY_S, _LATEST_RETRY_S = 0.05, 10.0
+_NEWEST = 0.1
+"""Weight of the newest batch in the running mean of a frame's time."""
+
 
 class Backend(Protocol):
     """What the batcher needs of a detector."""
@@ -87,6 +91,8 @@ class MicroBatcher:
         self._task: asyncio.Task[None] | None = None
         self.pending = 0
         """Frames accepted and not yet answered."""
+        self._frame_s = 0.0
+        """From one frame's answer to the next one's, lately."""
 
     @contextlib.contextmanager
     def _counted(self) -> Iterator[None]:
@@ -117,7 +123,7 @@ class MicroBatcher:
         wait: when the queue is full, wait for a place instead of raising BusyError.
         """
         if self._slots.locked() and not wait:
-            raise BusyError(f"the queue of {self.config.queue_size} frames is full")
+            raise BusyError(f"the queue of {self.config.queue_size} frames is full", retry_after_s=self._drained_in_s())
         async with self._slots:
             with self._counted():
                 loop = asyncio.get_running_loop()
@@ -125,6 +131,10 @@ class MicroBatcher:
                 item = _Item(image=image, answer=loop.create_future(), deadline=deadline)
                 self._queue.put_nowait(item)
                 return await item.answer
+
+    def _drained_in_s(self) -> float:
+        """How long the frames that are accepted now will take."""
+        return min(max(self.pending * self._frame_s, _SOONEST_RETRY_S), _LATEST_RETRY_S)
 
     def _prepare(self, data: bytes, frame_id: str) -> PreparedImage:
         image_HW3 = decode_image(
@@ -170,7 +180,9 @@ class MicroBatcher:
                 if not item.answer.done():
                     item.answer.set_exception(error)
             return
-        self._metrics.inference_s.observe(time.monotonic() - start)
+        seconds = time.monotonic() - start
+        self._metrics.inference_s.observe(seconds)
+        self._frame_s += (seconds / len(batch) - self._frame_s) * (_NEWEST if self._frame_s else 1)
         for item, answer in zip(batch, answers, strict=True):
             if not item.answer.done():
                 item.answer.set_result(answer)

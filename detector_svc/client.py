@@ -18,7 +18,7 @@ from protos.generated import detector_pb2 as pb
 from stal_data.errors import ConflictError, InputError, StalError
 from stal_data.keyframes import KeyFrame
 from svc_common.addresses import Resolver, resolve_name
-from svc_common.client import RetryPolicy, is_retryable
+from svc_common.client import RetryPolicy, is_retryable, pause_s
 from svc_common.config import ClientConfig
 from svc_common.errors import DeadlineError
 
@@ -171,6 +171,7 @@ class DetectorClient:
             delay = next(delays, None) if retryable else None
             if delay is None:
                 raise final
+            delay = pause_s(delay, final)
             log.warning("%s; trying again in %.1f s", final, delay)
             await asyncio.sleep(delay)
 

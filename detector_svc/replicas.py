@@ -18,7 +18,7 @@ from detector_svc.detections import FrameDetections, from_message
 from detector_svc.frame_feed import FrameFeed, Share
 from stal_data.errors import NotFoundError, StalError
 from svc_common.addresses import Resolver
-from svc_common.client import RetryPolicy, is_retryable
+from svc_common.client import RetryPolicy, is_retryable, pause_s
 from svc_common.config import ClientConfig
 from svc_common.errors import BusyError, DeadlineError, ServiceError, ServiceUnavailableError
 
@@ -139,6 +139,7 @@ class Replica:
             self.spent, delay = error, self._retry.max_s
             self._judge()
         else:
+            delay = pause_s(delay, error)
             log.warning("%s; trying again in %.1f s", error, delay)
         try:
             async with asyncio.timeout(delay):

@@ -14,7 +14,7 @@ from protos.generated import recognizer_pb2 as pb
 from protos.generated import recognizer_pb2_grpc as pb_grpc
 from stal_data.errors import StalError
 from stal_data.keyframes import KeyFrame
-from svc_common.client import RetryPolicy, call_metadata, call_with_retries, is_retryable, open_channel
+from svc_common.client import RetryPolicy, call_metadata, call_with_retries, is_retryable, open_channel, pause_s
 from svc_common.config import ClientConfig
 from svc_common.errors import error_of
 
@@ -134,10 +134,11 @@ class RecognizerClient:
                     for item in response.batch.key_frames:
                         yield _key_frame_scores(item, num_classes)
             except grpc.aio.AioRpcError as error:
+                found = self._error(error)
                 delay = next(delays, None) if is_retryable(error) and num_classes < 0 else None
                 if delay is None:
-                    raise self._error(error) from error
-                await asyncio.sleep(delay)
+                    raise found from error
+                await asyncio.sleep(pause_s(delay, found))
             finally:
                 call.cancel()
 
@@ -153,12 +154,13 @@ class RecognizerClient:
                     yield update
                 return
             except grpc.aio.AioRpcError as error:
+                found = self._error(error)
                 delay = next(delays, None) if is_retryable(error) else None
                 if delay is None:
-                    raise self._error(error) from error
+                    raise found from error
             finally:
                 call.cancel()
-            await asyncio.sleep(delay)
+            await asyncio.sleep(pause_s(delay, found))
             again = pb.WatchJobRequest(run_id=run_id, from_seq=seq + 1)
             call = self._stub.WatchJob(again, metadata=self._metadata) if seq else start()
 

@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 
 import grpc
 
+from stal_data.errors import StalError
 from svc_common.config import ClientConfig, read_tokens
-from svc_common.errors import error_of, is_too_large
+from svc_common.errors import BusyError, error_of, is_too_large
 from svc_common.logs import REQUEST_ID_HEADER, outgoing_request_id
 from svc_common.options import channel_options
 from svc_common.reloaded import Reloaded
@@ -33,6 +34,16 @@ class RetryPolicy:
         for attempt in range(self.retries):
             # Never less than half, so that all retries together outlast a service's restart.
             yield min(self.max_s, self.first_s * 2**attempt) * random.uniform(0.5, 1.0)
+
+
+def pause_s(delay_s: float, error: StalError) -> float:
+    """How long to wait before the next attempt: never less than a busy service asked for.
+
+    Somewhat more, each client another time: those refused together must not all come back together.
+    """
+    if not isinstance(error, BusyError):
+        return delay_s
+    return max(delay_s, error.retry_after_s * random.uniform(1.0, 1.5))
 
 
 def is_retryable(error: grpc.aio.AioRpcError) -> bool:
@@ -111,7 +122,8 @@ async def call_with_retries(
         try:
             return await call()
         except grpc.aio.AioRpcError as error:
+            found = error_of(error, service=service, address=address)
             delay = next(delays, None) if is_retryable(error) else None
             if delay is None:
-                raise error_of(error, service=service, address=address) from error
-        await asyncio.sleep(delay)
+                raise found from error
+        await asyncio.sleep(pause_s(delay, found))

@@ -8,6 +8,9 @@ from stal_data.errors import ConflictError, InputError, NotFoundError, StalError
 
 # gRPC carries the text percent-encoded in a header; headers above 8 KB are refused.
 MAX_DETAILS_BYTES = 6000
+RETRY_TRAILER = "grpc-retry-pushback-ms"
+"""gRPC's own name for it: clients of other makes that have a retry policy obey it without knowing this service."""
+_LONGEST_RETRY_S = 60.0
 
 
 class ServiceError(StalError):
@@ -28,9 +31,13 @@ class ServiceUnavailableError(ServiceError):
 
 
 class BusyError(ServiceError):
-    """The service's queue is full."""
+    """The service's queue is full. retry_after_s: when the service expects to have room again."""
 
     code = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+    def __init__(self, text: str, *, retry_after_s: float = 1.0) -> None:
+        super().__init__(text)
+        self.retry_after_s = retry_after_s
 
 
 class DeadlineError(ServiceError):
@@ -68,6 +75,20 @@ def status_of(error: StalError) -> tuple[grpc.StatusCode, str]:
     return code, shorten(str(error))
 
 
+def trailers_of(error: StalError) -> tuple[tuple[str, str], ...]:
+    """What a client is told beside the status: when to come back to a busy service."""
+    if not isinstance(error, BusyError):
+        return ()
+    return ((RETRY_TRAILER, str(max(1, round(1000 * error.retry_after_s)))),)
+
+
+def _retry_after_s(error: grpc.aio.AioRpcError) -> float:
+    """What the service asked for, within reason; BusyError's default where it said nothing."""
+    stated = dict(error.trailing_metadata() or ()).get(RETRY_TRAILER, "")
+    milliseconds = str(stated)
+    return min(int(milliseconds) / 1000, _LONGEST_RETRY_S) if milliseconds.isdecimal() else 1.0
+
+
 def shorten(text: str) -> str:
     """Cut a text so that it fits into the status header."""
     kept = text[:MAX_DETAILS_BYTES]  # first: a client may have sent a long text that is quoted here
@@ -92,7 +113,8 @@ def error_of(error: grpc.aio.AioRpcError, *, service: str, address: str) -> Stal
                 f"A message to or from the {service} service at {address} breaks the size limit ({details}). "
                 "Raise --max-message-mb on both sides, or send smaller images."
             )
-        return BusyError(f"The {service} service at {address} is busy ({details}). Try again later.")
+        text = f"The {service} service at {address} is busy ({details}). Try again later."
+        return BusyError(text, retry_after_s=_retry_after_s(error))
     kind = _ERROR_OF_STATUS.get(code)
     if kind is None:
         return ServiceError(f"The {service} service at {address} failed: {code.name}: {details}", code)

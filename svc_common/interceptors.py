@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import grpc
 
 from stal_data.errors import StalError
-from svc_common.errors import DeadlineError, status_of
+from svc_common.errors import DeadlineError, status_of, trailers_of
 from svc_common.logs import REQUEST_ID_HEADER, checked_request_id, log_context
 from svc_common.metrics import Metrics
 from svc_common.places import Context, PlacesPerClient
@@ -122,7 +122,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             raise
         except StalError as error:
             code, details = status_of(error)
-            await context.abort(code, details)
+            await context.abort(code, details, (*_VERSION, *trailers_of(error)))
         except Exception:
             log.exception("%s failed", method)
             code = grpc.StatusCode.INTERNAL

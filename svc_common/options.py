@@ -16,7 +16,7 @@ def server_options(config: ServerConfig) -> Options:
         # Without this two services would share one port silently, each getting some of the calls.
         ("grpc.so_reuseport", 0),
         # A client pings each 30 s; the server's default of 300 s would answer with too_many_pings and hang up.
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
         # Finds clients that are gone without closing their connection, which then frees their calls.
         ("grpc.keepalive_time_ms", 60_000),

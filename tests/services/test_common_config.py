@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner
+from grpc._cython import cygrpc
 
 from cli.options import client_options, server_options
 from stal_data.errors import InputError, NotFoundError
@@ -79,9 +80,17 @@ def test_message_size_is_set_in_both_directions_on_both_sides() -> None:
         assert options["grpc.max_send_message_length"] == options["grpc.max_receive_message_length"] == 5000
 
 
+def test_grpc_knows_every_channel_argument() -> None:
+    """It ignores others without a word, and a wrong name once let idle connections end with `too_many_pings`."""
+    library = Path(cygrpc.__file__).read_bytes()
+    for options in (grpc_server_options(ServerConfig()), channel_options(ClientConfig(address="h:1"))):
+        for name, _ in options:
+            assert name.encode() + b"\0" in library, name
+
+
 def test_client_pings_no_more_often_than_the_server_accepts() -> None:
     pings = dict(channel_options(ClientConfig(address="h:1")))["grpc.keepalive_time_ms"]
-    assert pings > dict(grpc_server_options(ServerConfig()))["grpc.http2.min_recv_ping_interval_without_data_ms"]
+    assert pings > dict(grpc_server_options(ServerConfig()))["grpc.http2.min_ping_interval_without_data_ms"]
 
 
 def test_retry_delays_grow_and_end() -> None:
