@@ -1,22 +1,20 @@
 """Filling a feature set, shard by shard; safe against a kill at any moment and against a second writer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
-import zarr
-from numpy.typing import NDArray
 
-from cache.feature_store.create import KEEP_ZEROS, create_set
-from cache.feature_store.layout import DEFAULT_ROWS_PER_SHARD, FeatureManifest, RowIndex, checksum, shard_path
+from cache.feature_store.create import create_set
+from cache.feature_store.layout import DEFAULT_ROWS_PER_SHARD, FeatureManifest, RowIndex
 from cache.feature_store.locks import ShardClaim, describe_owner
 from cache.feature_store.marks import shard_is_done
+from cache.feature_store.output import SetFiles, ShardOutput
 from cache.feature_store.reader import FeatureBatch, FeatureSet
 from cache.feature_store.remote import remote_set, set_folder
 from cache.feature_store.use import in_use, locks_folder
-from cache.feature_store.values import checked_cast
-from cache.files import sync_file, sync_folder, told_when_full
+from cache.files import told_when_full
 from cache.spec import FeatureSpec
 from cache.store import Store
 from stal_data.errors import ConflictError, InputError
@@ -32,7 +30,8 @@ class FeatureWriter:
         self._locks = locks_folder(path)
         self._remote = remote_set(path)
         # A shard of a bucket is written here first, apart from what this machine's readers have.
-        self._folder = path if self._remote is None else self._remote.scratch(self)
+        folder = path if self._remote is None else self._remote.scratch(self)
+        self._files = SetFiles(path, self.manifest, self._remote, folder)
 
     @classmethod
     def open(
@@ -99,80 +98,27 @@ class FeatureWriter:
         owner = None if self._remote is None else self._remote.owner(shard)
         return describe_owner(self._locks, shard) if owner is None else str(owner)
 
+    def output(self, claim: ShardClaim) -> ShardOutput:
+        """Return what takes the rows of the claimed shard, as many at a time as there are."""
+        return ShardOutput(self._files, self._set.index, claim)
+
     def write_shard(self, claim: ShardClaim, features: FeatureBatch) -> None:
         """Write all rows of the claimed shard and mark them done.
 
         features: float32, the rows `manifest.rows_of(claim.shard)` in order, with exactly the set's arrays.
         """
-        assert claim.held
-        manifest, index = self.manifest, self._set.index
-        rows = manifest.rows_of(claim.shard)
-        blocks = self._blocks(rows, features)
-        digests = [index.digest(row, [checksum(block[i]) for block in blocks.values()]) for i, row in enumerate(rows)]
-        with told_when_full(self.path):
-            written = [self._write(name, claim.shard, block) for name, block in blocks.items()]
-            written.append(self._write("digest", claim.shard, np.array(digests, np.uint64)))
-            self._finish(claim, written)
-            self._finish(claim, [self._write("done", claim.shard, np.ones(len(rows), np.uint8))])
+        with self.output(claim) as output:
+            output.add(self.manifest.rows_of(claim.shard), features)
+            output.finish()
 
     def reset_shard(self, claim: ShardClaim) -> None:
         """Mark the rows of the claimed shard as not done."""
         assert claim.held
         size = self.manifest.rows_per_shard
         with told_when_full(self.path):
-            self._finish(claim, [self._write("done", claim.shard, np.zeros(size, np.uint8))])
+            self._files.settle(claim, [self._files.write_column("done", claim.shard, np.zeros(size, np.uint8))])
             # It may be what is damaged.
-            self._finish(claim, [self._write("digest", claim.shard, np.zeros(size, np.uint64))])
-
-    def _blocks(self, rows: range, features: FeatureBatch) -> dict[str, NDArray[Any]]:
-        """Check the features and return them in the stored types."""
-        manifest = self.manifest
-        keys = [self._set.index.key_frames[row] for row in rows]
-        blocks = {}
-        for name, values in vars(features).items():
-            if (values is None) == (name in manifest.shapes):
-                raise InputError(f"The array '{name}' is {'missing' if values is None else 'not part of the set'}.")
-            if values is None:
-                continue
-            if values.shape != (len(rows), *manifest.shapes[name]):
-                raise InputError(
-                    f"The array '{name}' has shape {list(values.shape)}; the shard needs "
-                    f"{[len(rows), *manifest.shapes[name]]}."
-                )
-            blocks[name] = checked_cast(name, values, manifest.dtype(name), keys)
-        return blocks
-
-    def _write(self, name: str, shard: int, rows: NDArray[Any]) -> Path:
-        """Write one shard of one array, padded with zeros; returns its file, which is not yet durable."""
-        manifest = self.manifest
-        path = self._folder / name / "c" / str(shard)
-        if name in manifest.shapes:
-            path = shard_path(self._folder, manifest, name, shard)
-        # A killed writer may have left these. Zarr would read the old shard first, and fail if it is torn.
-        for stale in (path, *path.parent.glob(f"{path.name}.*.partial")):
-            stale.unlink(missing_ok=True)
-        size = manifest.rows_per_shard
-        block = np.zeros((size, *rows.shape[1:]), rows.dtype)
-        block[: len(rows)] = rows
-        array = zarr.open_array(self._folder / name, mode="r+", zarr_format=3).with_config(KEEP_ZEROS)
-        array[shard * size : (shard + 1) * size] = block
-        return path
-
-    def _finish(self, claim: ShardClaim, files: Sequence[Path]) -> None:
-        """Make written files durable, or send them to the bucket."""
-        if self._remote is not None and claim.lease is not None:
-            self._remote.send(self._folder, files, claim.lease)
-            return
-        for path in files:
-            self._sync(path)
-
-    def _sync(self, path: Path) -> None:
-        """Make a file durable, and the names of all new folders above it."""
-        sync_file(path)
-        folder = path.parent
-        while folder != self.path:
-            sync_folder(folder)
-            folder = folder.parent
+            self._files.settle(claim, [self._files.write_column("digest", claim.shard, np.zeros(size, np.uint64))])
 
     def _check_same(self, spec: FeatureSpec, index: RowIndex, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Refuse to mix rows of two makes in one set."""

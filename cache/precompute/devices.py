@@ -56,7 +56,7 @@ def default_decode_threads(local_processes: int = 1) -> int:
 def compute_pool(device: torch.device, num_batches: int, *, compiled: bool) -> tuple[ThreadPoolExecutor, int]:
     """Return the threads that run models on a device, and their number.
 
-    num_batches: batches of the whole set, also those that are done, so that a resumed run computes the same bits.
+    num_batches: of a whole shard, since a device computes one at a time.
     A GPU needs one. On the CPU each core takes its own batch: the threads of one operation would wait for each other
     whenever the decoder takes a core. Compiled code has its number of threads built in, so there one thread calls it.
     """

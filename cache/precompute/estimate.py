@@ -102,7 +102,7 @@ def estimate(
     extractor = Extractor(
         slowfast, vit, targets[0], layout=layout, autocast=autocast, compiled=compiled, batch_size=batch_size
     )
-    compute_s = _compute(extractor, clips, views, num_batches=-(-total // batch_size)) / len(targets)
+    compute_s = _compute(extractor, clips, views, num_batches=-(-manifest.rows_per_shard // batch_size)) / len(targets)
     return Estimate(
         num_clips=len(set().union(*missing)),
         num_bytes=row_bytes * sum(map(len, missing)),

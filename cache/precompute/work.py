@@ -5,14 +5,14 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cache.feature_store import FeatureBatch, FeatureWriter, ShardClaim
+from cache.feature_store import FeatureBatch, FeatureWriter
+from cache.feature_store.output import ShardOutput
 from cache.feature_store.values import checked_cast
 from cache.precompute.clips import ClipReader, read_ahead
 from cache.precompute.devices import compute_pool
@@ -26,18 +26,16 @@ _ViewArrays = Mapping[View, Mapping[str, NDArray[Any]]]
 """The arrays of one batch, for each view, in the stored types."""
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class _Job:
-    """One claimed shard. views: those that lack it. parts: the arrays of the batches so far, in order."""
+    """One claimed shard. outputs: where its rows go, for each view that lacks it."""
 
     shard: int
-    views: tuple[View, ...]
-    claims: dict[View, ShardClaim]
-    parts: list[_ViewArrays] = field(default_factory=list)
+    outputs: Mapping[View, ShardOutput]
 
 
 class _LastWrite:
-    """At most one shard is being written, so that a slow disk slows the run instead of filling the memory."""
+    """At most one batch is being written, so that a slow disk slows the run instead of filling the memory."""
 
     def __init__(self) -> None:
         self._write: Future[None] | None = None
@@ -87,7 +85,7 @@ class Work:
         for future in futures:
             future.result()
         held = {
-            writer.owner(shard): shard
+            writer.owner(shard)
             for writer in self._writers.values()
             for shard in writer.pending()
             if shard in self._shards
@@ -99,40 +97,47 @@ class Work:
             )
 
     def _drive(self, extractor: Extractor) -> None:
-        """Compute shards on one device until none is left; the last one is written while the next is computed."""
-        spec, writes = self._manifest.spec, _LastWrite()
-        reader = ClipReader(self._media, self._plan.clips, input_sizes(spec.slowfast, spec.vit))
-        num_batches = -(-self._manifest.num_rows // self._batch_size)
+        """Compute shards on one device until none is left.
+
+        No batch of a shard is begun before the shard before is durable, so that a kill loses one shard at most; its
+        frames are decoded ahead nevertheless. Rows are written while the shard's next ones are computed.
+        """
+        manifest, writes = self._manifest, _LastWrite()
+        reader = ClipReader(self._media, self._plan.clips, input_sizes(manifest.spec.slowfast, manifest.spec.vit))
+        num_batches = -(-manifest.rows_per_shard // self._batch_size)
         compute, workers = compute_pool(extractor.device, num_batches, compiled=extractor.compiled)
         pinned = extractor.device.type == "cuda"
         in_flight: deque[tuple[_Job, range, Future[_ViewArrays]]] = deque()
         # Left from the last to the first: a claim outlives the write that it allows.
         with (
-            ExitStack() as claims,
+            ExitStack() as held,
             ThreadPoolExecutor(1, thread_name_prefix="write") as writing,
             ThreadPoolExecutor(1, thread_name_prefix="convert") as converting,
             compute,
             ThreadPoolExecutor(self._decode_threads, thread_name_prefix="decode") as decoders,
-            closing(read_ahead(self._batches(claims), reader, decoders, pinned=pinned)) as batches,
+            closing(read_ahead(self._batches(held), reader, decoders, pinned=pinned)) as batches,
         ):
 
             def collect() -> None:
                 job, rows, future = in_flight.popleft()
-                job.parts.append(future.result())
-                if rows[-1] == self._manifest.rows_of(job.shard)[-1]:
-                    writes.then(writing.submit(self._write, job))
+                writes.then(writing.submit(self._write, job, rows, future.result()))
                 self._report(len(rows))
 
+            def drain() -> None:
+                while in_flight and not self._stop.is_set():
+                    collect()
+                writes.then(None)
+
             for (job, rows), clips in batches:
+                if rows.start == manifest.rows_of(job.shard).start:
+                    drain()
                 if self._stop.is_set():
                     break
-                outputs = compute.submit(extractor.launch, clips, job.views)
+                outputs = compute.submit(extractor.launch, clips, tuple(job.outputs))
                 in_flight.append((job, rows, converting.submit(self._convert, outputs, rows)))
                 if len(in_flight) > workers:  # one more than run at once, so that none waits for this thread
                     collect()
-            while in_flight and not self._stop.is_set():
-                collect()
-            writes.then(None)
+            drain()
 
     def _convert(self, outputs: Future[Outputs], rows: range) -> _ViewArrays:
         keys = [self._plan.index.key_frames[row] for row in rows]
@@ -143,12 +148,13 @@ class Work:
             for view, arrays in outputs.result().arrays().items()
         }
 
-    def _write(self, job: _Job) -> None:
-        for view in job.views:
-            parts = [part[view] for part in job.parts]
-            features = FeatureBatch(**{name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
-            with job.claims[view] as claim:
-                self._writers[view].write_shard(claim, features)
+    def _write(self, job: _Job, rows: range, arrays: _ViewArrays) -> None:
+        for view, output in job.outputs.items():
+            output.add(rows, FeatureBatch(**arrays[view]))
+        if rows.stop == self._manifest.rows_of(job.shard).stop:
+            for output in job.outputs.values():
+                with output.claim:
+                    output.finish()
 
     def _batches(self, held: ExitStack) -> Iterator[tuple[tuple[_Job, range], range]]:
         """Yield the batches of one shard after another. How a shard is cut never depends on what was done before."""
@@ -165,18 +171,18 @@ class Work:
                 if not self._pending:
                     return None
                 shard = self._pending.pop(0)
-            claims: dict[View, ShardClaim] = {}
+            outputs: dict[View, ShardOutput] = {}
             for view, writer in self._writers.items():
                 claim = writer.claim(shard) if writer.is_pending(shard) else None
                 if claim is None:
                     continue
                 held.push(claim)
                 if writer.is_pending(shard):  # nobody finished it between the look and the claim
-                    claims[view] = claim
+                    outputs[view] = held.enter_context(writer.output(claim))
                 else:
                     claim.release()
-            if claims:
-                return _Job(shard=shard, views=tuple(claims), claims=claims)
+            if outputs:
+                return _Job(shard=shard, outputs=outputs)
             self._report(len(self._manifest.rows_of(shard)))
         return None
 

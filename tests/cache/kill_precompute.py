@@ -1,7 +1,7 @@
 """Runs precompute in children that are killed (SIGKILL) at chosen and at random moments; see test_precompute_kill.py.
 
 Arguments: folder of the frames, folder for the stores, seed and number of the random moments. Writes one line for each
-child: its name, the signal that ended it (0 = it ended itself) and the key frames it had computed.
+child: its name, the signal that ended it (0 = it ended itself) and the key frames that it had begun to compute.
 """
 
 import os
@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from cache.backbones.load import load_backbone
-from cache.feature_store.writer import FeatureWriter
+from cache.feature_store.output import ArrayFile, SetFiles
 from cache.precompute import precompute
+from cache.precompute.extract import Extractor
 from cache.store import Store
 from tests.cache.samples import make_split
 
@@ -27,46 +28,65 @@ def die() -> None:
 
 
 def before_array(name: str, shard: int) -> None:
-    """Die before this array of this shard is written, with the earlier ones written."""
-    write = FeatureWriter._write
+    """Die before this array of this shard is begun."""
+    begin = SetFiles.open_array
 
-    def wrapped(self: FeatureWriter, array: str, number: int, rows: Any) -> Path:
+    def wrapped(self: SetFiles, array: str, number: int) -> ArrayFile:
         if (array, number) == (name, shard):
             die()
-        return write(self, array, number, rows)
+        return begin(self, array, number)
 
-    FeatureWriter._write = wrapped
+    SetFiles.open_array = wrapped
+
+
+def before_column(name: str, shard: int) -> None:
+    """Die before this column of this shard is written, with all that comes earlier written."""
+    write = SetFiles.write_column
+
+    def wrapped(self: SetFiles, column: str, number: int, values: Any) -> Path:
+        if (column, number) == (name, shard):
+            die()
+        return write(self, column, number, values)
+
+    SetFiles.write_column = wrapped
 
 
 def half_an_array(name: str, shard: int) -> None:
     """Die with half of a file written under its final name, as on a file system that does not keep renames in order."""
-    write = FeatureWriter._write
+    finish = ArrayFile.finish
 
-    def wrapped(self: FeatureWriter, array: str, number: int, rows: Any) -> Path:
-        path = write(self, array, number, rows)
-        if (array, number) == (name, shard):
+    def wrapped(self: ArrayFile) -> Path:
+        path = finish(self)
+        if f"{name}/c/{shard}/" in str(path):
             os.truncate(path, path.stat().st_size // 2)
             die()
         return path
 
-    FeatureWriter._write = wrapped
+    ArrayFile.finish = wrapped
 
 
 KILLS: dict[str, Callable[[], None]] = {
     "first-shard": lambda: before_array("slow", 0),
     "torn-array": lambda: half_an_array("fast", 1),
-    "before-digest": lambda: before_array("digest", 1),
-    "last-shard": lambda: before_array("done", 2),
+    "before-digest": lambda: before_column("digest", 1),
+    "last-shard": lambda: before_column("done", 2),
 }
 
 
-def run(frames: Path, store: Path, dead_after_clips: int | None = None) -> None:
-    log = store.with_suffix(".log")
+def count_launches(log: Path) -> None:
+    """Write a line for each batch that is given to the model: its clips."""
+    launch = Extractor.launch
 
+    def wrapped(self: Extractor, clips: Any, views: Any) -> Any:
+        with log.open("a") as file:
+            file.write(f"{len(next(iter(clips.values())))}\n")
+        return launch(self, clips, views)
+
+    Extractor.launch = wrapped
+
+
+def run(frames: Path, store: Path, dead_after_clips: int | None = None) -> None:
     def progress(stage: str, done: int, total: int) -> None:
-        if stage == "extract":
-            with log.open("a") as file:
-                file.write(f"{done}\n")
         if stage == "extract" and done == dead_after_clips:
             die()
 
@@ -109,9 +129,10 @@ def main() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
 
     def report(name: str, child: Callable[[], None], delay_s: float | None = None) -> None:
-        ended = killed_after(child, delay_s)
         log = stores / f"{name}.log"
-        print(name, ended, log.read_text().split()[-1] if log.exists() else 0, flush=True)
+        log.touch()
+        ended = killed_after(lambda: (count_launches(log), child()), delay_s)
+        print(name, ended, sum(map(int, log.read_text().split())), flush=True)
 
     started = time.monotonic()
     report("whole", lambda: run(frames, stores / "whole"))

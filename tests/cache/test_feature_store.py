@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import pickle
 import re
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -20,10 +21,12 @@ from cache.feature_store import (
     FeatureSet,
     FeatureWriter,
     RowIndex,
+    ShardClaim,
     list_feature_sets,
     open_feature_set,
     reader,
 )
+from cache.feature_store.layout import shard_path
 from cache.feature_store.writer import balanced_rows_per_shard
 from cache.spec import FeatureSpec
 from cache.store import Store
@@ -54,6 +57,47 @@ def test_every_array_equals_zarr_pythons_view_byte_by_byte(write_set: WriteSet, 
     assert group["done"][:].tolist() == [1] * 10 + [0] * 2
     assert group["vit"].shape == (12, *SHAPES["vit"])
     assert group["vit"].shards == (4, *SHAPES["vit"])
+
+
+def test_shard_files_are_those_that_zarr_python_writes(write_set: WriteSet, tmp_path: Path) -> None:
+    features = write_set(10)
+    other = shutil.copytree(features.path, tmp_path / "other")
+    for name in SHAPES:
+        ours = {path: path.read_bytes() for path in (features.path / name / "c").rglob("*") if path.is_file()}
+        assert len(ours) == 3
+        array = zarr.open_array(other / name, mode="r+").with_config({"write_empty_chunks": True})
+        values = array[:]
+        shutil.rmtree(other / name / "c")
+        array[:] = values
+        for path, content in ours.items():
+            assert (other / path.relative_to(features.path)).read_bytes() == content
+
+
+def test_a_shard_takes_its_rows_as_they_come(store: Store, spec: FeatureSpec, write_set: WriteSet) -> None:
+    arrays, whole = make_features(10), write_set(10)
+    writer = FeatureWriter.open(
+        store, dataset="street", split="test", spec=spec, index=make_index(10), shapes=SHAPES, rows_per_shard=4
+    )
+
+    def fill(claim: ShardClaim, *parts: range, finish: bool) -> None:
+        with writer.output(claim) as output, claim:
+            for rows in parts:
+                output.add(
+                    rows, FeatureBatch(**{name: values[rows.start : rows.stop] for name, values in arrays.items()})
+                )
+            if finish:
+                output.finish()
+
+    fill(writer.claim(0), range(0, 3), finish=False)
+    assert writer.pending() == [0, 1, 2]
+    assert not [path for path in writer.path.rglob("*") if path.parent.name == "0" and path.is_file()]
+    fill(writer.claim(0), range(0, 1), range(1, 4), finish=True)
+    fill(writer.claim(2), range(8, 9), range(9, 10), finish=True)
+    for name in SHAPES:
+        for shard in (0, 2):
+            file = shard_path(Path(), writer.manifest, name, shard)
+            assert (writer.path / file).read_bytes() == (whole.path / file).read_bytes()
+    assert FeatureSet(writer.path).done.tolist() == [True] * 4 + [False] * 4 + [True] * 2
 
 
 def test_what_was_written_is_read(write_set: WriteSet) -> None:

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -14,8 +15,11 @@ from PIL import Image
 
 from cache.backbones.load import LoadedBackbone, load_backbone
 from cache.feature_store import FeatureWriter, list_feature_sets, open_feature_set
+from cache.feature_store.output import ShardOutput
 from cache.precompute import precompute
 from cache.precompute.devices import resolve_devices
+from cache.precompute.extract import Extractor
+from cache.spec import View
 from cache.split_store import load_split
 from cache.store import Store
 from stal_data.clips import clip_frames
@@ -299,3 +303,25 @@ def test_two_devices_share_the_shards(store: Store, split: Split, slowfast: Load
 def test_bad_devices_are_refused(names: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         resolve_devices(names)
+
+
+def test_a_shard_is_safe_before_the_next_one_is_begun(
+    frames_root: Path, store: Store, slowfast: LoadedBackbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    launch, finish = Extractor.launch, ShardOutput.finish
+
+    def launched(self: Extractor, *arguments: Any) -> Any:
+        events.append("begun")
+        return launch(self, *arguments)
+
+    def finished(self: ShardOutput) -> None:
+        finish(self)
+        events.append("safe")
+
+    monkeypatch.setattr(Extractor, "launch", launched)
+    monkeypatch.setattr(ShardOutput, "finish", finished)
+    both: tuple[View, ...] = ("identity", "hflip")
+    split = make_split(frames_root)
+    precompute(split, store, slowfast=slowfast, vit=None, views=both, rows_per_shard=2, batch_size=1)
+    assert events == ["begun", "begun", "safe", "safe"] * 4 + ["begun", "safe", "safe"]

@@ -1,0 +1,181 @@
+"""Writing one shard: its rows go to the disk as they come, and get their names and their done mark at the end."""
+
+import os
+import struct
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from cache.feature_store.create import KEEP_ZEROS
+from cache.feature_store.layout import FeatureManifest, RowIndex, checksum, shard_path
+from cache.feature_store.locks import ShardClaim
+from cache.feature_store.shards import CHECKSUM
+from cache.feature_store.values import checked_cast
+from cache.files import sync_file, sync_folder, temporary_name, told_when_full
+from stal_data.errors import InputError
+
+if TYPE_CHECKING:
+    from cache.feature_store.reader import FeatureBatch
+    from cache.feature_store.remote_set import RemoteSet
+
+
+class SetFiles:
+    """Where a writer puts the files of a set: at their place, or in a scratch folder from which they go to a bucket."""
+
+    def __init__(self, path: Path, manifest: FeatureManifest, remote: "RemoteSet | None", folder: Path) -> None:
+        """path: the set's folder. folder: the same, or the scratch folder."""
+        self.path, self.manifest = path, manifest
+        self._remote, self._folder = remote, folder
+
+    def open_array(self, name: str, shard: int) -> "ArrayFile":
+        """Begin the file of one shard of a feature array."""
+        path = shard_path(self._folder, self.manifest, name, shard)
+        _remove_stale(path)
+        rows, row_bytes = self.manifest.rows_per_shard, self.manifest.row_bytes(name)
+        return ArrayFile(path, rows=rows, row_bytes=row_bytes, sync=self._remote is None)
+
+    def write_column(self, name: str, shard: int, values: NDArray[Any]) -> Path:
+        """Write one shard of `digest` or `done`, padded with zeros; not yet durable."""
+        path, size = self._folder / name / "c" / str(shard), self.manifest.rows_per_shard
+        _remove_stale(path)
+        block = np.zeros(size, values.dtype)
+        block[: len(values)] = values
+        array = zarr.open_array(self._folder / name, mode="r+", zarr_format=3).with_config(KEEP_ZEROS)
+        array[shard * size : (shard + 1) * size] = block
+        return path
+
+    def settle(self, claim: ShardClaim, files: Sequence[Path]) -> None:
+        """Make written files durable, with the names of all new folders above them, or send them to the bucket."""
+        if self._remote is not None and claim.lease is not None:
+            self._remote.send(self._folder, files, claim.lease)
+            return
+        for path in files:
+            sync_file(path)
+            folder = path.parent
+            while folder != self.path:
+                sync_folder(folder)
+                folder = folder.parent
+
+
+class ArrayFile:
+    """One shard of a feature array in the bytes of Zarr's sharding codec, under a temporary name until `finish`."""
+
+    def __init__(self, path: Path, *, rows: int, row_bytes: int, sync: bool) -> None:
+        """sync: send rows on their way to the disk as they come, so that little is left to wait for at the end."""
+        self.path, self._rows, self._row_bytes, self._sync = path, rows, row_bytes, sync
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._partial = temporary_name(path)
+        self._file = self._partial.open("xb")
+        self._count = 0
+
+    def add(self, rows_B: NDArray[Any]) -> list[int]:
+        """Append rows, C-contiguous and in the stored type; return the crc32c of each."""
+        checksums = []
+        for row in rows_B:
+            checksums.append(checksum(row))
+            self._file.write(row.data)
+            self._file.write(CHECKSUM.pack(checksums[-1]))
+        self._count += len(rows_B)
+        if self._sync:
+            self._file.flush()
+            os.fdatasync(self._file.fileno())
+        return checksums
+
+    def finish(self) -> Path:
+        """Pad with rows of zeros, add the index and give the file its name; not yet durable."""
+        if padding := self._rows - self._count:
+            self.add(np.zeros((padding, self._row_bytes), np.uint8))
+        whole = self._row_bytes + CHECKSUM.size
+        index = b"".join(struct.pack("<2Q", row * whole, whole) for row in range(self._rows))
+        self._file.write(index + CHECKSUM.pack(checksum(np.frombuffer(index, np.uint8))))
+        self._file.close()
+        self._partial.rename(self.path)
+        return self.path
+
+    def discard(self) -> None:
+        """Leave nothing behind, unless it is finished."""
+        with suppress(OSError):  # what was not written yet may not fit the disk
+            self._file.close()
+        self._partial.unlink(missing_ok=True)
+
+
+class ShardOutput:
+    """The rows of a claimed shard on their way to the store; use it in a `with` block.
+
+    No reader sees any of them before `finish` has marked them done. Left without it, nothing remains.
+    """
+
+    def __init__(self, files: SetFiles, index: RowIndex, claim: ShardClaim) -> None:
+        assert claim.held
+        self.claim = claim
+        self._files, self._index, self._manifest = files, index, files.manifest
+        self._rows = files.manifest.rows_of(claim.shard)
+        self._arrays: dict[str, ArrayFile] = {}
+        self._digests: list[int] = []
+
+    def add(self, rows: range, features: "FeatureBatch") -> None:
+        """Append the next rows of the shard.
+
+        features: float32, or already in the stored types; these rows in order, with exactly the set's arrays.
+        """
+        assert self.claim.held
+        assert rows.start == self._rows.start + len(self._digests)
+        blocks = self._blocks(rows, features)
+        with told_when_full(self._files.path):
+            for name in blocks:
+                if name not in self._arrays:
+                    self._arrays[name] = self._files.open_array(name, self.claim.shard)
+            checksums = [self._arrays[name].add(block) for name, block in blocks.items()]
+        self._digests += [
+            self._index.digest(row, found) for row, found in zip(rows, zip(*checksums, strict=True), strict=True)
+        ]
+
+    def finish(self) -> None:
+        """Make the rows durable, then mark them done."""
+        assert self.claim.held
+        assert len(self._digests) == len(self._rows)
+        shard = self.claim.shard
+        with told_when_full(self._files.path):
+            written = [array.finish() for array in self._arrays.values()]
+            written.append(self._files.write_column("digest", shard, np.array(self._digests, np.uint64)))
+            self._files.settle(self.claim, written)
+            done = self._files.write_column("done", shard, np.ones(len(self._rows), np.uint8))
+            self._files.settle(self.claim, [done])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for array in self._arrays.values():
+            array.discard()
+
+    def _blocks(self, rows: range, features: "FeatureBatch") -> Mapping[str, NDArray[Any]]:
+        """Check the features and return them in the stored types, in the order of FEATURES."""
+        manifest = self._manifest
+        keys = [self._index.key_frames[row] for row in rows]
+        blocks = {}
+        for name, values in vars(features).items():
+            if (values is None) == (name in manifest.shapes):
+                raise InputError(f"The array '{name}' is {'missing' if values is None else 'not part of the set'}.")
+            if values is None:
+                continue
+            expected = [len(rows), *manifest.shapes[name]]
+            if list(values.shape) != expected:
+                raise InputError(f"The array '{name}' has shape {list(values.shape)}; the shard needs {expected}.")
+            blocks[name] = checked_cast(name, values, manifest.dtype(name), keys)
+        return blocks
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove what a killed writer left. Zarr would read an old shard before it replaces it, and fail on a torn one."""
+    for pattern in (path.name, f"{path.name}.*.partial", f".{path.name}.*.partial"):
+        for stale in path.parent.glob(pattern):
+            stale.unlink(missing_ok=True)
