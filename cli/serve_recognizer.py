@@ -55,6 +55,12 @@ from svc_common.config import ServerConfig
     help="Folder whose data sets recipes with training.backbone may name. Without it they are refused.",
 )
 @click.option(
+    "--machine",
+    metavar="NAME",
+    help="Name of this machine in the records of jobs, by which a service finds its jobs again: for schedulers that "
+    "may start it on another machine. [default: the host name]",
+)
+@click.option(
     "--cancel-jobs",
     is_flag=True,
     help="At the end cancel the training jobs, each with a checkpoint, instead of leaving them to the next service: "
@@ -74,6 +80,7 @@ def recognizer(
     job_stall_s: float,
     interface: str | None,
     data_root: Path | None,
+    machine: str | None,
     cancel_jobs: bool,
     private: bool,
 ) -> None:
@@ -101,6 +108,7 @@ def recognizer(
         stall_timeout_s=job_stall_s,
         interface=interface,
         data_root=None if data_root is None else data_root.absolute(),
+        machine=machine,
     )
     config = RecognizerConfig(
         store=Store.open(store_url, create=True, stage=stage.stage()),

@@ -84,9 +84,12 @@ def find_sent_before(store: Store, submission: Submission) -> JobRecord | None:
     return record if same else None
 
 
-def admit(store: Store, submission: Submission, data_root: Path | None = None) -> tuple[JobFiles, JobRecord, Ownership]:
+def admit(
+    store: Store, submission: Submission, data_root: Path | None = None, *, host: str | None = None
+) -> tuple[JobFiles, JobRecord, Ownership]:
     """Check a submission and write its queued record; the caller owns the share from here on.
 
+    host: what the record calls this machine; None means its host name.
     data_root: folder below which a recipe may name a data set.
     """
     run_id, launch = check_name("run id", submission.run_id), submission.launch
@@ -106,7 +109,7 @@ def admit(store: Store, submission: Submission, data_root: Path | None = None) -
     if owned is None:
         raise ConflictError(f"Run '{run_id}' is active already; watch it with: stal-cli jobs watch {run_id} ...")
     try:
-        return files, _claim(files, submission, recipe), owned
+        return files, _claim(files, submission, recipe, host or socket.gethostname()), owned
     except BaseException:
         owned.release()
         raise
@@ -126,11 +129,11 @@ def _check_data(store: Store, recipe: Recipe, data_root: Path | None, *, resume:
         initial_weights(recipe, store)
 
 
-def _claim(files: JobFiles, submission: Submission, recipe: Recipe | None) -> JobRecord:
+def _claim(files: JobFiles, submission: Submission, recipe: Recipe | None, host: str) -> JobRecord:
     before = read_record(files.record)
     if before is not None and not submission.resume:
         raise _exists(submission.run_id)
-    if before is not None and not before.status.ended and before.host != socket.gethostname():
+    if before is not None and not before.status.ended and before.host != host:
         raise ConflictError(
             f"Run '{submission.run_id}' was active on {before.host} when it was last heard of; start the service there "
             f"again, or give the job up with: stal-cli jobs cancel {submission.run_id} ..."
@@ -146,7 +149,7 @@ def _claim(files: JobFiles, submission: Submission, recipe: Recipe | None) -> Jo
         attempt=before.attempt + 1 if before is not None else 1,
         status=JobStatus.QUEUED,
         launch=submission.launch,
-        host=socket.gethostname(),
+        host=host,
         created_s=time.time(),
         events_offset=_size(files.run.events),
         request_id=submission.request_id,

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from recognizer_svc.service.outcome import decide
 from recognizer_svc.service.processes import is_launcher, job_processes, kill_all, process_start_s, signal_group
 from recognizer_svc.service.record import JobFiles, JobRecord, JobStatus, cancel_requested, write_record
 from stal_data.errors import NotFoundError
+from stal_data.names import check_name
 from svc_common.logs import log_context, log_fields
 
 _LOG = logging.getLogger(__name__)
@@ -39,8 +41,16 @@ class JobLimits:
     """Trusted network interface for the unencrypted traffic of jobs with several nodes; None refuses them."""
     data_root: Path | None = None
     """Folder whose data sets a recipe may name for joint training; None refuses such recipes."""
+    machine: str | None = None
+    """Name of this machine in the records of jobs; None means its host name. A service finds its jobs by it."""
+
+    @property
+    def host(self) -> str:
+        return self.machine or socket.gethostname()
 
     def __post_init__(self) -> None:
+        if self.machine is not None:
+            check_name("--machine", self.machine)
         if self.data_root is not None and not self.data_root.is_dir():
             raise NotFoundError(f"--data-root '{self.data_root}' is not a folder.")
         if self.interface is not None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import socket
 from collections import Counter, deque
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -70,7 +69,9 @@ class JobManager:
                 raise BusyError(
                     f"{len(self._waiting)} jobs wait already, more than --max-queued allows; try again later"
                 )
-            files, record, owned = await asyncio.to_thread(admit, self._store, submission, limits.data_root)
+            files, record, owned = await asyncio.to_thread(
+                admit, self._store, submission, limits.data_root, host=limits.host
+            )
             self._waiting.append(Job(files, record, owned, self._limits))
         self._start_waiting()
         return record
@@ -197,7 +198,7 @@ class JobManager:
         for run_id in run_ids(self._store):
             for path in self._files(run_id).records():
                 record = read_record(path)
-                if record is None or record.status.ended or record.host != socket.gethostname():
+                if record is None or record.status.ended or record.host != self._limits.host:
                     continue
                 job = self._take_over(self._files(run_id, record.launch.node_rank))
                 if job is not None:
@@ -227,7 +228,7 @@ class JobManager:
         records = [record for path in JobFiles(RunDir(folder)).records() if (record := read_record(path)) is not None]
         if not records:
             raise NotFoundError(f"Run '{run_id}' has no job in the store.")
-        here = [record for record in records if record.host == socket.gethostname()]
+        here = [record for record in records if record.host == self._limits.host]
         record = (here or records)[0]
         if not here or record.status is not JobStatus.RUNNING or job_processes(folder, record.launch.node_rank):
             return record

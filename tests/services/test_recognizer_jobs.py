@@ -162,10 +162,10 @@ async def test_what_is_being_taken_in_while_the_service_drains_is_cancelled_and_
     jobs = JobManager(store, LIMITS)
     entered, go_on = threading.Event(), threading.Event()
 
-    def slow_admit(*arguments: Any) -> Any:
+    def slow_admit(*arguments: Any, **options: Any) -> Any:
         entered.set()
         assert go_on.wait(30)
-        return admit(*arguments)
+        return admit(*arguments, **options)
 
     monkeypatch.setattr(jobs_module, "admit", slow_admit)
     first = asyncio.create_task(jobs.submit(submission("one")))

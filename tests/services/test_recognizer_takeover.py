@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import psutil
+import pytest
 
 from cache.store import Store
 from recognizer_svc.run_dir import RunDir
@@ -14,6 +15,7 @@ from recognizer_svc.service.admission import Ownership
 from recognizer_svc.service.jobs import JobManager
 from recognizer_svc.service.processes import job_processes
 from recognizer_svc.service.record import JobFiles, JobRecord, JobStatus, write_record
+from stal_data.errors import ConflictError
 from tests.services.job_scripts import DONE, LIMITS, SLEEP, Launcher, reaches, seen, started, submission
 
 
@@ -57,6 +59,29 @@ async def test_a_job_that_died_unwatched_is_found_dead(store: Store, launcher: L
     os.waitpid(record.pid, 0)
     assert (await after.get("one")).status is JobStatus.FAILED
     assert "ended before training was done" in (await after.newest(1))[0].message
+
+
+async def test_a_service_that_comes_back_on_another_machine_finds_its_jobs_by_the_name_it_was_given(
+    store: Store, launcher: Launcher
+) -> None:
+    launcher(SLEEP)
+    named, other = replace(LIMITS, machine="share-0"), replace(LIMITS, machine="share-1")
+    before = JobManager(store, named)
+    await before.submit(submission())
+    record = await started(before, store)
+    assert record.host == "share-0"
+    await before.stop()
+    os.killpg(record.pgid, signal.SIGKILL)
+    os.waitpid(record.pid, 0)
+    launcher(DONE)
+    elsewhere, after = JobManager(store, other), JobManager(store, named)
+    await elsewhere.recover()
+    with pytest.raises(ConflictError, match="was active on share-0"):
+        await elsewhere.submit(submission(resume=True))
+    await after.recover()
+    await reaches(after, "one", JobStatus.FAILED)
+    await after.submit(submission(resume=True))
+    assert (await reaches(after, "one", JobStatus.SUCCEEDED)).attempt == 2
 
 
 async def test_a_pid_of_another_process_is_not_taken_for_the_job(store: Store, launcher: Launcher) -> None:
