@@ -196,8 +196,7 @@ class FeatureSet:
 
         order = np.argsort(wanted, kind="stable").tolist()
         if self._remote is not None and self.in_bucket:
-            for _ in self._remote.bucket.map(read_one, order):
-                pass
+            self._remote.bucket.map(read_one, order)
         else:
             for position in order:
                 read_one(position)

@@ -134,8 +134,7 @@ class RemoteSet:
                 for info in left:  # by a process that was killed while it made the set
                     bucket.delete(info.key)
                 files = [path for path in made.rglob("*") if path.is_file() and path != made / FILE]
-                for _ in bucket.map(lambda path: bucket.put(self._key_in(made, path), path), files):
-                    pass
+                bucket.map(lambda path: bucket.put(self._key_in(made, path), path), files)
                 lease.check()
                 bucket.put(f"{self._key}/{FILE}", made / FILE)
                 with suppress(OSError):  # another process may have fetched it already
@@ -171,8 +170,7 @@ class RemoteSet:
             bucket.put(self._key_in(scratch, path), path)
             path.unlink()
 
-        for _ in bucket.map(send_one, files):
-            pass
+        bucket.map(send_one, files)
 
     def _changed(self, name: str, shard: int | None) -> dict[str, bytes | None]:
         """Return the chunks of a column that are not here as in the bucket, by their number; None = not there."""

@@ -5,8 +5,8 @@ import re
 import threading
 import time
 from base64 import b64encode
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -21,6 +21,7 @@ from cache.object_store.retries import DEFAULT_LIMITS, BadReplyError, Limits, re
 from stal_data.errors import InputError, StalError
 
 T = TypeVar("T")
+Item = TypeVar("Item")
 
 CONNECTIONS = 32
 PIECE_BYTES = 8 << 20
@@ -100,12 +101,24 @@ class Bucket:
     def url_of(self, key: str) -> str:
         return f"{self.url}/{key}"
 
-    def map(self, function: Callable[..., T], *items: Any) -> Iterator[T]:
-        """Call the function for each item, several requests at once; results in order."""
+    def map(self, function: Callable[[Item], T], items: Iterable[Item]) -> list[T]:
+        """Call the function for each item, several requests at once, and return the results in order.
+
+        When one fails, no more are begun, and the error comes when none runs any more: none of them can touch a file or
+        an array that the caller has given up.
+        """
         with self._lock:
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(CONNECTIONS // 2, thread_name_prefix="bucket")
-        return self._pool.map(function, *items)
+        futures = [self._pool.submit(function, item) for item in items]
+        try:
+            wait(futures, return_when=FIRST_EXCEPTION)
+        finally:
+            for future in futures:
+                future.cancel()
+            wait(futures)
+        failed = [future for future in futures if not future.cancelled() and future.exception() is not None]
+        return [future.result() for future in failed or futures]
 
     def objects(self, folder: str) -> list[ObjectInfo]:
         """Return every object whose key begins with `folder`, sorted by key."""

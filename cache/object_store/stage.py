@@ -64,8 +64,7 @@ class Stage:
                 bucket.read_into(key, start, [memoryview(piece)], info.etag)
                 os.pwrite(descriptor, piece, start)
 
-            for _ in bucket.map(fetch_piece, range(0, info.num_bytes, PIECE_BYTES)):
-                pass
+            bucket.map(fetch_piece, range(0, info.num_bytes, PIECE_BYTES))
 
     def _make_room(self, info: ObjectInfo, descriptor: int) -> None:
         """Take the file's size from the limit, after removing the files that were used longest ago."""

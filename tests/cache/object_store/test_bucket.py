@@ -1,5 +1,6 @@
 """Single requests against a server that fails in every way the proxy can."""
 
+import threading
 from collections.abc import Callable
 from itertools import count
 
@@ -158,3 +159,26 @@ def test_the_proxy_really_damages(bucket: Bucket, proxy: FaultProxy) -> None:
     found = bucket.get("x")
     assert found is not None
     assert found.content != CONTENT
+
+
+def test_no_request_of_many_is_left_running_after_an_error(bucket: Bucket) -> None:
+    others, failing = threading.Event(), threading.Event()
+    finished: list[int] = []
+
+    def work(item: int) -> int:
+        if item == 0:
+            assert others.wait(60)
+            failing.set()
+            raise InputError("this one failed")
+        others.set()
+        assert failing.wait(60)
+        finished.append(item)
+        return item
+
+    with pytest.raises(InputError, match="this one failed"):
+        bucket.map(work, range(100))
+    running_then = list(finished)
+    assert running_then
+    assert bucket.map(str, range(3)) == ["0", "1", "2"]
+    assert finished == running_then
+    assert len(finished) < 99
