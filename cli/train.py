@@ -12,10 +12,12 @@ import click
 
 from cli.options import client_options
 from cli.stage import StageOptions, stage_options
+from stal_data.errors import NotFoundError
 from svc_common.config import ClientConfig
 
 if TYPE_CHECKING:
     from protos.generated import recognizer_pb2 as pb
+    from recognizer_svc.client import RecognizerClient
 
 INTERRUPTED = 130  # as a shell reports Ctrl-C
 
@@ -35,6 +37,11 @@ INTERRUPTED = 130  # as a shell reports Ctrl-C
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change the recipe, e.g. head.depth=1.")
 @click.option("--run-id", help="Name of the run, unique in the store; default: recipe, time and a random end.")
 @click.option("--resume", is_flag=True, help="Continue --run-id from its latest checkpoint; RECIPE may be left out.")
+@click.option(
+    "--resume-or-start",
+    is_flag=True,
+    help="Resume --run-id where it has a job, else start it with RECIPE: for schedulers, which repeat a command.",
+)
 @click.option(
     "--nproc-per-node",
     type=click.IntRange(1, 64),
@@ -57,6 +64,7 @@ def train(
     overrides: tuple[str, ...],
     run_id: str | None,
     resume: bool,
+    resume_or_start: bool,
     nproc_per_node: int | None,
     nnodes: int,
     node_rank: int,
@@ -85,6 +93,8 @@ def train(
         raise click.UsageError("Missing argument 'RECIPE'; only --resume goes without one.")
     if run_id is None and resume:
         raise click.UsageError("--resume needs --run-id; 'stal-cli runs list --store STORE' shows the runs.")
+    if resume_or_start and (recipe is None or run_id is None):
+        raise click.UsageError("--resume-or-start needs RECIPE and --run-id.")
     if recipe is None and overrides:
         raise click.UsageError("--set changes a RECIPE, and none is given.")
     if dataset is not None and client is not None:
@@ -122,7 +132,7 @@ def train(
     data_root = None if folder is None else folder.parent
     with recognizer_at(client, store_url, data_root=data_root, stage=stage) as service:
         try:
-            job = asyncio.run(_follow(service, request, private=client is None))
+            job = asyncio.run(_follow(service, request, resume_or_start=resume_or_start, private=client is None))
         except KeyboardInterrupt:
             _say_what_goes_on(request.run_id, where, private=client is None)
             sys.exit(INTERRUPTED)
@@ -138,7 +148,9 @@ def dataset_folder(dataset: Path) -> Path:
     return path.parent if path.is_file() else path
 
 
-async def _follow(service: ClientConfig, request: "pb.TrainRequest", *, private: bool) -> "pb.Job":
+async def _follow(
+    service: ClientConfig, request: "pb.TrainRequest", *, resume_or_start: bool, private: bool
+) -> "pb.Job":
     """Show the job until it ends; on Ctrl-C cancel it if nobody else could."""
     from cli.job_display import JobDisplay
     from protos.generated import recognizer_pb2 as pb
@@ -146,6 +158,8 @@ async def _follow(service: ClientConfig, request: "pb.TrainRequest", *, private:
 
     job = pb.Job()
     async with RecognizerClient(service) as recognizer:
+        if resume_or_start:
+            request.resume = await _has_job(recognizer, request.run_id)
         try:
             with JobDisplay() as display:
                 async for update in recognizer.train(request):
@@ -158,6 +172,15 @@ async def _follow(service: ClientConfig, request: "pb.TrainRequest", *, private:
                 await recognizer.cancel_job(request.run_id)
             raise
     return job
+
+
+async def _has_job(recognizer: "RecognizerClient", run_id: str) -> bool:
+    # Of several machines one may find the job that another has just begun; resuming is then the same as starting.
+    try:
+        await recognizer.get_job(run_id)
+    except NotFoundError:
+        return False
+    return True
 
 
 def _say_what_goes_on(run_id: str, where: str, *, private: bool) -> None:

@@ -138,8 +138,11 @@ def test_dockerfiles_pass_hadolint() -> None:
 def test_slurm_scripts_parse_and_name_options_that_exist() -> None:
     for path in sorted((DEPLOY / "slurm").glob("*.sbatch")):
         assert subprocess.run(["bash", "-n", str(path)], capture_output=True).returncode == 0, path.name
-        for name in re.findall(r"stal-cli (train|precompute)", path.read_text()):
-            command = root.get_command(click.Context(root), name)
+        for name in re.findall(r"stal-cli (train|precompute|serve recognizer)", path.read_text()):
+            command: click.Command | None = root
+            for word in name.split():
+                assert isinstance(command, click.Group)
+                command = command.get_command(click.Context(root), word)
             assert command is not None
             known = {option for parameter in command.params for option in parameter.opts}
             line = re.sub(r"\\\n\s*", " ", path.read_text()).split(f"stal-cli {name} ")[1].splitlines()[0]

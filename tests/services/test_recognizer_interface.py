@@ -1,22 +1,32 @@
 """The .proto file, the servicer and the client name the same calls; the commands say what to do when a service is not
 there."""
 
+import asyncio
 import inspect
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from cache.store import Store
 from cli.job_display import JobDisplay
 from protos.generated import recognizer_pb2 as pb
 from protos.generated import recognizer_pb2_grpc as pb_grpc
 from recognizer_svc.client import RecognizerClient
+from recognizer_svc.run_dir import RunDir
 from recognizer_svc.service.events import Event
 from recognizer_svc.service.messages import from_event
-from recognizer_svc.service.server import RecognizerService
+from recognizer_svc.service.record import JobFiles, read_record
+from recognizer_svc.service.server import RecognizerConfig, RecognizerService
 from recognizer_svc.service.servicer import RecognizerServicer
+from svc_common.config import ServerConfig
+from svc_common.metrics import Metrics
+from svc_common.server import ServiceServer
+from tests.recognizer.toy_store import ACAR
 from tests.services.conftest import TRAINED, Trained
+from tests.services.job_scripts import DONE, Launcher
 from tests.services.recognizer_process import ENVIRONMENT, stal_cli, unused_port
 
 METHODS = tuple(pb.DESCRIPTOR.services_by_name["Recognizer"].methods)
@@ -82,6 +92,26 @@ def test_a_run_id_that_exists_is_refused_with_the_way_out(trained: Trained) -> N
     assert "Choose another --run-id, or continue it with --resume" in done.stderr
 
 
+async def test_a_scheduler_starts_and_resumes_with_the_same_command(
+    store: Store, launcher: Launcher, tmp_path: Path
+) -> None:
+    launcher(DONE)
+    (tmp_path / "recipe.yaml").write_text(ACAR)
+    service = RecognizerService(RecognizerConfig(store=store, private=True), Metrics())
+    server = ServiceServer(ServerConfig(), [service], name="recognizer")
+    address = f"127.0.0.1:{await server.start()}"
+    words = ("train", str(tmp_path / "recipe.yaml"), "--run-id", "one", "--nproc-per-node", "1", "--backend", "gloo")
+    try:
+        for attempt in (1, 2):
+            done = await asyncio.to_thread(stal_cli, *words, "--resume-or-start", "--recognizer", address)
+            assert done.returncode == 0, done.stderr
+            record = read_record(JobFiles(RunDir(store.runs_dir / "one")).record)
+            assert record is not None
+            assert record.attempt == attempt
+    finally:
+        await server.stop(0)
+
+
 def test_jobs_watch_replays_a_finished_job(trained: Trained) -> None:
     done = stal_cli("jobs", "watch", TRAINED, "--recognizer", trained.service.address)
     assert (done.returncode, done.stdout) == (0, f"{TRAINED}: succeeded\n")
@@ -95,6 +125,8 @@ def test_jobs_watch_replays_a_finished_job(trained: Trained) -> None:
         (("train",), 2, "Missing argument 'RECIPE'"),
         (("train", "--resume", "--store", "s"), 2, "--resume needs --run-id"),
         (("train", "--resume", "--run-id", "a", "--set", "head.depth=1"), 2, "--set changes a RECIPE"),
+        (("train", "--resume-or-start", "--resume", "--run-id", "a"), 2, "needs RECIPE and --run-id"),
+        (("train", "acar", "--resume-or-start"), 2, "needs RECIPE and --run-id"),
         (("train", "acar"), 2, "Give --store STORE"),
         (("train", "acra", "--store", "s"), 1, "Did you mean 'acar'"),
         (("train", "acar", "--store", "s", "--set", "head.detph=1"), 1, "Did you mean 'depth'"),
