@@ -1,11 +1,11 @@
-"""`stal-cli detector`: train the person detector."""
+"""`stal-cli detector`: train and export the person detector."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.params import IMAGE_SIZE
+from cli.params import BATCH, IMAGE_SIZE
 
 if TYPE_CHECKING:
     from detector_svc.yolo_format import YoloPart
@@ -34,7 +34,7 @@ def _part_options(function: Any) -> Any:
 
 @click.group()
 def detector() -> None:
-    """Train the person detector."""
+    """Train and export the person detector."""
 
 
 @detector.command()
@@ -135,6 +135,34 @@ def convert(
     click.echo(
         f"{folder.data_yaml}: {folder.images} images with {folder.boxes} people to train on, "
         f"{folder.val_images} to validate on"
+    )
+
+
+@detector.command()
+@click.argument("weights", type=_FILE)
+@click.option("--output", type=_FILE, required=True, help="The .onnx file to write.")
+@click.option(
+    "--image-size", type=IMAGE_SIZE, default="180x320", show_default=True, help="As in serving, height x width."
+)
+@click.option("--batch", type=BATCH, default="dynamic", show_default=True, help="Images that a run takes.")
+def export(weights: Path, output: Path, image_size: tuple[int, int], batch: int | None) -> None:
+    """Write WEIGHTS (.pt) as an ONNX file, which holds no code and is served as the checkpoint is.
+
+    The file takes images of this one size, and is compared with the checkpoint before it is written. Needs the extra
+    onnx.
+
+    \b
+    Example:
+      stal-cli detector export person.pt --output person.onnx --image-size 180x320
+      stal-cli serve detector --weights person.onnx --image-size 180x320
+    """
+    from detector_svc.onnx_export import export_onnx
+
+    height, width = image_size
+    written = export_onnx(weights, output, height=height, width=width, batch=batch)
+    click.echo(
+        f"{written.path}: {written.size[0]}x{written.size[1]}, differs from {weights.name} by at most "
+        f"{written.difference:.1g} on noise"
     )
 
 

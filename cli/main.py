@@ -10,7 +10,7 @@ from stal_data.errors import StalError
 # name -> (module:attribute, help line); the module is imported when the command runs.
 COMMANDS = {
     "dataset": ("cli.dataset:dataset", "Render, validate and describe data sets."),
-    "detector": ("cli.detector:detector", "Train the person detector."),
+    "detector": ("cli.detector:detector", "Train and export the person detector."),
     "backbone": ("cli.backbone:backbone", "Train a small backbone as a stand-in for pre-training."),
     "weights": ("cli.weights:weights", "Import published checkpoints, describe weight files."),
     "serve": ("cli.serve:serve", "Start the detector or the recognizer service."),

@@ -32,5 +32,21 @@ class NumberListType(click.ParamType[tuple[int, ...]]):
         return tuple(int(number) for number in str(value).split(","))
 
 
+class BatchType(click.ParamType[int | None]):
+    """Images in a batch, or `dynamic` for any number; the value of that is None."""
+
+    name = "N|dynamic"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int | None:  # noqa: ARG002
+        if isinstance(value, int):
+            return value
+        if value == "dynamic":
+            return None
+        if not str(value).isdigit() or not 1 <= int(str(value)) <= 1024:
+            self.fail(f"'{value}' must be a number from 1 to 1024, or dynamic.")
+        return int(str(value))
+
+
+BATCH = BatchType()
 IMAGE_SIZE = ImageSizeType()
 NUMBER_LIST = NumberListType()

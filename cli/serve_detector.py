@@ -11,7 +11,10 @@ from svc_common.config import ServerConfig
 
 @click.command()
 @click.option(
-    "--weights", type=click.Path(dir_okay=False, path_type=Path), required=True, help="Ultralytics checkpoint (.pt)."
+    "--weights",
+    type=click.Path(dir_okay=False, path_type=Path),
+    required=True,
+    help="Ultralytics checkpoint (.pt), or its export (.onnx, with the extra onnx).",
 )
 @click.option(
     "--image-size", type=IMAGE_SIZE, default="180x320", show_default=True, help="Input of the network, height x width."

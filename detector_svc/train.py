@@ -12,7 +12,8 @@ import torch
 
 from detector_svc.offline import import_ultralytics, provide_font
 from detector_svc.quality import Quality, measure
-from detector_svc.yolo import YoloConfig, YoloDetector, choose_device, load_model
+from detector_svc.torch_network import choose_device, load_model
+from detector_svc.yolo import YoloConfig, YoloDetector
 from detector_svc.yolo_format import YoloPart, write_yolo_folder
 from stal_data.errors import InputError, NotFoundError, StalError
 from stal_data.files import write_atomically

@@ -1,11 +1,10 @@
 """The YOLO backend. Only this package imports ultralytics, and only after `import_ultralytics`."""
 
 import hashlib
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -13,7 +12,9 @@ from numpy.typing import NDArray
 
 from detector_svc.detections import FrameDetections
 from detector_svc.offline import import_ultralytics
-from stal_data.errors import InputError, NotFoundError
+from detector_svc.onnx_network import OnnxNetwork
+from detector_svc.torch_network import TorchNetwork, check_weights
+from stal_data.errors import InputError
 from stal_data.names import check_name
 
 MAX_BOXES = 300
@@ -25,7 +26,7 @@ class YoloConfig:
     """Which detector runs, chosen by the operator."""
 
     weights: Path
-    """An Ultralytics detection checkpoint (.pt)."""
+    """An Ultralytics detection checkpoint (.pt), or a detection model that Ultralytics exported (.onnx)."""
     height: int
     """Pixels that an image is scaled into, rounded up to the model's stride; the aspect ratio is kept."""
     width: int
@@ -38,7 +39,7 @@ class YoloConfig:
     device: str = "auto"
     """`auto` (the first GPU, else the CPU), `cpu` or `cuda:N`."""
     name: str | None = None
-    """What proposals are filed under; None: the weight file's name without .pt."""
+    """What proposals are filed under; None: the weight file's name without its ending."""
 
     def __post_init__(self) -> None:
         if min(self.height, self.width) < 32 or max(self.height, self.width) > 4096:
@@ -69,25 +70,58 @@ class PreparedImage:
     width: int
 
 
+class Network(Protocol):
+    """A detection network, in whatever form it came. Boxes are x, y, width, height in pixels of its input."""
+
+    device: str
+    names: dict[int, str]
+    """Of the classes."""
+    stride: int
+    """Sides of its input are multiples of this."""
+    input_size: tuple[int, int] | None
+    """Height and width of its input where it takes no other."""
+    end2end: bool
+    """True for heads that choose the boxes themselves."""
+    library: str | None
+    """What runs it, beside Ultralytics."""
+
+    def __call__(self, images_BHW3: NDArray[np.uint8]) -> torch.Tensor:
+        """From RGB images to [B, 4 + C, A]; with end2end to [B, N, 6]: x1, y1, x2, y2, score, class."""
+
+
+def open_network(weights: Path, device: str) -> Network:
+    """Load weights by their ending; a missing or unreadable file is an error that names it."""
+    check_weights(weights)
+    if weights.suffix == ".onnx":
+        return OnnxNetwork(weights, weights.read_bytes(), device)
+    return TorchNetwork(weights, device)
+
+
 class YoloDetector:
     """A loaded model. `prepare` may run in many threads, `detect` in one at a time."""
 
     def __init__(self, config: YoloConfig) -> None:
         """Load the weights; a missing or unreadable file is an error that names it."""
         self.config = config
-        self.library = f"ultralytics-{import_ultralytics()}"
-        self.device = choose_device(config.device)
+        ultralytics = f"ultralytics-{import_ultralytics()}"
+        self.network = network = open_network(config.weights, config.device)
         self.weights_digest = _file_digest(config.weights)
-        self._model = load_model(config.weights).to(self.device)
-        self.class_names = {int(number): str(name) for number, name in self._model.names.items()}
+        self.device = network.device
+        self.library = " ".join(filter(None, [ultralytics, network.library]))
+        self.class_names = network.names
         self.classes = choose_classes(self.class_names, config.classes)
-        stride = int(max(self._model.stride))
-        self.input_size = (_round_up(config.height, stride), _round_up(config.width, stride))
+        self.input_size = (_round_up(config.height, network.stride), _round_up(config.width, network.stride))
         """Height and width of the network's input in pixels."""
+        if network.input_size not in (None, self.input_size):
+            raise InputError(
+                f"The weights '{config.weights}' take images of {_size(network.input_size)} (height x width) and no "
+                f"others, but --image-size {config.height}x{config.width} runs as {_size(self.input_size)}. Give "
+                f"--image-size {_size(network.input_size)}, or export them for this size."
+            )
         from ultralytics.data.augment import LetterBox
 
         # The same shape for every image, so that boxes do not depend on what else is in the batch.
-        self._letterbox: Any = LetterBox(self.input_size, auto=False, stride=stride)
+        self._letterbox: Any = LetterBox(self.input_size, auto=False, stride=network.stride)
 
     def prepare(self, image_HW3: NDArray[np.uint8]) -> PreparedImage:
         """Scale an RGB image into the network's input."""
@@ -100,10 +134,8 @@ class YoloDetector:
         from ultralytics.utils.nms import non_max_suppression
         from ultralytics.utils.ops import scale_boxes
 
-        batch_BHW3 = torch.from_numpy(np.stack([image.pixels_HW3 for image in images])).to(self.device)
-        batch_B3HW = batch_BHW3.permute(0, 3, 1, 2).contiguous().float() / 255
         found = non_max_suppression(
-            self._model(batch_B3HW),
+            self.network(np.stack([image.pixels_HW3 for image in images])),
             # Ultralytics keeps what is strictly above its threshold.
             conf_thres=float(np.nextafter(np.float32(self.config.confidence), np.float32(0))),
             iou_thres=self.config.overlap,
@@ -113,7 +145,7 @@ class YoloDetector:
             max_det=MAX_BOXES,
             # A slow moment must not silently cost the last images of a batch their boxes.
             max_time_img=float("inf"),
-            end2end=bool(getattr(self._model, "end2end", False)),
+            end2end=self.network.end2end,
         )
         detections = []
         for image, found_N6 in zip(images, found, strict=True):
@@ -128,38 +160,6 @@ def _normalised(boxes_N4: NDArray[np.float32], scores_N: NDArray[np.float32], im
     # A box that lay wholly in the grey bars has no area left.
     visible_N = (boxes_N4[:, 0] < boxes_N4[:, 2]) & (boxes_N4[:, 1] < boxes_N4[:, 3])
     return FrameDetections(boxes_N4=boxes_N4[visible_N], scores_N=scores_N[visible_N].astype(np.float32))
-
-
-def load_model(path: Path) -> Any:
-    """Return the checkpoint's network in float32, fused, in eval mode, on the CPU. Nothing in the file is executed."""
-    if not path.is_file():
-        raise NotFoundError(
-            f"The weights '{path}' do not exist; nothing is downloaded. Train them with 'stal-cli detector train', or "
-            "give the path of an Ultralytics detection checkpoint."
-        )
-    # Ultralytics takes quotes and outer spaces out of a path and then looks for the rest online.
-    if path.suffix != ".pt" or "'" in str(path) or str(path) != str(path).strip():
-        raise InputError(f"The weights '{path}' must be a .pt file, its path without quotes and outer spaces.")
-    import_ultralytics()
-    from ultralytics.nn.tasks import load_checkpoint
-
-    try:
-        # The file is a zip archive with checksums, which the loader does not look at.
-        with zipfile.ZipFile(path) as archive:
-            if (member := archive.testzip()) is not None:
-                raise zipfile.BadZipFile(f"the checksum of {member} is wrong")
-        model, _ = load_checkpoint(str(path.absolute()), device="cpu", fuse=True)  # type: ignore[no-untyped-call]
-    except Exception as error:  # whatever a damaged file makes the unpickler say
-        raise InputError(
-            f"The weights '{path}' cannot be read as an Ultralytics checkpoint ({type(error).__name__}: "
-            f"{str(error).splitlines()[0] if str(error) else 'no reason given'}). Copy or train them again."
-        ) from error
-    if getattr(model, "task", None) != "detect":
-        raise InputError(f"The weights '{path}' are for '{getattr(model, 'task', None)}'; a detection model is needed.")
-    for parameter_name, parameter in model.named_parameters():
-        if not torch.isfinite(parameter).all():
-            raise InputError(f"The weights '{path}' hold a value that is not finite in '{parameter_name}'.")
-    return model
 
 
 def choose_classes(names: Mapping[int, str], wanted: Sequence[int] | None) -> tuple[int, ...]:
@@ -180,25 +180,14 @@ def choose_classes(names: Mapping[int, str], wanted: Sequence[int] | None) -> tu
     return people
 
 
-def choose_device(device: str) -> torch.device:
-    """The torch device for `auto`, `cpu` or `cuda:N`; one that is not there is an error."""
-    if device == "auto":
-        device = "cuda:0" if torch.cuda.is_available() else "cpu"
-    try:
-        chosen = torch.device(device)
-        torch.empty(1, device=chosen)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"--device '{device}' cannot be used ({reason}); give auto, cpu or cuda:N.") from error
-    return chosen
-
-
 def _round_up(size: int, stride: int) -> int:
     return -(-size // stride) * stride
 
 
+def _size(size: tuple[int, int] | None) -> str:
+    return "any size" if size is None else f"{size[0]}x{size[1]}"
+
+
 def _file_digest(path: Path) -> str:
-    if not path.is_file():
-        return ""  # load_model says it better
     with path.open("rb") as file:
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"

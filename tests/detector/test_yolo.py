@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from detector_svc.yolo import YoloConfig, YoloDetector, choose_classes, choose_device
+from detector_svc.torch_network import choose_device
+from detector_svc.yolo import YoloConfig, YoloDetector, choose_classes
 from stal_data.errors import InputError, NotFoundError
 from tests.detector.samples import picture, save_tiny_weights
 
@@ -18,7 +19,7 @@ from tests.detector.samples import picture, save_tiny_weights
 def test_image_size_is_height_then_width(weights: Path, size: tuple[int, int], network: tuple[int, int]) -> None:
     detector = YoloDetector(YoloConfig(weights=weights, height=size[0], width=size[1], device="cpu"))
     shapes = []
-    detector._model.register_forward_pre_hook(lambda _, inputs: shapes.append(tuple(inputs[0].shape)))
+    detector.network.module.register_forward_pre_hook(lambda _, inputs: shapes.append(tuple(inputs[0].shape)))
     detector.detect([detector.prepare(picture(1))])
     assert detector.input_size == network
     assert shapes == [(1, 3, *network)]

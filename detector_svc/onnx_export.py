@@ -1,0 +1,112 @@
+"""From an Ultralytics checkpoint to an ONNX file that `detector_svc.onnx_network` reads."""
+
+import hashlib
+import tempfile
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from detector_svc.onnx_network import OnnxNetwork, import_onnx
+from detector_svc.torch_network import check_weights, load_model
+from stal_data.errors import ConflictError, InputError
+from stal_data.files import write_atomically
+
+_OPSET = 18
+"""As Ultralytics takes for present torch: later ones lack kernels for GPUs."""
+TOLERANCE = 1e-3
+"""Largest difference to the checkpoint: of scores, and of boxes in shares of the longer side. Sums differ in order."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """What was written."""
+
+    path: Path
+    size: tuple[int, int]
+    """Height and width of the network's input in pixels."""
+    difference: float
+    """Largest one to the checkpoint on noise, as in TOLERANCE."""
+
+
+def export_onnx(weights: Path, output: Path, *, height: int, width: int, batch: int | None) -> Export:
+    """Write the checkpoint's network for images of one size (rounded up to its stride), in float32.
+
+    batch: images that a run takes; None any number. The file is compared with the checkpoint before it is written. The
+    same weights give the same bytes.
+    """
+    if output.suffix != ".onnx":
+        raise InputError(f"--output '{output}' must end in .onnx.")
+    check_weights(weights)
+    import_onnx(weights)
+    model = load_model(weights)
+    stride = int(max(model.stride))
+    size = (-(-height // stride) * stride, -(-width // stride) * stride)
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    content = _to_onnx(model, size, batch, {"weights": f"sha256:{digest}", "stride": str(stride)})
+    difference = _difference(model, OnnxNetwork(output, content, "cpu"), size)
+    if not difference <= TOLERANCE:
+        raise ConflictError(
+            f"The network of '{weights}' differs by {difference:.2g} after its export (at most {TOLERANCE}), so "
+            "nothing was written. Serve the .pt file."
+        )
+    write_atomically(output, content)
+    return Export(path=output, size=size, difference=difference)
+
+
+def _to_onnx(model: Any, size: tuple[int, int], batch: int | None, metadata: dict[str, str]) -> bytes:
+    import onnx
+
+    head = model.model[-1]
+    head.export, head.format = True, "onnx"
+    # Of two, since a trace of one may take the 1 for a constant.
+    images_B3HW = torch.zeros(batch or 2, 3, *size)
+    model.requires_grad_(False)
+    model(images_B3HW)  # makes the anchors, which the trace then takes as constants
+    if hasattr(head, "max_det") and head.anchors.numel():
+        head.max_det = min(head.max_det, head.anchors.shape[-1])
+    free = None if batch else {"images": {0: "batch"}, "output0": {0: "batch"}}
+    with tempfile.TemporaryDirectory(prefix="stal-onnx-") as folder, warnings.catch_warnings():
+        # About sizes that become constants, which is what a file for one size is.
+        warnings.simplefilter("ignore")
+        path = Path(folder, "model.onnx")
+        torch.onnx.export(
+            model,
+            (images_B3HW,),
+            path,
+            dynamo=False,  # the other one needs two packages more
+            opset_version=_OPSET,
+            input_names=["images"],
+            output_names=["output0"],
+            dynamic_axes=free,
+        )
+        exported = onnx.load(path)
+    names = {int(number): str(name) for number, name in model.names.items()}
+    end2end = bool(getattr(model, "end2end", False))
+    metadata = {"task": "detect", "names": str(names), "end2end": str(end2end), "imgsz": str(list(size)), **metadata}
+    for key, value in metadata.items():
+        exported.metadata_props.add(key=key, value=value)
+    content: bytes = exported.SerializeToString(deterministic=True)
+    return content
+
+
+def _difference(model: Any, network: OnnxNetwork, size: tuple[int, int]) -> float:
+    """Largest difference of scores, and of boxes in longer sides, on three images of noise."""
+    rng = np.random.default_rng(0)
+    images_BHW3 = rng.integers(0, 256, (3, *size, 3), dtype=np.uint8)
+    images_B3HW = torch.from_numpy(images_BHW3.transpose(0, 3, 1, 2)).float() / 255
+    with torch.no_grad():
+        ours, theirs = model(images_B3HW).numpy(), network(images_BHW3).numpy()
+    if network.end2end:  # its boxes may change places where scores are equal
+        return float(np.abs(ours[..., 4] - theirs[..., 4]).max())
+    return float(np.abs(_scaled(ours, size) - _scaled(theirs, size)).max())
+
+
+def _scaled(found: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    scale = np.ones((1, found.shape[1], 1), np.float32)
+    scale[:, :4] = max(size)
+    return found / scale

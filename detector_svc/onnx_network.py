@@ -1,0 +1,146 @@
+"""A YOLO network in an ONNX file, run by onnxruntime. The file holds a graph and numbers; no code in it is executed.
+
+Shape letters: B images, H height, W width, C classes, A anchors.
+"""
+
+import ast
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from stal_data.errors import InputError
+
+_LONGEST_METADATA = 100_000
+_EXPORT_AGAIN = "Export it again with 'stal-cli detector export', or with Ultralytics without nms and half precision."
+
+
+class OnnxNetwork:
+    """A `detector_svc.yolo.Network`. Names, stride and task come from the metadata that Ultralytics writes."""
+
+    def __init__(self, path: Path, content: bytes, device: str) -> None:
+        """Read the file's content; what is no detection model is an error that names the path.
+
+        device: see YoloConfig.
+        """
+        onnx, runtime = import_onnx(path)
+        self._path = path
+        self.library: str | None = f"onnxruntime-{runtime.__version__}"
+        self.device, providers = _choose_device(device, runtime.get_available_providers())
+        options = runtime.SessionOptions()
+        options.log_severity_level = 4  # its errors come as exceptions, too
+        # As many as torch uses for a .pt file, which is what OMP_NUM_THREADS says.
+        options.intra_op_num_threads = torch.get_num_threads()
+        try:
+            if any(tensor.external_data for tensor in _tensors(onnx.ModelProto.FromString(content), onnx.TensorProto)):
+                raise self._refused("takes numbers from another file, which its digest does not cover")
+            self._session = runtime.InferenceSession(content, options, providers=providers)
+        except InputError:
+            raise
+        except Exception as error:  # whatever a damaged file makes the two say
+            raise InputError(
+                f"The weights '{path}' cannot be read as an ONNX model ({type(error).__name__}: "
+                f"{str(error).splitlines()[0] if str(error) else 'no reason given'}). {_EXPORT_AGAIN}"
+            ) from error
+        self._read_metadata(self._session.get_modelmeta().custom_metadata_map)
+        self._read_shapes()
+        self._check_output()
+
+    def _read_metadata(self, metadata: Mapping[str, str]) -> None:
+        def value(field: str) -> Any:
+            try:
+                return ast.literal_eval(metadata[field][:_LONGEST_METADATA])  # numbers, texts and dicts; no code
+            except (KeyError, ValueError, SyntaxError, MemoryError, RecursionError):
+                raise self._refused(f"has no readable '{field}' in its metadata") from None
+
+        if metadata.get("task") != "detect":
+            raise self._refused(f"is for '{metadata.get('task')}'; a detection model is needed")
+        names, self.stride = value("names"), value("stride")
+        if not isinstance(names, dict) or not names or not all(isinstance(number, int) for number in names):
+            raise self._refused("has no classes in its metadata")
+        if not isinstance(self.stride, int) or not 0 < self.stride <= 4096:
+            raise self._refused(f"has the stride {self.stride} in its metadata")
+        self.names = {number: str(name) for number, name in names.items()}
+        self.end2end = metadata.get("end2end") == "True"
+        if "args" in metadata and isinstance(args := value("args"), dict) and args.get("nms"):
+            raise self._refused("has its own confidence threshold and overlap inside (nms)")
+
+    def _read_shapes(self) -> None:
+        inputs = self._session.get_inputs()
+        self._input = inputs[0].name
+        shape = list(inputs[0].shape)
+        if len(inputs) != 1 or inputs[0].type != "tensor(float)" or len(shape) != 4 or shape[1] != 3:
+            found = "; ".join(f"{item.type} {item.shape}" for item in inputs)
+            raise self._refused(f"takes {found}, not one tensor(float) [B, 3, H, W]")
+        self._batch: int | None = shape[0] if isinstance(shape[0], int) else None
+        sides = shape[2:]
+        self.input_size: tuple[int, int] | None = (
+            (sides[0], sides[1]) if all(isinstance(side, int) for side in sides) else None
+        )
+
+    def __call__(self, images_BHW3: NDArray[np.uint8]) -> torch.Tensor:
+        """Run any number of images in batches of the model's size."""
+        size = self._batch or len(images_BHW3)
+        parts = [self._run(images_BHW3[start : start + size], size) for start in range(0, len(images_BHW3), size)]
+        return torch.from_numpy(np.concatenate(parts))
+
+    def _run(self, images_BHW3: NDArray[np.uint8], size: int) -> NDArray[np.float32]:
+        """Run one batch of at most `size`, filled up to it with black images."""
+        count = len(images_BHW3)
+        batch_B3HW = np.zeros((size, 3, *images_BHW3.shape[1:3]), np.float32)
+        np.divide(images_BHW3.transpose(0, 3, 1, 2), 255, out=batch_B3HW[:count], dtype=np.float32)
+        found: NDArray[np.float32] = self._session.run(None, {self._input: batch_B3HW})[0]
+        return found[:count]
+
+    def _check_output(self) -> None:
+        """Run one grey image; an output that is not a detection head's is an error."""
+        height, width = self.input_size or (2 * self.stride, 2 * self.stride)
+        found = self(np.full((1, height, width, 3), 127, np.uint8))
+        channels = 4 + len(self.names)
+        right = found.ndim == 3 and (found.shape[2] == 6 if self.end2end else found.shape[1] == channels)
+        if not right:
+            expected = "[B, N, 6]" if self.end2end else f"[B, {channels}, A]"
+            raise self._refused(f"puts out {list(found.shape)}, not {expected} for its {len(self.names)} classes")
+        if not torch.isfinite(found).all():
+            raise self._refused("puts out a value that is not finite for a grey image")
+
+    def _refused(self, reason: str) -> InputError:
+        return InputError(f"The weights '{self._path}': the model {reason}. {_EXPORT_AGAIN}")
+
+
+def import_onnx(path: Path) -> tuple[Any, Any]:
+    """The packages onnx and onnxruntime; where one is missing, an error that says how to install it."""
+    try:
+        import onnx
+        import onnxruntime
+    except ModuleNotFoundError as error:
+        raise InputError(f"For '{path}' the package '{error.name}' is needed: pip install 'stal[onnx]'.") from None
+    return onnx, onnxruntime
+
+
+def _tensors(message: Any, kind: type) -> Iterator[Any]:
+    """All tensors in a protobuf message, however deep; also those that only hold a reference."""
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for item in value if hasattr(value, "__len__") else (value,):
+                if isinstance(item, kind):
+                    yield item
+                yield from _tensors(item, kind)
+
+
+def _choose_device(device: str, available: list[str]) -> tuple[str, list[Any]]:
+    """The device's name, and the runtime's providers for it."""
+    cpu, cuda = "CPUExecutionProvider", "CUDAExecutionProvider"
+    if device == "cpu" or (device == "auto" and cuda not in available):
+        return "cpu", [cpu]
+    wanted = "cuda:0" if device in ("auto", "cuda") else device
+    kind, _, number = wanted.partition(":")
+    if kind == "cuda" and number.isdigit() and cuda in available:
+        return wanted, [(cuda, {"device_id": int(number)}), cpu]
+    raise InputError(
+        f"--device '{device}' cannot be used: this onnxruntime runs on {', '.join(available)}. Give auto or cpu, or "
+        "install onnxruntime-gpu in its place for a GPU."
+    )
