@@ -1,6 +1,7 @@
 """Files that survive a power cut: a reader sees the old content or the new one, never a part."""
 
 import errno
+import fcntl
 import os
 import shutil
 import socket
@@ -14,17 +15,8 @@ from stal_data.errors import StalError
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make renames and new names in `folder` durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def sync_file(path: Path) -> None:
-    """Make the content of a closed file durable."""
+def sync(path: Path) -> None:
+    """Make the content of a closed file durable, or the names in a folder."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -36,8 +28,25 @@ def sync_tree(root: Path) -> None:
     """Make every file and folder under `root` durable, children before parents."""
     for folder, _, names in os.walk(root, topdown=False):
         for name in names:
-            sync_file(Path(folder, name))
-        sync_folder(Path(folder))
+            sync(Path(folder, name))
+        sync(Path(folder))
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock of the kernel on a file, which is made and stays, among all threads and processes; waits for it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            raise StalError(
+                f"The file system of '{path}' has no file locks ({error.strerror or error}); choose another folder."
+            ) from error
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def temporary_name(path: Path) -> Path:
@@ -46,16 +55,21 @@ def temporary_name(path: Path) -> Path:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path; when the block succeeds, its file replaces `path` atomically and durably."""
+def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
+    """Yield a temporary path; when the block succeeds, its file replaces `path` at once.
+
+    durable: also after a power cut, which costs the disk a while.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = temporary_name(path)
     try:
         with told_when_full(path):
             yield partial
-            sync_file(partial)
+            if durable:
+                sync(partial)
             partial.replace(path)
-            sync_folder(path.parent)
+            if durable:
+                sync(path.parent)
     finally:
         partial.unlink(missing_ok=True)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cache.backbones.weights import weights_digest
 from cache.feature_store import list_feature_sets, open_feature_set
-from cache.files import sync_folder, sync_tree, temporary_name
+from cache.files import sync, sync_tree, temporary_name
 from cache.spec import FeatureSpec
 from cache.split_store import load_split
 from cache.store import Store
@@ -114,6 +114,6 @@ def _write(run_dir: RunDir, checkpoint: Checkpoint, origin: dict[str, object]) -
             events.write("checkpoint", epoch=epoch, step=0, name="latest.pt")
         sync_tree(hidden.root)
         hidden.root.rename(run_dir.root)  # fails where somebody else made the run meanwhile
-        sync_folder(run_dir.root.parent)
+        sync(run_dir.root.parent)
     finally:
         shutil.rmtree(hidden.root, ignore_errors=True)

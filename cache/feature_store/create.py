@@ -13,7 +13,7 @@ from zarr.core.array_spec import ArrayConfigParams
 from cache.feature_store.layout import FeatureManifest, RowIndex
 from cache.feature_store.metadata import seal
 from cache.feature_store.remote import remote_set
-from cache.files import sync_folder, sync_tree, temporary_name
+from cache.files import sync, sync_tree, temporary_name
 
 KEEP_ZEROS: ArrayConfigParams = {"write_empty_chunks": True}
 """A row of zeros is data; left out, it could not be told from a row that was never written."""
@@ -65,7 +65,7 @@ def create_set(path: Path, manifest: FeatureManifest, index: RowIndex) -> None:
             return
         sync_tree(partial)
         partial.rename(path)
-        sync_folder(path.parent)
+        sync(path.parent)
     except OSError:
         # Another writer may have been faster; its set is checked like any that exists.
         if not path.exists():

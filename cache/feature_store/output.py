@@ -17,7 +17,7 @@ from cache.feature_store.layout import FeatureManifest, RowIndex, checksum, shar
 from cache.feature_store.locks import ShardClaim
 from cache.feature_store.shards import CHECKSUM
 from cache.feature_store.values import checked_cast
-from cache.files import sync_file, sync_folder, temporary_name, told_when_full
+from cache.files import sync, temporary_name, told_when_full
 from stal_data.errors import InputError
 
 if TYPE_CHECKING:
@@ -56,10 +56,10 @@ class SetFiles:
             self._remote.send(self._folder, files, claim.lease)
             return
         for path in files:
-            sync_file(path)
+            sync(path)
             folder = path.parent
             while folder != self.path:
-                sync_folder(folder)
+                sync(folder)
                 folder = folder.parent
 
 

@@ -17,7 +17,7 @@ from cache.feature_store.layout import COLUMNS, FEATURES
 from cache.feature_store.metadata import FILE
 from cache.feature_store.shards import CHECKSUM, LocalFile, RowSource
 from cache.feature_store.use import locks_folder, sole_use
-from cache.files import temporary_name
+from cache.files import locked, temporary_name
 from cache.object_store.bucket import Bucket
 from cache.object_store.claims import Lease, Owner, read_owner
 from cache.object_store.mirror import Mirror, same_content, write_or_remove
@@ -118,29 +118,33 @@ class RemoteSet:
 
         The group's metadata go last: without them there is no set. The mirror then has what the bucket has.
         """
+        with locked(locks_folder(self._path) / f"{_CREATION}.lock"):  # among this machine's processes, as a lease asks
+            while (lease := Lease.take(self._mirror, self._claim_key(_CREATION))) is None:
+                if self.refresh():
+                    return
+                time.sleep(1)  # who makes it needs seconds
+            try:
+                if not self.refresh():
+                    self._send_new(made, lease)
+            finally:
+                lease.release()
+
+    def _send_new(self, made: Path, lease: Lease) -> None:
         bucket = self._mirror.bucket
-        while (lease := Lease.take(self._mirror, self._claim_key(_CREATION))) is None:
-            if self.refresh():
-                return
-            time.sleep(1)  # who makes it needs seconds
-        try:
-            if not self.refresh():
-                left = bucket.objects(f"{self._key}/")
-                if any(info.key.startswith(f"{self._key}/done/c/") for info in left):
-                    raise ConflictError(
-                        f"'{self.name}' holds computed rows, but its {FILE} is gone; restore that object, or delete "
-                        "everything below to compute the rows again."
-                    )
-                for info in left:  # by a process that was killed while it made the set
-                    bucket.delete(info.key)
-                files = [path for path in made.rglob("*") if path.is_file() and path != made / FILE]
-                bucket.map(lambda path: bucket.put(self._key_in(made, path), path), files)
-                lease.check()
-                bucket.put(f"{self._key}/{FILE}", made / FILE)
-                with suppress(OSError):  # another process may have fetched it already
-                    made.rename(self._path)
-        finally:
-            lease.release()
+        left = bucket.objects(f"{self._key}/")
+        if any(info.key.startswith(f"{self._key}/done/c/") for info in left):
+            raise ConflictError(
+                f"'{self.name}' holds computed rows, but its {FILE} is gone; restore that object, or delete "
+                "everything below to compute the rows again."
+            )
+        for info in left:  # by a process that was killed while it made the set
+            bucket.delete(info.key)
+        files = [path for path in made.rglob("*") if path.is_file() and path != made / FILE]
+        bucket.map(lambda path: bucket.put(self._key_in(made, path), path), files)
+        lease.check()
+        bucket.put(f"{self._key}/{FILE}", made / FILE)
+        with suppress(OSError):  # another process may have fetched it already
+            made.rename(self._path)
 
     def scratch(self, owner: object) -> Path:
         """Return a new folder beside the set with its metadata, to write shards in before they are sent.

@@ -9,12 +9,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
-from cache.files import replacing
+from cache.files import locked, replacing
 from cache.object_store import MARKER
 from cache.object_store.bucket import Bucket, BucketUrl, md5
 from cache.object_store.stage import Stage
 from stal_data.errors import ConflictError, InputError, NotFoundError
-from stal_data.files import write_atomically
 from stal_data.names import is_name
 
 _open: dict[tuple[int, Path], "Mirror"] = {}
@@ -43,22 +42,7 @@ class Mirror:
         bucket = Bucket(url)
         server = hashlib.sha256(bucket.endpoint.encode()).hexdigest()[:16]
         root = (folder or _default_folder(url, server)).absolute()
-        marker = root / MARKER
-        wanted: dict[str, Any] = {"url": str(url), "server": server}
-        if marker.exists():
-            found = _read_marker(marker)
-            if {name: found[name] for name in wanted} != wanted:
-                raise ConflictError(
-                    f"The folder '{root}' mirrors {found['url']}, not {url}, or that name on another server; choose "
-                    "another folder, or delete it if nothing uses it."
-                )
-            folder_id = found["folder"]
-        else:
-            if root.exists() and (not root.is_dir() or any(root.iterdir())):
-                raise InputError(f"'{root}' holds something else; name a folder that is empty or missing.")
-            folder_id = uuid.uuid4().hex
-        content = {**wanted, "folder": folder_id, "stage_bytes": stage_bytes}
-        write_atomically(marker, json.dumps(content, indent=2) + "\n")
+        folder_id = _mark(root, {"url": str(url), "server": server, "stage_bytes": stage_bytes})
         mirror = cls(root, bucket, folder_id, None if stage_bytes is None else Stage(root, stage_bytes))
         with _lock:
             _open[os.getpid(), root] = mirror
@@ -163,7 +147,7 @@ def write_or_remove(path: Path, content: bytes | None) -> None:
     if content is None:
         path.unlink(missing_ok=True)
         return
-    with replacing(path) as partial:
+    with replacing(path, durable=False) as partial:
         partial.write_bytes(content)
 
 
@@ -176,6 +160,30 @@ def not_found(url: str) -> NotFoundError:
 def _default_folder(url: BucketUrl, server: str) -> Path:
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return base / "stal" / f"{url.bucket}-{hashlib.sha256(f'{url} {server}'.encode()).hexdigest()[:12]}"
+
+
+def _mark(root: Path, wanted: dict[str, Any]) -> str:
+    """Make the folder the mirror of what is wanted, unless it is another's; return its id.
+
+    Processes that start at once agree on the id: by it a claim of a dead process of this folder is known.
+    """
+    marker = root / MARKER
+    # Whatever else a mirror holds comes after the marker; so that is looked for later.
+    held = [path for path in root.iterdir() if MARKER not in path.name] if root.is_dir() else []
+    if (held and not marker.exists()) or (root.exists() and not root.is_dir()):
+        raise InputError(f"'{root}' holds something else; name a folder that is empty or missing.")
+    with locked(root / f"{MARKER}.lock"):
+        found = _read_marker(marker) if marker.exists() else {"folder": uuid.uuid4().hex, **wanted}
+        if (found["url"], found["server"]) != (wanted["url"], wanted["server"]):
+            raise ConflictError(
+                f"The folder '{root}' mirrors {found['url']}, not {wanted['url']}, or that name on another server; "
+                "choose another folder, or delete it if nothing uses it."
+            )
+        content = json.dumps({**wanted, "folder": found["folder"]}, indent=2) + "\n"
+        if not marker.exists() or marker.read_text(encoding="utf-8") != content:
+            with replacing(marker) as partial:
+                partial.write_text(content, encoding="utf-8")
+    return str(found["folder"])
 
 
 def _read_marker(path: Path) -> dict[str, Any]:

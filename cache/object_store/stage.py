@@ -6,10 +6,10 @@ A staged file lies where the shard lies in a local store. Readers verify every r
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
-from cache.files import told_when_full
+from cache.files import locked, told_when_full
 from cache.object_store.bucket import PIECE_BYTES, Bucket, ObjectInfo
 from stal_data.errors import InputError, StalError
 
@@ -73,7 +73,7 @@ class Stage:
                 f"The shard '{info.key}' has {info.num_bytes / 1e6:.0f} MB, more than the stage may hold "
                 f"({self.limit_bytes / 1e6:.0f} MB); raise --stage-limit, or leave --stage out."
             )
-        with self._alone():
+        with locked(self._root / _LOCK):
             files = sorted(self._staged())
             free = self.limit_bytes - info.num_bytes - sum(size for _, size, _ in files)
             for _, size, path in files:
@@ -97,15 +97,6 @@ class Stage:
                 found = path.stat()
                 if path.is_file():
                     yield found.st_mtime, found.st_size, path
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        descriptor = os.open(self._root / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
 
 
 def _is_still(path: Path, descriptor: int) -> bool:

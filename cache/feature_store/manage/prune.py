@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cache.feature_store.catalog import describe_feature_set, feature_set_folders, num_bytes
 from cache.feature_store.use import sole_use
-from cache.files import sync_folder, temporary_name
+from cache.files import sync, temporary_name
 from cache.store import Store
 from stal_data.errors import ConflictError, InputError, NotFoundError, StalError, did_you_mean
 
@@ -73,7 +73,7 @@ def delete_feature_set(candidate: Candidate) -> None:
         if not hidden.name.endswith(".partial"):
             hidden = temporary_name(candidate.path)
             candidate.path.rename(hidden)
-            sync_folder(hidden.parent)
+            sync(hidden.parent)
         shutil.rmtree(hidden)
 
 

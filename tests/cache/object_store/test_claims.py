@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from cache.feature_store import FeatureBatch, FeatureWriter, open_feature_set
 from cache.feature_store.remote import remote_set
 from cache.object_store import claims
+from cache.object_store.mirror import Mirror
 from cache.spec import FeatureSpec
 from cache.store import Store
 from stal_data.errors import ConflictError
@@ -184,3 +186,34 @@ def test_two_machines_that_make_one_set_agree(machine: OpenStore, spec: FeatureS
     remote = remote_set(open_feature_set(stores[0], "street", "train").path)
     assert remote is not None
     assert not np.any(open_feature_set(machine("late"), "street", "train").done)
+
+
+def test_two_processes_of_one_machine_that_make_one_set_agree(
+    machine: OpenStore, spec: FeatureSpec, proxy: FaultProxy
+) -> None:
+    """They share a mirror, so each would take the other's claim for that of a dead process."""
+    store = machine("same")
+    start, metadata = threading.Barrier(2), f"/{spec.id}/zarr.json"
+
+    def make(rows_per_shard: int) -> int:
+        start.wait()
+        return write_rows(store, spec, 10, rows_per_shard=rows_per_shard, shards=[]).manifest.rows_per_shard
+
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(make, (3, 5)))
+    assert len(set(found)) == 1
+    assert len([r for r in proxy.log if r.method == "PUT" and r.path.endswith(metadata)]) == 1
+    assert not [r for r in proxy.log if r.method == "DELETE" and ".probe" not in r.path]
+
+
+def test_processes_that_open_a_new_mirror_at_once_agree_on_its_id(proxy: FaultProxy, tmp_path: Path) -> None:
+    start = threading.Barrier(6)
+
+    def open_mirror(_: int) -> str:
+        start.wait()
+        return Mirror.open("s3://cache/some", folder=tmp_path / "mirror").folder_id
+
+    with ThreadPoolExecutor(6) as pool:
+        ids = set(pool.map(open_mirror, range(6)))
+    assert len(ids) == 1
+    assert ids == {Mirror.open("s3://cache/some", folder=tmp_path / "mirror").folder_id}

@@ -109,3 +109,16 @@ def test_the_commands_take_a_bucket(proxy: FaultProxy, frames_root: Path, tmp_pa
         invoke("verify", URL, "--repair")
     assert CliRunner().invoke(precompute, arguments, catch_exceptions=False).exit_code == 0
     assert "3 rows checked, 0 damaged" in invoke("verify", URL).stdout
+
+
+def test_the_mirror_does_not_wait_for_the_disk(
+    machine: OpenStore, split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish_split(machine("one"), split)
+    other = machine("other")
+
+    def refuse(descriptor: int) -> None:
+        raise AssertionError("fsync")
+
+    monkeypatch.setattr("os.fsync", refuse)
+    assert load_split(other, "street", "train").split == "train"
