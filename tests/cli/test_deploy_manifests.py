@@ -105,15 +105,17 @@ def test_precompute_has_as_many_parts_as_the_job_has_pods() -> None:
     assert f"--shard=auto/{job['spec']['completions']}" in containers([job])[0]["args"]
 
 
-def test_training_has_as_many_nodes_as_pods_and_recognizers() -> None:
+def test_training_has_as_many_nodes_as_pods() -> None:
     (job,) = load((KUBERNETES / "jobs" / "train.yaml").read_text())
-    recognizer = next(
-        document
-        for document in load((KUBERNETES / "base" / "recognizer.yaml").read_text())
-        if document["kind"] == "StatefulSet"
-    )
-    assert job["spec"]["completions"] == recognizer["spec"]["replicas"]
     assert f"--nnodes={job['spec']['completions']}" in containers([job])[0]["args"]
+
+
+@kubectl
+@pytest.mark.parametrize("overlay", ["overlays/cpu", "overlays/gpu"])
+def test_training_finds_as_many_recognizers_as_it_has_nodes(overlay: str) -> None:
+    (job,) = load((KUBERNETES / "jobs" / "train.yaml").read_text())
+    (recognizer,) = [document for document in render(overlay) if document["kind"] == "StatefulSet"]
+    assert recognizer["spec"]["replicas"] == job["spec"]["completions"]
 
 
 def test_every_mount_has_its_volume() -> None:
