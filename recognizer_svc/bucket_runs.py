@@ -10,16 +10,8 @@ from pathlib import Path
 
 from cache.store import Store
 from recognizer_svc.run_dir import RunDir
-from stal_data.errors import ConflictError, InputError
+from stal_data.errors import ConflictError
 from stal_data.names import check_name
-
-
-def refuse_several_machines(store: Store, nnodes: int) -> None:
-    if store.mirror is not None and nnodes > 1:
-        raise InputError(
-            f"The store '{store.name}' is in a bucket, and training on {nnodes} machines needs a folder that they "
-            "share; 'stal-cli cache copy' copies features to one. One machine with several processes works."
-        )
 
 
 def publish_run(store: Store, run: RunDir) -> None:

@@ -3,6 +3,7 @@
 import json
 import pickle
 from dataclasses import asdict, dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -85,10 +86,13 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         torch.save(content, partial)
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint to the CPU; a missing, damaged or foreign file is an error that says so."""
+def load_checkpoint(path: Path, data: bytes | None = None) -> Checkpoint:
+    """Read a checkpoint to the CPU; a missing, damaged or foreign file is an error that says so.
+
+    data: the file's content, where it was read already.
+    """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path if data is None else BytesIO(data), map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise NotFoundError(f"There is no checkpoint '{path}'; the run has not saved one yet.") from None
     except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError) as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cache.split_store import load_split
 from cache.store import Store
-from recognizer_svc.bucket_runs import fetch_run, refuse_several_machines
+from recognizer_svc.bucket_runs import fetch_run
 from recognizer_svc.joint.sources import initial_weights, open_dataset
 from recognizer_svc.recipe import Recipe, parse_recipe
 from recognizer_svc.run_dir import RunDir, refuse_imported
@@ -98,12 +98,12 @@ def admit(
         raise InputError(f"The recipe of run '{run_id}' is empty; only a resumed run keeps the recipe it has.")
     if recipe is not None:
         _check_data(store, recipe, data_root, resume=submission.resume)
-    refuse_several_machines(store, launch.nnodes)
     fetch_run(store, run_id)
     files = JobFiles(RunDir(store.runs_dir / run_id), launch.node_rank)
     if submission.resume:
         refuse_imported(RunDir(run_dir(store, run_id)))
-    elif launch.nnodes == 1 and files.run.recipe.exists():
+    elif (launch.nnodes == 1 and files.run.recipe.exists()) or (store.mirror is not None and files.run.events.exists()):
+        # In a folder, the recipe may be there from another machine of this job; from a bucket come only earlier runs.
         raise _exists(run_id)
     owned = Ownership.take(files)
     if owned is None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from recognizer_svc.service import launch as launching
 from recognizer_svc.service.admission import Ownership
+from recognizer_svc.service.exchange import Exchange
 from recognizer_svc.service.outcome import decide
 from recognizer_svc.service.processes import is_launcher, job_processes, kill_all, process_start_s, signal_group
 from recognizer_svc.service.record import JobFiles, JobRecord, JobStatus, cancel_requested, write_record
@@ -66,6 +67,7 @@ class Job:
         self.ended = asyncio.Event()
         self._owned = owned
         self._limits = limits
+        self._exchange = Exchange(files, record.launch)
         self._process: subprocess.Popen[bytes] | None = None
         self._stopped = ""
         self._detached = False
@@ -147,20 +149,28 @@ class Job:
         return is_launcher(self.record.pid, self.record.process_started_s, self.files.run.root, self.files.node_rank)
 
     def _is_cancelled(self) -> bool:
+        if self._exchange.is_due():
+            self._exchange.fetch_cancel()
         return cancel_requested(self.files, self.record)
 
     def _must_stop(self) -> bool:
         if self._is_cancelled():
             return True
         limit_s = self._limits.stall_timeout_s
+        if limit_s and self._silent_s() > limit_s:
+            self._exchange.fetch_events()
+        if limit_s and self._silent_s() > limit_s:
+            self._stopped = f"The job made no progress for {limit_s:g} s and was stopped; its log: {self.files.log}"
+            return True
+        return False
+
+    def _silent_s(self) -> float:
+        """Seconds since the last event that this machine knows of, or since the start."""
         try:
             last = self.files.run.events.stat().st_mtime
         except FileNotFoundError:
             last = 0.0
-        if limit_s and time.time() - max(last, self.record.started_s) > limit_s:
-            self._stopped = f"The job made no progress for {limit_s:g} s and was stopped; its log: {self.files.log}"
-            return True
-        return False
+        return time.time() - max(last, self.record.started_s)
 
     def _kill(self) -> None:
         kill_all(job_processes(self.files.run.root, self.files.node_rank))
@@ -169,6 +179,8 @@ class Job:
         """Leave no process behind and record the end."""
         self._kill()
         exit_code = self._process.wait() if self._process is not None else None
+        self._exchange.fetch_cancel()
+        self._exchange.fetch_events()
         status, message = decide(self.files, self.record, exit_code=exit_code, stopped=self._stopped)
         shutil.rmtree(self.files.elastic_logs, ignore_errors=True)
         self._save(status=status, message=message, ended_s=time.time())

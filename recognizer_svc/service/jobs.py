@@ -10,6 +10,7 @@ from cache.store import Store
 from recognizer_svc.run_dir import RunDir
 from recognizer_svc.service.admission import Ownership, Submission, admit, find_sent_before, run_dir, run_ids
 from recognizer_svc.service.events import Event, EventReader
+from recognizer_svc.service.exchange import Exchange
 from recognizer_svc.service.job import Job, JobLimits, adopt
 from recognizer_svc.service.processes import job_processes
 from recognizer_svc.service.record import JobFiles, JobRecord, JobStatus, read_record, request_cancel
@@ -97,6 +98,7 @@ class JobManager:
             return record
         files = self._files(run_id, record.launch.node_rank)
         await asyncio.to_thread(request_cancel, files)
+        await asyncio.to_thread(Exchange(files, record.launch).publish_cancel)
         job = self._owned(run_id)
         if job is not None and job in self._waiting:
             self._waiting.remove(job)
@@ -127,7 +129,10 @@ class JobManager:
             from_seq=from_seq,
             offset=shown.events_offset if skip_history else 0,
         )
+        exchange = Exchange(self._files(run_id), shown.launch)
         while True:
+            if exchange.is_due():
+                await asyncio.to_thread(exchange.fetch_events)
             # Asked before reading: what was written before the end is then never missed.
             record = await self.get(run_id)
             if not record.status.ended and record.status is not shown.status:

@@ -154,7 +154,10 @@ def read_record(path: Path) -> JobRecord | None:
 def request_cancel(files: JobFiles) -> None:
     """Ask the services of all nodes to stop their present attempts."""
     records = [record for path in files.records() if (record := read_record(path)) is not None]
-    write_atomically(files.cancel, json.dumps({str(record.launch.node_rank): record.attempt for record in records}))
+    # Records of other machines are not seen where the store is in a bucket; their attempts have the same number.
+    attempts = {str(rank): record.attempt for record in records for rank in range(record.launch.nnodes)}
+    attempts |= {str(record.launch.node_rank): record.attempt for record in records}
+    write_atomically(files.cancel, json.dumps(attempts))
 
 
 def cancel_requested(files: JobFiles, record: JobRecord) -> bool:

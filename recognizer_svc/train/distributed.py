@@ -32,6 +32,21 @@ class Ranks:
             dist.all_reduce(values)
         return values
 
+    def from_first(self, content: bytes | None) -> bytes | None:
+        """Give every rank what rank 0 has, None or some bytes; every rank must call it."""
+        if self.world_size == 1:
+            return content
+        length = torch.tensor([-1 if content is None else len(content)], device=self.device)
+        dist.broadcast(length, src=0)
+        if length.item() < 0:
+            return None
+        if self.rank == 0 and content is not None:
+            data = torch.frombuffer(bytearray(content), dtype=torch.uint8).to(self.device)
+        else:
+            data = torch.empty(int(length.item()), dtype=torch.uint8, device=self.device)
+        dist.broadcast(data, src=0)
+        return data.cpu().numpy().tobytes()
+
     def wrap(self, head: nn.Module) -> nn.Module:
         """Let the gradients of `head` be averaged over the ranks. Buffers are left alone."""
         if self.world_size == 1:

@@ -16,7 +16,7 @@ from recognizer_svc.heads.batch_norm import share_statistics
 from recognizer_svc.heads.build import build_head
 from recognizer_svc.joint.model import JointModel
 from recognizer_svc.provenance import write_provenance
-from recognizer_svc.recipe import Recipe, load_recipe
+from recognizer_svc.recipe import Recipe, load_recipe, parse_recipe
 from recognizer_svc.run_dir import EventWriter, RunDir, refuse_imported
 from recognizer_svc.schedule import build_optimizer, learning_rate
 from recognizer_svc.seeds import seed_of
@@ -39,6 +39,7 @@ class Run:
         self.run_dir = run_dir
         self.ranks = ranks
         self.recipe = load_recipe(run_dir.recipe)
+        check_one_recipe(self.recipe, ranks)
         if self.recipe.training.batch_clips % ranks.world_size:
             raise InputError(
                 f"training.batch_clips is {self.recipe.training.batch_clips}, which {ranks.world_size} processes "
@@ -49,8 +50,10 @@ class Run:
         self.progress = Progress()
         torch.manual_seed(seed_of(self.recipe.training.seed, "weights"))
         self.head = build_head(self.recipe.head, self.inputs.shapes, self.inputs.label_map.num_classes)
-        begun = run_dir.checkpoint("latest").exists()
-        self.initial = None if begun else load_initial_head(self.recipe, store, self.inputs)
+        # Rank 0's: another machine may see an older file, or none where the store is in a bucket.
+        latest = run_dir.checkpoint("latest")
+        saved = ranks.from_first(latest.read_bytes() if ranks.rank == 0 and latest.exists() else None)
+        self.initial = None if saved is not None else load_initial_head(self.recipe, store, self.inputs)
         if self.initial is not None:
             self.head.load_state_dict(self.initial.state, strict=False)  # the classifier may be left out
         joint = self.inputs.joint
@@ -66,8 +69,8 @@ class Run:
             ranks=ranks,
             stop=stop or StopSignal(),
         )
-        if begun:
-            self._restore(load_checkpoint(run_dir.checkpoint("latest")))
+        if saved is not None:
+            self._restore(load_checkpoint(latest, saved))
 
     @property
     def steps_per_epoch(self) -> int:
@@ -232,6 +235,18 @@ def train_run(run_dir: RunDir, ranks: Ranks, stop: StopSignal | None = None, dat
             with EventWriter(run_dir.events) as events:
                 events.write("error", rank=0, message=f"{error}" or type(error).__name__)
         raise
+
+
+def check_one_recipe(recipe: Recipe, ranks: Ranks) -> None:
+    """Refuse to train where the machines of a job were given different recipes."""
+    first = ranks.from_first(recipe.to_yaml().encode())
+    if first is not None and first != recipe.to_yaml().encode():
+        before, now = parse_recipe(first.decode()).model_dump(mode="json"), recipe.model_dump(mode="json")
+        changed = ", ".join(sorted(section for section in before if before[section] != now[section]))
+        raise ConflictError(
+            f"The machines of this job were given different recipes, in {changed}; start it with the same command on "
+            "each, apart from --node-rank."
+        )
 
 
 def check_same_run(checkpoint: Checkpoint, recipe: Recipe, inputs: RunInputs) -> None:

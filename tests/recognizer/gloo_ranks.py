@@ -1,5 +1,6 @@
 """What each of two real gloo processes does for test_distributed.py; importable, so that a spawned process finds it."""
 
+import shutil
 from pathlib import Path
 
 import torch
@@ -7,11 +8,12 @@ import torch
 from recognizer_svc.data import LabelledBatch
 from recognizer_svc.heads.acar.model import AcarConfig, AcarHead
 from recognizer_svc.heads.batch import FeatureShapes, HeadBatch
-from recognizer_svc.recipe import SigmoidLoss
+from recognizer_svc.recipe import SigmoidLoss, load_recipe
 from recognizer_svc.run_dir import RunDir
 from recognizer_svc.train.distributed import Ranks, connect
 from recognizer_svc.train.loop import NonFiniteLossError, StopSignal, Trainer
-from recognizer_svc.train.run import Run, train_run
+from recognizer_svc.train.run import Run, check_one_recipe, train_run
+from stal_data.errors import ConflictError
 from stal_data.keyframes import KeyFrame
 
 SHAPES = FeatureShapes(slow_CHW=(6, 5, 7), fast_CHW=(3, 5, 7), vit_CHW=None, vit_frames=0)
@@ -68,6 +70,26 @@ def train_steps(trainer: Trainer, rank: int | None) -> list[float]:
     return [trainer.step(both_parts(step)[part], 0.1)[0].loss for step in range(len(STEPS))]
 
 
+def meet_again(run: RunDir, ranks: Ranks, root: Path) -> None:
+    """Rank 1's folder lacks the checkpoint, as on another machine of a store in a bucket; then its recipe differs."""
+    ranks.sum(torch.zeros(1))  # rank 0 has written its files
+    mine = RunDir(run.root.with_name(f"again-{ranks.rank}"))
+    shutil.copytree(run.root, mine.root)
+    if ranks.rank == 1:
+        shutil.rmtree(mine.root / "checkpoints")
+    again = Run(mine, ranks)
+    found: dict[str, object] = {"epochs": again.progress.epochs_done, "weights": again.head.state_dict()}
+    if ranks.rank == 1:
+        text = mine.recipe.read_text()
+        mine.recipe.write_text(text.replace("box_jitter: 0.075", "box_jitter: 0.05"))
+        assert mine.recipe.read_text() != text
+    try:
+        check_one_recipe(load_recipe(mine.recipe), ranks)
+    except ConflictError as error:
+        found["error"] = str(error)
+    torch.save(found, root / f"again{ranks.rank}.pt")
+
+
 def run_rank(rank: int, folder: str, run_dir: str) -> None:
     """Run every scenario and leave what came of it in `folder`."""
     torch.set_num_threads(1)
@@ -99,7 +121,9 @@ def run_rank(rank: int, folder: str, run_dir: str) -> None:
         found["changed by it"] = [n for n, v in trainer.head.state_dict().items() if not torch.equal(v, before[n])]
         torch.save(found, root / f"rank{rank}.pt")
 
-        train_run(RunDir(Path(run_dir)), ranks)
+        run = RunDir(Path(run_dir))
+        train_run(run, ranks)
+        meet_again(run, ranks, root)
         if rank == 0:
             head = Run(RunDir(Path(run_dir)), Ranks()).trainer.head  # restored from the checkpoint
             torch.save(head.state_dict(), root / "run.pt")

@@ -48,7 +48,7 @@ def two_ranks(tmp_path_factory, toy_store):
             process.kill()
     assert [process.exitcode for process in processes] == [0, 0]
     ranks = [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
-    return ranks, run_dir, torch.load(folder / "run.pt", weights_only=True)
+    return ranks, run_dir, torch.load(folder / "run.pt", weights_only=True), folder
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_a_non_finite_loss_on_one_rank_stops_both_before_the_step(two_ranks):
 
 def test_a_whole_run_on_two_ranks_equals_one_on_one(two_ranks, new_run):
     """Same recipe, same clips a step, same augmentation, same BatchNorm statistics; dropout is switched off."""
-    _, together, weights = two_ranks
+    _, together, weights, _ = two_ranks
     alone = new_run("one-rank", RUN)
     train_run(alone, Ranks())
     expected = load_checkpoint(alone.checkpoint("latest"))
@@ -100,6 +100,21 @@ def test_a_whole_run_on_two_ranks_equals_one_on_one(two_ranks, new_run):
     assert series[0] == pytest.approx(series[2], rel=1e-5)
     assert series[1] == pytest.approx(series[3], abs=1e-3)
     assert json.loads(together.provenance.read_text())["starts"][0]["world_size"] == 2
+
+
+def test_all_ranks_go_on_from_the_checkpoint_of_rank_0(two_ranks):
+    _, _, weights, folder = two_ranks
+    for rank in (0, 1):
+        again = torch.load(folder / f"again{rank}.pt", weights_only=True)
+        assert again["epochs"] == 1
+        for name, tensor in weights.items():
+            assert torch.equal(again["weights"][name], tensor), name
+
+
+def test_machines_with_different_recipes_do_not_train(two_ranks):
+    first, second = (torch.load(two_ranks[3] / f"again{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert "error" not in first
+    assert second["error"].startswith("The machines of this job were given different recipes, in data;")
 
 
 def launch(run_dir: RunDir) -> subprocess.Popen[bytes]:

@@ -1,6 +1,8 @@
 """Training and prediction on a store in a bucket, by machines that share nothing else."""
 
 import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +15,15 @@ from cache.store import Store
 from recognizer_svc.bucket_runs import fetch_run, publish_run, sole_training
 from recognizer_svc.predict import BoxesOfKeyFrame, Predictor
 from recognizer_svc.recipe import parse_recipe
-from recognizer_svc.run_dir import RunDir
+from recognizer_svc.run_dir import RunDir, read_events
 from recognizer_svc.runs import find_run, list_runs
 from recognizer_svc.service.admission import Submission, admit
-from recognizer_svc.service.record import Launch
+from recognizer_svc.service.exchange import Exchange
+from recognizer_svc.service.record import JobFiles, Launch, cancel_requested, request_cancel, write_record
 from recognizer_svc.train.distributed import Ranks
 from recognizer_svc.train.run import train_run
-from stal_data.errors import ConflictError, InputError, NotFoundError
-from tests.cache.object_store.conftest import OpenStore, machine, moto_server, proxy  # noqa: F401 - fixtures
+from stal_data.errors import ConflictError, NotFoundError
+from tests.cache.object_store.conftest import OpenStore, fill, machine, moto_server, proxy  # noqa: F401 - fixtures
 from tests.cache.object_store.s3_server import FaultProxy
 from tests.recognizer.toy_store import ACAR
 
@@ -115,10 +118,48 @@ def test_two_machines_do_not_train_one_run(machine: OpenStore, run: RunDir) -> N
         pass
 
 
-def test_what_needs_a_shared_folder_is_refused(machine: OpenStore) -> None:  # noqa: F811
-    launch = Launch(nnodes=2, node_rank=0, nproc_per_node=1, backend="gloo", rdzv_endpoint="one:29500", max_restarts=0)
-    with pytest.raises(InputError, match=r"s3://.* is in a bucket, and training on 2 machines needs a folder"):
-        admit(machine("one"), Submission(run_id="first", recipe="", resume=True, launch=launch))
+TWO = [Launch(nnodes=2, node_rank=rank, nproc_per_node=1, backend="gloo", rdzv_endpoint="one:29500") for rank in (0, 1)]
+
+
+def test_machines_of_one_job_see_its_events_and_that_it_is_cancelled(
+    machine: OpenStore,  # noqa: F811
+    run: RunDir,
+    proxy: FaultProxy,  # noqa: F811
+) -> None:
+    other = machine("other")
+    here, there = JobFiles(run, 0), JobFiles(RunDir(other.runs_dir / "first"), 1)
+    files, record, owned = admit(other, Submission(run_id="first", recipe="", resume=True, launch=TWO[1]))
+    assert files.run.checkpoint("latest").read_bytes() == b"weights"
+    with run.events.open("a") as file:
+        file.write('{"seq": 2, "time": 2.0, "type": "done"}\n')
+    publish_run(machine("one"), run)
+    write_record(here, replace(record, launch=TWO[0]))
+    request_cancel(here)
+    Exchange(here, TWO[0]).publish_cancel()
+
+    exchange = Exchange(there, TWO[1])
+    assert exchange.is_due()
+    assert not exchange.is_due()
+    assert not cancel_requested(there, record)
+    exchange.fetch_cancel()
+    exchange.fetch_events()
+    assert cancel_requested(there, record)
+    assert [event["type"] for event in read_events(there.run.events)] == ["log", "done"]
+    proxy.rule = lambda request: "500"
+    exchange.fetch_events()  # a bucket that does not answer is no reason to end a job
+    proxy.rule = lambda request: None
+    owned.release()
+
+
+def test_a_run_that_the_bucket_has_is_not_begun_again_on_another_machine(
+    machine: OpenStore,  # noqa: F811
+    run: RunDir,
+    fill: Callable[[Path], None],  # noqa: F811
+    toy_store: Store,
+) -> None:
+    fill(toy_store.root)
+    with pytest.raises(ConflictError, match="Run 'first' exists in the store"):
+        admit(machine("other"), Submission(run_id="first", recipe=ACAR, resume=False, launch=TWO[1]))
 
 
 def test_a_run_that_nobody_has_is_named(machine: OpenStore) -> None:  # noqa: F811
