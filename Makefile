@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null)
 
-.PHONY: setup demo test test-slurm lint protos clean
+.PHONY: setup demo test test-slurm test-network lint protos clean
 
 setup: $(VENV)/.installed
 
@@ -29,6 +29,10 @@ test: setup
 # Precompute and training by their batch scripts under a real Slurm on this machine; needs root and Debian's slurm-wlm and munge.
 test-slurm: setup
 	BIN=$(CURDIR)/$(BIN) scripts/test_slurm.sh
+
+# The workflow and its faults over several hosts in network namespaces on this machine; needs root and iproute2.
+test-network: setup
+	$(BIN)/python -m pytest tests/network -m network
 
 lint: setup
 	$(BIN)/ruff check .

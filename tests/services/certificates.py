@@ -21,11 +21,13 @@ def make_authority(folder: Path, name: str) -> Authority:
     return Authority(folder, certificate, key)
 
 
-def make_certificate(authority: Authority, name: str) -> tuple[Path, Path]:
-    """Return certificate and key for `name`, valid for 127.0.0.1 and localhost."""
+def make_certificate(
+    authority: Authority, name: str, *, valid_for: str = "IP:127.0.0.1,DNS:localhost"
+) -> tuple[Path, Path]:
+    """Return certificate and key for `name`. valid_for: addresses and names of the service, as openssl writes them."""
     certificate, key = authority.folder / f"{name}.pem", authority.folder / f"{name}.key"
     request, extensions = authority.folder / f"{name}.csr", authority.folder / f"{name}.ext"
-    extensions.write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n")
+    extensions.write_text(f"subjectAltName={valid_for}\n")
     _openssl("req", "-new", "-keyout", key, "-out", request, "-subj", f"/CN={name}", *_NEW[:-2])
     signer = ("-CA", authority.certificate, "-CAkey", authority.key, "-CAcreateserial")
     _openssl("x509", "-req", "-in", request, *signer, "-extfile", extensions, "-days", 2, "-out", certificate)

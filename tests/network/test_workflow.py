@@ -1,0 +1,123 @@
+"""The whole workflow over six hosts that share nothing but a bucket's URL, and the same on one: equal results."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cache.proposal_store import open_proposals
+from cache.store import Store
+from recognizer_svc.checkpoint import load_checkpoint
+from recognizer_svc.run_dir import RunDir
+from tests.network.hosts import Host, Network
+from tests.network.services import BUCKET, copy_to, credentials, start_detector, start_recognizer
+
+pytestmark = [pytest.mark.network, pytest.mark.timeout(600)]
+
+STORE = f"s3://{BUCKET}/workflow"
+BACKBONE = ("--slowfast", "random:0", "--slowfast-preset", "tiny", "--rows-per-shard", 4)
+HEAD = "head={kind: acar, reduce_channels: 16, context_channels: 12, depth: 1, dropout: 0.1}"
+RECIPE = ("--set", HEAD, "--set", "training.epochs=3", "--set", "training.batch_clips=4")
+TRAIN = ("train", "acar", *RECIPE, "--backend", "gloo", "--run-id", "both")
+PREDICT = ("predict", "--run", "both", "--dataset", "synthetic", "--split", "test", "--boxes", "proposals")
+
+
+def evaluate(host: Host) -> dict[str, object]:
+    data = host.disk / "data" / "annotations"
+    host.run(
+        *("eval", "--predictions", host.disk / "both.csv", "--ground-truth", data / "test_gt.csv"),
+        *("--label-map", data / "list_action.pbtxt", "--output", host.disk / "eval"),
+    )
+    return json.loads((host.disk / "eval" / "metrics.json").read_text())
+
+
+def on_one_host(host: Host) -> dict[str, object]:
+    """Everything on one machine, in a folder."""
+    store, data = host.disk / "store", host.disk / "data"
+    detector = start_detector(host)
+    where = ("--detector", detector.address, *credentials(host))
+    host.run("detect", data, "--split", "test", "--store", store, "--name", "tiny", *where)
+    detector.stop(seconds=20)
+    for split in ("train", "test"):
+        host.run("precompute", data, "--split", split, "--store", store, *BACKBONE)
+    host.run(*TRAIN, "--nproc-per-node", 2, "--store", store)
+    host.run(*PREDICT, "--store", store, "--output", host.disk / "both.csv")
+    return evaluate(host)
+
+
+def on_six_hosts(network: Network) -> dict[str, object]:
+    """Driven from the laptop; the laptop has the videos, and so have the machines that precompute."""
+    laptop, first, second = (network[name] for name in ("laptop", "recognizer-a", "recognizer-b"))
+    data = laptop.disk / "data"
+
+    detectors = [start_detector(network[name]) for name in ("detector-a", "detector-b")]
+    where = ("--detector", ",".join(detector.address for detector in detectors), *credentials(laptop))
+    laptop.run("detect", data, "--split", "test", "--store", STORE, "--name", "tiny", *where)
+    for detector in detectors:
+        detector.stop(seconds=20)
+
+    for split in ("train", "test"):
+        parts = [
+            host.start("precompute", host.disk / "data", "--split", split, "--store", STORE, *BACKBONE, "--shard", part)
+            for host, part in ((first, "1/2"), (second, "2/2"))
+        ]
+        for part in parts:
+            finished = part.wait()
+            assert finished.returncode == 0, finished
+    laptop.run("cache", "verify", STORE)
+
+    recognizers = [start_recognizer(host, STORE) for host in (first, second)]
+    shares = [
+        laptop.start(
+            *(*TRAIN, "--nnodes", 2, "--node-rank", rank, "--rdzv-endpoint", f"{first.name}:29400"),
+            *("--recognizer", recognizer.address, *credentials(laptop)),
+        )
+        for rank, recognizer in enumerate(recognizers)
+    ]
+    for share in shares:
+        finished = share.wait(seconds=240)
+        assert finished.returncode == 0, finished
+    where = ("--recognizer", recognizers[1].address, *credentials(laptop))
+    laptop.run(*PREDICT, *where, "--output", laptop.disk / "both.csv")
+    for recognizer in recognizers:
+        recognizer.stop(seconds=20)
+    return evaluate(laptop)
+
+
+def rows(path: Path) -> list[list[str]]:
+    with path.open() as file:
+        return list(csv.reader(file))
+
+
+def test_six_hosts_get_what_one_gets(network: Network) -> None:
+    laptop, alone = network["laptop"], network["alone"]
+    laptop.run("dataset", "synth", laptop.disk / "data", "--train-videos", 4, "--test-videos", 2, "--seed", 0)
+    copy_to(laptop.disk / "data", alone, network["recognizer-a"], network["recognizer-b"])
+    apart, together = on_six_hosts(network), on_one_host(alone)
+
+    laptop.run("cache", "copy", STORE, laptop.disk / "copy")
+    ours, theirs = (
+        open_proposals(Store.open(path), "synthetic", "test", "tiny")
+        for path in (alone.disk / "store", laptop.disk / "copy")
+    )
+    assert ours.key_frames == theirs.key_frames
+    np.testing.assert_array_equal(ours.offsets_K1, theirs.offsets_K1)
+    np.testing.assert_allclose(ours.boxes_N4, theirs.boxes_N4, atol=1e-5)  # batches fall differently
+    assert len(ours.boxes_N4) > 0
+
+    # Two ranks on two machines sum what two ranks on one do.
+    mine = load_checkpoint(RunDir(alone.disk / "store" / "runs" / "both").checkpoint("latest"))
+    (there,) = (network["recognizer-a"].disk / "home").rglob("runs/both")
+    apart_weights = load_checkpoint(RunDir(there).checkpoint("latest")).head_state
+    for name, tensor in mine.head_state.items():
+        np.testing.assert_allclose(apart_weights[name], tensor, rtol=1e-5, atol=1e-6, err_msg=name)
+
+    expected, found = (rows(host.disk / "both.csv") for host in (alone, laptop))
+    assert len(expected) == len(found) > 0
+    for a, b in zip(expected, found, strict=True):
+        assert (a[0], a[1], a[6]) == (b[0], b[1], b[6])
+        assert [float(v) for v in b[2:6]] == pytest.approx([float(v) for v in a[2:6]], abs=1e-5)
+        assert float(b[7]) == pytest.approx(float(a[7]), abs=1e-4)
+    assert apart["best"]["mAP"] == pytest.approx(together["best"]["mAP"], abs=1e-3)
