@@ -31,6 +31,13 @@ from svc_common.config import ServerConfig
     help="Scoring calls in progress at most.",
 )
 @click.option(
+    "--max-batch",
+    type=click.IntRange(1, 32),
+    default=32,
+    show_default=True,
+    help="Recognize calls that share a pass when they wait anyway; 1 computes each alone.",
+)
+@click.option(
     "--job-stop-s",
     type=click.FloatRange(1, 3600),
     default=60.0,
@@ -76,6 +83,7 @@ def recognizer(
     max_jobs: int,
     max_queued: int,
     max_requests: int,
+    max_batch: int,
     job_stop_s: float,
     job_stall_s: float,
     interface: str | None,
@@ -115,6 +123,7 @@ def recognizer(
         limits=limits,
         device=device,
         max_requests=max_requests,
+        max_batch=max_batch,
         cancel_jobs=cancel_jobs,
         private=private,
     )

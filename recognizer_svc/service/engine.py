@@ -1,10 +1,7 @@
 """What the scoring thread does: boxes and features from the store, scores from a loaded head. Imports torch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-
-import numpy as np
-from numpy.typing import NDArray
 
 from cache.feature_store import FeatureSet
 from cache.proposal_store import open_proposals
@@ -14,10 +11,11 @@ from recognizer_svc.data import check_boxes
 from recognizer_svc.predict import BoxesOfKeyFrame, Predictor
 from recognizer_svc.row_layout import counts_note
 from recognizer_svc.row_predictions import ClipToScore, clips_to_score, repeated
-from recognizer_svc.service.model_list import ModelInfo
+from recognizer_svc.service.micro_batch import Scored
 from recognizer_svc.service.models import ModelCache
+from recognizer_svc.service.open_features import OpenFeatures
 from recognizer_svc.service.queries import Prediction, PredictQuery, RecognizeQuery
-from stal_data.errors import InputError
+from stal_data.errors import InputError, StalError
 
 
 class Engine:
@@ -27,6 +25,7 @@ class Engine:
         """counted: told for each head asked for whether it was loaded."""
         self._store = store
         self._models = ModelCache(store, device=device, counted=counted)
+        self._features = OpenFeatures(store)
 
     def prepare(self, query: PredictQuery) -> Prediction:
         """Find the boxes, the head and the features of a split; scoring starts when `scored` is first asked."""
@@ -50,14 +49,36 @@ class Engine:
             scored=repeated(clips, model.predictor.predict(features, [clip.people for clip in clips])),
         )
 
-    def recognize(self, query: RecognizeQuery) -> tuple[ModelInfo, NDArray[np.float32]]:
-        """Scores [N, classes] of the boxes."""
-        check_boxes(query.key, query.boxes_N4)
-        model = self._models.get(query.run_id, query.checkpoint)
-        features = model.predictor.open_features(self._store, query.dataset, query.split, query.feature_set or None)
-        people = [BoxesOfKeyFrame(key=query.key, boxes_N4=query.boxes_N4)]
-        (scored,) = model.predictor.predict(features, people)
-        return model.info, scored.scores_NC
+    def recognize(self, queries: Sequence[RecognizeQuery]) -> list[Scored | StalError]:
+        """The head and scores [N, classes] of the boxes of each query of one source, or what is wrong with it.
+
+        Each key frame of each query is a clip of its own, so nobody's boxes see those of another query.
+        """
+        first = queries[0]
+        model = self._models.get(first.run_id, first.checkpoint)
+        features = self._features.get(model, first.dataset, first.split, first.feature_set)
+        answers: dict[int, Scored | StalError] = {}
+        for number, query in enumerate(queries):
+            try:
+                check_boxes(query.key, query.boxes_N4)
+                features.row_of(query.key)
+            except StalError as error:
+                answers[number] = error
+        good = [number for number in range(len(queries)) if number not in answers]
+        people = [BoxesOfKeyFrame(key=queries[number].key, boxes_N4=queries[number].boxes_N4) for number in good]
+        try:
+            scored = list(model.predictor.predict(features, people))
+        except StalError as error:
+            if len(queries) == 1:
+                return [error]
+            # Rows that are damaged or not computed are only noticed when they are read; the others go on.
+            return [answer for query in queries for answer in self.recognize([query])]
+        answers |= {number: (model.info, item.scores_NC) for number, item in zip(good, scored, strict=True)}
+        return [answers[number] for number in range(len(queries))]
+
+    def close_old(self) -> None:
+        """Let go of feature sets that were opened a while ago."""
+        self._features.close_old()
 
     def _clips(self, query: PredictQuery) -> tuple[list[ClipToScore], list[str], int]:
         """The clips that have boxes, what to say about them, and how many boxes were left out."""

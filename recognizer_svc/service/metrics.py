@@ -26,8 +26,14 @@ class ScoringMetrics:
         )
         self.batch_size = Histogram(
             "stal_scoring_batch_boxes",
-            "Boxes scored in one answer",
+            "Boxes scored in one answer of Predict or one pass of Recognize",
             buckets=(1, 4, 16, 64, 256, 1024, 4096),
+            registry=registry,
+        )
+        self.batch_calls = Histogram(
+            "stal_scoring_batch_calls",
+            "Recognize calls that shared a pass",
+            buckets=(1, 2, 4, 8, 16, 32),
             registry=registry,
         )
         self.running = Gauge("stal_scoring_requests", "Calls in progress, waiting ones included", registry=registry)

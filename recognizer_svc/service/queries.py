@@ -45,6 +45,11 @@ class RecognizeQuery:
     boxes_N4: NDArray[np.float32]
     feature_set: str
 
+    @property
+    def source(self) -> tuple[str, ...]:
+        """What calls have in common that can be scored together: the head and the features."""
+        return self.run_id, self.checkpoint, self.dataset, self.split, self.feature_set
+
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:

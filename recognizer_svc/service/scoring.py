@@ -8,36 +8,50 @@ from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
 from cache.store import Store
 from recognizer_svc.service.metrics import ScoringMetrics
+from recognizer_svc.service.micro_batch import MAX_CALLS, MicroBatches, Scored
 from recognizer_svc.service.queries import Prediction, PredictQuery, RecognizeQuery
 from svc_common.errors import BusyError, DeadlineError
 
 if TYPE_CHECKING:
     from recognizer_svc.predict import ScoredKeyFrame
     from recognizer_svc.service.engine import Engine
-    from recognizer_svc.service.model_list import ModelInfo
 
 T = TypeVar("T")
 KEY_FRAMES_PER_BATCH = 64
 BOXES_PER_BATCH = 4096  # with 100 classes 1.6 MB, far below the message limit
+CLOSE_AFTER_S = 31.0  # a little longer than opened feature sets are used
 
 
 class Scoring:
     """The event loop's side of the scoring thread."""
 
-    def __init__(self, store: Store, *, device: str, max_requests: int, metrics: ScoringMetrics | None = None) -> None:
-        """max_requests: how many calls may be in progress at once, waiting ones included; more are refused."""
+    def __init__(
+        self,
+        store: Store,
+        *,
+        device: str,
+        max_requests: int,
+        max_batch: int = MAX_CALLS,
+        metrics: ScoringMetrics | None = None,
+    ) -> None:
+        """max_requests: how many calls may be in progress at once, waiting ones included; more are refused.
+
+        max_batch: Recognize calls that may share a pass.
+        """
         self._store = store
         self._device = device
         self._max_requests = max_requests
         self._requests = 0
         self._metrics = metrics or ScoringMetrics(CollectorRegistry())
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="scoring")
+        self._batches = MicroBatches(
+            self._thread, lambda queries: self._engine.recognize(queries), self._metrics, max_calls=max_batch
+        )
+        self._closing: asyncio.TimerHandle | None = None
 
     @cached_property
     def _engine(self) -> "Engine":
@@ -73,12 +87,21 @@ class Scoring:
                 with suppress(RuntimeError):  # the service stops
                     self._thread.submit(prediction.scored.close)
 
-    async def recognize(self, query: RecognizeQuery, deadline: float) -> "tuple[ModelInfo, NDArray[np.float32]]":
-        """Scores [N, classes] of the boxes."""
+    async def recognize(self, query: RecognizeQuery, deadline: float) -> Scored:
+        """The head, and scores [N, classes] of the boxes."""
         with self._place():
-            scored = await self._run(deadline, "recognize", lambda: self._engine.recognize(query))
-            self._metrics.batch_size.observe(len(query.boxes_N4))
-            return scored
+            scored = await asyncio.wrap_future(self._batches.add(query, deadline))
+        self._close_features_later()
+        return scored
+
+    def _close_features_later(self) -> None:
+        if self._closing is None:
+            self._closing = asyncio.get_running_loop().call_later(CLOSE_AFTER_S, self._close_features)
+
+    def _close_features(self) -> None:
+        self._closing = None
+        with suppress(RuntimeError):  # the service stops
+            self._thread.submit(lambda: self._engine.close_old())
 
     @contextmanager
     def _place(self) -> Iterator[None]:

@@ -14,6 +14,7 @@ from protos.generated import recognizer_pb2_grpc as pb_grpc
 from recognizer_svc.service.job import JobLimits
 from recognizer_svc.service.jobs import JobManager
 from recognizer_svc.service.metrics import JobMetrics, ScoringMetrics
+from recognizer_svc.service.micro_batch import MAX_CALLS
 from recognizer_svc.service.scoring import Scoring
 from recognizer_svc.service.servicer import RecognizerServicer
 from svc_common.config import ServerConfig
@@ -31,6 +32,8 @@ class RecognizerConfig:
     """Of the scoring, as torch names it; auto = CUDA where there is some. Training takes the devices that it finds."""
     max_requests: int = 16
     """Scoring calls in progress; more are refused."""
+    max_batch: int = MAX_CALLS
+    """Recognize calls that may share a pass of the head; 1 computes each alone."""
     cancel_jobs: bool = False
     """At the end cancel the jobs, each with a checkpoint, instead of leaving them to the next service."""
     private: bool = False
@@ -50,6 +53,7 @@ class RecognizerService:
             config.store,
             device=config.device,
             max_requests=config.max_requests,
+            max_batch=config.max_batch,
             metrics=ScoringMetrics(metrics.registry),
         )
 
