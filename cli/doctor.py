@@ -13,6 +13,7 @@ EXTRAS = {
     "torch": ("torch", "torchvision", "safetensors"),
     "precompute": ("timm",),
     "detector": ("ultralytics",),
+    "onnx": ("onnxruntime", "onnx"),
     "recognizer": ("tensorboard",),
     "evaluation": ("numba",),
     "report": ("matplotlib",),

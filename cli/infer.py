@@ -16,7 +16,7 @@ import click
 @click.option("--slowfast-preset", help="Needed for random:SEED weights only; a weights file names its preset.")
 @click.option("--vit-preset", help="Needed for random:SEED weights only; a weights file names its preset.")
 @click.option("--detector-weights", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="YOLO weights.")
-@click.option("--detector", help="HOST:PORT of a running detector service, instead of --detector-weights.")
+@click.option("--detector", help="Running detector service (as `detect` takes it) instead of --detector-weights.")
 @click.option("--image-size", default="180x320", show_default=True, help="Detector input, height x width.")
 @click.option("--confidence", type=click.FloatRange(0, 1), default=0.3, show_default=True, help="Least box confidence.")
 @click.option("--classes", help="Detector class indices that are persons, as 0,1; by default those named person.")
