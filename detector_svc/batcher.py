@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from detector_svc.detections import FrameDetections
-from detector_svc.images import MAX_IMAGE_BYTES, MAX_PIXELS, decode_image
+from detector_svc.images import decode_image
 from detector_svc.offline import available_cpus
 from detector_svc.yolo import PreparedImage
 from stal_data.errors import InputError
@@ -46,8 +46,6 @@ class BatcherConfig:
     """How long a frame waits for others to share its batch."""
     queue_size: int = 64
     """Frames that are accepted and not yet answered, over all streams."""
-    max_image_bytes: int = MAX_IMAGE_BYTES
-    max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
         if self.max_batch < 1 or self.queue_size < self.max_batch:
@@ -137,10 +135,7 @@ class MicroBatcher:
         return min(max(self.pending * self._frame_s, _SOONEST_RETRY_S), _LATEST_RETRY_S)
 
     def _prepare(self, data: bytes, frame_id: str) -> PreparedImage:
-        image_HW3 = decode_image(
-            data, frame_id, max_bytes=self.config.max_image_bytes, max_pixels=self.config.max_pixels
-        )
-        return self._backend.prepare(image_HW3)
+        return self._backend.prepare(decode_image(data, frame_id))
 
     async def _run(self) -> None:
         while True:

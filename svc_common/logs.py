@@ -43,7 +43,10 @@ def log_fields() -> Mapping[str, str]:
 
 @contextmanager
 def log_context(**fields: str) -> Iterator[None]:
-    """Add fields such as request_id or run_id to every line logged in the block, also by threads started in it."""
+    """Add fields such as request_id or run_id to every line logged in the block.
+
+    Also in tasks and calls of asyncio.to_thread that begin in it; other threads and executors have no fields of it.
+    """
     before = _fields.get()
     _fields.set({**before, **fields})
     try:

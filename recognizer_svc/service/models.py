@@ -13,8 +13,6 @@ from recognizer_svc.run_dir import RunDir
 from recognizer_svc.service.admission import run_dir
 from recognizer_svc.service.model_list import CheckpointName, ModelInfo, choose_checkpoint
 
-_READ_BYTES = 1 << 20
-
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedModel:
@@ -78,9 +76,7 @@ class ModelCache:
         signature = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
         known = self._digests.get(path)
         if known is None or known[0] != signature:
-            digest = hashlib.sha256()
             with path.open("rb") as file:
-                while block := file.read(_READ_BYTES):
-                    digest.update(block)
-            known = self._digests[path] = (signature, f"sha256:{digest.hexdigest()}")
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            known = self._digests[path] = (signature, f"sha256:{digest}")
         return known[1]

@@ -3,13 +3,15 @@
 import asyncio
 import json
 import re
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from recognizer_svc.service.events import last_step
-from svc_common.logs import REQUEST_ID_HEADER, checked_request_id, outgoing_request_id
+from svc_common.logs import REQUEST_ID_HEADER, checked_request_id, log_context, log_fields, outgoing_request_id
 from tests.services.conftest import Trained, metrics_page
 from tests.services.echo import calling, serving
 from tests.services.recognizer_process import RecognizerProcess
@@ -86,6 +88,17 @@ async def test_the_id_a_client_sends_is_logged_and_a_forged_one_is_not(caplog: p
     logged = [json.loads(line)["request_id"] for line in caplog.text.splitlines() if "call finished" in line]
     assert logged[0] == "pipeline-7"
     assert re.fullmatch(r"[0-9a-f]{16}", logged[1])
+
+
+async def test_fields_follow_tasks_and_to_thread_and_no_other_thread() -> None:
+    async def in_a_task() -> Mapping[str, str]:
+        return log_fields()
+
+    with log_context(run_id="one"), ThreadPoolExecutor(1) as executor:
+        assert await asyncio.create_task(in_a_task()) == {"run_id": "one"}
+        assert await asyncio.to_thread(log_fields) == {"run_id": "one"}
+        assert await asyncio.get_running_loop().run_in_executor(executor, log_fields) == {}
+    assert log_fields() == {}
 
 
 @pytest.mark.parametrize("sent", ["", "a\nb", "x" * 65, 'a"b'])
