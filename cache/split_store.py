@@ -77,7 +77,7 @@ def publish_split(store: Store, split: Split) -> PublishedSplit:
         label_map=split.label_map,
         digest=digest,
     )
-    path = _path(store, split.dataset, split.name)
+    path = split_file(store, split.dataset, split.name)
     store.fetch(path)
     if path.exists() and _stored_digest(path) == digest:
         return published
@@ -96,7 +96,7 @@ def publish_split(store: Store, split: Split) -> PublishedSplit:
 
 def load_split(store: Store, dataset: str, split: str) -> PublishedSplit:
     """Read a published split and check its digest."""
-    path = _path(store, dataset, split)
+    path = split_file(store, dataset, split)
     store.fetch(path)
     if not path.exists():
         known = [
@@ -127,7 +127,8 @@ def load_split(store: Store, dataset: str, split: str) -> PublishedSplit:
     )
 
 
-def _path(store: Store, dataset: str, split: str) -> Path:
+def split_file(store: Store, dataset: str, split: str) -> Path:
+    """Return where a split is published; the file need not be there."""
     return store.annotations_dir(dataset, split) / "split.h5"
 
 

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from cache.feature_store.damage import DamagedError
 from cache.feature_store.reader import FeatureBatch, FeatureSet
 from cache.feature_store.writer import FeatureWriter
-from stal_data.errors import ConflictError, StalError
 from stal_data.keyframes import KeyFrame
 
 
@@ -22,7 +22,8 @@ class DamagedShard:
 def verify_feature_set(path: Path, report: Callable[[int], None] | None = None) -> list[DamagedShard]:
     """Read every row that is done, from the disk or its cache, and return the shards with bad ones.
 
-    A set whose metadata or index are damaged is an error: it can only be deleted and computed again.
+    A set whose metadata or index are damaged is an error: it can only be deleted and computed again. So is a disk or a
+    bucket that does not answer, which says nothing about the rows.
     report: told the number of rows checked so far.
     """
     features = FeatureSet(path)
@@ -42,7 +43,7 @@ def verify_feature_set(path: Path, report: Callable[[int], None] | None = None) 
         for row in suspects:
             try:
                 features.read_into([row], buffer)
-            except StalError as error:
+            except DamagedError as error:
                 bad.append(keys[row])
                 reason = reason or str(error)
         if bad:
@@ -55,7 +56,7 @@ def verify_feature_set(path: Path, report: Callable[[int], None] | None = None) 
 def _all_sound(features: FeatureSet, rows: list[int], buffer: FeatureBatch) -> bool:
     try:
         features.read_into(rows, buffer)
-    except StalError:
+    except DamagedError:
         return False
     return True
 
@@ -63,8 +64,5 @@ def _all_sound(features: FeatureSet, rows: list[int], buffer: FeatureBatch) -> b
 def reset_shard(path: Path, shard: int) -> None:
     """Mark all rows of a shard as not done, so that precompute computes them again."""
     writer = FeatureWriter(path)
-    claim = writer.claim(shard)
-    if claim is None:
-        raise ConflictError(f"Shard {shard} of '{path}' is being written by {writer.owner(shard)}; try again later.")
-    with claim:
+    with writer.claim_or_refuse(shard) as claim:
         writer.reset_shard(claim)

@@ -90,6 +90,14 @@ class FeatureWriter:
                 claim.release()
         return None if claim.lease is None else claim
 
+    def claim_or_refuse(self, shard: int) -> ShardClaim:
+        """Return the right to write a shard; an error while somebody else holds it. Check `is_pending` afterwards."""
+        claim = self.claim(shard)
+        if claim is None:
+            owner = self.owner(shard)
+            raise ConflictError(f"Shard {shard} of '{self.path}' is being written by {owner}; try again later.")
+        return claim
+
     def is_pending(self, shard: int) -> bool:
         return not shard_is_done(self.path, self.manifest, shard)
 

@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from cache.feature_store import FeatureSet, FeatureWriter, use
+from cache.feature_store import FeatureSet, FeatureWriter, ShardClaim, use
 from cache.feature_store.manage.copy import copy_feature_set
 from cache.feature_store.manage.diff import diff_feature_sets
 from cache.feature_store.manage.hdf5 import export_hdf5, import_hdf5
+from cache.feature_store.manage.prune import delete_feature_set, prune_candidates
 from cache.spec import FeatureSpec
 from cache.split_store import load_split, publish_split
 from cache.store import Store
@@ -202,6 +203,20 @@ def test_where_locks_are_missing_nobody_writes_or_deletes(
         use.sole_use(path).__enter__()
 
 
+def test_a_set_that_changed_after_it_was_shown_stays(store: Store, write_set: WriteSet) -> None:
+    path = write_set(10, shards=[0]).path
+    [shown] = prune_candidates(store, incomplete=True)
+    assert shown.reason == "6 of 10 rows missing"
+    write_set(10, shards=[1, 2])
+    with pytest.raises(ConflictError, match=r"has changed .*\(6 of 10 rows missing then, sound now"):
+        delete_feature_set(shown)
+    assert FeatureSet(path).complete
+    [named] = prune_candidates(store, set_ids=[path.name])
+    delete_feature_set(named)
+    with pytest.raises(ConflictError, match="has changed since"):
+        delete_feature_set(named)
+
+
 # diff
 
 
@@ -269,6 +284,38 @@ def test_a_copy_over_other_rows_or_another_split_is_refused(
     publish_split(other, make_split(frames_root, label=2))
     with pytest.raises(ConflictError, match="publishes street/train with another content"):
         run("copy", store.root, other.root)
+
+
+@pytest.fixture
+def finished_before_the_claim(monkeypatch: pytest.MonkeyPatch, store: Store, spec: FeatureSpec) -> None:
+    """Somebody else fills a shard between the look whether it is missing and the claim."""
+    claim = FeatureWriter.claim_or_refuse
+
+    def late(self: FeatureWriter, shard: int) -> ShardClaim:
+        monkeypatch.setattr(FeatureWriter, "claim_or_refuse", claim)
+        write_rows(Store.open(self.path.parents[3]), spec, 10, shards=[shard])
+        monkeypatch.setattr(FeatureWriter, "write_shard", refuse)
+        return claim(self, shard)
+
+    def refuse(self: FeatureWriter, *arguments: object) -> None:
+        raise AssertionError("the shard is written again")
+
+    monkeypatch.setattr(FeatureWriter, "claim_or_refuse", late)
+
+
+@pytest.mark.usefixtures("finished_before_the_claim")
+def test_a_shard_that_somebody_finished_meanwhile_is_not_copied_again(write_set: WriteSet, tmp_path: Path) -> None:
+    result = copy_feature_set(write_set(10, shards=[1]).path, Store.open(tmp_path / "other", create=True))
+    assert (result.copied, result.present, result.missing) == (0, 4, 6)
+
+
+def test_a_shard_that_somebody_finished_meanwhile_is_not_imported_again(
+    write_set: WriteSet, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    export_hdf5(write_set(10, shards=[1]).path, tmp_path / "set.h5")
+    request.getfixturevalue("finished_before_the_claim")
+    path = import_hdf5(tmp_path / "set.h5", Store.open(tmp_path / "other", create=True))
+    assert FeatureSet(path).done.tolist() == [False] * 4 + [True] * 4 + [False] * 2
 
 
 # export and import

@@ -9,7 +9,7 @@ from cache.feature_store.marks import read_marks
 from cache.feature_store.reader import FeatureSet
 from cache.feature_store.writer import FeatureWriter
 from cache.files import replacing
-from cache.split_store import load_split
+from cache.split_store import load_split, split_file
 from cache.store import Store
 from stal_data.errors import ConflictError, NotFoundError
 
@@ -54,12 +54,12 @@ def copy_feature_set(source: Path, target: Store, report: Report | None = None) 
         if not writer.is_pending(shard):
             present += len(rows)
         elif done_K[rows.start : rows.stop].all():
-            claim = writer.claim(shard)
-            if claim is None:
-                raise ConflictError(f"Shard {shard} of '{writer.path}' is being written by {writer.owner(shard)}.")
-            with claim:
-                writer.write_shard(claim, features.read(rows))
-            copied += len(rows)
+            with writer.claim_or_refuse(shard) as claim:
+                if writer.is_pending(shard):
+                    writer.write_shard(claim, features.read(rows))
+                    copied += len(rows)
+                else:  # somebody finished it between the look and the claim
+                    present += len(rows)
         if report:
             report(rows.stop, manifest.num_rows)
     _compare(features, writer.path)
@@ -72,7 +72,7 @@ def copy_split(source: Store, target: Store, dataset: str, split: str) -> bool:
         digest = load_split(source, dataset, split).digest
     except NotFoundError:
         return False
-    path = target.annotations_dir(dataset, split) / "split.h5"
+    path = split_file(target, dataset, split)
     target.fetch(path)
     if path.exists():
         if load_split(target, dataset, split).digest != digest:
@@ -82,7 +82,7 @@ def copy_split(source: Store, target: Store, dataset: str, split: str) -> bool:
             )
         return True
     with replacing(path) as partial:
-        shutil.copyfile(source.annotations_dir(dataset, split) / "split.h5", partial)
+        shutil.copyfile(split_file(source, dataset, split), partial)
     target.publish(path)
     load_split(target, dataset, split)
     return True

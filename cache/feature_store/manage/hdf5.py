@@ -94,13 +94,11 @@ def import_hdf5(source: Path, store: Store, report: Report | None = None) -> Pat
             rows = writer.manifest.rows_of(shard)
             if not done_K[rows.start : rows.stop].all():
                 continue
-            claim = writer.claim(shard)
-            if claim is None:
-                raise ConflictError(f"Shard {shard} of '{writer.path}' is being written by {writer.owner(shard)}.")
-            features = FeatureBatch(**{name: values[rows.start : rows.stop] for name, values in arrays.items()})
-            with claim:
-                _check_rows(source, manifest, index, rows, features, digests_K.tolist())
-                writer.write_shard(claim, features)
+            with writer.claim_or_refuse(shard) as claim:
+                if writer.is_pending(shard):  # nobody finished it between the look and the claim
+                    features = FeatureBatch(**{name: values[rows.start : rows.stop] for name, values in arrays.items()})
+                    _check_rows(source, manifest, index, rows, features, digests_K.tolist())
+                    writer.write_shard(claim, features)
             if report:
                 report(rows.stop, count)
     return writer.path

@@ -14,8 +14,29 @@ from stal_data.errors import ConflictError, InputError, NotFoundError, StalError
 
 
 @dataclass(frozen=True, kw_only=True)
+class Criteria:
+    """Which sets to delete: those that fit one of these; the fields are the arguments of `prune_candidates`."""
+
+    set_ids: Collection[str]
+    incomplete: bool
+    written_before_s: float | None
+
+    def reason(self, folder: Path) -> str:
+        """Return why the set in a folder fits; empty if it does not."""
+        reasons = ["named"] if folder.name in self.set_ids else []
+        if self.incomplete and (reason := _incompleteness(folder)):
+            reasons.append(reason)
+        if self.written_before_s is not None and _last_written_s(folder) < self.written_before_s:
+            reasons.append("old")
+        return ", ".join(reasons)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A folder that fits what was asked for. reason: why. in_use: something holds it now, so it stays."""
+    """A folder that fits what was asked for. reason: why. in_use: something holds it now, so it stays.
+
+    criteria: None for what killed processes left.
+    """
 
     path: Path
     dataset: str
@@ -24,6 +45,7 @@ class Candidate:
     num_bytes: int
     reason: str
     in_use: bool
+    criteria: Criteria | None
 
 
 def prune_candidates(
@@ -49,26 +71,27 @@ def prune_candidates(
     known = {folder.name for folder in folders}
     for set_id in set_ids:
         if set_id not in known:
-            raise NotFoundError(f"'{store.root}' has no feature set '{set_id}'. {did_you_mean(set_id, known)}")
-    found = []
-    for folder in folders:
-        reasons = ["named"] if folder.name in set_ids else []
-        if incomplete and (reason := _incompleteness(folder)):
-            reasons.append(reason)
-        if written_before_s is not None and _last_written_s(folder) < written_before_s:
-            reasons.append("old")
-        if reasons:
-            found.append(_candidate(folder, folder.name, ", ".join(reasons)))
+            raise NotFoundError(f"'{store.name}' has no feature set '{set_id}'. {did_you_mean(set_id, known)}")
+    criteria = Criteria(set_ids=set_ids, incomplete=incomplete, written_before_s=written_before_s)
+    found = [
+        _candidate(folder, folder.name, reason, criteria) for folder in folders if (reason := criteria.reason(folder))
+    ]
     leftovers = store.find("features", dataset, split, ".*.partial")
-    return found + [_candidate(path, path.name.split(".")[1], "left by a killed process") for path in leftovers]
+    return found + [_candidate(path, path.name.split(".")[1], "left by a killed process", None) for path in leftovers]
 
 
 def delete_feature_set(candidate: Candidate) -> None:
-    """Delete the folder; an error while a job, a service or precompute uses the set.
+    """Delete the folder; an error while a job, a service or precompute uses the set, or when the reason has changed.
 
     It loses its name first, at once, so that a kill leaves no half set under that name.
     """
     with sole_use(candidate.path.with_name(candidate.set_id)):
+        reason = candidate.reason if candidate.criteria is None else candidate.criteria.reason(candidate.path)
+        if not candidate.path.exists() or reason != candidate.reason:
+            raise ConflictError(
+                f"'{candidate.path}' has changed since it was looked at ({candidate.reason} then, {reason or 'sound'} "
+                "now); prune again."
+            )
         hidden = candidate.path
         if not hidden.name.endswith(".partial"):
             hidden = temporary_name(candidate.path)
@@ -77,7 +100,7 @@ def delete_feature_set(candidate: Candidate) -> None:
         shutil.rmtree(hidden)
 
 
-def _candidate(path: Path, set_id: str, reason: str) -> Candidate:
+def _candidate(path: Path, set_id: str, reason: str, criteria: Criteria | None) -> Candidate:
     in_use = False
     try:
         with sole_use(path.with_name(set_id)):
@@ -92,6 +115,7 @@ def _candidate(path: Path, set_id: str, reason: str) -> Candidate:
         num_bytes=num_bytes(path),
         reason=reason,
         in_use=in_use,
+        criteria=criteria,
     )
 
 
