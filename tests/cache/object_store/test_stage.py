@@ -1,5 +1,6 @@
 """Shards kept on the local disk."""
 
+import fcntl
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -135,3 +136,15 @@ def test_a_stage_belongs_to_one_bucket(tmp_path: Path, machine: OpenStore) -> No
     machine("reader", 10**6)
     with pytest.raises(ConflictError, match="mirrors s3://cache/some/store, not s3://cache/other"):
         Mirror.open("s3://cache/other", folder=tmp_path / "reader")
+
+
+def test_what_a_killed_process_had_fetched_of_a_shard_goes(machine: OpenStore) -> None:
+    features = open_feature_set(machine("reader", 10**6), "street", "train")
+    for name in ("vit/c/1/0/0", "vit/c/2/0/0"):
+        (features.path / name).mkdir(parents=True)
+        (features.path / name / ".0.partial").write_bytes(bytes(100))
+    with (features.path / "vit/c/2/0/0/.0.partial").open() as alive:
+        fcntl.flock(alive, fcntl.LOCK_EX)
+        features.read([0])
+    assert not (features.path / "vit/c/1/0/0/.0.partial").exists()
+    assert (features.path / "vit/c/2/0/0/.0.partial").exists()
