@@ -82,7 +82,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     manifest = features.manifest
     batch = features.read(np.flatnonzero(features.done)[: options.rows])
     arrays = {name: np.asarray(getattr(batch, name)) for name in manifest.arrays}
-    total = sum(values.nbytes for values in arrays.values())
     count, rows_per_shard = len(next(iter(arrays.values()))), manifest.rows_per_shard
     arrays = {name: values[: count - count % rows_per_shard] for name, values in arrays.items()}
     total = sum(values.nbytes for values in arrays.values())

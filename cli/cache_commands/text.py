@@ -31,7 +31,7 @@ def find_set(store: "Store", set_id: str, dataset: str | None, split: str | None
     found = [folder for folder in folders if folder.name == set_id]
     if not found:
         known = {folder.name for folder in folders}
-        raise NotFoundError(f"'{store.root}' has no feature set '{set_id}'. {did_you_mean(set_id, known)}")
+        raise NotFoundError(f"'{store.name}' has no feature set '{set_id}'. {did_you_mean(set_id, known)}")
     if len(found) > 1:
         places = ", ".join(f"{folder.parent.parent.name}/{folder.parent.name}" for folder in found)
         raise InputError(f"Feature set '{set_id}' is there for {places}; choose with --dataset and --split.")
