@@ -28,14 +28,18 @@ TRAINED = "trained"
 class Trained:
     """A running service whose store holds the run `trained`. It logs JSON and serves metrics.
 
-    updates: what its client saw of the training. metrics: its page of metrics at the first step.
+    Tests share it, and may train more with it or restart it: what it said of this first run is kept here.
+
+    updates: what its client saw of the training. during, after: its page of metrics at the first step, and once the
+    job had ended. log: what it had logged by then.
     """
 
     store: Store
     service: RecognizerProcess
     updates: list[pb.JobUpdate]
-    metrics: str
-    metrics_port: int
+    during: str
+    after: str
+    log: str
 
 
 @pytest.fixture(scope="session")
@@ -45,23 +49,26 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
     port = unused_port()
     service = RecognizerProcess(store.root, folder, "--log-format", "json", "--metrics-port", str(port)).start()
     try:
-        updates, metrics = asyncio.run(_train(service, port))
-        yield Trained(store, service, updates, metrics, port)
+        updates, during, after = asyncio.run(_train(service, port))
+        yield Trained(store, service, updates, during, after, service.log)
     finally:
         service.kill()
 
 
-async def _train(service: RecognizerProcess, metrics_port: int) -> tuple[list[pb.JobUpdate], str]:
+async def _train(service: RecognizerProcess, metrics_port: int) -> tuple[list[pb.JobUpdate], str, str]:
     """Two real ranks over gloo."""
-    updates, metrics = [], ""
+    updates, during = [], ""
     launch = pb.Launch(nproc_per_node=2, backend="gloo")
     request = pb.TrainRequest(run_id=TRAINED, recipe=ACAR, overrides=["training.epochs=3"], launch=launch)
     async with RecognizerClient(service.client) as client:
         async for update in client.train(request):
             updates.append(update)
-            if not metrics and update.event.WhichOneof("event") == "step":
-                metrics = await asyncio.to_thread(metrics_page, metrics_port)
-    return updates, metrics
+            if not during and update.event.WhichOneof("event") == "step":
+                during = await asyncio.to_thread(metrics_page, metrics_port)
+    async with asyncio.timeout(30):  # the client may hear of the end a moment before the service has counted it
+        while 'stal_jobs{status="running"} 0.0' not in (after := await asyncio.to_thread(metrics_page, metrics_port)):
+            await asyncio.sleep(0.02)
+    return updates, during, after
 
 
 def metrics_page(port: int) -> str:

@@ -14,7 +14,6 @@ from recognizer_svc.service.events import last_step
 from svc_common.logs import REQUEST_ID_HEADER, checked_request_id, log_context, log_fields, outgoing_request_id
 from tests.services.conftest import Trained, metrics_page
 from tests.services.echo import calling, serving
-from tests.services.recognizer_process import RecognizerProcess
 
 DASHBOARD = Path(__file__).parents[2] / "deploy" / "grafana" / "stal.json"
 
@@ -26,19 +25,18 @@ def _names(page: str) -> set[str]:
     return {name + end for name, kind in families for end in ("", *parts.get(kind, ()))}
 
 
-def _lines(service: RecognizerProcess) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in service.log.splitlines() if line.startswith("{")]
+def _lines(log: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in log.splitlines() if line.startswith("{")]
 
 
 def test_every_line_of_the_log_is_json(trained: Trained) -> None:
-    service = trained.service
-    others = [line for line in service.log.splitlines() if not line.startswith("{")]
+    others = [line for line in trained.log.splitlines() if not line.startswith("{")]
     assert [line for line in others if " ready on " not in line] == []
-    assert all({"time", "level", "service", "logger", "message"} <= line.keys() for line in _lines(service))
+    assert all({"time", "level", "service", "logger", "message"} <= line.keys() for line in _lines(trained.log))
 
 
 def test_call_and_job_carry_the_same_request_id(trained: Trained) -> None:
-    lines = _lines(trained.service)
+    lines = _lines(trained.log)
     ours = outgoing_request_id()
     started = next(line for line in lines if line["message"] == "job started")
     ended = next(line for line in lines if line["message"] == "job ended")
@@ -51,7 +49,7 @@ def test_call_and_job_carry_the_same_request_id(trained: Trained) -> None:
 
 
 def test_progress_of_a_running_job_is_exported_and_gone_at_its_end(trained: Trained) -> None:
-    during, after = trained.metrics, metrics_page(trained.metrics_port)
+    during, after = trained.during, trained.after
     progress = re.search(r'^stal_job_progress_ratio\{run_id="trained"\} (\S+)$', during, re.MULTILINE)
     assert progress is not None
     assert 0 < float(progress[1]) <= 1
@@ -65,7 +63,7 @@ async def test_the_dashboard_names_only_metrics_that_services_export(
 ) -> None:
     from detector_svc.batcher import BatcherMetrics
 
-    exported = _names(trained.metrics)
+    exported = _names(trained.during)
     async with serving(metrics_port=0) as (server, _):
         BatcherMetrics(server._metrics.registry)
         exported |= _names(await asyncio.to_thread(metrics_page, server.metrics_port))
