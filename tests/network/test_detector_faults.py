@@ -54,8 +54,8 @@ class Site:
         found = open_proposals(Store.open(self.laptop.disk / "store"), "small", "train", name)
         assert found.key_frames == self.expected.key_frames
         np.testing.assert_array_equal(found.offsets_K1, self.expected.offsets_K1)
-        np.testing.assert_allclose(found.boxes_N4, self.expected.boxes_N4, atol=1e-5)
-        np.testing.assert_allclose(found.scores_N, self.expected.scores_N, atol=1e-5)
+        np.testing.assert_array_equal(found.boxes_N4, self.expected.boxes_N4)
+        np.testing.assert_array_equal(found.scores_N, self.expected.scores_N)
 
     def has_proposals(self, name: str) -> bool:
         return (self.laptop.disk / "store" / "proposals" / "small" / "train" / f"{name}.h5").exists()
