@@ -27,11 +27,11 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # the packa
     needs, so a watcher that reads nothing would hold up the drain.
     """
 
-    def __init__(self, services: Sequence[str], *, watches_per_client: int = WATCHES_PER_CLIENT) -> None:
+    def __init__(self, services: Sequence[str]) -> None:
         """services: full names as in the .proto files."""
         self.ready = False
         self._names = ("", *services)
-        self._places = PlacesPerClient(watches_per_client, "health watches")
+        self._places = PlacesPerClient(WATCHES_PER_CLIENT, "health watches")
         self._ended = False
         self._changed = asyncio.Event()
 
