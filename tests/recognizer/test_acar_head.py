@@ -1,6 +1,9 @@
 """The ACAR head against the published numbers and against a plain head without any shortcut."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -229,6 +232,14 @@ def test_a_crowd_needs_no_memory_for_pairs_of_maps():
         AcarHead(config).eval()(batch)
     # One context map per actor (10x10) is the largest; pairs of actors would be 200 * 200 * 64 values a position.
     assert largest.numel <= actors * channels * 10 * 10
+
+
+def test_three_hundred_people_fit_into_two_megabytes_each():
+    script = Path(__file__).with_name("crowd_memory.py")
+    environment = os.environ | {"PYTHONPATH": str(script.parents[2])}
+    done = subprocess.run([sys.executable, script, "300"], env=environment, capture_output=True, text=True, check=True)
+    # Measured: 1.1 MB. Maps of all pairs would take 6.6 GB.
+    assert 0 < int(done.stdout) < 300 * 2_000_000
 
 
 def test_maps_that_do_not_belong_together_are_refused():
