@@ -82,8 +82,11 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "optimizer": checkpoint.optimizer_state,
         "progress": asdict(checkpoint.progress),
     }
+    # Not into the file: on a full disk torch tells of an unexpected position and hides the reason.
+    data = BytesIO()
+    torch.save(content, data)
     with replacing(path) as partial:
-        torch.save(content, partial)
+        partial.write_bytes(data.getbuffer())
 
 
 def load_checkpoint(path: Path, data: bytes | None = None) -> Checkpoint:

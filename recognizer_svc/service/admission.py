@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from cache.files import told_when_full
 from cache.split_store import load_split
 from cache.store import Store
 from recognizer_svc.bucket_runs import fetch_run
@@ -109,7 +110,8 @@ def admit(
     if owned is None:
         raise ConflictError(f"Run '{run_id}' is active already; watch it with: stal-cli jobs watch {run_id} ...")
     try:
-        return files, _claim(files, submission, recipe, host or socket.gethostname()), owned
+        with told_when_full(files.run.recipe):
+            return files, _claim(files, submission, recipe, host or socket.gethostname()), owned
     except BaseException:
         owned.release()
         raise

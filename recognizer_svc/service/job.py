@@ -17,7 +17,7 @@ from recognizer_svc.service.exchange import Exchange
 from recognizer_svc.service.outcome import decide
 from recognizer_svc.service.processes import is_launcher, job_processes, kill_all, process_start_s, signal_group
 from recognizer_svc.service.record import JobFiles, JobRecord, JobStatus, cancel_requested, write_record
-from stal_data.errors import NotFoundError
+from stal_data.errors import NotFoundError, StalError
 from stal_data.names import check_name
 from svc_common.logs import log_context, log_fields
 
@@ -183,7 +183,13 @@ class Job:
         self._exchange.fetch_events()
         status, message = decide(self.files, self.record, exit_code=exit_code, stopped=self._stopped)
         shutil.rmtree(self.files.elastic_logs, ignore_errors=True)
-        self._save(status=status, message=message, ended_s=time.time())
+        try:
+            self._save(status=status, message=message, ended_s=time.time())
+        except StalError as error:
+            # Who asks now is told by this service; the next to ask when there is room again records it.
+            _LOG.error("the end of the job could not be recorded: %s", error)
+            told = f"{message}\n{error}".strip()
+            self.record = replace(self.record, status=status, message=told, ended_s=time.time())
         _LOG.info("job ended", extra={"fields": {"status": str(status), "reason": message.partition("\n")[0]}})
 
     def _save(self, **changes: Any) -> None:

@@ -7,6 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from cache.files import told_when_full
 from recognizer_svc.run_dir import RunDir
 from stal_data.errors import InputError
 from stal_data.files import write_atomically
@@ -134,10 +135,11 @@ class JobFiles:
 
 def write_record(files: JobFiles, record: JobRecord) -> None:
     """Replace the record; node 0's also replaces the run's public state."""
-    write_atomically(files.record, json.dumps(asdict(record), indent=1) + "\n")
-    if files.node_rank == 0:
-        state = {"status": record.status.value, "message": record.message, "attempt": record.attempt}
-        write_atomically(files.run.state, json.dumps(state, indent=1) + "\n")
+    with told_when_full(files.record):
+        write_atomically(files.record, json.dumps(asdict(record), indent=1) + "\n")
+        if files.node_rank == 0:
+            state = {"status": record.status.value, "message": record.message, "attempt": record.attempt}
+            write_atomically(files.run.state, json.dumps(state, indent=1) + "\n")
 
 
 def read_record(path: Path) -> JobRecord | None:

@@ -1,0 +1,83 @@
+"""A disk that is full, for which a limit on the size of files stands: jobs end in a state that says why."""
+
+import resource
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from cache.store import Store
+from recognizer_svc.checkpoint import Checkpoint, Progress, save_checkpoint
+from recognizer_svc.heads.batch import FeatureShapes
+from recognizer_svc.recipe import parse_recipe
+from recognizer_svc.run_dir import RunDir
+from recognizer_svc.service.jobs import JobManager
+from recognizer_svc.service.record import JobFiles, JobStatus, read_record
+from stal_data.errors import StalError
+from tests.recognizer.toy_store import ACAR, LABELS, toy_spec
+from tests.services.job_scripts import LIMITS, Launcher, reaches, started, submission
+
+WAITS = """
+event(1, "log", message="hello")
+while not os.path.exists(run + "/go-on"):
+    time.sleep(0.02)
+"""
+
+
+@pytest.fixture
+def limited_files() -> Iterator[Callable[[int], None]]:
+    """Return a function that limits how large this process' files may grow, in bytes; -1 is no limit."""
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_checkpoint_that_does_not_fit_leaves_the_old_one(
+    tmp_path: Path, limited_files: Callable[[int], None]
+) -> None:
+    checkpoint = Checkpoint(
+        recipe=parse_recipe(ACAR),
+        label_map=LABELS,
+        feature_spec=toy_spec(),
+        shapes=FeatureShapes(slow_CHW=(6, 8, 12), fast_CHW=(3, 8, 12), vit_CHW=None, vit_frames=0),
+        head_state={"weight": torch.zeros(5000)},
+        optimizer_state={},
+        progress=Progress(),
+    )
+    path = tmp_path / "latest.pt"
+    save_checkpoint(path, checkpoint)
+    before = path.read_bytes()
+    limited_files(10_000)
+    with pytest.raises(StalError, match=r"latest.pt' could not be written: File too large .*make room and run"):
+        save_checkpoint(path, checkpoint)
+    limited_files(-1)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["latest.pt"]
+
+
+async def test_a_job_whose_end_cannot_be_recorded_is_told_as_failed_and_recorded_later(
+    store: Store, launcher: Launcher, limited_files: Callable[[int], None]
+) -> None:
+    launcher(WAITS)
+    jobs = JobManager(store, LIMITS)
+    await jobs.submit(submission())
+    await started(jobs, store)
+    run = RunDir(store.runs_dir / "one")
+    limited_files(100)
+    (run.root / "go-on").touch()
+    record = await reaches(jobs, "one", JobStatus.FAILED)
+    assert "node_0.json' could not be written: File too large" in record.message
+    assert (await jobs.get("one")).status is JobStatus.FAILED
+    with pytest.raises(StalError, match="could not be written: File too large"):
+        await jobs.submit(submission("two"))
+    limited_files(-1)
+    assert (await jobs.get("one")).status is JobStatus.FAILED
+    recorded = read_record(JobFiles(run).record)
+    assert recorded is not None
+    assert recorded.status is JobStatus.FAILED
+    await jobs.stop()
