@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 # A service that was there a moment ago gets the time to restart.
 _RESTART = RetryPolicy(retries=9)
+_ASK_S = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +86,9 @@ class DetectorClient:
         Replicas that run different models, or refuse this client, are an error.
         """
         replicas, errors = await resolve_all(self._config.services, self._resolve)
-        asked = [self._connect(service).info() for service in replicas.values()]
+        # One that is switched off must not keep the others waiting for long.
+        patience_s = _ASK_S if len(replicas) > 1 else None
+        asked = [self._connect(service).info(patience_s) for service in replicas.values()]
         answers = await asyncio.gather(*asked, return_exceptions=True)
         infos: list[DetectorInfo] = []
         for address, answer in zip(replicas, answers, strict=True):

@@ -79,13 +79,19 @@ class Connection:
         """The project's error for a failed call here."""
         return error_of(error, service=SERVICE, address=self.address)
 
-    async def info(self) -> DetectorInfo:
-        """Ask what the service runs."""
+    async def info(self, patience_s: float | None = None) -> DetectorInfo:
+        """Ask what the service runs. patience_s: for all attempts together; None leaves it to each attempt."""
 
         async def call() -> pb.GetInfoResponse:
             return await self._stub.GetInfo(pb.GetInfoRequest(), timeout=self._timeout_s, metadata=self._metadata)
 
-        answer = await call_with_retries(call, service=SERVICE, address=self.address, policy=_FIRST_CONTACT)
+        try:
+            async with asyncio.timeout(patience_s):
+                answer = await call_with_retries(call, service=SERVICE, address=self.address, policy=_FIRST_CONTACT)
+        except TimeoutError:
+            raise DeadlineError(
+                f"The {SERVICE} service at {self.address} does not answer within {patience_s:g} s."
+            ) from None
         return DetectorInfo(
             name=answer.name,
             weights=answer.weights,

@@ -73,7 +73,7 @@ class Replica:
         self._left = asyncio.Event()
         self._share: Share[FrameDetections | str] | None = None
         self.spent: StalError | None = None
-        """The last error, once the attempts are used up."""
+        """The last error, once the attempts are used up; None while another attempt gets on."""
         self.task = asyncio.create_task(self._run())
 
     @property
@@ -102,6 +102,7 @@ class Replica:
                 try:
                     async with self._connection.watched(stopping=share.end):
                         self._check(self._connection.address, await self._connection.info())
+                        self.spent = None
                         await self._stream(share)
                 finally:
                     held, self._share = len(share), None
@@ -124,7 +125,7 @@ class Replica:
             async for answer in answers:
                 error = answer.HasField("error")
                 share.answered(answer.frame_id, answer.error if error else from_message(answer.detections))
-                self._delays, self.spent = self._retry.delays(), None
+                self._delays = self._retry.delays()
         if len(share):
             raise ServiceError(
                 f"The detector service at {self._connection.address} ended the stream with frames unanswered."

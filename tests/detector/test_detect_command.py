@@ -75,6 +75,19 @@ def test_both_ways_write_the_same_proposals(service: str, dataset: Path, tmp_pat
     assert "detecting: 9/9 key frames" in own.stderr
 
 
+def test_addresses_from_the_environment_with_one_that_is_not_there(
+    service: str, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        nobody = f"127.0.0.1:{probe.getsockname()[1]}"
+    port = service.split(":")[1]
+    monkeypatch.setenv("STAL_DETECTOR", f"{nobody} dns:///localhost:{port}")
+    assert run(dataset, "--split", "train", "--store", tmp_path / "store").exit_code == 0
+    assert len(open_proposals(Store.open(tmp_path / "store"), "small", "train").key_frames) == 9
+    with pytest.raises(InputError, match=f"one address instead of {nobody}, dns:///localhost:{port}"):
+        run(dataset.name, "--split", "train", "--store", tmp_path / "store", "--server-side")
+
+
 def test_undecodable_frames_are_listed_and_nothing_is_written(service: str, dataset: Path, tmp_path: Path) -> None:
     damaged = write_dataset(tmp_path / "damaged", videos=2)
     (damaged / "frames" / "v1" / "v1_000054.png").write_bytes(b"not an image")
