@@ -132,7 +132,7 @@ def train(
     data_root = None if folder is None else folder.parent
     with recognizer_at(client, store_url, data_root=data_root, stage=stage) as service:
         try:
-            job = asyncio.run(_follow(service, request, resume_or_start=resume_or_start, private=client is None))
+            job = asyncio.run(_follow(service, request, where, resume_or_start=resume_or_start, private=client is None))
         except KeyboardInterrupt:
             _say_what_goes_on(request.run_id, where, private=client is None)
             sys.exit(INTERRUPTED)
@@ -149,12 +149,13 @@ def dataset_folder(dataset: Path) -> Path:
 
 
 async def _follow(
-    service: ClientConfig, request: "pb.TrainRequest", *, resume_or_start: bool, private: bool
+    service: ClientConfig, request: "pb.TrainRequest", where: str, *, resume_or_start: bool, private: bool
 ) -> "pb.Job":
     """Show the job until it ends; on Ctrl-C cancel it if nobody else could."""
     from cli.job_display import JobDisplay
     from protos.generated import recognizer_pb2 as pb
     from recognizer_svc.client import RecognizerClient
+    from svc_common.errors import ServiceUnavailableError
 
     job = pb.Job()
     async with RecognizerClient(service) as recognizer:
@@ -171,6 +172,13 @@ async def _follow(
                 click.echo("Cancelling the job; it writes a checkpoint first.", err=True)
                 await recognizer.cancel_job(request.run_id)
             raise
+        except ServiceUnavailableError as error:
+            if private or not job.run_id:
+                raise
+            raise ServiceUnavailableError(
+                f"{error}\nThe job goes on without this command, if its machine does. Watch it with: "
+                f"stal-cli jobs watch {request.run_id} {where}"
+            ) from error
     return job
 
 
