@@ -23,6 +23,7 @@ SERVICE = "recognizer"
 _FIRST_CONTACT = RetryPolicy(retries=2)
 _RESTART = RetryPolicy(retries=12)
 _TIMEOUT_S = 60.0
+_LOAD_TIMEOUT_S = 300.0  # from a bucket, of a large head
 _CANCEL_TIMEOUT_S = 300.0  # workers write a checkpoint first
 
 T = TypeVar("T")
@@ -103,6 +104,24 @@ class RecognizerClient:
         return await self._call(
             lambda: self._stub.CancelJob(request, timeout=_CANCEL_TIMEOUT_S, metadata=self._metadata)
         )
+
+    async def load_model(self, run_id: str, checkpoint: str = "") -> pb.Model:
+        """Let the service load a head as its file is now; `recognize` gets its scores from there on."""
+        request = pb.LoadModelRequest(run_id=run_id, checkpoint=checkpoint)
+        return await self._call(lambda: self._stub.LoadModel(request, timeout=_LOAD_TIMEOUT_S, metadata=self._metadata))
+
+    async def unload_model(self, run_id: str, checkpoint: str = "") -> None:
+        """Let the service forget what `load_model` has loaded under this name."""
+        request = pb.UnloadModelRequest(run_id=run_id, checkpoint=checkpoint)
+        await self._call(lambda: self._stub.UnloadModel(request, timeout=_LOAD_TIMEOUT_S, metadata=self._metadata))
+
+    async def loaded_models(self) -> Sequence[pb.Model]:
+        """What `load_model` has loaded, with digests."""
+        return (
+            await self._call(
+                lambda: self._stub.ListModels(pb.ListModelsRequest(), timeout=_TIMEOUT_S, metadata=self._metadata)
+            )
+        ).loaded
 
     async def list_models(self) -> Sequence[pb.Model]:
         """Runs that can score, newest first."""

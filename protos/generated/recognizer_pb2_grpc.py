@@ -71,6 +71,16 @@ class RecognizerStub:
                 request_serializer=protos_dot_generated_dot_recognizer__pb2.RecognizeRequest.SerializeToString,
                 response_deserializer=protos_dot_generated_dot_recognizer__pb2.RecognizeResponse.FromString,
                 _registered_method=True)
+        self.LoadModel = channel.unary_unary(
+                '/stal.recognizer.v1.Recognizer/LoadModel',
+                request_serializer=protos_dot_generated_dot_recognizer__pb2.LoadModelRequest.SerializeToString,
+                response_deserializer=protos_dot_generated_dot_recognizer__pb2.Model.FromString,
+                _registered_method=True)
+        self.UnloadModel = channel.unary_unary(
+                '/stal.recognizer.v1.Recognizer/UnloadModel',
+                request_serializer=protos_dot_generated_dot_recognizer__pb2.UnloadModelRequest.SerializeToString,
+                response_deserializer=protos_dot_generated_dot_recognizer__pb2.UnloadModelResponse.FromString,
+                _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/stal.recognizer.v1.Recognizer/ListModels',
                 request_serializer=protos_dot_generated_dot_recognizer__pb2.ListModelsRequest.SerializeToString,
@@ -131,6 +141,22 @@ class RecognizerServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def LoadModel(self, request, context):
+        """Loads a head as its file is now. From then on Recognize calls that name the same run and checkpoint are answered by
+        it, whatever becomes of the file, until the next LoadModel; calls in progress end with the head before. When it does
+        not load, the head before stays. Calls for heads that nobody has loaded take the file as it is at the time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnloadModel(self, request, context):
+        """Forgets what LoadModel has loaded.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListModels(self, request, context):
         """Runs that have a checkpoint to score with.
         """
@@ -175,6 +201,16 @@ def add_RecognizerServicer_to_server(servicer, server):
                     servicer.Recognize,
                     request_deserializer=protos_dot_generated_dot_recognizer__pb2.RecognizeRequest.FromString,
                     response_serializer=protos_dot_generated_dot_recognizer__pb2.RecognizeResponse.SerializeToString,
+            ),
+            'LoadModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.LoadModel,
+                    request_deserializer=protos_dot_generated_dot_recognizer__pb2.LoadModelRequest.FromString,
+                    response_serializer=protos_dot_generated_dot_recognizer__pb2.Model.SerializeToString,
+            ),
+            'UnloadModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnloadModel,
+                    request_deserializer=protos_dot_generated_dot_recognizer__pb2.UnloadModelRequest.FromString,
+                    response_serializer=protos_dot_generated_dot_recognizer__pb2.UnloadModelResponse.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
@@ -373,6 +409,60 @@ class Recognizer:
             '/stal.recognizer.v1.Recognizer/Recognize',
             protos_dot_generated_dot_recognizer__pb2.RecognizeRequest.SerializeToString,
             protos_dot_generated_dot_recognizer__pb2.RecognizeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LoadModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stal.recognizer.v1.Recognizer/LoadModel',
+            protos_dot_generated_dot_recognizer__pb2.LoadModelRequest.SerializeToString,
+            protos_dot_generated_dot_recognizer__pb2.Model.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnloadModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stal.recognizer.v1.Recognizer/UnloadModel',
+            protos_dot_generated_dot_recognizer__pb2.UnloadModelRequest.SerializeToString,
+            protos_dot_generated_dot_recognizer__pb2.UnloadModelResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -49,6 +49,13 @@ class RecognizerStub:
     """Scores every box of a split. The first answer is a header, then batches of key frames follow."""
     Recognize: _grpc.UnaryUnaryMultiCallable[_recognizer_pb2.RecognizeRequest, _recognizer_pb2.RecognizeResponse]
     """Scores a few boxes on one cached key frame."""
+    LoadModel: _grpc.UnaryUnaryMultiCallable[_recognizer_pb2.LoadModelRequest, _recognizer_pb2.Model]
+    """Loads a head as its file is now. From then on Recognize calls that name the same run and checkpoint are answered by
+    it, whatever becomes of the file, until the next LoadModel; calls in progress end with the head before. When it does
+    not load, the head before stays. Calls for heads that nobody has loaded take the file as it is at the time.
+    """
+    UnloadModel: _grpc.UnaryUnaryMultiCallable[_recognizer_pb2.UnloadModelRequest, _recognizer_pb2.UnloadModelResponse]
+    """Forgets what LoadModel has loaded."""
     ListModels: _grpc.UnaryUnaryMultiCallable[_recognizer_pb2.ListModelsRequest, _recognizer_pb2.ListModelsResponse]
     """Runs that have a checkpoint to score with."""
 
@@ -73,6 +80,13 @@ class RecognizerAsyncStub(RecognizerStub):
     """Scores every box of a split. The first answer is a header, then batches of key frames follow."""
     Recognize: _aio.UnaryUnaryMultiCallable[_recognizer_pb2.RecognizeRequest, _recognizer_pb2.RecognizeResponse]  # type: ignore[assignment]
     """Scores a few boxes on one cached key frame."""
+    LoadModel: _aio.UnaryUnaryMultiCallable[_recognizer_pb2.LoadModelRequest, _recognizer_pb2.Model]  # type: ignore[assignment]
+    """Loads a head as its file is now. From then on Recognize calls that name the same run and checkpoint are answered by
+    it, whatever becomes of the file, until the next LoadModel; calls in progress end with the head before. When it does
+    not load, the head before stays. Calls for heads that nobody has loaded take the file as it is at the time.
+    """
+    UnloadModel: _aio.UnaryUnaryMultiCallable[_recognizer_pb2.UnloadModelRequest, _recognizer_pb2.UnloadModelResponse]  # type: ignore[assignment]
+    """Forgets what LoadModel has loaded."""
     ListModels: _aio.UnaryUnaryMultiCallable[_recognizer_pb2.ListModelsRequest, _recognizer_pb2.ListModelsResponse]  # type: ignore[assignment]
     """Runs that have a checkpoint to score with."""
 
@@ -136,6 +150,25 @@ class RecognizerServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_recognizer_pb2.RecognizeResponse, _abc.Awaitable[_recognizer_pb2.RecognizeResponse]]:
         """Scores a few boxes on one cached key frame."""
+
+    @_abc_1.abstractmethod
+    def LoadModel(
+        self,
+        request: _recognizer_pb2.LoadModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_recognizer_pb2.Model, _abc.Awaitable[_recognizer_pb2.Model]]:
+        """Loads a head as its file is now. From then on Recognize calls that name the same run and checkpoint are answered by
+        it, whatever becomes of the file, until the next LoadModel; calls in progress end with the head before. When it does
+        not load, the head before stays. Calls for heads that nobody has loaded take the file as it is at the time.
+        """
+
+    @_abc_1.abstractmethod
+    def UnloadModel(
+        self,
+        request: _recognizer_pb2.UnloadModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_recognizer_pb2.UnloadModelResponse, _abc.Awaitable[_recognizer_pb2.UnloadModelResponse]]:
+        """Forgets what LoadModel has loaded."""
 
     @_abc_1.abstractmethod
     def ListModels(

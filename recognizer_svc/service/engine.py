@@ -15,16 +15,20 @@ from recognizer_svc.service.micro_batch import Scored
 from recognizer_svc.service.models import ModelCache
 from recognizer_svc.service.open_features import OpenFeatures
 from recognizer_svc.service.queries import Prediction, PredictQuery, RecognizeQuery
+from recognizer_svc.service.served_models import ServedModels
 from stal_data.errors import InputError, StalError
 
 
 class Engine:
     """Lives in one thread, which owns the loaded heads and the device."""
 
-    def __init__(self, store: Store, *, device: str, counted: Callable[[bool], None] | None = None) -> None:
-        """counted: told for each head asked for whether it was loaded."""
+    def __init__(
+        self, store: Store, *, device: str, served: ServedModels, counted: Callable[[bool], None] | None = None
+    ) -> None:
+        """served: heads that Recognize keeps to. counted: told for each other head asked for whether it was loaded."""
         self._store = store
         self._models = ModelCache(store, device=device, counted=counted)
+        self._served = served
         self._features = OpenFeatures(store)
 
     def prepare(self, query: PredictQuery) -> Prediction:
@@ -55,7 +59,8 @@ class Engine:
         Each key frame of each query is a clip of its own, so nobody's boxes see those of another query.
         """
         first = queries[0]
-        model = self._models.get(first.run_id, first.checkpoint)
+        served = self._served.get(first.run_id, first.checkpoint)
+        model = served or self._models.get(first.run_id, first.checkpoint)
         features = self._features.get(model, first.dataset, first.split, first.feature_set)
         answers: dict[int, Scored | StalError] = {}
         for number, query in enumerate(queries):

@@ -80,3 +80,8 @@ class ModelCache:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             known = self._digests[path] = (signature, f"sha256:{digest}")
         return known[1]
+
+
+def load_run(store: Store, run_id: str, checkpoint: str, *, device: str) -> LoadedModel:
+    """Load a head beside those of any cache; may run in any thread."""
+    return ModelCache(store, device=device).get(run_id, checkpoint)

@@ -13,12 +13,15 @@ from prometheus_client import CollectorRegistry
 from cache.store import Store
 from recognizer_svc.service.metrics import ScoringMetrics
 from recognizer_svc.service.micro_batch import MAX_CALLS, MicroBatches, Scored
+from recognizer_svc.service.model_list import ModelInfo
 from recognizer_svc.service.queries import Prediction, PredictQuery, RecognizeQuery
+from recognizer_svc.service.served_models import ServedModels
 from svc_common.errors import BusyError, DeadlineError
 
 if TYPE_CHECKING:
     from recognizer_svc.predict import ScoredKeyFrame
     from recognizer_svc.service.engine import Engine
+    from recognizer_svc.service.models import LoadedModel
 
 T = TypeVar("T")
 KEY_FRAMES_PER_BATCH = 64
@@ -52,13 +55,15 @@ class Scoring:
             self._thread, lambda queries: self._engine.recognize(queries), self._metrics, max_calls=max_batch
         )
         self._closing: asyncio.TimerHandle | None = None
+        self.served = ServedModels()
+        """Heads that were loaded by name."""
 
     @cached_property
     def _engine(self) -> "Engine":
         """Made in the thread and at first use: a service that only runs jobs never imports torch."""
         from recognizer_svc.service.engine import Engine
 
-        return Engine(self._store, device=self._device, counted=self._metrics.count_model)
+        return Engine(self._store, device=self._device, served=self.served, counted=self._metrics.count_model)
 
     def warm_up(self) -> None:
         """Begin with what would hold up the first call."""
@@ -93,6 +98,17 @@ class Scoring:
             scored = await asyncio.wrap_future(self._batches.add(query, deadline))
         self._close_features_later()
         return scored
+
+    async def load_model(self, run_id: str, checkpoint: str) -> ModelInfo:
+        """Load a head as its file is now, beside the scoring thread, and let Recognize keep to it."""
+
+        def load() -> "LoadedModel":
+            from recognizer_svc.service.models import load_run
+
+            return load_run(self._store, run_id, checkpoint, device=self._device)
+
+        with self._place():
+            return await asyncio.to_thread(self.served.load, run_id, checkpoint, load)
 
     def _close_features_later(self) -> None:
         if self._closing is None:

@@ -21,7 +21,7 @@ from recognizer_svc.service.model_list import list_models
 from recognizer_svc.service.queries import Prediction
 from recognizer_svc.service.record import JobRecord
 from recognizer_svc.service.scoring import Scoring
-from stal_data.errors import InputError
+from stal_data.errors import InputError, NotFoundError
 
 # Quoted: only the type stubs make this class generic.
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -73,10 +73,21 @@ class RecognizerServicer(pb_grpc.RecognizerServicer):
         actors = [pb.Scores(scores=scores_C.tolist()) for scores_C in scores_NC]
         return pb.RecognizeResponse(model=messages.from_model(model), actors=actors)
 
+    async def LoadModel(self, request: pb.LoadModelRequest, context: Context) -> pb.Model:
+        return messages.from_model(await self._scoring.load_model(request.run_id, request.checkpoint))
+
+    async def UnloadModel(self, request: pb.UnloadModelRequest, context: Context) -> pb.UnloadModelResponse:
+        # In a thread, since it waits for a loading that is under way.
+        if not await asyncio.to_thread(self._scoring.served.unload, request.run_id, request.checkpoint):
+            name = f"{request.run_id}:{request.checkpoint}" if request.checkpoint else request.run_id
+            raise NotFoundError(f"Nobody has loaded '{name[:200]}'; ListModels shows what is loaded.")
+        return pb.UnloadModelResponse()
+
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
         # Not in the scoring thread: whoever asks how the service is must not wait for a split to be scored.
         models = await asyncio.to_thread(list_models, self._store)
-        return pb.ListModelsResponse(models=map(messages.from_model, models))
+        loaded = map(messages.from_model, self._scoring.served.infos())
+        return pb.ListModelsResponse(models=map(messages.from_model, models), loaded=loaded)
 
     async def _updates(
         self, run_id: str, *, from_seq: int = 0, skip_history: bool = False
