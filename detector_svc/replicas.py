@@ -126,7 +126,7 @@ class Replica:
                 error = answer.HasField("error")
                 share.answered(answer.frame_id, answer.error if error else from_message(answer.detections))
                 self._delays = self._retry.delays()
-        if len(share):
+        if len(share) and not share.ended:
             raise ServiceError(
                 f"The detector service at {self._connection.address} ended the stream with frames unanswered."
             )
