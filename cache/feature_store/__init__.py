@@ -10,6 +10,7 @@ from cache.feature_store.catalog import (
     list_feature_sets,
     open_feature_set,
 )
+from cache.feature_store.damage import DamagedError
 from cache.feature_store.layout import FEATURES, FeatureManifest, RowIndex
 from cache.feature_store.locks import ShardClaim
 from cache.feature_store.reader import FeatureBatch, FeatureSet
@@ -18,6 +19,7 @@ from cache.feature_store.writer import FeatureWriter
 
 __all__ = [
     "FEATURES",
+    "DamagedError",
     "DamagedShard",
     "FeatureBatch",
     "FeatureManifest",

@@ -14,9 +14,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.feature_store.damage import DamagedError
 from cache.feature_store.metadata import check_seal, read_attributes, read_json
 from cache.spec import FeatureSpec
-from stal_data.errors import ConflictError, InputError
+from stal_data.errors import ConflictError
 from stal_data.keyframes import KeyFrame
 
 try:  # 55 GB/s where the processor has wide carry-less multiplication; 26 GB/s otherwise
@@ -156,7 +157,7 @@ class FeatureManifest:
                 rows_per_shard=attributes["rows_per_shard"],
             )
         except (KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"The manifest in '{where}' is not complete: {error!r}.") from None
+            raise DamagedError(f"The manifest in '{where}' is not complete: {error!r}.") from None
 
 
 def shard_path(root: Path, manifest: FeatureManifest, name: str, shard: int) -> Path:

@@ -12,9 +12,9 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from cache.feature_store.damage import DamagedError
 from cache.feature_store.layout import FeatureManifest
 from cache.feature_store.remote import remote_set
-from stal_data.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -33,7 +33,7 @@ def read_marks(path: Path, manifest: FeatureManifest) -> Marks:
     whole = range(manifest.num_rows)
     try:
         done_K, digests_K = _read(path, whole)
-    except InputError:
+    except DamagedError:
         return _read_by_shard(path, manifest)
     return Marks(done_K=done_K, digests_K=digests_K, damaged={})
 
@@ -44,7 +44,7 @@ def shard_is_done(path: Path, manifest: FeatureManifest, shard: int) -> bool:
         remote.refresh_marks(shard)
     try:
         done, _ = _read(path, manifest.rows_of(shard))
-    except InputError:
+    except DamagedError:
         return False
     return bool(done.all())
 
@@ -54,7 +54,7 @@ def read_column(path: Path, name: str, rows: range) -> NDArray[Any]:
     try:
         return np.asarray(zarr.open_array(path / name, mode="r", zarr_format=3)[rows.start : rows.stop])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
+        raise DamagedError(
             f"The array '{path / name}' does not read: {error}. Run 'stal-cli cache verify --repair' on the store, "
             "then precompute again."
         ) from error
@@ -74,6 +74,6 @@ def _read_by_shard(path: Path, manifest: FeatureManifest) -> Marks:
         rows = manifest.rows_of(shard)
         try:
             done_K[rows.start : rows.stop], digests_K[rows.start : rows.stop] = _read(path, rows)
-        except InputError as error:
+        except DamagedError as error:
             damaged[shard] = str(error)
     return Marks(done_K=done_K, digests_K=digests_K, damaged=damaged)

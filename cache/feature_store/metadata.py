@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stal_data.errors import ConflictError, InputError, NotFoundError
+from cache.feature_store.damage import DamagedError
+from stal_data.errors import ConflictError, NotFoundError
 
 FILE = "zarr.json"
 GROUP = {"zarr_format": 3, "node_type": "group"}
@@ -31,7 +32,7 @@ def check_seal(root: Path, attributes: Mapping[str, Any], members: Sequence[str]
         try:
             content = path.read_bytes()
         except OSError as error:
-            raise InputError(f"'{path}' does not read: {error}. {_way_out(root)}") from error
+            raise DamagedError(f"'{path}' does not read: {error}. {_way_out(root)}") from error
         if _sha256(content) != attributes.get("metadata", {}).get(name):
             raise ConflictError(f"'{path}' was changed: its digest differs. {_way_out(root)}")
 
@@ -44,7 +45,7 @@ def read_attributes(root: Path) -> dict[str, Any]:
         raise ConflictError(f"'{path}' is not the metadata of a Zarr v3 group. {_way_out(root)}")
     attributes = group.get("attributes", {})
     if not isinstance(attributes, dict):
-        raise InputError(f"The attributes in '{path}' are not a JSON object. {_way_out(root)}")
+        raise DamagedError(f"The attributes in '{path}' are not a JSON object. {_way_out(root)}")
     return attributes
 
 
@@ -54,9 +55,9 @@ def read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise NotFoundError(f"There is no feature set at '{path.parent}': '{path.name}' is missing.") from None
     except (OSError, ValueError) as error:
-        raise InputError(f"'{path}' does not read as JSON: {error}.") from error
+        raise DamagedError(f"'{path}' does not read as JSON: {error}.") from error
     if not isinstance(values, dict):
-        raise InputError(f"'{path}' does not hold a JSON object.")
+        raise DamagedError(f"'{path}' does not hold a JSON object.")
     return values
 
 

@@ -308,7 +308,7 @@ def read_index(path: Path, manifest: FeatureManifest) -> RowIndex:
     """Read the columns that were written when the set was made."""
     for name in ("source", "index/video", *(f"index/{column}" for column in INDEX)):
         if not (path / name / "c" / "0").is_file():  # zarr would give the fill value
-            raise InputError(
+            raise DamagedError(
                 f"The array '{path / name}' has lost its file 'c/0'. Delete the set with 'stal-cli cache prune --set "
                 f"{path.name}' and precompute again."
             )

@@ -39,6 +39,8 @@ class RemoteSet:
         found = self._mirror.bucket.get(f"{self._key}/{FILE}")
         here = self._path / FILE
         if found is not None and here.is_file() and here.read_bytes() == found.content:
+            # The others may differ nevertheless: damaged here, or of a set that was made anew from other frames.
+            self._mirror.bucket.map(self._mirror.fetch, [self._path / name for name in _fixed_files(found.content)])
             return True
         if self._path.exists():
             with sole_use(self._path):  # the set was deleted in the bucket, and perhaps made anew

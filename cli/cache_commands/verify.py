@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cli.cache_commands.text import names, of_split
-from stal_data.errors import InputError, StalError
+from stal_data.errors import ConflictError, InputError, NotFoundError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,7 +50,7 @@ def verify(store: str, dataset: str | None, split: str | None, repair: bool) -> 
 
 def _verify_set(path: "Path", store: str, repair: bool) -> list[str]:
     """Check one set, print a line about it, and return what is wrong."""
-    from cache.feature_store import describe_feature_set, reset_shard, verify_feature_set
+    from cache.feature_store import DamagedError, describe_feature_set, reset_shard, verify_feature_set
     from cli.progress import counted
 
     name = f"{path.parent.parent.name}/{path.parent.name}/{path.name}"
@@ -58,7 +58,7 @@ def _verify_set(path: "Path", store: str, repair: bool) -> list[str]:
         found = describe_feature_set(path)
         with counted(name, unit="rows") as progress:
             damaged = verify_feature_set(path, lambda done: progress(done, found.num_rows))
-    except StalError as error:
+    except (DamagedError, ConflictError, NotFoundError) as error:  # not a disk or a bucket that does not answer
         click.echo(f"{name}: cannot be opened")
         return [f"{name}: {error}"]
     missing = found.num_rows - found.num_done

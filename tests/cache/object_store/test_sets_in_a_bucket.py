@@ -8,9 +8,11 @@ import numpy as np
 import obstore
 import pytest
 import zarr
+from click.testing import CliRunner
 from zarr.storage import ObjectStore
 
 from cache.feature_store import (
+    DamagedError,
     FeatureSet,
     FeatureWriter,
     list_feature_sets,
@@ -23,7 +25,8 @@ from cache.feature_store.manage.copy import copy_feature_set
 from cache.feature_store.manage.prune import prune_candidates
 from cache.spec import FeatureSpec
 from cache.store import Store
-from stal_data.errors import ConflictError, InputError, NotFoundError
+from cli.cache_group import cache
+from stal_data.errors import ConflictError, InputError, NotFoundError, StalError
 from tests.cache.conftest import write_rows
 from tests.cache.object_store.conftest import URL, OpenStore
 from tests.cache.object_store.s3_server import FaultProxy, Request
@@ -273,3 +276,27 @@ def test_a_child_process_opens_the_mirror_by_its_folder(machine: OpenStore) -> N
     opened = Store.open(store.root)
     assert opened.name == URL
     assert same_rows(open_feature_set(opened, "street", "train"))
+
+
+@pytest.mark.usefixtures("full")
+def test_a_damaged_copy_of_the_index_is_fetched_again(machine: OpenStore) -> None:
+    path = open_feature_set(machine("reader"), "street", "train").path
+    for name in ("index/timestamp/c/0", "source/c/0", "slow/zarr.json"):
+        (path / name).write_bytes((path / name).read_bytes()[:-1] + b"x")
+    (path / "index/video/c/0").unlink()
+    assert same_rows(open_feature_set(machine("reader"), "street", "train"))
+
+
+@pytest.mark.usefixtures("full")
+def test_an_outage_is_not_damage(machine: OpenStore, proxy: FaultProxy) -> None:
+    features = open_feature_set(machine("reader"), "street", "train")
+    proxy.rule = lambda request: "500" if "/slow/c/1/" in request.path else None
+    with pytest.raises(StalError, match="failed 6 times") as raised:
+        verify_feature_set(features.path)
+    assert not isinstance(raised.value, DamagedError)
+    with pytest.raises(StalError, match="failed 6 times"):
+        CliRunner().invoke(cache, ["verify", str(features.path.parents[3]), "--repair"], catch_exceptions=False)
+    proxy.rule = lambda request: None
+    assert features.done.all()
+    proxy.rule = lambda request: "flip" if "/slow/c/1/" in request.path else None
+    assert [item.shard for item in verify_feature_set(features.path)] == [1]
