@@ -43,14 +43,15 @@ class Store:
     mirror: "Mirror | None" = field(default=None, compare=False, repr=False)
 
     @classmethod
-    def open(cls, url: str | Path, *, create: bool = False, stage: Stage | None = None) -> Self:
+    def open(cls, url: str | Path, *, create: bool = False, may_lack: bool = False, stage: Stage | None = None) -> Self:
         """Open the store at `url`: a folder, or `s3://BUCKET/PREFIX`.
 
-        create: make it where there is none, else that is an error. stage: only for a bucket.
+        create: make it where there is none, else that is an error. may_lack: neither; then nothing is in it.
+        stage: only for a bucket.
         """
         text = str(url)
         if text.startswith("s3://"):
-            return cls._in_bucket(text, create, stage or Stage())
+            return cls._in_bucket(text, create or may_lack, stage or Stage())
         if stage is not None:
             raise InputError(f"--stage is for a store in a bucket; '{text}' is a folder, which is read as it is.")
         if _URL.match(text) and not text.startswith("file://"):
@@ -62,7 +63,7 @@ class Store:
             raise InputError(f"The store '{text}' is a file; it must be a folder.")
         if create:
             root.mkdir(parents=True, exist_ok=True)
-        elif not root.exists():
+        elif not root.exists() and not may_lack:
             raise NotFoundError(f"There is no store at '{text}'; 'stal-cli precompute ... --store {text}' makes one.")
         return cls(root, mirror_at(root))
 

@@ -102,22 +102,25 @@ def precompute(
     if slowfast == vit == "none":
         raise click.UsageError("Name the weights of at least one backbone: --slowfast, --vit or both.")
 
-    from cache.precompute import estimate, read_part
+    from cache.precompute import PrecomputeOptions, estimate, read_part
     from cache.precompute import precompute as run
     from cache.store import Store
     from stal_data.dataset import Dataset
 
     part = read_part(shard, os.environ)
-    opened, target = Dataset.open(dataset).split(split), Store.open(store, create=True)
-    options |= {
-        "slowfast": _backbone("slowfast", slowfast, slowfast_preset),
-        "vit": _backbone("vit", vit, vit_preset),
-    }
+    opened = Dataset.open(dataset).split(split)
+    target = Store.open(store, create=not estimate_only, may_lack=estimate_only)
+    chosen = PrecomputeOptions(
+        slowfast=_backbone("slowfast", slowfast, slowfast_preset),
+        vit=_backbone("vit", vit, vit_preset),
+        part=part,
+        **options,
+    )
     if estimate_only:
-        _print_estimate(estimate(opened, target, part=part, **options))
+        _print_estimate(estimate(opened, target, chosen))
         return
     with extraction_progress() as progress:
-        feature_sets = run(opened, target, part=part, progress=progress, note=_note, **options)
+        feature_sets = run(opened, target, chosen, progress=progress, note=_note)
     for features in feature_sets:
         done, total = int(features.done.sum()), len(features.key_frames)
         rows = f"{total} rows" if done == total else f"{done} of {total} rows"
@@ -132,7 +135,8 @@ def _print_estimate(found: "Estimate") -> None:
     from cli.cache_commands.text import size
 
     click.echo(f"{found.num_clips} key frames to compute, {size(found.num_bytes)} to write")
-    click.echo(f"{size(found.row_bytes)} a key frame and view; {size(found.free_bytes)} free")
+    free = "" if found.free_bytes is None else f"; {size(found.free_bytes)} free"
+    click.echo(f"{size(found.row_bytes)} a key frame and view{free}")
     if not found.num_clips:
         return
     beside = "beside" if found.overlapped else "then"
@@ -141,7 +145,7 @@ def _print_estimate(found: "Estimate") -> None:
         f"{1 / found.decode_s_per_clip:.3g} clips/s {beside} computing {1 / found.compute_s_per_clip:.3g} clips/s"
     )
     click.echo(f"measured on {found.measured_clips} clips; the time to write is not in it")
-    if found.num_bytes > found.free_bytes:
+    if found.free_bytes is not None and found.num_bytes > found.free_bytes:
         click.echo(f"The disk is too small: {size(found.num_bytes - found.free_bytes)} more are needed.")
 
 

@@ -1,26 +1,25 @@
 """How long a run will take and how much it will write, from a few clips of the split."""
 
-import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
-from cache.backbones.load import LoadedBackbone
 from cache.feature_store import FeatureManifest, FeatureSet
 from cache.feature_store.remote import set_folder
 from cache.feature_store.writer import balanced_rows_per_shard
 from cache.precompute.clips import ClipReader, Size, read_ahead
-from cache.precompute.devices import check_compiler, compute_pool, default_decode_threads, resolve_devices
-from cache.precompute.extract import Extractor, input_sizes, row_shapes
-from cache.precompute.launch import Part, local_processes, local_rank
+from cache.precompute.devices import compute_pool
+from cache.precompute.extract import Extractor, input_sizes
+from cache.precompute.launch import Part
+from cache.precompute.options import PrecomputeOptions
 from cache.precompute.plan import Plan, make_plan
-from cache.precompute.run import clip_length, default_rows_per_shard, feature_spec
-from cache.spec import Autocast, FeatureDtype, Layout, View
+from cache.spec import View
 from cache.store import Store
 from stal_data.dataset import Split
 from stal_data.errors import InputError
@@ -34,7 +33,7 @@ class Estimate:
     """What is left to do, of one part or of the whole set.
 
     num_clips: key frames that some view lacks. num_bytes: of the rows of all views that will be written.
-    row_bytes: of one key frame and view. free_bytes: on the store's disk.
+    row_bytes: of one key frame and view. free_bytes: on the store's disk; None where it is in a bucket.
     measured_clips: what the seconds a clip rest on; each is for all threads and devices together, without the others.
     overlapped: whether decoding goes on beside computing, as it does where a GPU computes.
     """
@@ -42,7 +41,7 @@ class Estimate:
     num_clips: int
     num_bytes: int
     row_bytes: int
-    free_bytes: int
+    free_bytes: int | None
     measured_clips: int
     check_s_per_clip: float
     decode_s_per_clip: float
@@ -55,59 +54,35 @@ class Estimate:
         return self.num_clips * (self.check_s_per_clip + (max(both) if self.overlapped else sum(both)))
 
 
-def estimate(
-    split: Split,
-    store: Store,
-    *,
-    slowfast: LoadedBackbone | None,
-    vit: LoadedBackbone | None,
-    views: Sequence[View] = ("identity",),
-    dtype: FeatureDtype = "float16",
-    layout: Layout = "pooled",
-    autocast: Autocast = "none",
-    compiled: bool = False,
-    part: Part | None = None,
-    devices: str | None = None,
-    batch_size: int = 8,
-    rows_per_shard: int | None = None,
-    decode_threads: int | None = None,
-) -> Estimate:
+def estimate(split: Split, store: Store, options: PrecomputeOptions) -> Estimate:
     """Measure a few clips, spread over the split, as `precompute` would compute them; nothing is written."""
-    spec = feature_spec(
-        split, slowfast=slowfast, vit=vit, dtype=dtype, layout=layout, autocast=autocast, compiled=compiled
-    )
-    total = len(split.key_frames)
+    spec, total = options.spec(split), len(split.key_frames)
     if not total:
         raise InputError(f"Split '{split.name}' of '{split.dataset}' has no key frames; there is nothing to estimate.")
     manifest = FeatureManifest(
         dataset=split.dataset,
         split=split.name,
         spec=spec,
-        shapes=row_shapes(spec.slowfast, spec.vit, clip_length(spec.clip), layout),
+        shapes=options.shapes(spec),
         num_rows=total,
-        rows_per_shard=rows_per_shard or default_rows_per_shard(total, layout) or balanced_rows_per_shard(total),
+        rows_per_shard=options.shard_rows(total) or balanced_rows_per_shard(total),
     )
-    missing = [_missing_rows(store, manifest, view, part) for view in views]
+    missing = [_missing_rows(store, manifest, view, options.part) for view in options.views]
     row_bytes = sum(manifest.row_bytes(name) for name in manifest.arrays)
-    targets = resolve_devices(devices, local_rank(os.environ))
-    if compiled:
-        check_compiler(targets)
-    threads = decode_threads or default_decode_threads(local_processes(os.environ))
+    targets, threads, batch_size = options.targets(), options.threads(), options.batch_size
     start = time.perf_counter()
     plan = _sample(split, manifest, min(total, max(batch_size, threads)), threads)
     check_s = time.perf_counter() - start
     start = time.perf_counter()
     clips = _decode(split, manifest, plan, threads)
     decode_s = time.perf_counter() - start
-    extractor = Extractor(
-        slowfast, vit, targets[0], layout=layout, autocast=autocast, compiled=compiled, batch_size=batch_size
-    )
-    compute_s = _compute(extractor, clips, views, num_batches=-(-manifest.rows_per_shard // batch_size)) / len(targets)
+    num_batches = -(-manifest.rows_per_shard // batch_size)
+    compute_s = _compute(options.extractor(targets[0]), clips, options.views, num_batches=num_batches) / len(targets)
     return Estimate(
         num_clips=len(set().union(*missing)),
         num_bytes=row_bytes * sum(map(len, missing)),
         row_bytes=row_bytes,
-        free_bytes=shutil.disk_usage(store.root).free,
+        free_bytes=None if store.mirror is not None else _free_bytes(store.root),
         measured_clips=len(plan.clips),
         check_s_per_clip=check_s / len(plan.clips),
         decode_s_per_clip=decode_s / len(plan.clips),
@@ -124,6 +99,12 @@ def _missing_rows(store: Store, new: FeatureManifest, view: View, part: Part | N
     shards = range(manifest.num_shards) if part is None else part.shards(manifest.num_shards)
     rows = {row for shard in shards for row in manifest.rows_of(shard)}
     return rows if found is None else rows - set(np.flatnonzero(found.done).tolist())
+
+
+def _free_bytes(root: Path) -> int:
+    """Return the room on the disk of a folder that need not exist yet."""
+    existing = next(folder for folder in (root, *root.parents) if folder.exists())
+    return shutil.disk_usage(existing).free
 
 
 def _sample(split: Split, manifest: FeatureManifest, count: int, threads: int) -> Plan:

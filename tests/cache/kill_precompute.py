@@ -15,7 +15,7 @@ from typing import Any
 
 from cache.backbones.load import load_backbone
 from cache.feature_store.output import ArrayFile, SetFiles
-from cache.precompute import precompute
+from cache.precompute import PrecomputeOptions, precompute
 from cache.precompute.extract import Extractor
 from cache.store import Store
 from tests.cache.samples import make_split
@@ -93,11 +93,13 @@ def run(frames: Path, store: Path, dead_after_clips: int | None = None) -> None:
     precompute(
         make_split(frames),
         Store.open(store, create=True),
-        slowfast=load_backbone("slowfast", weights="random:0", preset="tiny"),
-        vit=load_backbone("vit", weights="random:0", preset="tiny"),
-        views=("identity", "hflip"),
-        batch_size=2,
-        rows_per_shard=ROWS_PER_SHARD,
+        PrecomputeOptions(
+            slowfast=load_backbone("slowfast", weights="random:0", preset="tiny"),
+            vit=load_backbone("vit", weights="random:0", preset="tiny"),
+            views=("identity", "hflip"),
+            batch_size=2,
+            rows_per_shard=ROWS_PER_SHARD,
+        ),
         progress=progress,
     )
 

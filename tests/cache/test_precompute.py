@@ -16,7 +16,7 @@ from PIL import Image
 from cache.backbones.load import LoadedBackbone, load_backbone
 from cache.feature_store import FeatureWriter, list_feature_sets, open_feature_set
 from cache.feature_store.output import ShardOutput
-from cache.precompute import precompute
+from cache.precompute import PrecomputeOptions, precompute
 from cache.precompute.devices import resolve_devices
 from cache.precompute.extract import Extractor
 from cache.spec import View
@@ -84,9 +84,12 @@ def test_every_row_is_what_the_backbones_give_for_its_clip(
 ) -> None:
     split = counting(frames_root)
     sets = precompute(
-        split, store, slowfast=slowfast, vit=vit, views=("identity", "hflip"), dtype="float32",
-        batch_size=2, rows_per_shard=4,
-    )  # fmt: skip
+        split,
+        store,
+        PrecomputeOptions(
+            slowfast=slowfast, vit=vit, views=("identity", "hflip"), dtype="float32", batch_size=2, rows_per_shard=4
+        ),
+    )
     assert [features.spec.view for features in sets] == ["identity", "hflip"]
     # Each clip was decoded once, for two views and two backbones.
     assert len(split.media.clips) == len(set(split.media.clips)) == len(split.key_frames) == 9
@@ -105,8 +108,8 @@ def test_every_row_is_what_the_backbones_give_for_its_clip(
 def test_half_precision_is_the_rounded_single_precision(
     store: Store, split: Split, slowfast: LoadedBackbone, vit: LoadedBackbone
 ) -> None:
-    [single] = precompute(split, store, slowfast=slowfast, vit=vit, dtype="float32")
-    [half] = precompute(split, store, slowfast=slowfast, vit=vit)
+    [single] = precompute(split, store, PrecomputeOptions(slowfast=slowfast, vit=vit, dtype="float32"))
+    [half] = precompute(split, store, PrecomputeOptions(slowfast=slowfast, vit=vit))
     assert half.spec.dtype == "float16"
     a, b = single.read(range(9)), half.read(range(9))
     for name in ("slow", "fast", "vit"):
@@ -115,37 +118,43 @@ def test_half_precision_is_the_rounded_single_precision(
 
 
 def test_one_backbone_alone(store: Store, split: Split, slowfast: LoadedBackbone, vit: LoadedBackbone) -> None:
-    [features] = precompute(split, store, slowfast=None, vit=vit)
+    [features] = precompute(split, store, PrecomputeOptions(slowfast=None, vit=vit))
     assert set(features.shapes) == {"vit", "vit_moments"}
-    [features] = precompute(split, store, slowfast=slowfast, vit=None)
+    [features] = precompute(split, store, PrecomputeOptions(slowfast=slowfast, vit=None))
     assert set(features.shapes) == {"slow", "fast"}
     assert features.shapes["slow"] == slowfast.model.config.map_shapes["slow"]
     with pytest.raises(InputError, match="at least one backbone"):
-        precompute(split, store, slowfast=None, vit=None)
+        precompute(split, store, PrecomputeOptions(slowfast=None, vit=None))
 
 
 def test_a_second_run_computes_only_what_is_missing(store: Store, frames_root: Path, slowfast: LoadedBackbone) -> None:
-    [features] = precompute(counting(frames_root), store, slowfast=slowfast, vit=None, rows_per_shard=4)
+    [features] = precompute(
+        counting(frames_root), store, PrecomputeOptions(slowfast=slowfast, vit=None, rows_per_shard=4)
+    )
     (features.path / "done/c/1").unlink()
     again = counting(frames_root)
     events: list[tuple[str, int, int]] = []
-    precompute(again, store, slowfast=slowfast, vit=None, progress=lambda *event: events.append(event))
+    precompute(
+        again, store, PrecomputeOptions(slowfast=slowfast, vit=None), progress=lambda *event: events.append(event)
+    )
     assert {video for video, _ in again.media.clips} == {"v1", "v2"}
     assert len(again.media.clips) == 4
     assert events[0] == ("check", 3, 9)
     assert next(event for event in events if event[0] == "extract") == ("extract", 5, 9)
     assert events[-1] == ("extract", 9, 9)
     third = counting(frames_root)
-    precompute(third, store, slowfast=slowfast, vit=None)
+    precompute(third, store, PrecomputeOptions(slowfast=slowfast, vit=None))
     assert third.media.clips == []
 
 
 def test_a_view_added_later_uses_the_shards_of_the_first(
     store: Store, frames_root: Path, slowfast: LoadedBackbone
 ) -> None:
-    precompute(counting(frames_root), store, slowfast=slowfast, vit=None, rows_per_shard=4)
+    precompute(counting(frames_root), store, PrecomputeOptions(slowfast=slowfast, vit=None, rows_per_shard=4))
     split = counting(frames_root)
-    plain, flipped = precompute(split, store, slowfast=slowfast, vit=None, views=("identity", "hflip"))
+    plain, flipped = precompute(
+        split, store, PrecomputeOptions(slowfast=slowfast, vit=None, views=("identity", "hflip"))
+    )
     assert plain.manifest.rows_per_shard == flipped.manifest.rows_per_shard == 4
     assert len(split.media.clips) == 9
 
@@ -155,7 +164,7 @@ def test_changed_frames_are_noticed(store: Store, frames_root: Path, tmp_path: P
     root.mkdir()
     for folder in frames_root.iterdir():
         (root / folder.name).symlink_to(folder)
-    precompute(make_split(root), store, slowfast=slowfast, vit=None)
+    precompute(make_split(root), store, PrecomputeOptions(slowfast=slowfast, vit=None))
     (root / "v1").unlink()
     (root / "v1").mkdir()
     for file in (frames_root / "v1").iterdir():
@@ -164,13 +173,13 @@ def test_changed_frames_are_noticed(store: Store, frames_root: Path, tmp_path: P
         image.putpixel((0, 0), (1, 2, 3))
         image.save(root / "v1" / file.name)
     with pytest.raises(ConflictError, match=r"source \(the frames' content\) of 3 key frames, first v1,0000"):
-        precompute(make_split(root), store, slowfast=slowfast, vit=None)
+        precompute(make_split(root), store, PrecomputeOptions(slowfast=slowfast, vit=None))
 
 
 def test_other_weights_make_another_set_beside(store: Store, split: Split, slowfast: LoadedBackbone) -> None:
-    [first] = precompute(split, store, slowfast=slowfast, vit=None)
+    [first] = precompute(split, store, PrecomputeOptions(slowfast=slowfast, vit=None))
     other = load_backbone("slowfast", weights="random:1", preset="tiny")
-    [second] = precompute(split, store, slowfast=other, vit=None)
+    [second] = precompute(split, store, PrecomputeOptions(slowfast=other, vit=None))
     assert first.id != second.id
     assert len(list_feature_sets(store)) == 2
     with pytest.raises(InputError, match=r"slowfast\.weights: random:[01] / random:[01]"):
@@ -193,7 +202,7 @@ def test_missing_frames_are_all_named_before_any_work(
     (root / "v0/v0_000026.png").unlink()
     (root / "v2/v2_000001.png").unlink()
     with pytest.raises(InputError, match=r"(?s)Nothing was computed: 2 problems.*v0_000026\.png.*v2_000001\.png"):
-        precompute(make_split(root), store, slowfast=slowfast, vit=None)
+        precompute(make_split(root), store, PrecomputeOptions(slowfast=slowfast, vit=None))
     assert list_feature_sets(store) == []
 
 
@@ -204,7 +213,7 @@ def test_frames_that_do_not_decode_are_named(
     (root / "v1/v1_000001.png").unlink()
     (root / "v1/v1_000001.png").write_bytes(b"not a picture")
     with pytest.raises(InputError, match=r"v1_000001\.png does not decode"):
-        precompute(make_split(root), store, slowfast=slowfast, vit=None)
+        precompute(make_split(root), store, PrecomputeOptions(slowfast=slowfast, vit=None))
     assert list_feature_sets(store) == []
 
 
@@ -228,9 +237,11 @@ def test_videos_need_no_extraction_and_a_broken_one_is_named_before_any_work(
     broken.write_bytes(good.read_bytes()[:2000])
     both = replace(split, key_frames=split.key_frames[:6], media=VideoFiles({"v0": good, "v1": broken}))
     with pytest.raises(InputError, match=r"(?s)Nothing was computed: 1 problem with.*v1\.mp4 does not decode"):
-        precompute(both, store, slowfast=slowfast, vit=None)
+        precompute(both, store, PrecomputeOptions(slowfast=slowfast, vit=None))
     assert list_feature_sets(store) == []
-    [features] = precompute(replace(both, key_frames=both.key_frames[:3]), store, slowfast=slowfast, vit=None)
+    [features] = precompute(
+        replace(both, key_frames=both.key_frames[:3]), store, PrecomputeOptions(slowfast=slowfast, vit=None)
+    )
     assert features.spec.decoder.startswith("pyav-")
     rows = features.read(range(3)).slow
     assert len({row.tobytes() for row in rows}) == 3
@@ -244,14 +255,16 @@ def test_a_frame_that_breaks_in_the_middle_loses_no_finished_shard(
     broken.unlink()
     broken.write_bytes(b"not a picture")
     with pytest.raises(InputError, match=r"v2_000036\.png does not decode"):
-        precompute(make_split(root), store, slowfast=slowfast, vit=None, batch_size=1, rows_per_shard=1)
+        precompute(
+            make_split(root), store, PrecomputeOptions(slowfast=slowfast, vit=None, batch_size=1, rows_per_shard=1)
+        )
     [info] = list_feature_sets(store)
     assert 1 <= info.num_done < 9
 
 
 def test_an_empty_split_is_an_error(store: Store, split: Split, slowfast: LoadedBackbone) -> None:
     with pytest.raises(InputError, match="'train' of 'street' has no key frames"):
-        precompute(replace(split, key_frames=()), store, slowfast=slowfast, vit=None)
+        precompute(replace(split, key_frames=()), store, PrecomputeOptions(slowfast=slowfast, vit=None))
 
 
 def test_features_that_overflow_half_precision_name_the_way_out(
@@ -264,30 +277,30 @@ def test_features_that_overflow_half_precision_name_the_way_out(
 
     loud = LoadedBackbone(model=Loud(), spec=slowfast.spec)
     with pytest.raises(InputError, match=r"Array 'slow', channel \d+ of key frame v0,0000 .*--dtype float32"):
-        precompute(split, store, slowfast=loud, vit=None)
-    [features] = precompute(split, store, slowfast=loud, vit=None, dtype="float32")
+        precompute(split, store, PrecomputeOptions(slowfast=loud, vit=None))
+    [features] = precompute(split, store, PrecomputeOptions(slowfast=loud, vit=None, dtype="float32"))
     assert features.complete
 
 
 def test_a_shard_that_another_writer_holds_is_left_to_it(store: Store, split: Split, slowfast: LoadedBackbone) -> None:
-    [features] = precompute(split, store, slowfast=slowfast, vit=None, rows_per_shard=4)
+    [features] = precompute(split, store, PrecomputeOptions(slowfast=slowfast, vit=None, rows_per_shard=4))
     for done in (features.path / "done/c").iterdir():
         done.unlink()
     writer = FeatureWriter(features.path)
     with writer.claim(1), pytest.raises(ConflictError, match=r"being written by process .* all others are done"):
-        precompute(split, store, slowfast=slowfast, vit=None)
+        precompute(split, store, PrecomputeOptions(slowfast=slowfast, vit=None))
     assert writer.pending() == [1]
-    precompute(split, store, slowfast=slowfast, vit=None)
+    precompute(split, store, PrecomputeOptions(slowfast=slowfast, vit=None))
     assert features.complete
 
 
 def test_two_devices_share_the_shards(store: Store, split: Split, slowfast: LoadedBackbone) -> None:
     """Two CPU devices stand in for two GPUs: the same threads, claims and stores."""
-    [one] = precompute(split, store, slowfast=slowfast, vit=None, rows_per_shard=2, batch_size=1)
+    [one] = precompute(split, store, PrecomputeOptions(slowfast=slowfast, vit=None, rows_per_shard=2, batch_size=1))
     expected = one.read(range(9)).slow.tobytes()
     for done in (one.path / "done/c").iterdir():
         done.unlink()
-    precompute(split, store, slowfast=slowfast, vit=None, devices="cpu,cpu:0", batch_size=1)
+    precompute(split, store, PrecomputeOptions(slowfast=slowfast, vit=None, devices="cpu,cpu:0", batch_size=1))
     assert one.complete
     assert one.read(range(9)).slow.tobytes() == expected
 
@@ -323,5 +336,5 @@ def test_a_shard_is_safe_before_the_next_one_is_begun(
     monkeypatch.setattr(ShardOutput, "finish", finished)
     both: tuple[View, ...] = ("identity", "hflip")
     split = make_split(frames_root)
-    precompute(split, store, slowfast=slowfast, vit=None, views=both, rows_per_shard=2, batch_size=1)
+    precompute(split, store, PrecomputeOptions(slowfast=slowfast, vit=None, views=both, rows_per_shard=2, batch_size=1))
     assert events == ["begun", "begun", "safe", "safe"] * 4 + ["begun", "safe", "safe"]

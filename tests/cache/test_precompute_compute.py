@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cache.backbones.load import LoadedBackbone, load_backbone
 from cache.feature_store import open_feature_set
-from cache.precompute import precompute
+from cache.precompute import PrecomputeOptions, precompute
 from cache.precompute.devices import check_compiler, resolve_devices
 from cache.precompute.extract import Extractor
 from cache.store import Store
@@ -45,8 +45,8 @@ def error(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
 def test_half_precision_moves_the_features_by_little_and_makes_another_set(
     store: Store, split: Split, slowfast: LoadedBackbone, vit: LoadedBackbone, autocast: str, record_property
 ) -> None:
-    [single] = precompute(split, store, slowfast=slowfast, vit=vit, dtype="float32")
-    [half] = precompute(split, store, slowfast=slowfast, vit=vit, dtype="float32", autocast=autocast)
+    [single] = precompute(split, store, PrecomputeOptions(slowfast=slowfast, vit=vit, dtype="float32"))
+    [half] = precompute(split, store, PrecomputeOptions(slowfast=slowfast, vit=vit, dtype="float32", autocast=autocast))
     assert half.id != single.id
     assert half.spec.diff(single.spec) == [f"autocast: {autocast} / none"]
     a, b = single.read(range(9)), half.read(range(9))
@@ -58,7 +58,7 @@ def test_half_precision_moves_the_features_by_little_and_makes_another_set(
 
 
 def test_a_set_of_another_precision_is_refused_with_the_field(store: Store, split: Split, vit: LoadedBackbone) -> None:
-    [half] = precompute(split, store, slowfast=None, vit=vit, autocast="bf16")
+    [half] = precompute(split, store, PrecomputeOptions(slowfast=None, vit=vit, autocast="bf16"))
     with pytest.raises(ConflictError, match=r"autocast: none / bf16"):
         open_feature_set(store, "street", "train", spec=replace(half.spec, autocast="none"))
 
@@ -69,7 +69,9 @@ def test_the_batch_size_moves_the_features_by_rounding_only(
     sets = []
     for size in (1, 4):
         store = Store.open(tmp_path / str(size), create=True)
-        sets += precompute(split, store, slowfast=slowfast, vit=vit, dtype="float32", batch_size=size)
+        sets += precompute(
+            split, store, PrecomputeOptions(slowfast=slowfast, vit=vit, dtype="float32", batch_size=size)
+        )
     assert sets[0].id == sets[1].id
     a, b = (features.read(range(9)) for features in sets)
     for name in MAPS:
@@ -82,9 +84,11 @@ def test_compiled_backbones_give_the_same_up_to_rounding(
     store: Store, split: Split, vit: LoadedBackbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
-    [plain] = precompute(split, store, slowfast=None, vit=vit, dtype="float32")
+    [plain] = precompute(split, store, PrecomputeOptions(slowfast=None, vit=vit, dtype="float32"))
     # Batches of 4, 4 and 1: the last one is padded.
-    [compiled] = precompute(split, store, slowfast=None, vit=vit, dtype="float32", compiled=True, batch_size=4)
+    [compiled] = precompute(
+        split, store, PrecomputeOptions(slowfast=None, vit=vit, dtype="float32", compiled=True, batch_size=4)
+    )
     assert compiled.spec.diff(plain.spec) == ["compiled: True / False"]
     assert error(compiled.read(range(9)).vit, plain.read(range(9)).vit) < FLOAT32_ORDER
 
@@ -118,7 +122,7 @@ def test_one_clip_that_does_not_fit_is_an_error(store: Store, split: Split, vit:
     notes: list[str] = []
     full = LoadedBackbone(model=Full(), spec=vit.spec)
     with pytest.raises(InputError, match=r"One clip does not fit the memory of cpu .*can't allocate memory"):
-        precompute(split, store, slowfast=None, vit=full, note=notes.append)
+        precompute(split, store, PrecomputeOptions(slowfast=None, vit=full), note=notes.append)
     assert [note.rsplit(maxsplit=1)[1] for note in notes] == ["4.", "2.", "1."]
 
 
@@ -152,8 +156,12 @@ def test_a_gpu_computes_what_the_cpu_does(
     slowfast: LoadedBackbone, vit: LoadedBackbone, autocast: str, tmp_path: Path, split: Split
 ) -> None:
     options = {"slowfast": slowfast, "vit": vit, "dtype": "float32"}
-    [cpu] = precompute(split, Store.open(tmp_path / "cpu", create=True), devices="cpu", **options)
-    [gpu] = precompute(split, Store.open(tmp_path / "gpu", create=True), devices="cuda:0", autocast=autocast, **options)
+    [cpu] = precompute(split, Store.open(tmp_path / "cpu", create=True), PrecomputeOptions(devices="cpu", **options))
+    [gpu] = precompute(
+        split,
+        Store.open(tmp_path / "gpu", create=True),
+        PrecomputeOptions(devices="cuda:0", autocast=autocast, **options),
+    )
     a, b = cpu.read(range(9)), gpu.read(range(9))
     for name in MAPS:
         assert error(getattr(b, name), getattr(a, name)) < BOUNDS.get(autocast, 1e-4)

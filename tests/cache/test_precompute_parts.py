@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cache.backbones.load import LoadedBackbone, load_backbone
 from cache.feature_store import FeatureSet, FeatureWriter, list_feature_sets
-from cache.precompute import Part, precompute
+from cache.precompute import Part, PrecomputeOptions, precompute
 from cache.store import Store
 from stal_data.dataset import Split
 from stal_data.errors import ConflictError
@@ -63,11 +63,13 @@ def test_parts_make_the_same_set_and_read_only_their_own_frames(
     frames_root: Path, tmp_path: Path, slowfast: LoadedBackbone
 ) -> None:
     options = {"slowfast": slowfast, "vit": None, "rows_per_shard": 3, "batch_size": 2}
-    whole = precompute(make_split(frames_root), Store.open(tmp_path / "whole", create=True), **options)
+    whole = precompute(
+        make_split(frames_root), Store.open(tmp_path / "whole", create=True), PrecomputeOptions(**options)
+    )
     store, notes = Store.open(tmp_path / "parts", create=True), []
     for number in (2, 3, 1):  # three videos of three key frames: a shard each
         split = watched(frames_root)
-        [found] = precompute(split, store, part=part(number, 3), note=notes.append, **options)
+        [found] = precompute(split, store, PrecomputeOptions(part=part(number, 3), **options), note=notes.append)
         # Who makes the set must say what every row is made from; who finds it checks its own rows.
         assert set(split.media.digested) == ({"v0", "v1", "v2"} if number == 2 else {f"v{number - 1}"})
         assert split.media.read_clips == [f"v{number - 1}"] * 3
@@ -75,7 +77,7 @@ def test_parts_make_the_same_set_and_read_only_their_own_frames(
     assert rows(found) == rows(whole[0])
     assert notes[0] == "part 2 of 3 (test): 1 of the set's 3 shards"
     again = watched(frames_root)
-    precompute(again, store, part=part(1, 3), **options)
+    precompute(again, store, PrecomputeOptions(part=part(1, 3), **options))
     assert again.media.read_clips == []
 
 
@@ -83,9 +85,12 @@ def test_more_parts_than_shards(frames_root: Path, store: Store, slowfast: Loade
     notes, events = [], []
     for number in range(1, 6):
         [found] = precompute(
-            make_split(frames_root), store, slowfast=slowfast, vit=None, rows_per_shard=3, part=part(number, 5),
-            note=notes.append, progress=lambda *event: events.append(event),
-        )  # fmt: skip
+            make_split(frames_root),
+            store,
+            PrecomputeOptions(slowfast=slowfast, vit=None, rows_per_shard=3, part=part(number, 5)),
+            note=notes.append,
+            progress=lambda *event: events.append(event),
+        )
     assert found.complete
     assert (
         sorted(note.split(": ")[1] for note in notes)
@@ -98,11 +103,11 @@ def test_only_the_parts_own_shards_can_be_in_somebody_elses_hands(
     frames_root: Path, store: Store, slowfast: LoadedBackbone
 ) -> None:
     options = {"slowfast": slowfast, "vit": None, "rows_per_shard": 3}
-    [found] = precompute(make_split(frames_root), store, part=part(1, 3), **options)
+    [found] = precompute(make_split(frames_root), store, PrecomputeOptions(part=part(1, 3), **options))
     with FeatureWriter(found.path).claim(2):
-        precompute(make_split(frames_root), store, part=part(2, 3), **options)
+        precompute(make_split(frames_root), store, PrecomputeOptions(part=part(2, 3), **options))
         with pytest.raises(ConflictError, match="being written by process"):
-            precompute(make_split(frames_root), store, part=part(3, 3), **options)
+            precompute(make_split(frames_root), store, PrecomputeOptions(part=part(3, 3), **options))
     assert found.done.tolist() == [True] * 6 + [False] * 3
 
 
@@ -110,7 +115,7 @@ def test_a_part_notices_its_own_changed_frames(
     frames_root: Path, store: Store, tmp_path: Path, slowfast: LoadedBackbone
 ) -> None:
     options = {"slowfast": slowfast, "vit": None, "rows_per_shard": 3}
-    precompute(make_split(frames_root), store, part=part(1, 3), **options)
+    precompute(make_split(frames_root), store, PrecomputeOptions(part=part(1, 3), **options))
     root = tmp_path / "frames"
     root.mkdir()
     # The same number of pictures, of another video.
@@ -120,7 +125,7 @@ def test_a_part_notices_its_own_changed_frames(
     for video in ("v0", "v1"):
         (root / video).symlink_to(frames_root / video)
     with pytest.raises(ConflictError, match=r"source \(the frames' content\) of 3 key frames, first v2,0000"):
-        precompute(make_split(root), store, part=part(3, 3), **options)
+        precompute(make_split(root), store, PrecomputeOptions(part=part(3, 3), **options))
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from cache.backbones.load import load_backbone
-from cache.precompute import precompute
+from cache.precompute import PrecomputeOptions, precompute
 from cache.store import Store
 from recognizer_svc.recipe import parse_recipe
 from recognizer_svc.run_dir import RunDir
@@ -92,6 +92,8 @@ def make_joint_store(folder: Path) -> JointStore:
     dataset = Dataset.open(made.dataset)
     for split, views in (("train", ("identity", "hflip")), ("test", ("identity",))):
         precompute(
-            dataset.split(split), made.store, slowfast=None, vit=vit, views=views, dtype="float32", decode_threads=1
+            dataset.split(split),
+            made.store,
+            PrecomputeOptions(slowfast=None, vit=vit, views=views, dtype="float32", decode_threads=1),
         )
     return made

@@ -11,7 +11,7 @@ import torch
 from cache.backbones.load import load_backbone
 from cache.feature_store import FeatureSet, verify_feature_set
 from cache.pooling import time_mean
-from cache.precompute import precompute
+from cache.precompute import PrecomputeOptions, precompute
 from cache.store import Store
 from recognizer_svc.data import head_batch
 from recognizer_svc.features import check_fits
@@ -58,7 +58,9 @@ def sets(store: Store) -> Sets:
     for split in ("train", "test"):
         for layout in ("pooled", "full"):
             [found[split, layout]] = precompute(
-                Dataset.open(root).split(split), store, dtype="float32", layout=layout, decode_threads=1, **backbones
+                Dataset.open(root).split(split),
+                store,
+                PrecomputeOptions(dtype="float32", layout=layout, decode_threads=1, **backbones),
             )
     return found
 

@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from cache.backbones.load import load_backbone
-from cache.precompute import precompute
+from cache.precompute import PrecomputeOptions, precompute
 from cache.store import Store
 from cli.runs import runs
 from recognizer_svc.head_file import HeadInfo, load_head_file, save_head
@@ -231,10 +231,10 @@ def test_from_a_published_checkpoint_to_scores(tmp_path):
     slowfast, vit = (
         load_backbone(kind, weights=str(store.weights_dir / f"{kind}.safetensors")) for kind in ("slowfast", "vit")
     )
-    precompute(split, store, slowfast=slowfast, vit=vit, dtype="float32")
+    precompute(split, store, PrecomputeOptions(slowfast=slowfast, vit=vit, dtype="float32"))
     # The features of other backbones beside them are not taken.
     stranger = load_backbone("slowfast", weights="random:9", preset="tiny")
-    precompute(split, store, slowfast=stranger, vit=vit, dtype="float32")
+    precompute(split, store, PrecomputeOptions(slowfast=stranger, vit=vit, dtype="float32"))
     arguments = ["import", str(store.weights_dir / "head.safetensors"), "--store", str(store.root)]
     arguments += ["--run-id", "published", "--dataset", "street", "--split", "train"]
     head_section = "head={kind: acar, reduce_channels: 16, context_channels: 12, depth: 1}"

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cache.backbones.load import load_backbone
-from cache.precompute import precompute
+from cache.precompute import PrecomputeOptions, precompute
 from cache.split_store import load_split
 from recognizer_svc.checkpoint import load_checkpoint
 from recognizer_svc.joint.sources import open_vit_set
@@ -89,7 +89,9 @@ def test_the_exported_weights_fill_the_cache_that_prediction_reads(trained, join
     assert slowfast.spec.trained
     vit = load_backbone("vit", weights=VIT_WEIGHTS, preset="tiny")
     split = Dataset.open(joint_store.dataset).split("test")
-    (features,) = precompute(split, joint_store.store, slowfast=slowfast, vit=vit, dtype="float32", decode_threads=1)
+    (features,) = precompute(
+        split, joint_store.store, PrecomputeOptions(slowfast=slowfast, vit=vit, dtype="float32", decode_threads=1)
+    )
     assert features.spec == predictor.feature_spec
     opened = predictor.open_features(joint_store.store, "noise", "test")
     assert opened.id == features.id
@@ -108,7 +110,9 @@ def test_the_exported_weights_fill_the_cache_that_prediction_reads(trained, join
     assert -np.log(probabilities).mean() == pytest.approx(validation["loss"], rel=1e-5)
 
     untrained = load_backbone("slowfast", weights="random:3", preset="tiny")
-    (other,) = precompute(split, joint_store.store, slowfast=untrained, vit=vit, dtype="float32", decode_threads=1)
+    (other,) = precompute(
+        split, joint_store.store, PrecomputeOptions(slowfast=untrained, vit=vit, dtype="float32", decode_threads=1)
+    )
     with pytest.raises(ConflictError, match=r"slowfast\.weights.*precompute the split with the weights that the run"):
         predictor.open_features(joint_store.store, "noise", "test", set_id=other.id)
 

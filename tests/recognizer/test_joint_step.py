@@ -8,7 +8,7 @@ import torch
 
 from cache.backbones.load import load_backbone
 from cache.feature_store import FeatureSet, open_feature_set
-from cache.precompute import precompute
+from cache.precompute import PrecomputeOptions, precompute
 from cache.store import Store
 from recognizer_svc.data import LabelledBatch
 from recognizer_svc.heads.acar.model import AcarConfig
@@ -131,12 +131,9 @@ def test_full_time_vit_features_serve_as_well(joint_store, tmp_path):
     precompute(
         split,
         store,
-        slowfast=None,
-        vit=vit,
-        views=("identity", "hflip"),
-        dtype="float32",
-        layout="full",
-        decode_threads=1,
+        PrecomputeOptions(
+            slowfast=None, vit=vit, views=("identity", "hflip"), dtype="float32", layout="full", decode_threads=1
+        ),
     )
     full = JointStore(store=store, data_root=joint_store.data_root)
     recipe = full.run("full", "training.batch_clips=9", "validation.split=null")

@@ -49,16 +49,18 @@ def write_samples(url: str) -> None:
 
 def run(frames: Path, url: str) -> None:
     from cache.backbones.load import load_backbone
-    from cache.precompute import precompute
+    from cache.precompute import PrecomputeOptions, precompute
 
     precompute(
         make_split(frames),
         Store.open(url, create=True),
-        slowfast=load_backbone("slowfast", weights="random:0", preset="tiny"),
-        vit=None,
-        views=("identity",),
-        batch_size=2,
-        rows_per_shard=4,
+        PrecomputeOptions(
+            slowfast=load_backbone("slowfast", weights="random:0", preset="tiny"),
+            vit=None,
+            views=("identity",),
+            batch_size=2,
+            rows_per_shard=4,
+        ),
     )
 
 

@@ -91,6 +91,10 @@ def test_the_commands_take_a_bucket(proxy: FaultProxy, frames_root: Path, tmp_pa
     )
     tiny = ["--slowfast", "random:0", "--slowfast-preset", "tiny"]
     arguments = [str(data), "--split", "train", "--store", URL, *tiny]
+    estimated = CliRunner().invoke(precompute, [*arguments, "--estimate"], catch_exceptions=False).stdout
+    assert estimated.startswith("3 key frames to compute")
+    assert "free" not in estimated  # a bucket has no limit, and the mirror's disk says nothing about it
+    assert not [request for request in proxy.log if request.method in ("PUT", "POST")]
     assert CliRunner().invoke(precompute, arguments, catch_exceptions=False).exit_code == 0
     (info,) = list_feature_sets(Store.open(URL))
     assert info.complete

@@ -1,0 +1,99 @@
+"""What to compute and how, alike for a run and for its estimate."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from cache.backbones.load import LoadedBackbone
+from cache.feature_store.writer import balanced_rows_per_shard
+from cache.precompute.devices import check_compiler, default_decode_threads, resolve_devices
+from cache.precompute.extract import Extractor, row_shapes
+from cache.precompute.launch import Part, local_processes, local_rank
+from cache.spec import Autocast, ClipSpec, FeatureDtype, FeatureSpec, Layout, View
+from stal_data.dataset import Split
+from stal_data.errors import InputError
+
+FULL_ROWS_PER_SHARD = 16
+"""At most, where all time steps are stored: with the published backbones 21 MB a key frame and view, in float16."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrecomputeOptions:
+    """slowfast, vit: at least one. views: one or both, each once.
+
+    compiled: run the backbones through torch.compile.
+    part: only the shards of this part; None is whatever no other process has claimed.
+    devices: `auto` (as None) is every visible CUDA device (under torchrun that of LOCAL_RANK), else the CPU; or a list
+        such as `cuda:0,cuda:1`.
+    batch_size: clips computed at once on a device.
+    rows_per_shard: key frames written at once, at most lost by a kill; only for a new set. None is at most 64, or 16
+        where the layout is full.
+    decode_threads: None is one for each CPU core, at most 8.
+    """
+
+    slowfast: LoadedBackbone | None
+    vit: LoadedBackbone | None
+    views: Sequence[View] = ("identity",)
+    dtype: FeatureDtype = "float16"
+    layout: Layout = "pooled"
+    autocast: Autocast = "none"
+    compiled: bool = False
+    part: Part | None = None
+    devices: str | None = None
+    batch_size: int = 8
+    rows_per_shard: int | None = None
+    decode_threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.views or len(set(self.views)) < len(self.views):
+            raise InputError(f"--view is {list(self.views)}; name one or both of identity and hflip, each once.")
+        if self.batch_size < 1:
+            raise InputError(f"--batch-size is {self.batch_size}; it must be at least 1.")
+
+    def spec(self, split: Split) -> FeatureSpec:
+        """Return the spec of the features of a split, identity view."""
+        return FeatureSpec(
+            slowfast=None if self.slowfast is None else self.slowfast.spec,
+            vit=None if self.vit is None else self.vit.spec,
+            clip=ClipSpec(),
+            decoder=split.media.decoder,
+            dtype=self.dtype,
+            layout=self.layout,
+            autocast=self.autocast,
+            compiled=self.compiled,
+        )
+
+    def shapes(self, spec: FeatureSpec) -> dict[str, tuple[int, ...]]:
+        """Return the shape of one row of each array."""
+        return row_shapes(spec.slowfast, spec.vit, spec.clip.num_frames // spec.clip.stride, self.layout)
+
+    def shard_rows(self, num_rows: int) -> int | None:
+        """Return rows per shard for a new set; None leaves it to the store."""
+        if self.rows_per_shard is None and self.layout == "full" and num_rows:
+            return balanced_rows_per_shard(num_rows, FULL_ROWS_PER_SHARD)
+        return self.rows_per_shard
+
+    def targets(self) -> list[torch.device]:
+        devices = resolve_devices(self.devices, local_rank(os.environ))
+        if self.compiled:
+            check_compiler(devices)
+        return devices
+
+    def threads(self) -> int:
+        """Return the number of threads that decode."""
+        return self.decode_threads or default_decode_threads(local_processes(os.environ))
+
+    def extractor(self, device: torch.device, note: Callable[[str], None] | None = None) -> Extractor:
+        """note: told when a batch does not fit the memory."""
+        return Extractor(
+            self.slowfast,
+            self.vit,
+            device,
+            layout=self.layout,
+            autocast=self.autocast,
+            compiled=self.compiled,
+            batch_size=self.batch_size,
+            note=note,
+        )
