@@ -63,6 +63,9 @@ def detector(
     """
     import asyncio
 
+    from detector_svc.memory import keep_freed_memory
+
+    keep_freed_memory()
     from detector_svc.batcher import BatcherConfig
     from detector_svc.service import DetectorConfig, DetectorService
     from detector_svc.yolo import YoloConfig

@@ -12,7 +12,6 @@ import numpy as np
 
 from detector_svc.batcher import BatcherConfig, BatcherMetrics, MicroBatcher
 from detector_svc.detections import to_message
-from detector_svc.memory import keep_freed_memory
 from detector_svc.propose import open_split, run_split
 from detector_svc.stream import DetectStream
 from detector_svc.yolo import YoloConfig, YoloDetector
@@ -127,7 +126,6 @@ class DetectorService(rpc.DetectorServicer):
 
 def _load_and_warm_up(config: DetectorConfig) -> YoloDetector:
     """Load the model and run it once, so that the first client does not pay for it and a broken one never serves."""
-    keep_freed_memory()
     detector = YoloDetector(config.yolo)
     detector.detect([detector.prepare(np.zeros((config.yolo.height, config.yolo.width, 3), np.uint8))])
     return detector
