@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Run the array of precompute and a training of two ranks under a real Slurm of one machine: `make test-slurm`. Needs root and Debian's packages
+# Run the array of precompute, a training of two ranks and a requeued one under a real Slurm of one machine: `make test-slurm`.
+# Needs root and Debian's packages
 #   apt-get install --no-install-recommends slurm-wlm munge
 # Starts its own munged, slurmctld and slurmd, with everything in a temporary folder, and ends them.
 set -euo pipefail
@@ -82,4 +83,18 @@ sbatch --wait --cpus-per-task=2 "$scripts/train.sbatch"
 cat stal-train-*.log
 grep -q '"type": "done"' "$STORE/runs/first/events.jsonl"
 
-echo "2 passed, 0 failed"
+echo "== train, requeued in the middle"
+export RUN_ID=second OPTIONS="--set validation.split=null --set training.epochs=400 --nproc-per-node 1"
+job="$(sbatch --parsable --cpus-per-task=2 "$scripts/train.sbatch")"
+until [ -e "$STORE/runs/second/checkpoints/latest.pt" ]; do sleep 0.2; done
+scontrol requeue "$job"
+until grep -q '"attempt": 2' "$STORE/runs/second/state.json"; do
+    scontrol update JobId="$job" StartTime=now 2> /dev/null || true # Slurm would wait two minutes
+    sleep 1
+done
+while squeue --noheader --job "$job" 2> /dev/null | grep -q .; do sleep 1; done
+tail -n 3 "stal-train-$job.log"
+grep -q "resumed after" "$STORE/runs/second/events.jsonl"
+grep -q '"type": "done"' "$STORE/runs/second/events.jsonl"
+
+echo "3 passed, 0 failed"
