@@ -25,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from benchmarks.cache_read import write_set
 from benchmarks.giant_cpu import processor
@@ -107,7 +108,9 @@ def requests(count: int, people: int) -> list[pb.RecognizeRequest]:
     ]
 
 
-async def load(client: RecognizerClient, wanted: Sequence[pb.RecognizeRequest], callers: int, seconds: float):
+async def load(
+    client: RecognizerClient, wanted: Sequence[pb.RecognizeRequest], callers: int, seconds: float
+) -> tuple[NDArray[np.float64], float]:
     """Latencies in seconds, and calls a second."""
     latencies: list[float] = []
     start = time.perf_counter()
@@ -132,9 +135,9 @@ async def measure(addresses: dict[str, str], options: argparse.Namespace) -> Non
         await client.load_model(RUN)
         for request in wanted[:WARM_UP]:
             await client.recognize(request)
-    answers = []
-    for client in clients.values():
-        answers.append(await asyncio.gather(*(client.recognize(request) for request in wanted[:16])))
+    answers = [
+        await asyncio.gather(*(client.recognize(request) for request in wanted[:16])) for client in clients.values()
+    ]
     difference = max(np.abs(a - b).max() for (_, a), (_, b) in zip(*answers, strict=True))
     print("| callers | form | calls/s | p50 ms | p90 ms | p99 ms |\n|---|---|---|---|---|---|")
     for callers in options.callers:

@@ -65,15 +65,14 @@ class DetectStream:
     async def _next(self, requests: AsyncIterator[pb.DetectRequest]) -> pb.DetectRequest | None:
         """The next frame, once the window has room; None at the end."""
         await self._window.acquire()
+        # Never cancelled: grpc.aio would lose the memory of a frame that is on its way. The end of the call ends it.
         reading = asyncio.ensure_future(anext(requests, None))
-        try:
-            waiting: set[asyncio.Future[Any]] = {reading, self._end}
-            done, _ = await asyncio.wait(waiting, timeout=self._idle_s, return_when=asyncio.FIRST_COMPLETED)
-            if not done:
-                raise ServiceUnavailableError(f"no frame came for {self._idle_s:g} s; open another stream for the next")
-            return None if self._end.done() else reading.result()
-        finally:
-            reading.cancel()
+        reading.add_done_callback(_look_at)
+        waiting: set[asyncio.Future[Any]] = {reading, self._end}
+        done, _ = await asyncio.wait(waiting, timeout=self._idle_s, return_when=asyncio.FIRST_COMPLETED)
+        if not done:
+            raise ServiceUnavailableError(f"no frame came for {self._idle_s:g} s; open another stream for the next")
+        return None if self._end.done() else reading.result()
 
     def _accept(self, frame: pb.DetectRequest) -> None:
         name = frame.frame_id
@@ -96,3 +95,9 @@ class DetectStream:
         finally:
             del self._tasks[name]
         self._answers.put_nowait(answer)
+
+
+def _look_at(reading: "asyncio.Future[Any]") -> None:
+    """Take notice of how a reading ended that nobody waits for; asyncio would complain."""
+    if not reading.cancelled():
+        reading.exception()
