@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from recognizer_svc.run_dir import RunDir
 from tests.detector.samples import save_tiny_weights
 from tests.network.hosts import Network, what_is_missing
 from tests.network.services import (
@@ -55,3 +56,20 @@ def site(network: Network) -> Iterator[Site]:
     yield site
     for recognizer in site.recognizers.values():
         recognizer.stop(seconds=30)
+
+
+@pytest.fixture(scope="session")
+def calm(site: Site) -> RunDir:
+    """An undisturbed run on one machine."""
+    finished = site.train("calm").wait()
+    assert finished.returncode == 0, finished
+    return site.run_on("a", "calm")
+
+
+@pytest.fixture(scope="session")
+def calm_on_both(site: Site) -> RunDir:
+    """An undisturbed run on both machines."""
+    for client in site.train_on_both("calm-on-both"):
+        finished = client.wait(seconds=240)
+        assert finished.returncode == 0, finished
+    return site.run_on("a", "calm-on-both")

@@ -47,18 +47,11 @@ def small(site: Site) -> Iterator[SmallDisk]:
     host = site.recognizers["b"].host
     inside = host.disk / "small"
     inside.mkdir(exist_ok=True)
-    for command in (("mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", inside),):
-        assert host.start_program(*command).wait().returncode == 0
+    assert host.start_program("mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", inside).wait().returncode == 0
     service = start_recognizer(host, STORE, "--stage", inside / "stage", port=PORT)
     yield SmallDisk(service=service, folder=Path(f"/proc/{host.pid}/root{inside}"))
     service.stop(seconds=30)
     assert host.start_program("umount", inside).wait().returncode == 0
-
-
-@pytest.fixture(scope="module")
-def calm(site: Site) -> RunDir:
-    assert site.train("empty-disk").wait().returncode == 0
-    return site.run_on("a", "empty-disk")
 
 
 @pytest.mark.parametrize("left", [40_000, 0], ids=["too-little-for-a-checkpoint", "nothing-left"])

@@ -101,11 +101,13 @@ def test_a_store_that_is_gone_for_good_is_an_error_and_the_command_can_be_repeat
     network: Network, expected: Path, half: int
 ) -> None:
     programs = start_to_half(network, "gone", half)
-    network["store"].cut()
+    for name in HOSTS:
+        network[name].lose_route(network["store"])
     try:
-        ended = [program.wait(seconds=500) for program in programs]
+        ended = [program.wait(seconds=400) for program in programs]
     finally:
-        network["store"].restore()
+        for name in HOSTS:
+            network[name].regain_route(network["store"])
     for failed in ended:
         assert failed.returncode == 1, failed
         assert f"s3://{BUCKET}/gone" in failed.stderr

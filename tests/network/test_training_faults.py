@@ -8,7 +8,7 @@ import pytest
 
 from recognizer_svc.run_dir import RunDir
 from tests.network.hosts import Program, until
-from tests.network.training import EPOCHS, Site, assert_same_bits, events, losses
+from tests.network.training import Site, assert_same_bits, events
 
 pytestmark = [pytest.mark.network, pytest.mark.timeout(600)]
 
@@ -21,16 +21,7 @@ def assert_trained(programs: list[Program]) -> None:
         assert finished.returncode == 0, finished
 
 
-@pytest.fixture(scope="module")
-def calm(site: Site) -> RunDir:
-    """An undisturbed run on both machines."""
-    assert_trained(site.train_on_both("calm"))
-    run = site.run_on("a", "calm")
-    assert sorted(losses(run)) == list(range(1, EPOCHS + 1))
-    return run
-
-
-def test_a_killed_rank_is_restarted_from_the_last_checkpoint(site: Site, calm: RunDir) -> None:
+def test_a_killed_rank_is_restarted_from_the_last_checkpoint(site: Site, calm_on_both: RunDir) -> None:
     clients = site.train_on_both("killed", "--max-restarts", 1)
     site.wait_for_epoch("killed", 5)
     (worker,) = workers_of(site, "b")
@@ -39,10 +30,10 @@ def test_a_killed_rank_is_restarted_from_the_last_checkpoint(site: Site, calm: R
     run = site.run_on("a", "killed")
     told = [event["message"] for event in events(run) if event["type"] == "log"]
     assert any(text.startswith("resumed after") for text in told), told
-    assert_same_bits(run, calm)
+    assert_same_bits(run, calm_on_both)
 
 
-def test_without_restarts_a_killed_rank_fails_the_job_which_is_resumed(site: Site, calm: RunDir) -> None:
+def test_without_restarts_a_killed_rank_fails_the_job_which_is_resumed(site: Site, calm_on_both: RunDir) -> None:
     clients = site.train_on_both("failed")
     site.wait_for_epoch("failed", 5)
     (worker,) = workers_of(site, "b")
@@ -53,10 +44,10 @@ def test_without_restarts_a_killed_rank_fails_the_job_which_is_resumed(site: Sit
         assert "Run failed failed:" in finished.stderr
         assert "Traceback (most recent call last):\n  File" not in finished.stderr.partition("Run failed failed:")[0]
     assert_trained(site.train_on_both("failed", "--resume"))
-    assert_same_bits(site.run_on("a", "failed"), calm)
+    assert_same_bits(site.run_on("a", "failed"), calm_on_both)
 
 
-def test_a_link_that_is_cut_for_20_s_only_delays(site: Site, calm: RunDir) -> None:
+def test_a_link_that_is_cut_for_20_s_only_delays(site: Site, calm_on_both: RunDir) -> None:
     clients = site.train_on_both("cut")
     site.wait_for_epoch("cut", 5)
     site.recognizers["b"].host.cut()
@@ -65,10 +56,10 @@ def test_a_link_that_is_cut_for_20_s_only_delays(site: Site, calm: RunDir) -> No
     assert all(client.alive for client in clients), [client.output for client in clients]
     site.recognizers["b"].host.restore()
     assert_trained(clients)
-    assert_same_bits(site.run_on("a", "cut"), calm)
+    assert_same_bits(site.run_on("a", "cut"), calm_on_both)
 
 
-def test_a_link_that_is_cut_for_good_fails_the_job_which_is_resumed(site: Site, calm: RunDir) -> None:
+def test_a_link_that_is_cut_for_good_fails_the_job_which_is_resumed(site: Site, calm_on_both: RunDir) -> None:
     clients = site.train_on_both("lost", "--set", "training.collective_timeout_s=10")
     site.wait_for_epoch("lost", 5)
     site.recognizers["b"].host.cut()
@@ -82,7 +73,7 @@ def test_a_link_that_is_cut_for_good_fails_the_job_which_is_resumed(site: Site, 
         site.recognizers["b"].host.restore()
     assert clients[1].wait(seconds=180).returncode == 1
     assert_trained(site.train_on_both("lost", "--resume"))
-    assert_same_bits(site.run_on("a", "lost"), calm)
+    assert_same_bits(site.run_on("a", "lost"), calm_on_both)
 
 
 def workers_of(site: Site, key: str) -> list:
