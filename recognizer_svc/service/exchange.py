@@ -2,6 +2,8 @@
 
 import logging
 import time
+from dataclasses import replace
+from functools import cached_property
 
 from cache.store import Store
 from recognizer_svc.bucket_runs import fetch_run
@@ -10,6 +12,7 @@ from stal_data.errors import StalError
 
 _LOG = logging.getLogger(__name__)
 _EVERY_S = 3.0  # a few requests each time
+_ATTEMPTS, _CONNECT_S, _SILENCE_S = 2, 2.0, 5.0  # who waits for an answer also wants to stop jobs and to end in time
 
 
 class Exchange:
@@ -31,10 +34,24 @@ class Exchange:
         self._next_s = time.monotonic() + _EVERY_S
         return True
 
+    @cached_property
+    def _impatient(self) -> Store:
+        """The store, with requests that fail soon."""
+        from cache.object_store.bucket import Bucket
+        from cache.object_store.mirror import Mirror
+        from cache.object_store.retries import Limits
+
+        mirror = self._store.mirror
+        assert mirror is not None  # else nothing is needed
+        limits = Limits(attempts=_ATTEMPTS, connect_s=_CONNECT_S, silence_s=_SILENCE_S)
+        return replace(
+            self._store, mirror=Mirror(mirror.root, Bucket(mirror.bucket.url, limits=limits), mirror.folder_id, None)
+        )
+
     def fetch_cancel(self) -> None:
         if self._needed:
             try:
-                self._store.fetch(self._files.cancel)
+                self._impatient.fetch(self._files.cancel)
             except StalError as error:
                 _LOG.warning("whether job %s is to be cancelled is not known: %s", self._files.run.run_id, error)
 
@@ -46,6 +63,6 @@ class Exchange:
         """Bring the events that the bucket has, where another machine writes them; it sends them at each checkpoint."""
         if self._needed:
             try:
-                fetch_run(self._store, self._files.run.run_id, large=False)
+                fetch_run(self._impatient, self._files.run.run_id, large=False)
             except StalError as error:
                 _LOG.warning("the latest events of job %s are not known: %s", self._files.run.run_id, error)
