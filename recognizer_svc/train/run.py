@@ -39,12 +39,12 @@ class Run:
         self.run_dir = run_dir
         self.ranks = ranks
         self.recipe = load_recipe(run_dir.recipe)
-        check_one_recipe(self.recipe, ranks)
         if self.recipe.training.batch_clips % ranks.world_size:
             raise InputError(
                 f"training.batch_clips is {self.recipe.training.batch_clips}, which {ranks.world_size} processes "
                 "cannot share evenly; choose a multiple of the number of processes."
             )
+        check_one_recipe(self.recipe, ranks)
         self.store = store = Store.open(run_dir.store_root)
         self.inputs: RunInputs = open_inputs(self.recipe, store, data_root)
         self.progress = Progress()

@@ -29,6 +29,7 @@ from recognizer_svc.service.engine import Engine
 from recognizer_svc.service.model_list import list_models
 from recognizer_svc.service.queries import PredictQuery
 from recognizer_svc.service.record import Launch
+from recognizer_svc.service.served_models import ServedModels
 from recognizer_svc.train.distributed import Ranks
 from recognizer_svc.train.run import Run, train_run
 from stal_data.clips import clip_frames
@@ -171,7 +172,7 @@ def test_an_imported_head_scores_as_the_service_does(store):
     run_dir = imported(store)
     head = build_head(INFO.section, SHAPES, 4).eval()
     head.load_state_dict(load_head_file(store.weights_dir / "head.safetensors")[1])
-    engine = Engine(store, device="cpu")
+    engine = Engine(store, device="cpu", served=ServedModels())
     query = PredictQuery(run_id="published", checkpoint="", dataset="toy", split="test", proposals=None, feature_set="")
     answer = engine.prepare(query)
     assert (answer.model.epoch, answer.model.head) == (7, "acar")

@@ -21,6 +21,7 @@ from recognizer_svc.row_predictions import clips_to_score
 from recognizer_svc.run_dir import RunDir, read_events
 from recognizer_svc.service.engine import Engine
 from recognizer_svc.service.queries import PredictQuery
+from recognizer_svc.service.served_models import ServedModels
 from recognizer_svc.train.distributed import Ranks
 from recognizer_svc.train.run import train_run
 from recognizer_svc.validation import mean_average_precision
@@ -167,7 +168,7 @@ def predict(store: Store, *, proposals: str | None, layout: str) -> tuple[list[S
         feature_set="",
         layout=layout,
     )
-    prediction = Engine(store, device="cpu").prepare(query)
+    prediction = Engine(store, device="cpu", served=ServedModels()).prepare(query)
     scored = list(prediction.scored)
     assert prediction.num_key_frames == len(scored) == len({item.key for item in scored})
     assert prediction.num_boxes == sum(len(item.boxes_N4) for item in scored)
