@@ -183,13 +183,6 @@ class Host:
     def restore(self) -> None:
         self._network.switch("ip", "link", "set", self.name, "up")
 
-    def lose_route(self, other: "Host") -> None:
-        """Let every attempt to reach the other host fail at once, as a router without a way does."""
-        enter(self.pid, "ip", "route", "add", "unreachable", other.address)
-
-    def regain_route(self, other: "Host") -> None:
-        enter(self.pid, "ip", "route", "del", "unreachable", other.address)
-
     def limit_rate(self, rate: str | None) -> None:
         """Let the machine send so much at most, as tc writes it; None is all."""
         if rate is None:
