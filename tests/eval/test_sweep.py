@@ -3,11 +3,13 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import stal_eval
+from stal_eval.matching import descending
 from tests.eval.brute_force import Box, Found, Truth, average_precision
 from tests.eval.frames import LABEL_MAP, ground_truth_frame, predictions_frame
 from tests.tolerances import MEAN_AP, check
@@ -72,6 +74,13 @@ ELSEWHERE: Box = (0.5, 0.5, 1.0, 1.0)
 
 def evaluate(found: list[Found], truth: list[Truth], **options: object) -> stal_eval.Evaluation:
     return stal_eval.evaluate(predictions_frame(found), ground_truth_frame(truth), LABEL_MAP, **options)
+
+
+@pytest.mark.parametrize("values", [3, 1000, 70_000, 10**9])
+def test_rows_are_ordered_like_a_stable_sort_however_many_tie(values: int) -> None:
+    score_N = np.random.default_rng(values).integers(-values, values, 200_000) / values
+    score_N[::1000] = -0.0
+    assert descending(score_N).tolist() == np.argsort(-score_N, kind="stable").tolist()
 
 
 def test_equal_scores_rank_in_file_order() -> None:
