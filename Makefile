@@ -5,6 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null)
 
+# A process a core, up to four; each file's tests stay in one process, which makes their fixtures once.
+PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadfile
+
 .PHONY: setup demo test test-slurm test-network lint protos clean
 
 setup: $(VENV)/.installed
@@ -24,7 +27,7 @@ demo: setup
 	$(BIN)/stal-cli demo --output demo-out
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 # Precompute and training by their batch scripts under a real Slurm on this machine; needs root and Debian's slurm-wlm and munge.
 test-slurm: setup
