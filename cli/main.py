@@ -20,6 +20,7 @@ COMMANDS = {
     "train": ("cli.train:train", "Train a head on cached features."),
     "jobs": ("cli.jobs:jobs", "List, watch and cancel training jobs."),
     "runs": ("cli.runs:runs", "List and compare trained runs."),
+    "models": ("cli.models:models", "Load heads into a running recognizer."),
     "predict": ("cli.predict:predict", "Score a split and write a predictions file."),
     "eval": ("cli.evaluate:evaluate", "Capacity-swept mAP of a predictions file; compare two results."),
     "infer": ("cli.infer:infer", "Videos in, actions out: detect, precompute and predict in one command."),

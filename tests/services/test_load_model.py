@@ -15,6 +15,7 @@ from recognizer_svc.client import RecognizerClient
 from recognizer_svc.service.served_models import MAX_SERVED, ServedModels
 from stal_data.errors import ConflictError, InputError, NotFoundError
 from tests.services.conftest import TRAINED, Trained
+from tests.services.recognizer_process import stal_cli
 
 RUN = "served"
 BOX = pb.Box(x1=0.1, y1=0.1, x2=0.5, y2=0.9)
@@ -88,6 +89,26 @@ async def test_a_swap_under_load_gives_whole_answers_only(trained: Trained, chec
         for digest, found in seen:
             np.testing.assert_allclose(found, expected[digest], rtol=1e-5)
         await client.unload_model(RUN)
+
+
+def test_the_commands_load_list_and_unload(trained: Trained, checkpoint: Path) -> None:
+    assert checkpoint.exists()
+    address = ("--recognizer", trained.service.address)
+    loaded = stal_cli("models", "load", RUN, *address)
+    assert loaded.returncode == 0, loaded.stderr
+    digest = loaded.stdout.split()[-1]
+    assert digest.startswith("sha256:")
+    rows = {
+        line.split("│")[1].strip(): line
+        for line in stal_cli("models", "list", *address).stdout.splitlines()
+        if "│" in line
+    }
+    assert digest in rows[RUN]
+    assert "sha256:" not in rows[TRAINED]
+    assert stal_cli("models", "unload", RUN, *address).returncode == 0
+    again = stal_cli("models", "unload", RUN, *address)
+    assert again.returncode == 1
+    assert f"Nobody has loaded '{RUN}'" in again.stderr
 
 
 async def test_what_loading_refuses(trained: Trained) -> None:
