@@ -71,6 +71,9 @@ def environment(files: JobFiles, launch: Launch, *, interface: str, stop_timeout
     env["PYTHONUNBUFFERED"] = "1"
     env[NODE_RANK_VARIABLE] = str(launch.node_rank)
     env["TORCHELASTIC_ERROR_FILE"] = str(files.error)
+    # Else restarted ranks meet in the store of their predecessors and may connect to the addresses of these
+    # (pytorch/pytorch issue 135712).
+    env["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     env["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = str(int(stop_timeout_s))
     env.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // launch.nproc_per_node, 1)))
     env["GLOO_SOCKET_IFNAME"] = env["NCCL_SOCKET_IFNAME"] = interface
