@@ -31,7 +31,7 @@ mkdir "$2/$1"
 mount --move "$3" "$2/$1"
 mount --bind "$4" /etc/hosts
 # Else the kernel may take a port of a service for an outgoing connection.
-echo 9000,29400,50051-50052 > /proc/sys/net/ipv4/ip_local_reserved_ports
+echo 9000,29400-29401,50051-50063 > /proc/sys/net/ipv4/ip_local_reserved_ports
 ip link set lo up
 echo ready
 read -r _ || true

@@ -16,6 +16,7 @@ from tests.network.services import BUCKET, copy_to, credentials, start_detector,
 
 pytestmark = [pytest.mark.network, pytest.mark.timeout(600)]
 
+PORT, MEETING_PORT = 50063, 29401
 STORE = f"s3://{BUCKET}/workflow"
 BACKBONE = ("--slowfast", "random:0", "--slowfast-preset", "tiny", "--rows-per-shard", 4)
 HEAD = "head={kind: acar, reduce_channels: 16, context_channels: 12, depth: 1, dropout: 0.1}"
@@ -68,10 +69,11 @@ def on_six_hosts(network: Network) -> dict[str, object]:
             assert finished.returncode == 0, finished
     laptop.run("cache", "verify", STORE)
 
-    recognizers = [start_recognizer(host, STORE) for host in (first, second)]
+    # Not the default ports: on these the recognizers of the other tests may still listen.
+    recognizers = [start_recognizer(host, STORE, port=PORT) for host in (first, second)]
     shares = [
         laptop.start(
-            *(*TRAIN, "--nnodes", 2, "--node-rank", rank, "--rdzv-endpoint", f"{first.name}:29400"),
+            *(*TRAIN, "--nnodes", 2, "--node-rank", rank, "--rdzv-endpoint", f"{first.name}:{MEETING_PORT}"),
             *("--recognizer", recognizer.address, *credentials(laptop)),
         )
         for rank, recognizer in enumerate(recognizers)
