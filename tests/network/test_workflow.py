@@ -1,11 +1,12 @@
 """The whole workflow over six hosts that share nothing but a bucket's URL, and the same on one: equal results."""
 
-import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from cache.proposal_store import open_proposals
 from cache.store import Store
@@ -22,13 +23,14 @@ BACKBONE = ("--slowfast", "random:0", "--slowfast-preset", "tiny", "--rows-per-s
 HEAD = "head={kind: acar, reduce_channels: 16, context_channels: 12, depth: 1, dropout: 0.1}"
 RECIPE = ("--set", HEAD, "--set", "training.epochs=3", "--set", "training.batch_clips=4")
 TRAIN = ("train", "acar", *RECIPE, "--backend", "gloo", "--run-id", "both")
-PREDICT = ("predict", "--run", "both", "--dataset", "synthetic", "--split", "test", "--boxes", "proposals")
+PREDICT = ("predict", "--run", "both", "--dataset", "synthetic", "--split", "test")
+BOXES = ("proposals", "ground-truth")
 
 
 def evaluate(host: Host) -> dict[str, object]:
     data = host.disk / "data" / "annotations"
     host.run(
-        *("eval", "--predictions", host.disk / "both.csv", "--ground-truth", data / "test_gt.csv"),
+        *("eval", "--predictions", host.disk / "ground-truth.csv", "--ground-truth", data / "test_gt.csv"),
         *("--label-map", data / "list_action.pbtxt", "--output", host.disk / "eval"),
     )
     return json.loads((host.disk / "eval" / "metrics.json").read_text())
@@ -44,7 +46,8 @@ def on_one_host(host: Host) -> dict[str, object]:
     for split in ("train", "test"):
         host.run("precompute", data, "--split", split, "--store", store, *BACKBONE)
     host.run(*TRAIN, "--nproc-per-node", 2, "--store", store)
-    host.run(*PREDICT, "--store", store, "--output", host.disk / "both.csv")
+    for boxes in BOXES:
+        host.run(*PREDICT, "--boxes", boxes, "--store", store, "--output", host.disk / f"{boxes}.csv")
     return evaluate(host)
 
 
@@ -82,15 +85,18 @@ def on_six_hosts(network: Network) -> dict[str, object]:
         finished = share.wait(seconds=240)
         assert finished.returncode == 0, finished
     where = ("--recognizer", recognizers[1].address, *credentials(laptop))
-    laptop.run(*PREDICT, *where, "--output", laptop.disk / "both.csv")
+    for boxes in BOXES:
+        laptop.run(*PREDICT, "--boxes", boxes, *where, "--output", laptop.disk / f"{boxes}.csv")
     for recognizer in recognizers:
         recognizer.stop(seconds=20)
     return evaluate(laptop)
 
 
-def rows(path: Path) -> list[list[str]]:
-    with path.open() as file:
-        return list(csv.reader(file))
+def proposals_from(host: Host, folder: Path) -> Store:
+    """What the host's mirror of the bucket holds, as a store of its own: the bucket is not reached from outside."""
+    (mirror,) = (host.disk / "home" / ".cache" / "stal").glob(f"{BUCKET}-*/proposals/synthetic")
+    shutil.copytree(mirror, folder / "proposals" / "synthetic")
+    return Store.open(folder)
 
 
 def test_six_hosts_get_what_one_gets(network: Network) -> None:
@@ -99,11 +105,8 @@ def test_six_hosts_get_what_one_gets(network: Network) -> None:
     copy_to(laptop.disk / "data", alone, network["recognizer-a"], network["recognizer-b"])
     apart, together = on_six_hosts(network), on_one_host(alone)
 
-    laptop.run("cache", "copy", STORE, laptop.disk / "copy")
-    ours, theirs = (
-        open_proposals(Store.open(path), "synthetic", "test", "tiny")
-        for path in (alone.disk / "store", laptop.disk / "copy")
-    )
+    ours = open_proposals(Store.open(alone.disk / "store"), "synthetic", "test", "tiny")
+    theirs = open_proposals(proposals_from(laptop, laptop.disk / "copy"), "synthetic", "test", "tiny")
     assert ours.key_frames == theirs.key_frames
     np.testing.assert_array_equal(ours.offsets_K1, theirs.offsets_K1)
     np.testing.assert_array_equal(ours.boxes_N4, theirs.boxes_N4)
@@ -114,12 +117,11 @@ def test_six_hosts_get_what_one_gets(network: Network) -> None:
     (there,) = (network["recognizer-a"].disk / "home").rglob("runs/both")
     apart_weights = load_checkpoint(RunDir(there).checkpoint("latest")).head_state
     for name, tensor in mine.head_state.items():
-        np.testing.assert_allclose(apart_weights[name], tensor, rtol=1e-5, atol=1e-6, err_msg=name)
+        assert torch.equal(apart_weights[name], tensor), name
 
-    expected, found = (rows(host.disk / "both.csv") for host in (alone, laptop))
-    assert len(expected) == len(found) > 0
-    for a, b in zip(expected, found, strict=True):
-        assert (a[0], a[1], a[6]) == (b[0], b[1], b[6])
-        assert [float(v) for v in b[2:6]] == pytest.approx([float(v) for v in a[2:6]], abs=1e-5)
-        assert float(b[7]) == pytest.approx(float(a[7]), abs=1e-4)
-    assert apart["best"]["mAP"] == pytest.approx(together["best"]["mAP"], abs=1e-3)
+    for boxes in BOXES:
+        files = [(host.disk / f"{boxes}.csv").read_bytes() for host in (alone, laptop)]
+        assert files[0] == files[1]
+        assert files[0]
+    assert apart["best"] == together["best"]
+    assert apart["best"]["mAP"] > 0
