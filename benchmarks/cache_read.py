@@ -23,7 +23,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from cache.feature_store import FeatureBatch, FeatureSet, FeatureWriter, RowIndex, layout
+from cache.feature_store import FeatureBatch, FeatureSet, FeatureWriter, RowIndex
 from cache.spec import BackboneSpec, FeatureSpec
 from cache.store import Store
 from stal_data.keyframes import KeyFrame
@@ -142,8 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     machine = platform.processor() or platform.machine()
     print(f"{machine}, {os.cpu_count()} cores, {platform.system()} {platform.release()}")
-    checksums = f"crc32c of {layout.crc32c.__module__.partition('.')[0]}"
-    print(f"Python {platform.python_version()}, numpy {np.__version__}, zarr {zarr.__version__}, {checksums}")
+    print(f"Python {platform.python_version()}, numpy {np.__version__}, zarr {zarr.__version__}")
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         features = write_set(Store.open(folder), options.rows)
         row_bytes = sum(features.manifest.row_bytes(name) for name in SHAPES)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.feature_store.layout import COLUMNS, FEATURES
+from cache.feature_store.layout import COLUMNS, FEATURES, checksum
 from cache.feature_store.metadata import FILE
 from cache.feature_store.shards import CHECKSUM, LocalFile, RowSource
 from cache.feature_store.use import locks_folder, sole_use
@@ -208,10 +208,10 @@ class RemoteFile:
     def end(self, num_bytes: int) -> tuple[int, bytes]:
         return self._bucket.read_end(self._key, num_bytes)
 
-    def read(self, out: NDArray[np.uint8], start: int, /) -> int:
+    def read(self, out: NDArray[np.uint8], start: int, /) -> tuple[int, int]:
         stored = bytearray(CHECKSUM.size)
         self._bucket.read_into(self._key, start, [out.data, memoryview(stored)])
-        return int(CHECKSUM.unpack(stored)[0])
+        return checksum(out), CHECKSUM.unpack(stored)[0]
 
 
 def _fixed_files(group: bytes) -> list[str]:

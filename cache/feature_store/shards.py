@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.feature_store.copying import copy_with_checksum
 from cache.feature_store.damage import damaged_shard
 from cache.feature_store.layout import checksum
 
@@ -29,8 +30,8 @@ class RowSource(Protocol):
     def end(self, num_bytes: int) -> tuple[int, bytes]:
         """Return the file's size and its last bytes; all of it where it is shorter."""
 
-    def read(self, out: NDArray[np.uint8], start: int, /) -> int:
-        """Fill `out` with the bytes from `start`; return the checksum that is stored behind them."""
+    def read(self, out: NDArray[np.uint8], start: int, /) -> tuple[int, int]:
+        """Fill `out` with the bytes from `start`; return their checksum and the one that is stored behind them."""
 
 
 class LocalFile:
@@ -48,20 +49,19 @@ class LocalFile:
             except ValueError:
                 raise EOFError("it is empty") from None
         self._bytes = np.frombuffer(self._map, np.uint8)
-        self._size = len(self._bytes)
+        self._address, self._size = self._bytes.ctypes.data, len(self._bytes)
 
     def end(self, num_bytes: int) -> tuple[int, bytes]:
         if self._map.size() < self._size:
             raise EOFError("it shrank while it was opened")
         return self._size, self._bytes[-num_bytes:].tobytes()
 
-    def read(self, out: NDArray[np.uint8], start: int, /) -> int:
+    def read(self, out: NDArray[np.uint8], start: int, /) -> tuple[int, int]:
         if self._map.size() < self._size:
             raise EOFError("it shrank after it was opened")
-        end = start + len(out)
-        out[...] = self._bytes[start:end]  # lets other threads run
-        stored: int = CHECKSUM.unpack_from(self._map, end)[0]
-        return stored
+        # `ShardFile` has checked that the bytes lie within the map.
+        found = copy_with_checksum(self._address + start, out)
+        return found, CHECKSUM.unpack_from(self._map, start + len(out))[0]
 
 
 class ShardFile:
@@ -87,13 +87,12 @@ class ShardFile:
     def read_into(self, local_row: int, out: NDArray[np.uint8]) -> int:
         """Read the bytes of a row, counted within the shard, into `out`, verify them there and return their crc32c."""
         try:
-            stored = self._source.read(out, self._offsets[local_row])
+            found, stored = self._source.read(out, self._offsets[local_row])
         except EOFError as error:
             raise damaged_shard(self._source.name, str(error)) from None
         except OSError as error:
             reason = f"row {local_row} of the shard does not read ({error})"
             raise damaged_shard(self._source.name, reason) from error
-        found = checksum(out)
         if stored != found:
             reason = f"the checksum of row {local_row} of the shard does not match"
             raise damaged_shard(self._source.name, reason)

@@ -132,7 +132,7 @@ class Bucket:
     def any(self, *, attempts: int) -> bool:
         """Whether there is any object."""
         request = partial(self._call, "list_objects_v2", Prefix=self._key(""), MaxKeys=1)
-        return bool(retrying(replace(self.limits, attempts=attempts), f"listing '{self.url}'", request)["KeyCount"])
+        return bool(retrying(self._limits(attempts), f"listing '{self.url}'", request)["KeyCount"])
 
     def folders(self, folder: str) -> list[str]:
         """Return the names right below `folder` (which ends in `/`) that have objects below them, sorted."""
@@ -209,14 +209,16 @@ class Bucket:
         except ClientError as error:
             raise _unexpected("writing", self.url_of(key), error) from error
 
-    def put_if(self, key: str, content: bytes, *, etag: str | None) -> str | None:
+    def put_if(self, key: str, content: bytes, *, etag: str | None, attempts: int | None = None) -> str | None:
         """Write an object only where there is none (etag None) or still this one; None where that is not so.
 
         content: unlike what anybody else writes there, since a request whose answer was lost is made again, and then
             only the content tells that it was done the first time.
+        attempts: instead of those of `limits`.
         """
+        condition = {"IfNoneMatch": "*"} if etag is None else {"IfMatch": f'"{etag}"'}
         try:
-            return self._put(key, content, {"IfNoneMatch": "*"} if etag is None else {"IfMatch": f'"{etag}"'})
+            return self._put(key, content, condition, attempts)
         except ClientError as error:
             if status_of(error) not in (404, 409, 412):
                 raise _unexpected("writing", self.url_of(key), error) from error
@@ -226,7 +228,7 @@ class Bucket:
     def delete(self, key: str) -> None:
         retrying(self.limits, f"deleting '{self.url_of(key)}'", lambda: self._call("delete_object", Key=self._key(key)))
 
-    def _put(self, key: str, body: bytes | Path, condition: dict[str, str]) -> str:
+    def _put(self, key: str, body: bytes | Path, condition: dict[str, str], attempts: int | None = None) -> str:
         if isinstance(body, Path) and body.stat().st_size > MAX_OBJECT_BYTES:
             raise StalError(
                 f"'{body}' has {body.stat().st_size} bytes, more than the {MAX_OBJECT_BYTES} of one S3 request; "
@@ -241,7 +243,10 @@ class Bucket:
             with body.open("rb") as file:
                 return str(self._call("put_object", Body=file, **arguments)["ETag"]).strip('"')
 
-        return retrying(self.limits, f"writing '{self.url_of(key)}'", request)
+        return retrying(self._limits(attempts), f"writing '{self.url_of(key)}'", request)
+
+    def _limits(self, attempts: int | None) -> Limits:
+        return self.limits if attempts is None else replace(self.limits, attempts=attempts)
 
     def _pages(self, folder: str, options: dict[str, str]) -> Iterator[dict[str, Any]]:
         token: dict[str, str] = {}

@@ -21,6 +21,8 @@ from stal_data.errors import ConflictError, StalError
 EXPIRES_S = 120.0
 """A claim that was not renewed for so long is free."""
 RENEW_S = 30.0
+RETRY_S = 5.0
+"""After a renewal that failed."""
 STOP_S = 90.0
 """So long after the last renewal its owner stops writing; the rest of EXPIRES_S is for what is under way."""
 
@@ -81,36 +83,46 @@ class Lease:
 
     def check(self) -> None:
         """Refuse to go on writing when the claim may be another's by now."""
-        if self._lost or _now_s() - self._renewed_at > STOP_S:
+        if self._lost or self._late():
             raise ConflictError(
                 f"The claim '{self._mirror.bucket.url_of(self._key)}' could not be renewed for {STOP_S:.0f} s, so "
                 "another machine may write the shard (was this one stopped, or the network down?); run it again."
             )
 
     def release(self) -> None:
+        """Free the claim, with few attempts: where the bucket does not answer, it expires by itself."""
         self._end.set()
         self._thread.join()
-        if not self._lost:
-            with suppress(StalError):  # then it expires
-                self._write(released=True)
+        if not (self._lost or self._late()):
+            with suppress(StalError):
+                self._write(_content(self._mirror, self._token, released=True), attempts=3)
 
     def _keep(self) -> None:
-        while not (self._end.wait(RENEW_S) or self._lost):
-            with suppress(StalError):  # tried again; `check` counts the time
-                self._renew()
+        content, wait_s = self._renewal(), RENEW_S
+        while not (self._end.wait(wait_s) or self._lost):
+            try:
+                self._renew(content)
+                content, wait_s = self._renewal(), RENEW_S
+            except StalError:  # `check` counts the time; the same content tells whether only the answer was lost
+                wait_s = min(RETRY_S, RENEW_S)
 
-    def _renew(self) -> None:
+    def _renew(self, content: bytes) -> None:
         now = _now_s()
-        if self._write(released=False):
+        if self._write(content, attempts=1):  # more would keep `release` waiting for this thread
             self._renewed_at = now
         else:
             self._lost = True
 
-    def _write(self, *, released: bool) -> bool:
-        content = _content(self._mirror, self._token, released=released)
-        etag = self._mirror.bucket.put_if(self._key, content, etag=self._etag)
+    def _renewal(self) -> bytes:
+        return _content(self._mirror, self._token, released=False)
+
+    def _write(self, content: bytes, *, attempts: int) -> bool:
+        etag = self._mirror.bucket.put_if(self._key, content, etag=self._etag, attempts=attempts)
         self._etag = etag or self._etag
         return etag is not None
+
+    def _late(self) -> bool:
+        return _now_s() - self._renewed_at > STOP_S
 
 
 def read_owner(mirror: Mirror, key: str) -> Owner | None:

@@ -67,6 +67,7 @@ class Limits:
 
     connect_s, silence_s: without a connection, or without a byte of the reply, a request has failed.
     min_bytes_per_s: so has a reply slower than this, after `silence_s`.
+    give_up_s: no attempt but the second is begun so long after the first: twelve that each find nobody take minutes.
     """
 
     attempts: int = 12
@@ -75,6 +76,7 @@ class Limits:
     connect_s: float = 10.0
     silence_s: float = 30.0
     min_bytes_per_s: float = 100e3
+    give_up_s: float = 120.0
 
     def reply_s(self, num_bytes: int) -> float:
         """Return the longest that a reply of so many bytes may take."""
@@ -89,17 +91,18 @@ def retrying(limits: Limits, what: str, request: Callable[[], T]) -> T:
 
     An answer in ANSWERS comes back as the ClientError that it is: it means something to the caller.
     """
-    wait_s = limits.first_wait_s
+    wait_s, begin_s = limits.first_wait_s, time.monotonic()
     for attempt in range(1, limits.attempts + 1):
         try:
             return request()
         except (BotoCoreError, ClientError, *_NETWORK) as error:
             if not _passes(error):
                 raise _explained(what, error) from error
-            if attempt == limits.attempts:
+            tried_s = time.monotonic() - begin_s
+            if attempt == limits.attempts or (attempt > 1 and tried_s > limits.give_up_s):
                 raise StalError(
-                    f"{what[0].upper()}{what[1:]} failed {attempt} times, last with: {error}. What was finished before "
-                    "is safe; run the same command again when the network or the server is well."
+                    f"{what[0].upper()}{what[1:]} failed {attempt} times in {tried_s:.0f} s, last with: {error}. What "
+                    "was finished before is safe; run the same command again when the network or the server is well."
                 ) from error
         time.sleep(wait_s * random.uniform(0.5, 1.0))
         wait_s = min(2 * wait_s, limits.longest_wait_s)

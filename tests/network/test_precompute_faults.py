@@ -14,6 +14,8 @@ from tests.network.services import BUCKET, copy_to
 pytestmark = [pytest.mark.network, pytest.mark.timeout(600)]
 
 CUT_S = 20
+GIVES_UP_S = 240
+"""Attempts are begun for 120 s; the last, and a renewal of a claim, may each wait 30 s for a reply."""
 HOSTS = ("recognizer-a", "recognizer-b")
 KEY_FRAMES = 64
 
@@ -100,7 +102,6 @@ def test_a_link_that_is_cut_for_20_s_only_delays(network: Network, expected: Pat
 def test_without_the_store_it_keeps_trying_and_when_stopped_goes_on_with_the_same_command(
     network: Network, expected: Path, half: int
 ) -> None:
-    """It gives up only after minutes, which are not waited for here."""
     programs = start_to_half(network, "gone", half)
     network["store"].cut()
     try:
@@ -114,3 +115,19 @@ def test_without_the_store_it_keeps_trying_and_when_stopped_goes_on_with_the_sam
         network["store"].restore()
     assert_ended_well(start_both(network, "gone"))
     assert_as_expected(network, "gone", expected)
+
+
+def test_without_the_store_for_good_it_gives_up_and_goes_on_with_the_same_command(
+    network: Network, expected: Path, half: int
+) -> None:
+    programs = start_to_half(network, "lost", half)
+    network["store"].cut()
+    try:
+        for program in programs:
+            finished = program.wait(seconds=GIVES_UP_S)
+            assert finished.returncode == 1
+            assert "What was finished before is safe; run the same command again" in finished.stderr
+    finally:
+        network["store"].restore()
+    assert_ended_well(start_both(network, "lost"))
+    assert_as_expected(network, "lost", expected)

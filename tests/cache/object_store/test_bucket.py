@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import count
 
 import boto3
@@ -92,6 +93,14 @@ def test_a_fault_that_does_not_pass_names_the_object_and_the_way_out(bucket: Buc
     ):
         bucket.get("x")
     assert len(proxy.log) == QUICK.attempts
+
+
+def test_attempts_end_with_the_time_that_is_given(proxy: FaultProxy) -> None:
+    """Where each waits for a reply that does not come, all twelve would take minutes."""
+    proxy.rule = lambda request: "hang"
+    limits = replace(QUICK, attempts=100, silence_s=0.2, give_up_s=0.5)
+    with pytest.raises(StalError, match=r"failed [2-4] times in .* s, last with"):
+        Bucket(BucketUrl.parse("s3://cache/a/b"), limits=limits).get("x")
 
 
 def test_a_missing_object_is_no_fault(bucket: Bucket, proxy: FaultProxy) -> None:

@@ -94,7 +94,7 @@ def test_a_silent_owner_is_replaced_by_the_server_s_clock(machine: OpenStore, pr
     assert one.claim(1) is None
     # The first one notices at its next renewal, and neither renews nor frees what is no longer its own.
     assert claim.lease is not None
-    claim.lease._renew()
+    claim.lease._renew(claim.lease._renewal())
     with pytest.raises(ConflictError, match="could not be renewed"):
         one.write_shard(claim, shard_of(one, 1))
     claim.release()
@@ -118,6 +118,48 @@ def test_an_owner_that_cannot_renew_stops_writing(
     monkeypatch.undo()
     assert writer.is_pending(0)
     assert not [r for r in proxy.log if r.method == "PUT" and "/vit/c/0/" in r.path]
+
+
+@pytest.mark.usefixtures("spec_in_bucket")
+def test_a_claim_that_expires_anyway_is_given_up_without_a_request(
+    machine: OpenStore, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So a command ends soon after it has lost the bucket, however many shards it holds."""
+    claim = writer_of(machine()).claim(0)
+    assert claim is not None
+    now, before = claims._now_s(), len(proxy.log)
+    monkeypatch.setattr(claims, "_now_s", lambda: now + claims.STOP_S + 1)
+    claim.release()
+    assert len(proxy.log) == before
+
+
+@pytest.mark.usefixtures("spec_in_bucket")
+@pytest.mark.parametrize("fault", ["503", "reset", "lost"])
+def test_a_renewal_that_failed_is_made_again(
+    machine: OpenStore, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    """Also where it was done and only the answer was lost, after which the bucket holds a newer claim than we know."""
+    puts, renewed = 0, threading.Event()
+
+    def rule(request: Request) -> str | None:
+        nonlocal puts
+        if request.method == "PUT" and "shard-000000" in request.path:
+            puts += 1
+            if puts == 4:  # the claim, the renewal that fails, the same again, and the next
+                renewed.set()
+            return fault if puts == 2 else None
+        return None
+
+    proxy.rule = rule
+    monkeypatch.setattr(claims, "RENEW_S", 0.01)
+    other = writer_of(machine("other"))
+    with writer_of(machine()).claim(0) or pytest.fail("it is free") as claim:
+        assert renewed.wait(60)
+        assert claim.lease is not None
+        claim.lease.check()
+        assert other.claim(0) is None
+    with other.claim(0) or pytest.fail("it was released"):
+        pass
 
 
 @pytest.mark.usefixtures("spec_in_bucket")
