@@ -28,7 +28,8 @@ def copy_with_checksum(source: int, out: NDArray[np.uint8]) -> int:
 def two_passes(source: int, target: int, num_bytes: int) -> int:
     """Copy, then take the checksum of the copy; about two thirds of the speed of `one_pass.compiled`."""
     ctypes.memmove(target, source, num_bytes)
-    return checksum(np.ndarray(num_bytes, np.uint8, (ctypes.c_ubyte * num_bytes).from_address(target)))
+    written = memoryview((ctypes.c_ubyte * num_bytes).from_address(target))
+    return checksum(np.frombuffer(written, np.uint8))
 
 
 def _choose() -> Copy:
