@@ -23,7 +23,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from cache.feature_store import FeatureBatch, FeatureSet, FeatureWriter, RowIndex
+from cache.feature_store import FeatureBatch, FeatureSet, FeatureWriter, RowIndex, layout
 from cache.spec import BackboneSpec, FeatureSpec
 from cache.store import Store
 from stal_data.keyframes import KeyFrame
@@ -37,7 +37,7 @@ Batch = dict[str, NDArray[np.generic]]
 Read = Callable[[NDArray[np.int64]], Batch]
 
 
-def write_set(store: Store, num_rows: int) -> FeatureSet:
+def write_set(store: Store, num_rows: int, rows_per_shard: int) -> FeatureSet:
     slowfast = BackboneSpec(
         kind="slowfast", preset="r50", config={}, weights="random:0", trained=False, height=224, width=224
     )
@@ -51,7 +51,15 @@ def write_set(store: Store, num_rows: int) -> FeatureSet:
         sources_K=np.zeros(num_rows, np.uint64),
     )
     spec = FeatureSpec(slowfast=slowfast, vit=vit, decoder="none")
-    writer = FeatureWriter.open(store, dataset="benchmark", split="all", spec=spec, index=index, shapes=SHAPES)
+    writer = FeatureWriter.open(
+        store,
+        dataset="benchmark",
+        split="all",
+        spec=spec,
+        index=index,
+        shapes=SHAPES,
+        rows_per_shard=rows_per_shard,
+    )
     rng = np.random.default_rng(0)
     start = time.perf_counter()
     for shard in writer.pending():
@@ -138,13 +146,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=512)
     parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--rows-per-shard", type=int, default=layout.DEFAULT_ROWS_PER_SHARD, help="Fewer: more files.")
     parser.add_argument("--folder", type=Path, help="Where the files go; default: the temporary folder.")
     options = parser.parse_args(arguments)
     machine = platform.processor() or platform.machine()
     print(f"{machine}, {os.cpu_count()} cores, {platform.system()} {platform.release()}")
     print(f"Python {platform.python_version()}, numpy {np.__version__}, zarr {zarr.__version__}")
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        features = write_set(Store.open(folder), options.rows)
+        features = write_set(Store.open(folder), options.rows, options.rows_per_shard)
         row_bytes = sum(features.manifest.row_bytes(name) for name in SHAPES)
         maps = memmaps(features, Path(folder))
         reused = Reused(features, maps, options.batch)
@@ -159,7 +168,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         expected = {name: np.array(values) for name, values in readers["np.memmap, fresh arrays"](probe).items()}
         for name, read in readers.items():
             assert same(read(probe), expected), name
-        print(f"{options.rows} rows of {row_bytes / 1e6:.2f} MB, batches of {options.batch}")
+        shards = f"{features.manifest.num_shards} shards of {features.manifest.rows_per_shard}"
+        print(f"{options.rows} rows of {row_bytes / 1e6:.2f} MB in {shards}, batches of {options.batch}")
         for threads in (1, 2):
             compare(readers, options.rows, options.batch, threads, row_bytes)
 

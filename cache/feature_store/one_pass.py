@@ -8,12 +8,14 @@ Polynomials Using PCLMULQDQ Instruction", Intel 2009. The code is made by LLVM f
 """
 
 import ctypes
+from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import llvmlite.binding as llvm
 
-from cache.feature_store.copying import Copy
+CopyTable: TypeAlias = Callable[[int, int, int], None]
+"""(address of N times source, target, size as int64; address of N uint32 for the checksums; N)."""
 
 POLYNOMIAL = 0x11EDC6F41
 """Castagnoli's."""
@@ -22,15 +24,14 @@ _CLMUL = {2: "llvm.x86.pclmulqdq", 4: "llvm.x86.pclmulqdq.256", 8: "llvm.x86.pcl
 """By the number of 64-bit lanes of a vector."""
 
 
-class UnsupportedError(Exception):
-    """This processor lacks the instructions, or LLVM does not know them."""
+def compiled(lanes: int | None = None) -> CopyTable:
+    """Return the function for this processor, which lives as long as the process.
 
-
-def compiled(lanes: int | None = None) -> Copy:
-    """Return the function for this processor; lanes: of its vectors, by default the widest. Never freed."""
+    lanes: 64-bit lanes of its vectors, by default the most that there are. NotImplementedError where it cannot be had.
+    """
     possible = supported_lanes()
     if not possible or (lanes or possible[0]) not in possible:
-        raise UnsupportedError(f"{llvm.get_host_cpu_name()} has no carry-less multiplication of x86 of that width")
+        raise NotImplementedError(f"{llvm.get_host_cpu_name()} has no carry-less multiplication of x86 of that width")
     return _compiled(lanes or possible[0])
 
 
@@ -44,7 +45,7 @@ def supported_lanes() -> tuple[int, ...]:
 
 
 @cache
-def _compiled(lanes: int) -> Copy:
+def _compiled(lanes: int) -> CopyTable:
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     machine = llvm.Target.from_default_triple().create_target_machine(
@@ -53,14 +54,14 @@ def _compiled(lanes: int) -> Copy:
     try:
         module = llvm.parse_assembly(_source(lanes))
     except RuntimeError as error:  # an older LLVM knows no `ptr`, a newer one may drop an intrinsic
-        raise UnsupportedError(f"LLVM {llvm.llvm_version_info} does not take the code: {error}") from error
+        raise NotImplementedError(f"LLVM {llvm.llvm_version_info} does not take the code: {error}") from error
     engine = llvm.create_mcjit_compiler(module, machine)
     engine.finalize_object()
-    function: Any = ctypes.CFUNCTYPE(ctypes.c_uint32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)(
-        engine.get_function_address("copy_crc32c")
+    function: Any = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)(
+        engine.get_function_address("copy_table")
     )
-    function.engine = engine  # the code lives as long as it
-    copy: Copy = function
+    function.engine = engine  # owns the code
+    copy: CopyTable = function
     return copy
 
 
@@ -104,7 +105,7 @@ def _source(lanes: int) -> str:
     declare i64 @llvm.x86.sse42.crc32.64.64(i64, i64)
     declare i32 @llvm.x86.sse42.crc32.32.8(i32, i8)
 
-    define i32 @copy_crc32c(ptr %source, ptr %target, i64 %size) {{
+    define private i32 @copy(ptr %source, ptr %target, i64 %size) {{
     entry:
       %remainder = alloca [{step} x i8], align 64
       %long = icmp uge i64 %size, {step}
@@ -154,6 +155,29 @@ def _source(lanes: int) -> str:
     exit:
       %result = xor i32 %crc, -1
       ret i32 %result
+    }}
+
+    define void @copy_table(ptr %table, ptr %checksums, i64 %count) {{
+    entry:
+      br label %loop
+    loop:
+      %i = phi i64 [ 0, %entry ], [ %i.next, %one ]
+      %more = icmp ult i64 %i, %count
+      br i1 %more, label %one, label %exit
+    one:
+      %line = getelementptr [3 x i64], ptr %table, i64 %i
+      %line.target = getelementptr i64, ptr %line, i64 1
+      %line.size = getelementptr i64, ptr %line, i64 2
+      %source = load ptr, ptr %line
+      %target = load ptr, ptr %line.target
+      %size = load i64, ptr %line.size
+      %checksum = call i32 @copy(ptr %source, ptr %target, i64 %size)
+      %place = getelementptr i32, ptr %checksums, i64 %i
+      store i32 %checksum, ptr %place
+      %i.next = add i64 %i, 1
+      br label %loop
+    exit:
+      ret void
     }}
     """
 

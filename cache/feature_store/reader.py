@@ -6,9 +6,11 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,20 +18,21 @@ from numpy.typing import NDArray
 from cache.feature_store.damage import DamagedError, damaged_shard
 from cache.feature_store.layout import INDEX, FeatureManifest, RowIndex, shard_path
 from cache.feature_store.marks import Marks, read_column, read_marks
+from cache.feature_store.open_files import max_mapped_files
 from cache.feature_store.remote import remote_set
-from cache.feature_store.shards import LocalFile, ShardFile
+from cache.feature_store.shards import MappedFile, ShardFile, copy_rows, fetch_row
 from cache.feature_store.use import mark_in_use
 from cache.spec import FeatureSpec
 from stal_data.errors import InputError, NotFoundError, StalError
 from stal_data.keyframes import KeyFrame
 
-MAX_SHARDS = 64
-"""Kept open at once, with a file for each array; a process often may have 1024 files."""
-
 MAX_STAGED_SHARDS = 4
 """Where shards are staged: an open file keeps its room on the disk when it is removed to make some."""
 
 PAGE_BYTES = 4096
+
+Pair: TypeAlias = tuple[int, int]
+"""A row, and its place in the batch."""
 
 _NOT_THE_FILE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.EPERM)
 """Why a sound file does not open."""
@@ -69,8 +72,8 @@ class FeatureSet:
         self._manifest = FeatureManifest.read(path)
         self._process = os.getpid()
         self._lock = threading.RLock()
-        # By shard, a file for each array; the oldest is closed first.
-        self._shards: OrderedDict[int, tuple[ShardFile, ...]] = OrderedDict()
+        # By shard, a file for each array; the one that was used longest ago is closed first.
+        self._shards: OrderedDict[int, tuple[ShardFile[Any], ...]] = OrderedDict()
         self._opening: dict[int, threading.Lock] = {}
         # Read on first use, so that opening costs a few small files.
         self._index: RowIndex | None = None
@@ -186,45 +189,62 @@ class FeatureSet:
         marks = self._checked(wanted)
         targets = np.arange(len(wanted)) if places is None else np.asarray(places, dtype=np.int64)
         assert targets.shape == wanted.shape
-        arrays = [self._bytes_of(name, out) for name in self._manifest.arrays]
+        arrays = [self._bytes_of(name, out, targets) for name in self._manifest.arrays]
+        order = np.argsort(wanted, kind="stable")
         # Python's own numbers, which are cheaper to count with.
-        rows_B, targets_B = wanted.tolist(), targets.tolist()
-
-        def read_one(position: int) -> None:
-            target = targets_B[position]
-            self._read_row(rows_B[position], [array[target] for array in arrays], marks)
-
-        order = np.argsort(wanted, kind="stable").tolist()
+        pairs = list(zip(wanted[order].tolist(), targets[order].tolist(), strict=True))
         if self._remote is not None and self.in_bucket:
-            self._remote.bucket.map(read_one, order)
+            self._remote.bucket.map(lambda pair: self._read_rows([pair], arrays, marks), pairs)
         else:
-            for position in order:
-                read_one(position)
+            self._read_rows(pairs, arrays, marks)
 
-    def _read_row(self, row: int, out: Sequence[NDArray[np.uint8]], marks: Marks) -> None:
-        """Read a row into its bytes in each array."""
+    def _read_rows(self, pairs: Sequence[Pair], arrays: Sequence[NDArray[np.uint8]], marks: Marks) -> None:
+        """Read rows into their places, each array given as [B, bytes of a row]."""
         try:
-            self._read_verified(row, out, marks)
+            self._read_verified(pairs, arrays, marks)
+        except DamagedError:
+            for pair in pairs:
+                self._read_again(pair, arrays)
+
+    def _read_again(self, pair: Pair, arrays: Sequence[NDArray[np.uint8]]) -> None:
+        """Read a row as it is on the disk now, where it may be whole: repaired since its shard or marks were read."""
+        self._forget()
+        try:
+            self._read_verified([pair], arrays, self._checked(np.array([pair[0]])))
         except DamagedError:
             self._forget()
             if self._remote is None or not self._remote.staged:
                 raise
             # The copy may be bad and the bucket good.
-            self._remote.unstage(row // self._manifest.rows_per_shard)
-            self._read_verified(row, out, self._checked(np.array([row])))
+            self._remote.unstage(pair[0] // self._manifest.rows_per_shard)
+            self._read_verified([pair], arrays, self._checked(np.array([pair[0]])))
 
-    def _read_verified(self, row: int, out: Sequence[NDArray[np.uint8]], marks: Marks) -> None:
-        shard, local_row = divmod(row, self._manifest.rows_per_shard)
-        files = self._shards.get(shard) or self._open_shard(shard)
-        checksums = [file.read_into(local_row, values) for file, values in zip(files, out, strict=True)]
-        if self.index.digest(row, checksums) != marks.digests_K[row]:
-            raise DamagedError(
-                f"Row {row} ({self.key_frames[row]}) of '{self._name}' is not what was written: its digest "
-                "differs. Run 'stal-cli cache verify --repair' on the store, then precompute again."
+    def _read_verified(self, pairs: Sequence[Pair], arrays: Sequence[NDArray[np.uint8]], marks: Marks) -> None:
+        rows_per_shard, count = self._manifest.rows_per_shard, len(arrays)
+        if self.in_bucket:
+            checksums = []
+            for row, place in pairs:
+                files, local_row = self._files(row // rows_per_shard), row % rows_per_shard
+                checksums += fetch_row(files, local_row, [array[place] for array in arrays])
+        else:
+            starts = [(array.__array_interface__["data"][0], array.shape[1]) for array in arrays]
+            checksums = copy_rows(
+                [
+                    (file, row % rows_per_shard, start + place * row_bytes)
+                    for row, place in pairs
+                    for file, (start, row_bytes) in zip(self._files(row // rows_per_shard), starts, strict=True)
+                ]
             )
+        index = self.index
+        for number, (row, _) in enumerate(pairs):
+            if index.digest(row, checksums[number * count : (number + 1) * count]) != marks.digests_K[row]:
+                raise DamagedError(
+                    f"Row {row} ({self.key_frames[row]}) of '{self._name}' is not what was written: its digest "
+                    "differs. Run 'stal-cli cache verify --repair' on the store, then precompute again."
+                )
 
-    def _bytes_of(self, name: str, out: FeatureBatch) -> NDArray[np.uint8]:
-        """Return the bytes of an array of `out` as [B, bytes of a row], after checking that it fits."""
+    def _bytes_of(self, name: str, out: FeatureBatch, places: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Return the bytes of an array of `out` as [B, bytes of a row], after checking that it has all places."""
         values, manifest = getattr(out, name), self._manifest
         if (
             values is None
@@ -234,6 +254,10 @@ class FeatureSet:
             raise InputError(
                 f"The buffer for '{name}' must be a writable, C-contiguous {manifest.dtype(name).name} array of shape "
                 f"[B, {', '.join(map(str, manifest.shapes[name]))}]; FeatureSet.allocate makes one."
+            )
+        if ((places < 0) | (places >= len(values))).any():
+            raise InputError(
+                f"Places {places.tolist()} are not among 0 to {len(values) - 1} of the buffer for '{name}'."
             )
         return np.asarray(values).reshape(len(values), math.prod(values.shape[1:])).view(np.uint8)
 
@@ -263,8 +287,16 @@ class FeatureSet:
             self._shards.clear()
             self._marks = None
 
-    def _open_shard(self, shard: int) -> tuple[ShardFile, ...]:
+    def _files(self, shard: int) -> tuple[ShardFile[Any], ...]:
         """Return the files of a shard, one for each array."""
+        found = self._shards.get(shard)
+        if found is None:
+            return self._open_shard(shard)
+        with suppress(KeyError):  # another thread closed it meanwhile; it stays readable here
+            self._shards.move_to_end(shard)
+        return found
+
+    def _open_shard(self, shard: int) -> tuple[ShardFile[Any], ...]:
         with self._lock:
             opening = self._opening.setdefault(shard, threading.Lock())
         with opening:  # not the other lock, since they may have to be fetched
@@ -273,16 +305,21 @@ class FeatureSet:
             self._opening.pop(shard, None)
             self._shards[shard] = opened
             # A thread that still reads evicted files keeps them open.
-            limit = MAX_SHARDS if self._remote is None or not self._remote.staged else MAX_STAGED_SHARDS
-            while len(self._shards) > limit:
+            while len(self._shards) > self._max_shards:
                 self._shards.popitem(last=False)
         return opened
 
-    def _open(self, name: str, shard: int) -> ShardFile:
+    @cached_property
+    def _max_shards(self) -> int:
+        if self._remote is not None and self._remote.staged:
+            return MAX_STAGED_SHARDS
+        return max(1, max_mapped_files() // len(self._manifest.arrays))
+
+    def _open(self, name: str, shard: int) -> ShardFile[Any]:
         manifest = self._manifest
         path = shard_path(self.path, manifest, name, shard)
         try:
-            source = LocalFile(path) if self._remote is None else self._remote.open_shard(path)
+            source = MappedFile(path) if self._remote is None else self._remote.open_shard(path)
             return ShardFile(source, rows=manifest.rows_per_shard, row_bytes=manifest.row_bytes(name))
         except OSError as error:
             if error.errno in _NOT_THE_FILE:

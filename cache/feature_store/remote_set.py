@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.feature_store.layout import COLUMNS, FEATURES, checksum
+from cache.feature_store.layout import COLUMNS, FEATURES
 from cache.feature_store.metadata import FILE
-from cache.feature_store.shards import CHECKSUM, LocalFile, RowSource
+from cache.feature_store.shards import CHECKSUM, FetchedFile, MappedFile
 from cache.feature_store.use import locks_folder, sole_use
 from cache.files import locked, temporary_name
 from cache.object_store.bucket import Bucket
@@ -75,7 +75,7 @@ class RemoteSet:
         for number, content in done.items():
             write_or_remove(self._path / "done" / "c" / number, content)
 
-    def open_shard(self, path: Path) -> RowSource:
+    def open_shard(self, path: Path) -> MappedFile | FetchedFile:
         """Open one shard of one array, of which `path` is the place in the mirror."""
         key, stage = self._mirror.key_of(path), self._mirror.stage
         if stage is None:
@@ -83,7 +83,7 @@ class RemoteSet:
         while True:
             stage.fetch(self._mirror.bucket, key, path)
             with suppress(FileNotFoundError):  # removed already, to make room
-                return LocalFile(path)
+                return MappedFile(path)
 
     @property
     def name(self) -> str:
@@ -208,10 +208,10 @@ class RemoteFile:
     def end(self, num_bytes: int) -> tuple[int, bytes]:
         return self._bucket.read_end(self._key, num_bytes)
 
-    def read(self, out: NDArray[np.uint8], start: int, /) -> tuple[int, int]:
+    def read(self, out: NDArray[np.uint8], start: int, /) -> int:
         stored = bytearray(CHECKSUM.size)
         self._bucket.read_into(self._key, start, [out.data, memoryview(stored)])
-        return checksum(out), CHECKSUM.unpack(stored)[0]
+        return int(CHECKSUM.unpack(stored)[0])
 
 
 def _fixed_files(group: bytes) -> list[str]:

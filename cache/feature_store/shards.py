@@ -6,13 +6,14 @@ row as little-endian uint64 pairs, and the index' own crc32c.
 
 import mmap
 import struct
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Generic, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.feature_store.copying import copy_with_checksum
+from cache.feature_store.copying import copy_all
 from cache.feature_store.damage import damaged_shard
 from cache.feature_store.layout import checksum
 
@@ -30,11 +31,15 @@ class RowSource(Protocol):
     def end(self, num_bytes: int) -> tuple[int, bytes]:
         """Return the file's size and its last bytes; all of it where it is shorter."""
 
-    def read(self, out: NDArray[np.uint8], start: int, /) -> tuple[int, int]:
-        """Fill `out` with the bytes from `start`; return their checksum and the one that is stored behind them."""
+
+class FetchedFile(RowSource, Protocol):
+    """A file somewhere else."""
+
+    def read(self, out: NDArray[np.uint8], start: int, /) -> int:
+        """Fill `out` with the bytes from `start`; return the checksum that is stored behind them."""
 
 
-class LocalFile:
+class MappedFile:
     """A file, mapped into memory as long as the object lives.
 
     A map is half as dear as `preadv`, but touching pages behind the end of a file kills the process (SIGBUS). So the
@@ -56,20 +61,22 @@ class LocalFile:
             raise EOFError("it shrank while it was opened")
         return self._size, self._bytes[-num_bytes:].tobytes()
 
-    def read(self, out: NDArray[np.uint8], start: int, /) -> tuple[int, int]:
+    def locate(self, start: int, num_bytes: int) -> tuple[int, int]:
+        """Return the address of bytes that lie within the file, and the checksum that is stored behind them."""
         if self._map.size() < self._size:
             raise EOFError("it shrank after it was opened")
-        # `ShardFile` has checked that the bytes lie within the map.
-        found = copy_with_checksum(self._address + start, out)
-        return found, CHECKSUM.unpack_from(self._map, start + len(out))[0]
+        return self._address + start, CHECKSUM.unpack_from(self._map, start + num_bytes)[0]
 
 
-class ShardFile:
+Source = TypeVar("Source", bound=RowSource)
+
+
+class ShardFile(Generic[Source]):
     """One shard of one array; threads may share it."""
 
-    def __init__(self, source: RowSource, *, rows: int, row_bytes: int) -> None:
+    def __init__(self, source: Source, *, rows: int, row_bytes: int) -> None:
         """rows: rows of a shard, padding included. row_bytes: bytes of one row without its checksum."""
-        self._source = source
+        self.source, self.row_bytes = source, row_bytes
         index_bytes = rows * 16
         size, tail = source.end(index_bytes + CHECKSUM.size)
         index_start = size - index_bytes - CHECKSUM.size
@@ -82,18 +89,47 @@ class ShardFile:
         whole = row_bytes + CHECKSUM.size
         if (lengths != whole).any() or whole > index_start or (offsets > index_start - whole).any():
             raise damaged_shard(source.name, "its index names missing rows or places outside the file")
-        self._offsets: list[int] = offsets.tolist()
+        self.offsets: list[int] = offsets.tolist()
 
-    def read_into(self, local_row: int, out: NDArray[np.uint8]) -> int:
-        """Read the bytes of a row, counted within the shard, into `out`, verify them there and return their crc32c."""
+    def unreadable(self, local_row: int, error: Exception) -> Exception:
+        """Return the error to raise for a row, counted within the shard, that does not read."""
+        reason = str(error) if isinstance(error, EOFError) else f"row {local_row} of the shard does not read ({error})"
+        return damaged_shard(self.source.name, reason)
+
+    def check(self, local_row: int, found: int, stored: int) -> None:
+        if found != stored:
+            raise damaged_shard(self.source.name, f"the checksum of row {local_row} of the shard does not match")
+
+
+def fetch_row(files: Sequence[ShardFile[FetchedFile]], local_row: int, out: Sequence[NDArray[np.uint8]]) -> list[int]:
+    """Fill `out` with the bytes of a row, an array for each file; verify them there and return their crc32c."""
+    checksums = []
+    for file, values in zip(files, out, strict=True):
         try:
-            found, stored = self._source.read(out, self._offsets[local_row])
+            stored = file.source.read(values, file.offsets[local_row])
+        except (EOFError, OSError) as error:
+            raise file.unreadable(local_row, error) from error
+        checksums.append(checksum(values))
+        file.check(local_row, checksums[-1], stored)
+    return checksums
+
+
+MappedRow: TypeAlias = tuple[ShardFile[MappedFile], int, int]
+"""A file, the row within the shard, and the address for its bytes."""
+
+
+def copy_rows(rows: Sequence[MappedRow]) -> list[int]:
+    """Copy the rows to their addresses, all by one call of `copy_all`; verify what is written, return their crc32c."""
+    copies, stored = [], []
+    for file, local_row, target in rows:
+        try:
+            source, expected = file.source.locate(file.offsets[local_row], file.row_bytes)
         except EOFError as error:
-            raise damaged_shard(self._source.name, str(error)) from None
-        except OSError as error:
-            reason = f"row {local_row} of the shard does not read ({error})"
-            raise damaged_shard(self._source.name, reason) from error
-        if stored != found:
-            reason = f"the checksum of row {local_row} of the shard does not match"
-            raise damaged_shard(self._source.name, reason)
-        return found
+            raise file.unreadable(local_row, error) from error
+        copies.append((source, target, file.row_bytes))
+        stored.append(expected)
+    checksums = copy_all(copies)
+    if checksums != stored:
+        for (file, local_row, _), found, expected in zip(rows, checksums, stored, strict=True):
+            file.check(local_row, found, expected)
+    return checksums

@@ -5,6 +5,8 @@ import os
 import pickle
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -151,6 +153,12 @@ def test_buffers_that_do_not_fit_are_refused(
         features_of_ten.read_into([0], wrong)
 
 
+@pytest.mark.parametrize("places", [[4], [-1]])
+def test_places_outside_the_buffer_are_refused(features_of_ten: FeatureSet, places: list[int]) -> None:
+    with pytest.raises(InputError, match=rf"Places \[{places[0]}\] are not among 0 to 3 of the buffer for 'slow'"):
+        features_of_ten.read_into([0], features_of_ten.allocate(4), places)
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of os.fork, from Python 3.12 on
 def test_a_forked_child_is_told_to_spawn(features_of_ten: FeatureSet) -> None:
     child = os.fork()
@@ -215,7 +223,7 @@ def test_rows_are_found_by_key_frame(features_of_ten: FeatureSet) -> None:
 def test_threads_share_a_set_also_when_files_are_evicted(
     features_of_ten: FeatureSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reader, "MAX_SHARDS", 1)  # 3 shards compete for it
+    monkeypatch.setattr(reader, "max_mapped_files", lambda: len(SHAPES))  # 3 shards compete for the place of one
     arrays = make_features(10)
 
     def read(seed: int) -> bool:
@@ -225,6 +233,34 @@ def test_threads_share_a_set_also_when_files_are_evicted(
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(read, range(100)))
+
+
+def test_the_shard_that_was_read_longest_ago_is_closed_first(
+    features_of_ten: FeatureSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "max_mapped_files", lambda: 2 * len(SHAPES))
+    for row, opened in ((0, [0]), (4, [0, 1]), (1, [1, 0]), (8, [0, 2]), (0, [2, 0])):
+        features_of_ten.read([row])
+        assert list(features_of_ten._shards) == opened
+
+
+MAPS = """
+import resource, sys
+from cache.feature_store.open_files import max_mapped_files
+soft, hard = map(int, sys.argv[1:])
+resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+print(max_mapped_files(), resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+"""
+
+
+@pytest.mark.parametrize(("soft", "hard", "files", "after"), [(64, 64, 16, 64), (64, 400, 100, 400)])
+def test_the_limit_on_open_files_is_raised_as_far_as_the_system_allows(
+    soft: int, hard: int, files: int, after: int
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", MAPS, str(soft), str(hard)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == [str(files), str(after)]
 
 
 def read_in_child(features: FeatureSet) -> dict[str, bytes]:
