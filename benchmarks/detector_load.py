@@ -56,10 +56,11 @@ def measure(options: argparse.Namespace, pinned: Pinned) -> Results:
         note("published loop")
         results.published = pinned.local("published")
         capacity = rate(results.service)
-        for share in (0.5, 0.8):
-            note(f"{share:.0%} of capacity")
-            load = pinned.client(server, options.seconds, rate=share * capacity)
-            results.loads.append((f"open, {share:.0%} of capacity", load))
+        for share, streams in ((0.5, 1), (0.8, 1), (1.2, OVERLOAD_STREAMS)):
+            name = f"open, {share:.0%} of capacity, {streams} streams"
+            note(name)
+            load = pinned.client(server, options.seconds, rate=share * capacity / streams, streams=streams)
+            results.loads.append((name, load))
         results.loads.append(("closed, 1 stream", combined(results.service)))
         for streams in (2, OVERLOAD_STREAMS):
             seconds = 60 * options.overload_minutes if streams == OVERLOAD_STREAMS else options.seconds
