@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from cache.files import locked, replacing
 from cache.object_store import MARKER
-from cache.object_store.bucket import Bucket, BucketUrl, md5
+from cache.object_store.bucket import Bucket, BucketUrl, md5, no_conditions
 from cache.object_store.stage import Stage
 from stal_data.errors import ConflictError, InputError, NotFoundError
 from stal_data.names import is_name
@@ -124,11 +124,7 @@ class Mirror:
         finally:
             self.bucket.delete(key)
         if not honest:
-            raise ConflictError(
-                f"The server of '{self.bucket.url}' ignores If-None-Match or If-Match on writes, without which two "
-                "machines could write one shard; precompute into a local folder and upload that with the server's own "
-                "tool (the layout is the same), or use another server. Reading works."
-            )
+            raise no_conditions(self.bucket.url)
         self._conditional = True
 
 

@@ -250,11 +250,15 @@ def test_computed_rows_are_not_deleted_because_the_metadata_are_gone(machine: Op
 
 
 @pytest.mark.usefixtures("full")
-def test_a_server_that_ignores_conditions_is_refused_for_writing(machine: OpenStore, proxy: FaultProxy) -> None:
-    proxy.ignore_conditions = True
+@pytest.mark.parametrize("answer", ["done nevertheless", "501"])
+def test_a_server_without_conditions_is_refused_for_writing(machine: OpenStore, proxy: FaultProxy, answer: str) -> None:
+    if answer == "501":
+        proxy.rule = lambda request: "501" if request.method == "PUT" and "/.probe/" in request.path else None
+    else:
+        proxy.ignore_conditions = True
     assert same_rows(open_feature_set(machine("reader"), "street", "train"))
     writer = FeatureWriter(open_feature_set(machine("writer"), "street", "train").path)
-    with pytest.raises(ConflictError, match=r"ignores If-None-Match or If-Match.*local folder"):
+    with pytest.raises(ConflictError, match=r"ignores or refuses If-None-Match or If-Match.*local folder"):
         writer.claim(0)
     assert not [key for key in objects(machine()) if "probe" in key]
 
