@@ -42,7 +42,13 @@ class Mirror:
         bucket = Bucket(url)
         server = hashlib.sha256(bucket.endpoint.encode()).hexdigest()[:16]
         root = (folder or _default_folder(url, server)).absolute()
-        folder_id = _mark(root, {"url": str(url), "server": server, "stage_bytes": stage_bytes})
+        try:
+            folder_id = _mark(root, {"url": str(url), "server": server, "stage_bytes": stage_bytes})
+        except OSError as error:
+            raise InputError(
+                f"The mirror of '{url}' cannot be made in '{root}': {error.strerror or error}; name another folder "
+                "with --stage, or set XDG_CACHE_HOME."
+            ) from error
         mirror = cls(root, bucket, folder_id, None if stage_bytes is None else Stage(root, stage_bytes))
         with _lock:
             _open[os.getpid(), root] = mirror

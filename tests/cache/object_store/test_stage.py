@@ -133,6 +133,15 @@ def test_a_folder_of_something_else_is_not_a_stage(machine: OpenStore, tmp_path:
         machine("home", 10**6)
 
 
+def test_a_folder_that_cannot_be_made_names_the_ways_to_choose_another(
+    machine: OpenStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(InputError, match=r"mirror of 's3://cache/some/store' cannot be made in .*XDG_CACHE_HOME"):
+        Mirror.open(URL)
+
+
 def test_a_stage_belongs_to_one_bucket(tmp_path: Path, machine: OpenStore) -> None:
     machine("reader", 10**6)
     with pytest.raises(ConflictError, match="mirrors s3://cache/some/store, not s3://cache/other"):
