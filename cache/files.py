@@ -35,8 +35,9 @@ def sync_tree(root: Path) -> None:
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold a lock of the kernel on a file, which is made and stays, among all threads and processes; waits for it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    with told_when_full(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -60,10 +61,10 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
 
     durable: also after a power cut, which costs the disk a while.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = temporary_name(path)
     try:
         with told_when_full(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
             yield partial
             if durable:
                 sync(partial)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from cache.feature_store.damage import DamagedError
 from cache.feature_store.metadata import check_seal, read_attributes, read_json
+from cache.feature_store.remote import how_to_delete
 from cache.spec import FeatureSpec
 from stal_data.errors import ConflictError
 from stal_data.keyframes import KeyFrame
@@ -127,8 +128,8 @@ class FeatureManifest:
         found = (attributes.get("format"), attributes.get("version"))
         if found != (FORMAT, VERSION):
             raise ConflictError(
-                f"'{path}' is {found[0]} version {found[1]}, not {FORMAT} version {VERSION}; delete it with "
-                f"'stal-cli cache prune --set {path.name}' and precompute again."
+                f"'{path}' is {found[0]} version {found[1]}, not {FORMAT} version {VERSION}; {how_to_delete(path)} "
+                "and precompute again."
             )
         manifest = cls.from_attributes(attributes, f"{path}/zarr.json")
         if manifest.spec.id != attributes.get("spec_id"):
@@ -192,5 +193,5 @@ def _check_array(path: Path, manifest: FeatureManifest, name: str) -> None:
         if metadata.get(key) != value:
             raise ConflictError(
                 f"'{path}' is stored with {key} {metadata.get(key)}, not {value}; only sets written by precompute "
-                "can be read. Delete the folder and run precompute again."
+                f"can be read. To make it anew, {how_to_delete(path.parent)} and precompute again."
             )

@@ -16,6 +16,8 @@ from cache.feature_store.damage import DamagedError
 from cache.feature_store.layout import FeatureManifest
 from cache.feature_store.remote import remote_set
 
+_REPAIR = "Run 'stal-cli cache verify --repair' on the store, then precompute again."
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Marks:
@@ -49,21 +51,18 @@ def shard_is_done(path: Path, manifest: FeatureManifest, shard: int) -> bool:
     return bool(done.all())
 
 
-def read_column(path: Path, name: str, rows: range) -> NDArray[Any]:
-    """Read rows of a one-dimensional array of the set through zarr."""
+def read_column(path: Path, name: str, rows: range, way_out: str) -> NDArray[Any]:
+    """Read rows of a one-dimensional array of the set through zarr. way_out: of the error, where it does not read."""
     try:
         return np.asarray(zarr.open_array(path / name, mode="r", zarr_format=3)[rows.start : rows.stop])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DamagedError(
-            f"The array '{path / name}' does not read: {error}. Run 'stal-cli cache verify --repair' on the store, "
-            "then precompute again."
-        ) from error
+        raise DamagedError(f"The array '{path / name}' does not read: {error}. {way_out}") from error
 
 
 def _read(path: Path, rows: range) -> tuple[NDArray[np.bool_], NDArray[np.uint64]]:
     # In this order: a digest is on disk before its row is done.
-    done = read_column(path, "done", rows)
-    digests = read_column(path, "digest", rows)
+    done = read_column(path, "done", rows, _REPAIR)
+    digests = read_column(path, "digest", rows, _REPAIR)
     return done.astype(np.bool_), digests
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.feature_store.damage import DamagedError
+from cache.feature_store.remote import how_to_delete
 from stal_data.errors import ConflictError, NotFoundError
 
 FILE = "zarr.json"
@@ -70,4 +71,4 @@ def _sha256(content: bytes) -> str:
 
 
 def _way_out(root: Path) -> str:
-    return f"Restore the file, or delete the set with 'stal-cli cache prune --set {root.name}' and precompute again."
+    return f"Restore the file, or {how_to_delete(root)} and precompute again."

@@ -19,7 +19,7 @@ from cache.feature_store.damage import DamagedError, damaged_shard
 from cache.feature_store.layout import INDEX, FeatureManifest, RowIndex, shard_path
 from cache.feature_store.marks import Marks, read_column, read_marks
 from cache.feature_store.open_files import max_mapped_files
-from cache.feature_store.remote import remote_set
+from cache.feature_store.remote import how_to_delete, remote_set
 from cache.feature_store.shards import MappedFile, ShardFile, copy_rows, fetch_row
 from cache.feature_store.use import mark_in_use
 from cache.spec import FeatureSpec
@@ -343,17 +343,15 @@ def _aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
 
 def read_index(path: Path, manifest: FeatureManifest) -> RowIndex:
     """Read the columns that were written when the set was made."""
+    way_out = f"To make it anew, {how_to_delete(path)} and precompute again."
     for name in ("source", "index/video", *(f"index/{column}" for column in INDEX)):
         if not (path / name / "c" / "0").is_file():  # zarr would give the fill value
-            raise DamagedError(
-                f"The array '{path / name}' has lost its file 'c/0'. Delete the set with 'stal-cli cache prune --set "
-                f"{path.name}' and precompute again."
-            )
+            raise DamagedError(f"The array '{path / name}' has lost its file 'c/0'. {way_out}")
     rows = range(manifest.num_rows)
-    columns = {name: read_column(path / "index", name, rows) for name in INDEX}
-    videos = read_column(path / "index", "video", rows)
+    columns = {name: read_column(path, f"index/{name}", rows, way_out) for name in INDEX}
+    videos = read_column(path, "index/video", rows, way_out)
     return RowIndex(
         key_frames=tuple(KeyFrame(str(v), int(t)) for v, t in zip(videos, columns["timestamp"], strict=True)),
         windows_K2=np.stack([columns["frame_start"], columns["frame_end"]], axis=1),
-        sources_K=read_column(path, "source", rows),
+        sources_K=read_column(path, "source", rows, way_out),
     )

@@ -22,6 +22,14 @@ def remote_set(path: Path) -> "RemoteSet | None":
     return RemoteSet(mirror, path.absolute())
 
 
+def how_to_delete(path: Path) -> str:
+    """Return the words of an error for deleting the feature set in folder `path`; prune refuses buckets."""
+    if (remote := remote_set(path)) is not None:
+        return f"delete everything below '{remote.name}/' with the server's own tool when no job uses it"
+    parents = path.absolute().parents
+    return f"delete the set with 'stal-cli cache prune {parents[min(3, len(parents) - 1)]} --set {path.name}'"
+
+
 def set_folder(store: Store, dataset: str, split: str, spec: FeatureSpec) -> Path:
     """Return the folder of a feature set, which exists exactly if the set does."""
     path = store.features_dir(dataset, split) / spec.id

@@ -1,11 +1,8 @@
 """A feature set in a bucket: its small files are mirrored, its shards are read there, staged, or sent there."""
 
-import fcntl
 import json
-import os
 import shutil
 import time
-import weakref
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -15,9 +12,10 @@ from numpy.typing import NDArray
 
 from cache.feature_store.layout import COLUMNS, FEATURES
 from cache.feature_store.metadata import FILE
+from cache.feature_store.scratch import new_scratch
 from cache.feature_store.shards import CHECKSUM, FetchedFile, MappedFile
 from cache.feature_store.use import locks_folder, sole_use
-from cache.files import locked, temporary_name
+from cache.files import locked, temporary_name, told_when_full
 from cache.object_store.bucket import Bucket
 from cache.object_store.claims import Lease, Owner, read_owner
 from cache.object_store.mirror import Mirror, same_content, write_or_remove
@@ -153,18 +151,12 @@ class RemoteSet:
 
         It goes with `owner`; those of killed processes go now.
         """
-        for left in self._path.parent.glob(f".{self._path.name}.*.scratch"):
-            _remove_if_left(left)
-        unlocked = temporary_name(self._path)
-        unlocked.mkdir()
-        descriptor = os.open(unlocked, os.O_RDONLY | os.O_CLOEXEC)
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
-        folder = unlocked.rename(unlocked.with_suffix(".scratch"))
-        weakref.finalize(owner, _drop, folder, descriptor)
-        for name in (*FEATURES, *_MARKS):
-            if (self._path / name / FILE).is_file():
-                (folder / name).mkdir()
-                shutil.copyfile(self._path / name / FILE, folder / name / FILE)
+        folder = new_scratch(self._path, owner)
+        with told_when_full(folder):
+            for name in (*FEATURES, *_MARKS):
+                if (self._path / name / FILE).is_file():
+                    (folder / name).mkdir()
+                    shutil.copyfile(self._path / name / FILE, folder / name / FILE)
         return folder
 
     def send(self, scratch: Path, files: Sequence[Path], lease: Lease) -> None:
@@ -223,19 +215,3 @@ def _fixed_files(group: bytes) -> list[str]:
     known = [name for name in (*FEATURES, *COLUMNS) if name in members]
     once = [name for name in known if name in COLUMNS and name not in (*_MARKS, "index")]
     return [f"{name}/{FILE}" for name in known] + [f"{name}/c/0" for name in once]
-
-
-def _remove_if_left(folder: Path) -> None:
-    """Remove a scratch folder that no process holds any more."""
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
-        finally:
-            os.close(descriptor)
-
-
-def _drop(folder: Path, descriptor: int) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    os.close(descriptor)

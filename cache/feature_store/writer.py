@@ -12,7 +12,7 @@ from cache.feature_store.locks import ShardClaim, describe_owner
 from cache.feature_store.marks import shard_is_done
 from cache.feature_store.output import SetFiles, ShardOutput
 from cache.feature_store.reader import FeatureBatch, FeatureSet
-from cache.feature_store.remote import remote_set, set_folder
+from cache.feature_store.remote import how_to_delete, remote_set, set_folder
 from cache.feature_store.use import in_use, locks_folder
 from cache.files import told_when_full
 from cache.spec import FeatureSpec
@@ -152,7 +152,7 @@ class FeatureWriter:
         if problems:
             raise ConflictError(
                 f"The feature set '{self.path}' was made from something else (now / stored): {'; '.join(problems)}. "
-                "Restore what was changed, or delete the set's folder and precompute again."
+                f"Restore what was changed, or {how_to_delete(self.path)} and precompute again."
             )
 
 

@@ -9,16 +9,14 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
-from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-import boto3
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
+from cache.object_store.client import new_client
 from cache.object_store.retries import DEFAULT_LIMITS, BadReplyError, Limits, retrying, status_of
-from stal_data.errors import InputError, StalError
+from stal_data.errors import ConflictError, InputError, StalError
 
 T = TypeVar("T")
 Item = TypeVar("Item")
@@ -29,7 +27,6 @@ PIECE_BYTES = 8 << 20
 MAX_OBJECT_BYTES = 5_000_000_000
 """Of one PUT. An object is written by one, so there is never a part of it and nothing to clean up."""
 
-_session_lock = threading.Lock()
 _URL = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(.*))?")
 
 
@@ -78,17 +75,7 @@ class Bucket:
 
     def __init__(self, url: BucketUrl, *, limits: Limits = DEFAULT_LIMITS) -> None:
         self.url, self.limits = url, limits
-        # Retries are ours, because they must cover the reply's body; so must checksums, which some servers refuse.
-        config = Config(
-            connect_timeout=limits.connect_s,
-            read_timeout=limits.silence_s,
-            max_pool_connections=CONNECTIONS,
-            retries={"total_max_attempts": 1},
-            request_checksum_calculation="when_required",
-            response_checksum_validation="when_required",
-            tcp_keepalive=True,
-        )
-        self._client: Any = retrying(limits, f"opening '{url}'", lambda: _client(config))
+        self._client: Any = retrying(limits, f"opening '{url}'", lambda: new_client(limits, CONNECTIONS))
         self._pool: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
 
@@ -131,8 +118,7 @@ class Bucket:
 
     def any(self, *, attempts: int) -> bool:
         """Whether there is any object."""
-        request = partial(self._call, "list_objects_v2", Prefix=self._key(""), MaxKeys=1)
-        return bool(retrying(self._limits(attempts), f"listing '{self.url}'", request)["KeyCount"])
+        return bool(self._list("", self._limits(attempts), MaxKeys=1)["KeyCount"])
 
     def folders(self, folder: str) -> list[str]:
         """Return the names right below `folder` (which ends in `/`) that have objects below them, sorted."""
@@ -220,13 +206,19 @@ class Bucket:
         try:
             return self._put(key, content, condition, attempts)
         except ClientError as error:
+            if status_of(error) == 501:
+                raise no_conditions(self.url) from error
             if status_of(error) not in (404, 409, 412):
                 raise _unexpected("writing", self.url_of(key), error) from error
         found = self.get(key)
         return found.etag if found is not None and found.content == content else None
 
     def delete(self, key: str) -> None:
-        retrying(self.limits, f"deleting '{self.url_of(key)}'", lambda: self._call("delete_object", Key=self._key(key)))
+        url = self.url_of(key)
+        try:
+            retrying(self.limits, f"deleting '{url}'", lambda: self._call("delete_object", Key=self._key(key)))
+        except ClientError as error:
+            raise _unexpected("deleting", url, error) from error
 
     def _put(self, key: str, body: bytes | Path, condition: dict[str, str], attempts: int | None = None) -> str:
         if isinstance(body, Path) and body.stat().st_size > MAX_OBJECT_BYTES:
@@ -251,12 +243,21 @@ class Bucket:
     def _pages(self, folder: str, options: dict[str, str]) -> Iterator[dict[str, Any]]:
         token: dict[str, str] = {}
         while True:
-            request = partial(self._call, "list_objects_v2", Prefix=self._key(folder), **options, **token)
-            page = retrying(self.limits, f"listing '{self.url_of(folder)}'", request)
+            page = self._list(folder, self.limits, **options, **token)
             yield page
             if not page.get("IsTruncated"):
                 return
             token = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def _list(self, folder: str, limits: Limits, **options: Any) -> dict[str, Any]:
+        url = self.url_of(folder) if folder else str(self.url)
+        try:
+            found: dict[str, Any] = retrying(
+                limits, f"listing '{url}'", lambda: self._call("list_objects_v2", Prefix=self._key(folder), **options)
+            )
+        except ClientError as error:
+            raise _unexpected("listing", url, error) from error
+        return found
 
     def _or_oserror(self, key: str, request: Callable[[], T]) -> T:
         """Let a shard that is missing or too short look like a local one."""
@@ -288,11 +289,6 @@ class Bucket:
         return f"{self.url.prefix}/{key}" if self.url.prefix else key
 
 
-def _client(config: Config) -> Any:
-    with _session_lock:  # clients may be shared by threads, sessions not
-        return boto3.client("s3", config=config)
-
-
 def md5(body: bytes | Path) -> bytes:
     """The header Content-MD5 lets the server refuse what was changed on the way; nothing here is a secret."""
     if isinstance(body, bytes):
@@ -301,5 +297,14 @@ def md5(body: bytes | Path) -> bytes:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).digest()
 
 
-def _unexpected(doing: str, url: str, error: ClientError | BotoCoreError) -> StalError:
-    return StalError(f"{doing.capitalize()} '{url}' failed: {error}.")
+def no_conditions(url: BucketUrl) -> ConflictError:
+    """The error where a server does not know conditional writes, or takes them for others."""
+    return ConflictError(
+        f"The server of '{url}' ignores or refuses If-None-Match or If-Match on writes, without which two machines "
+        "could write one shard; precompute into a local folder and upload that with the server's own tool (the layout "
+        "is the same), or use another server. Reading works."
+    )
+
+
+def _unexpected(doing: str, url: str, error: ClientError) -> StalError:
+    return StalError(f"{doing.capitalize()} '{url}' failed: {error}; check AWS_ENDPOINT_URL.")

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from cache.files import locked, replacing
 from cache.object_store import MARKER
-from cache.object_store.bucket import Bucket, BucketUrl, md5
+from cache.object_store.bucket import Bucket, BucketUrl, md5, no_conditions
 from cache.object_store.stage import Stage
 from stal_data.errors import ConflictError, InputError, NotFoundError
 from stal_data.names import is_name
@@ -42,7 +42,13 @@ class Mirror:
         bucket = Bucket(url)
         server = hashlib.sha256(bucket.endpoint.encode()).hexdigest()[:16]
         root = (folder or _default_folder(url, server)).absolute()
-        folder_id = _mark(root, {"url": str(url), "server": server, "stage_bytes": stage_bytes})
+        try:
+            folder_id = _mark(root, {"url": str(url), "server": server, "stage_bytes": stage_bytes})
+        except OSError as error:
+            raise InputError(
+                f"The mirror of '{url}' cannot be made in '{root}': {error.strerror or error}; name another folder "
+                "with --stage, or set XDG_CACHE_HOME."
+            ) from error
         mirror = cls(root, bucket, folder_id, None if stage_bytes is None else Stage(root, stage_bytes))
         with _lock:
             _open[os.getpid(), root] = mirror
@@ -124,11 +130,7 @@ class Mirror:
         finally:
             self.bucket.delete(key)
         if not honest:
-            raise ConflictError(
-                f"The server of '{self.bucket.url}' ignores If-None-Match or If-Match on writes, without which two "
-                "machines could write one shard; precompute into a local folder and upload that with the server's own "
-                "tool (the layout is the same), or use another server. Reading works."
-            )
+            raise no_conditions(self.bucket.url)
         self._conditional = True
 
 

@@ -6,17 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    CredentialRetrievalError,
-    HTTPClientError,
-    IncompleteReadError,
-    NoCredentialsError,
-    NoRegionError,
-    PartialCredentialsError,
-    ProfileNotFound,
-)
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, IncompleteReadError
 from botocore.exceptions import ConnectionError as NoConnectionError
 from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
@@ -37,11 +27,13 @@ _PASSING = {
     "ThrottlingException",
     "TooManyRequests",
 }
-_NO_ACCESS = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, ProfileNotFound, NoRegionError)
 ANSWERS = (404, 409, 412, 416, 501)
 """Not found, a condition that does not hold (twice), a range outside the object, a condition that is not known."""
 
-_KEYS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give the machine a role"
+_SETTINGS = (
+    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give the machine a role; where a login has "
+    "expired, log in again ('aws sso login'); else check AWS_ENDPOINT_URL, the other AWS_ variables and ~/.aws/config"
+)
 
 
 class BadReplyError(Exception):
@@ -114,8 +106,6 @@ def status_of(error: ClientError) -> int:
 
 
 def _passes(error: Exception) -> bool:
-    if isinstance(error, _NO_ACCESS):
-        return False
     if isinstance(error, ClientError):
         status, code = status_of(error), error.response.get("Error", {}).get("Code")
         return code in _PASSING or status in (408, 429) or (status >= 500 and status != 501)
@@ -124,18 +114,18 @@ def _passes(error: Exception) -> bool:
 
 def _explained(what: str, error: Exception) -> Exception:
     """Return the error to raise instead: ours where the user can do something, else the error itself."""
-    if isinstance(error, _NO_ACCESS):
-        return InputError(f"{what[0].upper()}{what[1:]} is not possible: {error}; {_KEYS}.")
-    if not isinstance(error, ClientError) or status_of(error) in ANSWERS:
-        code = error.response.get("Error", {}).get("Code") if isinstance(error, ClientError) else None
+    what = f"{what[0].upper()}{what[1:]}"
+    if isinstance(error, BotoCoreError):  # no request was made: credentials, an expired login, a setting
+        return InputError(f"{what} is not possible: {str(error).rstrip('.')}; {_SETTINGS}.")
+    answer = getattr(error, "response", {}).get("Error", {})
+    code, message = answer.get("Code", ""), answer.get("Message", "")
+    if status_of(error) in ANSWERS:
         if code == "NoSuchBucket":
             return NotFoundError(
-                f"{what[0].upper()}{what[1:]} failed: there is no such bucket; make it first, or check the name and "
-                "AWS_ENDPOINT_URL."
+                f"{what} failed: there is no such bucket; make it first, or check the name and AWS_ENDPOINT_URL."
             )
         return error
-    code, message = (error.response.get("Error", {}).get(name, "") for name in ("Code", "Message"))
     return InputError(
-        f"{what[0].upper()}{what[1:]} was refused with {status_of(error)} {code} {message}; check the "
+        f"{what} was refused with {status_of(error)} {code} {message}; check the "
         "credentials, their rights on the bucket (list, get, put, delete), AWS_REGION and AWS_ENDPOINT_URL."
     )

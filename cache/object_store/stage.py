@@ -6,10 +6,10 @@ A staged file lies where the shard lies in a local store. Readers verify every r
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from cache.files import locked, told_when_full
+from cache.files import locked
 from cache.object_store.bucket import PIECE_BYTES, Bucket, ObjectInfo
 from stal_data.errors import InputError, StalError
 
@@ -29,22 +29,25 @@ class Stage:
     def fetch(self, bucket: Bucket, key: str, path: Path) -> None:
         """Have the object in `path`; returns at once where it is. OSError where the bucket has none."""
         while True:
-            with suppress(FileNotFoundError):
-                os.utime(path)  # used now; access times are often switched off
-                return
-            path.parent.mkdir(parents=True, exist_ok=True)
             partial = path.with_name(f".{path.name}{_PARTIAL}")
-            descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            with _own_disk(path):
+                with suppress(FileNotFoundError):
+                    os.utime(path)  # used now; access times are often switched off
+                    return
+                path.parent.mkdir(parents=True, exist_ok=True)
+                descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX)  # others wait here for the same shard
-                if not _is_still(partial, descriptor):
-                    continue
-                if path.exists():
-                    partial.unlink()
-                    continue
+                with _own_disk(path):
+                    fcntl.flock(descriptor, fcntl.LOCK_EX)  # others wait here for the same shard
+                    if not _is_still(partial, descriptor):
+                        continue
+                    if path.exists():
+                        partial.unlink()
+                        continue
                 try:
-                    self._download(bucket, key, partial, descriptor)
-                    partial.rename(path)
+                    self._download(bucket, key, path, descriptor)
+                    with _own_disk(path):
+                        partial.rename(path)
                 except BaseException:
                     partial.unlink(missing_ok=True)
                     raise
@@ -52,19 +55,20 @@ class Stage:
             finally:
                 os.close(descriptor)
 
-    def _download(self, bucket: Bucket, key: str, partial: Path, descriptor: int) -> None:
+    def _download(self, bucket: Bucket, key: str, path: Path, descriptor: int) -> None:
         info = bucket.head(key)
         if info is None:
             raise OSError(f"the bucket has no object '{bucket.url_of(key)}'")
-        with told_when_full(partial):
+        with _own_disk(path):
             self._make_room(info, descriptor)
 
-            def fetch_piece(start: int) -> None:
-                piece = bytearray(min(PIECE_BYTES, info.num_bytes - start))
-                bucket.read_into(key, start, [memoryview(piece)], info.etag)
-                os.pwrite(descriptor, piece, start)
+        def fetch_piece(start: int) -> None:
+            piece = memoryview(bytearray(min(PIECE_BYTES, info.num_bytes - start)))
+            bucket.read_into(key, start, [piece], info.etag)
+            with _own_disk(path):
+                _write_all(descriptor, piece, start)
 
-            bucket.map(fetch_piece, range(0, info.num_bytes, PIECE_BYTES))
+        bucket.map(fetch_piece, range(0, info.num_bytes, PIECE_BYTES))
 
     def _make_room(self, info: ObjectInfo, descriptor: int) -> None:
         """Take the file's size from the limit, after removing the files that were used longest ago."""
@@ -98,6 +102,25 @@ class Stage:
                 found = path.stat()
                 if path.is_file():
                     yield found.st_mtime, found.st_size, path
+
+
+@contextmanager
+def _own_disk(path: Path) -> Iterator[None]:
+    """Tell a fault of the stage's disk, such as a full one, from a shard that is missing or damaged."""
+    try:
+        yield
+    except OSError as error:
+        raise StalError(
+            f"'{path}' could not be staged: {error.strerror or error}. The bucket's shard is not at fault; make room, "
+            "lower --stage-limit, or name another folder with --stage."
+        ) from error
+
+
+def _write_all(descriptor: int, content: memoryview, start: int) -> None:
+    """Write all of it: a disk that is nearly full takes a part first, and says so only at the next write."""
+    while content:
+        written = os.pwrite(descriptor, content, start)
+        content, start = content[written:], start + written
 
 
 def _is_still(path: Path, descriptor: int) -> bool:

@@ -50,7 +50,8 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-def names(keys: "Sequence[KeyFrame]") -> str:
-    """Return the first few key frames, and how many more there are."""
-    more = f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
-    return "; ".join(map(str, keys[:SHOWN])) + more
+def names(keys: "Sequence[KeyFrame]", *, every: bool = False) -> str:
+    """Return the first few key frames, and how many more there are; or every one."""
+    if every or len(keys) <= SHOWN:
+        return "; ".join(map(str, keys))
+    return "; ".join(map(str, keys[:SHOWN])) + f" and {len(keys) - SHOWN} more"

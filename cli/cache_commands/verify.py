@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cli.cache_commands.text import names, of_split
+from cli.cache_commands.text import SHOWN, names, of_split
 from stal_data.errors import ConflictError, InputError, NotFoundError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from cache.spec import FeatureSpec
@@ -20,11 +21,15 @@ if TYPE_CHECKING:
 @click.option(
     "--repair", is_flag=True, help="Mark damaged shards as not computed; precompute then computes just those."
 )
-def verify(store: str, dataset: str | None, split: str | None, repair: bool) -> None:
+@click.option(
+    "--all-key-frames", is_flag=True, help=f"Name every key frame, not only the first {SHOWN} of a shard or a set."
+)
+def verify(store: str, dataset: str | None, split: str | None, repair: bool, all_key_frames: bool) -> None:
     """Read everything in STORE and check it against its checksums and digests.
 
-    Names the key frames whose features are damaged, and the command that computes them again. Exit code 1 where
-    anything is damaged.
+    Names the key frames whose features are damaged or not computed, and the command that computes the damaged ones
+    again. Exit code 1 where anything is damaged. A shard that a running precompute holds is not repaired; all others
+    are.
 
     \b
     Example:
@@ -37,7 +42,7 @@ def verify(store: str, dataset: str | None, split: str | None, repair: bool) -> 
     opened = Store.open(store)
     problems = []
     for folder in feature_set_folders(opened, dataset, split):
-        problems += _verify_set(folder, store, repair)
+        problems += _verify_set(folder, store, repair=repair, every=all_key_frames)
     for proposals in list_proposals(opened, dataset, split):
         try:
             read_proposals(proposals.path)
@@ -48,34 +53,53 @@ def verify(store: str, dataset: str | None, split: str | None, repair: bool) -> 
         raise InputError("\n  ".join([f"'{store}' is damaged.", *problems]))
 
 
-def _verify_set(path: "Path", store: str, repair: bool) -> list[str]:
+def _verify_set(path: "Path", store: str, *, repair: bool, every: bool) -> list[str]:
     """Check one set, print a line about it, and return what is wrong."""
-    from cache.feature_store import DamagedError, describe_feature_set, reset_shard, verify_feature_set
+    from cache.feature_store import DamagedError, FeatureSet, verify_feature_set
     from cli.progress import counted
 
     name = f"{path.parent.parent.name}/{path.parent.name}/{path.name}"
     try:
-        found = describe_feature_set(path)
+        features = FeatureSet(path)
+        manifest, marks = features.manifest, features.marks()
         with counted(name, unit="rows") as progress:
-            damaged = verify_feature_set(path, lambda done: progress(done, found.num_rows))
+            damaged = verify_feature_set(path, lambda done: progress(done, manifest.num_rows))
+        missing = [
+            features.key_frames[row]
+            for row in range(manifest.num_rows)
+            if not marks.done_K[row] and row // manifest.rows_per_shard not in marks.damaged
+        ]
     except (DamagedError, ConflictError, NotFoundError) as error:  # not a disk or a bucket that does not answer
         click.echo(f"{name}: cannot be opened")
         return [f"{name}: {error}"]
-    missing = found.num_rows - found.num_done
     click.echo(
-        f"{name}: {found.num_done} rows checked, {len(damaged)} damaged shards"
-        + (f", {missing} rows not computed yet" if missing else "")
+        f"{name}: {int(marks.done_K.sum())} rows checked, {len(damaged)} damaged shards"
+        + (f", {len(missing)} rows not computed yet: {names(missing, every=every)}" if missing else "")
     )
     if not damaged:
         return []
-    if repair:
-        for item in damaged:
-            reset_shard(path, item.shard)
-    lines = [f"{name}, shard {item.shard}: {names(item.key_frames)}: {item.reason}" for item in damaged]
-    command = _precompute_command(found.split, store, found.spec)
-    if repair:
-        return [*lines, f"These shards are marked as not computed now. Compute them again: {command}"]
-    return [*lines, f"Mark them as not computed with --repair, then compute them again: {command}"]
+    lines = [f"{name}, shard {item.shard}: {names(item.key_frames, every=every)}: {item.reason}" for item in damaged]
+    command = _precompute_command(features.split, store, features.spec)
+    if not repair:
+        return [*lines, f"Mark them as not computed with --repair, then compute them again: {command}"]
+    held = _give_back(path, [item.shard for item in damaged])
+    if len(held) < len(damaged):
+        which = "The other shards" if held else "These shards"
+        held.append(f"{which} are marked as not computed now. Compute them again: {command}")
+    return [*lines, *held]
+
+
+def _give_back(path: "Path", shards: "Sequence[int]") -> list[str]:
+    """Mark the shards as not computed; return a line about each that somebody else holds, and that stays."""
+    from cache.feature_store import reset_shard
+
+    held = []
+    for shard in shards:
+        try:
+            reset_shard(path, shard)
+        except ConflictError as error:
+            held.append(f"Not repaired: {error}")
+    return held
 
 
 def _precompute_command(split: str, store: str, spec: "FeatureSpec") -> str:

@@ -1,11 +1,8 @@
 """Writes feature sets on a file system of 8 MB that fills up; see test_feature_store_disk.py.
 
-Run under `unshare --mount`, so that the mount is seen by nobody else and goes with this process, however it ends.
 Arguments: an empty folder to mount on, and one for a set that is written undisturbed.
 """
 
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,15 +15,9 @@ from cache.store import Store
 from stal_data.errors import StalError
 from tests.cache.conftest import write_rows
 from tests.cache.samples import SLOWFAST, VIT
+from tests.cache.small_disk import fill, mount
 
 SPEC = FeatureSpec(slowfast=SLOWFAST, vit=VIT, decoder="pillow-1", dtype="float32")
-
-
-def fill(disk: Path, *, left: int) -> Path:
-    """Leave so many bytes free."""
-    ballast, state = disk / "ballast", os.statvfs(disk)
-    ballast.write_bytes(bytes(state.f_bavail * state.f_frsize - left))
-    return ballast
 
 
 def assert_full(write: Callable[[], object]) -> None:
@@ -64,7 +55,7 @@ def fill_before_creating(disk: Path) -> None:
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)], check=True)
+    mount(folder)
     fill_while_writing(folder, Path(sys.argv[2]))
     fill_before_creating(folder)
     print("done")

@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from cache.feature_store import FeatureSet, list_feature_sets
+from cache.feature_store import FeatureSet, FeatureWriter, list_feature_sets
+from cache.spec import FeatureSpec
 from cache.split_store import load_split
 from cache.store import Store
 from cli.cache_group import cache
 from cli.precompute import precompute
 from stal_data.errors import ConflictError, InputError, NotFoundError
+from tests.cache.conftest import write_rows
 
 TINY = ("--slowfast", "random:0", "--slowfast-preset", "tiny")
 
@@ -118,6 +120,48 @@ def test_verify_repairs_by_giving_shards_back(store: Store, filled: FeatureSet) 
     repaired = CliRunner().invoke(cache, ["verify", str(store.root)], catch_exceptions=False)
     assert repaired.exit_code == 0
     assert "6 rows checked, 0 damaged shards, 4 rows not computed yet" in repaired.stdout
+
+
+def test_repair_leaves_a_shard_that_is_being_written_and_mends_all_others(
+    store: Store, filled: FeatureSet, spec: FeatureSpec
+) -> None:
+    later = write_rows(store, spec, 10, split="val")
+    for path in (filled.path, later.path):
+        for shard in (1, 2):
+            flip(path / f"slow/c/{shard}/0/0/0")
+    writer = FeatureWriter(filled.path)
+    with writer.claim(1) or pytest.fail("it is free"), pytest.raises(InputError) as raised:
+        CliRunner().invoke(cache, ["verify", str(store.root), "--repair"], catch_exceptions=False)
+    text = str(raised.value)
+    assert re.search(r"Not repaired: Shard 1 of .*/train/.* is being written by process \d+ on host", text)
+    assert re.search(r"The other shards are marked as not computed now\. .*--split train", text)
+    assert re.search(r"These shards are marked as not computed now\. .*--split val", text)
+    assert writer.pending() == [2]
+    assert FeatureWriter(later.path).pending() == [1, 2]
+
+
+def test_verify_names_key_frames_that_count_as_not_computed(store: Store, filled: FeatureSet) -> None:
+    (filled.path / "done/c/2").unlink()
+    result = CliRunner().invoke(cache, ["verify", str(store.root)], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert "0 damaged shards, 2 rows not computed yet: vidéo 2,0000; vidéo 2,0001\n" in result.stdout
+
+
+def test_verify_names_every_key_frame_when_asked(store: Store, spec: FeatureSpec) -> None:
+    path = write_rows(store, spec, 12, rows_per_shard=12).path
+    shard = path / "slow/c/0/0/0/0"
+    shard.write_bytes(bytes(shard.stat().st_size))
+    for options, listed in (
+        ([], r"vidéo 2,0001 and 2 more: "),
+        (["--all-key-frames"], r"vidéo 2,0002; vidéo 2,0003: "),
+    ):
+        with pytest.raises(InputError, match=listed):
+            CliRunner().invoke(cache, ["verify", str(store.root), *options], catch_exceptions=False)
+
+
+def flip(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
 
 
 def test_another_spec_in_the_way_is_named(dataset: Path, store_path: Path) -> None:

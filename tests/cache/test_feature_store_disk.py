@@ -1,10 +1,7 @@
 """A disk that fills up while a set is written: a clear error, and the same command goes on where it was."""
 
 import resource
-import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,25 +11,12 @@ import pytest
 from cache.spec import FeatureSpec
 from cache.store import Store
 from stal_data.errors import StalError
-from tests.cache import fill_disk
 from tests.cache.conftest import write_rows
-
-ALONE = ["unshare", "--mount"]
+from tests.cache.small_disk import run_on_small_disk
 
 
 def test_a_full_disk_is_named_and_the_run_goes_on_after_room_was_made(tmp_path: Path) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if shutil.which("unshare") is None:
-        pytest.skip("there is no unshare here, so no file system can be mounted for the test alone")
-    probe = [*ALONE, "mount", "-t", "tmpfs", "tmpfs", str(disk)]
-    allowed = subprocess.run(probe, capture_output=True, text=True, check=False)
-    if allowed.returncode:
-        pytest.skip(f"no right to mount a file system here: {allowed.stderr.strip()}")
-    command = [*ALONE, sys.executable, "-m", "tests.cache.fill_disk", str(disk), str(tmp_path / "whole")]
-    root = Path(fill_disk.__file__).parents[2]
-    run = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-    assert run.stdout == "done\n", run.stderr
+    run_on_small_disk("tests.cache.fill_disk", tmp_path, str(tmp_path / "whole"))
 
 
 @pytest.fixture

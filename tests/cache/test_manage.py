@@ -1,5 +1,6 @@
 """Looking after feature sets: coverage, deleting, comparing, copying, exporting."""
 
+import gc
 import json
 import os
 import re
@@ -166,6 +167,21 @@ def test_a_set_that_another_process_has_open_stays(
     child.kill()  # a killed user holds nothing
     child.wait()
     run("prune", store.root, "--set", path.name, "--yes")
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("name", ["index/timestamp/c/0", "slow/zarr.json"])
+def test_a_damaged_set_names_the_command_that_deletes_it(store: Store, write_set: WriteSet, name: str) -> None:
+    path = write_set(3).path
+    with (path / name).open("ab") as file:
+        file.write(b" ")
+    with pytest.raises(StalError, match="and precompute again") as raised:
+        FeatureSet(path).read([0])
+    command = re.search("'stal-cli cache (.*?)'", str(raised.value))
+    assert command is not None
+    del raised  # it holds the set that was opened
+    gc.collect()
+    run(*command[1].split(), "--yes")
     assert not path.exists()
 
 

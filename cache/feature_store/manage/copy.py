@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cache.feature_store.marks import read_marks
 from cache.feature_store.reader import FeatureSet
+from cache.feature_store.remote import how_to_delete
 from cache.feature_store.writer import FeatureWriter
 from cache.files import replacing
 from cache.split_store import load_split, split_file
@@ -46,7 +47,7 @@ def copy_feature_set(source: Path, target: Store, report: Report | None = None) 
     if writer.manifest.rows_per_shard != manifest.rows_per_shard:
         raise ConflictError(
             f"'{writer.path}' has {writer.manifest.rows_per_shard} rows a shard, '{source}' has "
-            f"{manifest.rows_per_shard}; delete the target with 'stal-cli cache prune' and copy again."
+            f"{manifest.rows_per_shard}; {how_to_delete(writer.path)} and copy again."
         )
     copied = present = 0
     for shard in range(manifest.num_shards):

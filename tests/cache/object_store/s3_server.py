@@ -31,8 +31,8 @@ class Request:
 
 
 Fault = str
-"""500, 503, reset (nothing was done), lost (done, but no answer), hang, trickle, truncate, flip, or later-SECONDS: the
-server's clock goes ahead."""
+"""500, 501, 503, reset (nothing was done), lost (done, but no answer), hang, trickle, truncate, flip, or
+later-SECONDS: the server's clock goes ahead."""
 
 Rule = Callable[[Request], Fault | None]
 
@@ -79,8 +79,8 @@ class FaultProxy:
         if fault == "reset":
             reset(handler)
             return
-        if fault in ("500", "503"):
-            code = {"500": "InternalError", "503": "SlowDown"}[fault]
+        if fault in ("500", "501", "503"):
+            code = {"500": "InternalError", "501": "NotImplemented", "503": "SlowDown"}[fault]
             content = b"" if request.method == "HEAD" else f"<Error><Code>{code}</Code></Error>".encode()
             handler.send_response(int(fault))
             handler.send_header("Content-Length", str(len(content)))

@@ -1,9 +1,10 @@
 """Single requests against a server that fails in every way the proxy can."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import count
+from pathlib import Path
 
 import boto3
 import pytest
@@ -19,6 +20,14 @@ CONTENT = bytes(range(256)) * 40
 @pytest.fixture
 def bucket(proxy: FaultProxy) -> Bucket:
     return Bucket(BucketUrl.parse("s3://cache/a/b"), limits=QUICK)
+
+
+@pytest.fixture
+def new_session() -> Iterator[None]:
+    """Let boto3 read the environment again, which it does once for its default session."""
+    boto3.setup_default_session()
+    yield
+    boto3.setup_default_session()
 
 
 def first(fault: str, times: int = 2) -> Rule:
@@ -119,14 +128,64 @@ def test_a_range_beyond_the_end_is_an_error(bucket: Bucket) -> None:
             bucket.read_into("x", start, [memoryview(bytearray(10))])
 
 
+@pytest.mark.usefixtures("new_session")
 def test_a_missing_bucket_and_missing_credentials_are_named(proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(NotFoundError, match=r"s3://other/x.*no such bucket.*AWS_ENDPOINT_URL"):
         Bucket(BucketUrl.parse("s3://other"), limits=QUICK).objects("x")
-    boto3.setup_default_session()  # the one before has read the environment
+    boto3.setup_default_session()
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     with pytest.raises(InputError, match=r"s3://cache/x.*credentials.*AWS_PROFILE"):
         Bucket(BucketUrl.parse("s3://cache"), limits=QUICK).objects("x")
+
+
+@pytest.mark.usefixtures("new_session")
+@pytest.mark.parametrize("variable", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"])
+def test_an_endpoint_without_a_scheme_is_named(
+    proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv(variable, "localhost:9000")
+    with pytest.raises(InputError, match=rf"in {variable} is not a URL .*localhost:9000\); write http://HOST:PORT"):
+        Bucket(BucketUrl.parse("s3://cache"), limits=QUICK)
+
+
+@pytest.mark.usefixtures("new_session")
+def test_an_expired_login_says_how_to_log_in(
+    proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A profile of a single sign-on whose token is not there (any more)."""
+    config = tmp_path / "config"
+    config.write_text(
+        "[profile lab]\nsso_start_url = https://lab.example/start\nsso_region = us-east-1\n"
+        "sso_account_id = 123456789012\nsso_role_name = reader\n"
+    )
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    for name, value in (("HOME", tmp_path), ("AWS_CONFIG_FILE", config), ("AWS_PROFILE", "lab")):
+        monkeypatch.setenv(name, str(value))
+    boto3.setup_default_session()
+    with pytest.raises(
+        InputError, match=r"Listing 's3://cache' is not possible: .*SSO.*log in again \('aws sso login'"
+    ):
+        Bucket(BucketUrl.parse("s3://cache"), limits=QUICK).any(attempts=1)
+    assert proxy.log == []
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        pytest.param(lambda bucket: bucket.any(attempts=1), id="any"),
+        pytest.param(lambda bucket: bucket.objects(""), id="list"),
+        pytest.param(lambda bucket: bucket.delete("x"), id="delete"),
+        pytest.param(lambda bucket: bucket.put("x", b""), id="put"),
+    ],
+)
+def test_an_answer_that_makes_no_sense_names_the_endpoint(
+    bucket: Bucket, proxy: FaultProxy, request_: Callable[[Bucket], object]
+) -> None:
+    proxy.rule = lambda request: "501"
+    with pytest.raises(StalError, match=r"s3://cache/a/b.* failed: .*NotImplemented.*AWS_ENDPOINT_URL"):
+        request_(bucket)
 
 
 def test_listing_goes_on_over_pages(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:

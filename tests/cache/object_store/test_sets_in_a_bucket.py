@@ -184,6 +184,27 @@ def test_damage_in_the_bucket_is_noticed_and_repaired(
 
 
 @pytest.mark.usefixtures("full")
+@pytest.mark.parametrize(
+    ("key", "edit"),
+    [
+        pytest.param("index/video/c/0", lambda content: None, id="column-lost"),
+        pytest.param("index/timestamp/c/0", lambda content: content[:-1] + b"x", id="column-flipped"),
+        pytest.param("slow/zarr.json", lambda content: content + b" ", id="metadata-changed"),
+        pytest.param("zarr.json", lambda content: content.replace(b'"version": 2', b'"version": 1'), id="older"),
+    ],
+)
+def test_a_set_that_can_only_be_deleted_says_how_in_a_bucket(
+    machine: OpenStore, spec: FeatureSpec, key: str, edit: Callable[[bytes], bytes | None]
+) -> None:
+    store = machine()
+    change(store, f"{SET}/{spec.id}/{key}", edit)
+    way_out = f"delete everything below '{URL}/{SET}/{spec.id}/' with the server's own tool.* and precompute again"
+    with pytest.raises(StalError, match=way_out) as raised:
+        open_feature_set(store, "street", "train", spec=spec).read([0])
+    assert "stal-cli cache" not in str(raised.value)
+
+
+@pytest.mark.usefixtures("full")
 def test_a_flipped_reply_is_not_taken_for_features(machine: OpenStore, proxy: FaultProxy) -> None:
     features = open_feature_set(machine(), "street", "train")
     proxy.rule = lambda request: "flip" if "/vit/c/" in request.path else None
@@ -250,11 +271,15 @@ def test_computed_rows_are_not_deleted_because_the_metadata_are_gone(machine: Op
 
 
 @pytest.mark.usefixtures("full")
-def test_a_server_that_ignores_conditions_is_refused_for_writing(machine: OpenStore, proxy: FaultProxy) -> None:
-    proxy.ignore_conditions = True
+@pytest.mark.parametrize("answer", ["done nevertheless", "501"])
+def test_a_server_without_conditions_is_refused_for_writing(machine: OpenStore, proxy: FaultProxy, answer: str) -> None:
+    if answer == "501":
+        proxy.rule = lambda request: "501" if request.method == "PUT" and "/.probe/" in request.path else None
+    else:
+        proxy.ignore_conditions = True
     assert same_rows(open_feature_set(machine("reader"), "street", "train"))
     writer = FeatureWriter(open_feature_set(machine("writer"), "street", "train").path)
-    with pytest.raises(ConflictError, match=r"ignores If-None-Match or If-Match.*local folder"):
+    with pytest.raises(ConflictError, match=r"ignores or refuses If-None-Match or If-Match.*local folder"):
         writer.claim(0)
     assert not [key for key in objects(machine()) if "probe" in key]
 

@@ -7,14 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cache.feature_store import FeatureSet, open_feature_set, reset_shard
+from cache.feature_store import DamagedError, FeatureSet, open_feature_set, reset_shard
 from cache.object_store.mirror import Mirror
 from cache.spec import FeatureSpec
-from stal_data.errors import ConflictError, InputError
+from stal_data.errors import ConflictError, InputError, StalError
 from tests.cache.conftest import write_rows
-from tests.cache.object_store.conftest import OpenStore
+from tests.cache.object_store.conftest import URL, OpenStore
 from tests.cache.object_store.s3_server import FaultProxy, Request
 from tests.cache.samples import make_features
+from tests.cache.small_disk import run_on_small_disk
 
 EXPECTED = make_features(10)
 SHARD_BYTES = 2960
@@ -132,6 +133,15 @@ def test_a_folder_of_something_else_is_not_a_stage(machine: OpenStore, tmp_path:
         machine("home", 10**6)
 
 
+def test_a_folder_that_cannot_be_made_names_the_ways_to_choose_another(
+    machine: OpenStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(InputError, match=r"mirror of 's3://cache/some/store' cannot be made in .*XDG_CACHE_HOME"):
+        Mirror.open(URL)
+
+
 def test_a_stage_belongs_to_one_bucket(tmp_path: Path, machine: OpenStore) -> None:
     machine("reader", 10**6)
     with pytest.raises(ConflictError, match="mirrors s3://cache/some/store, not s3://cache/other"):
@@ -148,3 +158,17 @@ def test_what_a_killed_process_had_fetched_of_a_shard_goes(machine: OpenStore) -
         features.read([0])
     assert not (features.path / "vit/c/1/0/0/.0.partial").exists()
     assert (features.path / "vit/c/2/0/0/.0.partial").exists()
+
+
+def test_a_full_disk_is_not_taken_for_damage(machine: OpenStore, spec: FeatureSpec, tmp_path: Path) -> None:
+    write_rows(machine("writer"), spec, 400, rows_per_shard=400, split="test")
+    run_on_small_disk("tests.cache.object_store.fill_stage", tmp_path, URL)
+
+
+def test_a_stage_that_cannot_be_written_is_not_taken_for_damage(machine: OpenStore) -> None:
+    features = open_feature_set(machine("reader", 10**6), "street", "train")
+    features.marks()
+    (features.path / "slow/c").write_text("not a folder")
+    with pytest.raises(StalError, match=r"slow/c/0/0/0/0' could not be staged: .*--stage") as raised:
+        features.read([0])
+    assert not isinstance(raised.value, DamagedError)

@@ -1,0 +1,56 @@
+"""Hidden folders beside a set in which shards are written before they are sent to a bucket; one for each writer."""
+
+import fcntl
+import os
+import shutil
+import socket
+import weakref
+from pathlib import Path
+
+from cache.feature_store.use import no_locks
+from cache.files import temporary_name, told_when_full
+
+_SUFFIX = ".scratch"
+_LOCK = "writer.lock"
+"""A file, since locks on a folder of NFS hold on one machine only."""
+
+
+def new_scratch(path: Path, owner: object) -> Path:
+    """Return a new folder beside the set in folder `path`. It goes with `owner`; those of killed processes go now."""
+    # Another machine may share the folder, and its processes' locks may not be seen here.
+    for left in path.parent.glob(f".{path.name}.{socket.gethostname()}.[0-9]*{_SUFFIX}"):
+        _remove_if_left(left)
+    with told_when_full(path):
+        unlocked = temporary_name(path)
+        unlocked.mkdir()
+        descriptor = os.open(unlocked / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            _drop(unlocked, descriptor)
+            raise no_locks(path, error) from error
+        folder = unlocked.rename(unlocked.with_suffix(_SUFFIX))
+    weakref.finalize(owner, _drop, folder, descriptor)
+    return folder
+
+
+def _remove_if_left(folder: Path) -> None:
+    """Remove a folder that no process holds any more; none ever will again."""
+    try:
+        descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:  # it is being removed, or who did that was killed
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    except OSError:  # another user's
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+    else:
+        _drop(folder, descriptor)
+
+
+def _drop(folder: Path, descriptor: int) -> None:
+    os.close(descriptor)  # first: NFS keeps a file that is open, and so its folder
+    shutil.rmtree(folder, ignore_errors=True)
