@@ -3,12 +3,21 @@
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import suppress
+from typing import Any, TypeVar
 
 from cache.store import Store
 from recognizer_svc.run_dir import RunDir
-from recognizer_svc.service.admission import Ownership, Submission, admit, find_sent_before, run_dir, run_ids
+from recognizer_svc.service.admission import (
+    Ownership,
+    Submission,
+    check_submission,
+    claim,
+    find_sent_before,
+    run_dir,
+    run_ids,
+)
 from recognizer_svc.service.events import Event, EventReader
 from recognizer_svc.service.exchange import Exchange
 from recognizer_svc.service.job import Job, JobLimits, adopt
@@ -17,6 +26,7 @@ from recognizer_svc.service.record import JobFiles, JobRecord, JobStatus, read_r
 from stal_data.errors import InputError, NotFoundError, StalError
 from svc_common.errors import BusyError, ServiceUnavailableError
 
+T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
 _WATCH_POLL_S = 0.2
 _FOREIGN_POLL_S = 1.0  # another service's job is watched through the store
@@ -31,7 +41,12 @@ class JobManager:
         self._waiting: deque[Job] = deque()
         self._running: dict[str, Job] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._orders: set[asyncio.Task[Any]] = set()
+        """What callers asked for and what goes on without them."""
         self._admission = asyncio.Lock()
+        """Held from the first check of a submission on: else several would find the same last place in the queue."""
+        self._claiming = asyncio.Lock()
+        """Held while a run's lock is taken until its job is known here; local work, so a drain can wait for it."""
         self._draining = False
         """No job is taken in or started any more."""
         self._stopping = False
@@ -51,10 +66,7 @@ class JobManager:
         self._start_waiting()
 
     async def submit(self, submission: Submission) -> JobRecord:
-        """Take a job in; it starts as soon as a place is free."""
-        sent_before = await asyncio.to_thread(find_sent_before, self._store, submission)
-        if sent_before is not None:
-            return sent_before
+        """Take a job in; it starts as soon as a place is free, also when the caller leaves meanwhile."""
         limits, nnodes = self._limits, submission.launch.nnodes
         if nnodes > 1 and limits.interface is None:
             raise InputError(
@@ -62,20 +74,41 @@ class JobManager:
                 "is not encrypted, so the operator names a trusted network interface: "
                 "stal-cli serve recognizer --interface NAME ..."
             )
-        # One at a time: else several would find the same last place in the queue, and a drain would miss the last one.
-        async with self._admission:
-            if self._draining:
-                raise ServiceUnavailableError("the service is stopping")
-            if len(self._running) >= limits.max_jobs and len(self._waiting) >= limits.max_queued:
-                raise BusyError(
-                    f"{len(self._waiting)} jobs wait already, more than --max-queued allows; try again later"
-                )
-            files, record, owned = await asyncio.to_thread(
-                admit, self._store, submission, limits.data_root, host=limits.host
-            )
-            self._waiting.append(Job(files, record, owned, self._limits))
-        self._start_waiting()
-        return record
+        await self._admission.acquire()
+        return await self._to_its_end(self._admit(submission))
+
+    async def _admit(self, submission: Submission) -> JobRecord:
+        """Take in the submission whose turn it is."""
+        limits = self._limits
+        try:
+            sent_before = await asyncio.to_thread(find_sent_before, self._store, submission)
+            if sent_before is not None:
+                return sent_before
+            self._refuse_more()
+            recipe = await asyncio.to_thread(check_submission, self._store, submission, limits.data_root)
+            async with self._claiming:
+                self._refuse_more()
+                claimed = await asyncio.to_thread(claim, self._store, submission, recipe, host=limits.host)
+                self._waiting.append(Job(*claimed, limits))
+            self._start_waiting()
+            return claimed[1]
+        finally:
+            self._admission.release()
+
+    def _refuse_more(self) -> None:
+        """Raise where no job is taken in."""
+        if self._draining:
+            raise ServiceUnavailableError("the service is stopping")
+        if len(self._running) >= self._limits.max_jobs and len(self._waiting) >= self._limits.max_queued:
+            raise BusyError(f"{len(self._waiting)} jobs wait already, more than --max-queued allows; try again later")
+
+    async def _to_its_end(self, order: Coroutine[Any, Any, T]) -> T:
+        """Do what must not stop halfway when the caller leaves: its threads go on, and a lock that one of them takes
+        would be held for nobody."""
+        task = asyncio.create_task(order)
+        self._orders.add(task)
+        task.add_done_callback(self._orders.discard)
+        return await asyncio.shield(task)
 
     def active(self) -> list[tuple[JobFiles, JobRecord]]:
         """The jobs that run or wait here; may be called from any thread."""
@@ -93,27 +126,36 @@ class JobManager:
 
     async def cancel(self, run_id: str) -> JobRecord:
         """Stop a job, whichever service owns it, and return its state at the end."""
+        record, job = await self._to_its_end(self._order_end(run_id))
+        if job is not None:
+            await job.ended.wait()
+            return job.record
+        while not record.status.ended:
+            if self._stopping:
+                raise ServiceUnavailableError(f"the service is stopping; whoever owns job {run_id} was asked to end it")
+            await asyncio.sleep(_FOREIGN_POLL_S)
+            record = await self.get(run_id)
+        return record
+
+    async def _order_end(self, run_id: str) -> tuple[JobRecord, Job | None]:
+        """Have a job stopped; return its record, and the job where this service owns it."""
         record = await self.get(run_id)
         if record.status.ended:
-            return record
+            return record, None
         files = self._files(run_id, record.launch.node_rank)
         await asyncio.to_thread(request_cancel, files)
         await asyncio.to_thread(Exchange(files, record.launch).publish_cancel)
         job = self._owned(run_id)
-        if job is not None and job in self._waiting:
+        if job is None:
+            async with self._claiming:
+                job = None if self._draining else await asyncio.to_thread(self._take_over, files)
+                if job is not None:
+                    self._run(job)  # the service that owned it is gone
+        elif job in self._waiting:
             self._waiting.remove(job)
             await asyncio.to_thread(job.close)
             self.finished[job.record.status] += 1
-        elif job is None:
-            job = await asyncio.to_thread(self._take_over, files)
-            if job is not None:
-                self._run(job)  # the service that owned it is gone
-        if job is not None:
-            await job.ended.wait()
-            return job.record
-        while not (record := await self.get(run_id)).status.ended:
-            await asyncio.sleep(_FOREIGN_POLL_S)
-        return record
+        return record, job
 
     async def watch(
         self, run_id: str, *, from_seq: int = 0, skip_history: bool = False
@@ -153,8 +195,8 @@ class JobManager:
     async def drain(self, *, cancel_jobs: bool) -> None:
         """Take no more jobs, end all watching; with `cancel_jobs` also the jobs, each after a last checkpoint."""
         self._draining = True
-        async with self._admission:
-            pass  # the one that is being taken in is now among those that wait
+        async with self._claiming:
+            pass  # what was being claimed is among those that wait; what is still being checked is refused
         if cancel_jobs:
             for job in tuple(self._waiting):
                 await self.cancel(job.record.run_id)
