@@ -4,7 +4,6 @@ import asyncio
 import logging
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import suppress
 from typing import Any, TypeVar
 
 from cache.store import Store
@@ -22,8 +21,15 @@ from recognizer_svc.service.events import Event, EventReader
 from recognizer_svc.service.exchange import Exchange
 from recognizer_svc.service.job import Job, JobLimits, adopt
 from recognizer_svc.service.processes import job_processes
-from recognizer_svc.service.record import JobFiles, JobRecord, JobStatus, read_record, request_cancel
-from stal_data.errors import InputError, NotFoundError, StalError
+from recognizer_svc.service.record import (
+    JobFiles,
+    JobRecord,
+    JobStatus,
+    read_record,
+    readable_records,
+    request_cancel,
+)
+from stal_data.errors import ConflictError, InputError, NotFoundError, StalError
 from svc_common.errors import BusyError, ServiceUnavailableError
 
 T = TypeVar("T")
@@ -243,9 +249,8 @@ class JobManager:
     def _find_orphans(self) -> list[Job]:
         jobs = []
         for run_id in run_ids(self._store):
-            for path in self._files(run_id).records():
-                record = read_record(path)
-                if record is None or record.status.ended or record.host != self._limits.host:
+            for record in readable_records(self._files(run_id)):
+                if record.status.ended or record.host != self._limits.host:
                     continue
                 job = self._take_over(self._files(run_id, record.launch.node_rank))
                 if job is not None:
@@ -257,17 +262,26 @@ class JobManager:
         owned = Ownership.take(files)
         if owned is None:
             return None
-        record = read_record(files.record)
-        if record is None or record.status.ended:
-            owned.release()
+        try:
+            record = read_record(files.record)
+            if record is not None and not record.status.ended:
+                job = Job(files, adopt(files, record), owned, self._limits)
+                owned = None  # it is the job's
+                return job
             return None
-        return Job(files, adopt(files, record), owned, self._limits)
+        finally:
+            if owned is not None:
+                owned.release()
 
     def _read_all(self) -> list[JobRecord]:
         records = []
         for run_id in run_ids(self._store):
-            with suppress(StalError):  # a run without a job
+            try:
                 records.append(self._read(run_id))
+            except ConflictError as error:
+                _LOG.warning("%s", error)  # its record does not read; the others do
+            except StalError:
+                continue  # a run without a job
         return records
 
     def _read(self, run_id: str) -> JobRecord:
