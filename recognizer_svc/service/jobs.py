@@ -29,11 +29,13 @@ from recognizer_svc.service.record import (
     readable_records,
     request_cancel,
 )
+from recognizer_svc.service.threads import Threads
 from stal_data.errors import ConflictError, InputError, NotFoundError, StalError
 from svc_common.errors import BusyError, ServiceUnavailableError
 
 T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
+_MORE_THREADS = 4  # a job that runs needs one; the others are for taking in and cancelling
 _WATCH_POLL_S = 0.2
 _FOREIGN_POLL_S = 1.0  # another service's job is watched through the store
 
@@ -44,6 +46,8 @@ class JobManager:
     def __init__(self, store: Store, limits: JobLimits) -> None:
         self._store = store
         self._limits = limits
+        self._threads = Threads("jobs", limits.max_jobs + _MORE_THREADS)
+        """For all that decides about jobs; reading about them is done in the threads that everything shares."""
         self._waiting: deque[Job] = deque()
         self._running: dict[str, Job] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -62,7 +66,7 @@ class JobManager:
 
     async def recover(self) -> None:
         """Take over the jobs that an earlier service on this machine left: running ones, waiting ones, dead ones."""
-        jobs = await asyncio.to_thread(self._find_orphans)
+        jobs = await self._threads.run(self._find_orphans)
         for job in sorted(jobs, key=lambda job: job.record.created_s):
             _LOG.info("took over job %s (%s)", job.record.run_id, job.record.status)
             if job.record.status is JobStatus.RUNNING:
@@ -87,15 +91,15 @@ class JobManager:
         """Take in the submission whose turn it is."""
         limits = self._limits
         try:
-            sent_before = await asyncio.to_thread(find_sent_before, self._store, submission)
+            sent_before = await self._threads.run(find_sent_before, self._store, submission)
             if sent_before is not None:
                 return sent_before
             self._refuse_more()
-            recipe = await asyncio.to_thread(check_submission, self._store, submission, limits.data_root)
+            recipe = await self._threads.run(check_submission, self._store, submission, limits.data_root)
             async with self._claiming:
                 self._refuse_more()
-                claimed = await asyncio.to_thread(claim, self._store, submission, recipe, host=limits.host)
-                self._waiting.append(Job(*claimed, limits))
+                claimed = await self._threads.run(claim, self._store, submission, recipe, host=limits.host)
+                self._waiting.append(self._job(*claimed))
             self._start_waiting()
             return claimed[1]
         finally:
@@ -149,17 +153,17 @@ class JobManager:
         if record.status.ended:
             return record, None
         files = self._files(run_id, record.launch.node_rank)
-        await asyncio.to_thread(request_cancel, files)
-        await asyncio.to_thread(Exchange(files, record.launch).publish_cancel)
+        await self._threads.run(request_cancel, files)
+        await self._threads.run(Exchange(files, record.launch).publish_cancel)
         job = self._owned(run_id)
         if job is None:
             async with self._claiming:
-                job = None if self._draining else await asyncio.to_thread(self._take_over, files)
+                job = None if self._draining else await self._threads.run(self._take_over, files)
                 if job is not None:
                     self._run(job)  # the service that owned it is gone
         elif job in self._waiting:
             self._waiting.remove(job)
-            await asyncio.to_thread(job.close)
+            await self._threads.run(job.close)
             self.finished[job.record.status] += 1
         return record, job
 
@@ -217,6 +221,10 @@ class JobManager:
         await asyncio.gather(*self._tasks)
         for job in self._waiting:
             job.release()
+        self._threads.close()
+
+    def _job(self, files: JobFiles, record: JobRecord, owned: Ownership) -> Job:
+        return Job(files, record, owned, limits=self._limits, threads=self._threads)
 
     def _files(self, run_id: str, node_rank: int = 0) -> JobFiles:
         return JobFiles(RunDir(self._store.runs_dir / run_id), node_rank)
@@ -265,7 +273,7 @@ class JobManager:
         try:
             record = read_record(files.record)
             if record is not None and not record.status.ended:
-                job = Job(files, adopt(files, record), owned, self._limits)
+                job = self._job(files, adopt(files, record), owned)
                 owned = None  # it is the job's
                 return job
             return None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 from prometheus_client import CollectorRegistry
 
 from cache.store import Store
+from recognizer_svc.service.loading import Loading
 from recognizer_svc.service.metrics import ScoringMetrics
 from recognizer_svc.service.micro_batch import MAX_CALLS, MicroBatches, Scored
 from recognizer_svc.service.model_list import ModelInfo
@@ -55,6 +56,7 @@ class Scoring:
             self._thread, lambda queries: self._engine.recognize(queries), self._metrics, max_calls=max_batch
         )
         self._closing: asyncio.TimerHandle | None = None
+        self._loading = Loading()
         self.served = ServedModels()
         """Heads that were loaded by name."""
 
@@ -71,6 +73,7 @@ class Scoring:
 
     def close(self) -> None:
         """Let the thread finish what it is at; what waits is dropped."""
+        self._loading.close()
         self._thread.shutdown(wait=True, cancel_futures=True)
 
     async def predict(
@@ -99,16 +102,25 @@ class Scoring:
         self._close_features_later()
         return scored
 
-    async def load_model(self, run_id: str, checkpoint: str) -> ModelInfo:
-        """Load a head as its file is now, beside the scoring thread, and let Recognize keep to it."""
+    async def load_model(self, run_id: str, checkpoint: str, deadline: float) -> ModelInfo:
+        """Load a head as its file is now, beside the scoring thread, and let Recognize keep to it.
+
+        deadline: on the clock of time.monotonic(); a head that is whole only later is not put in place.
+        """
 
         def load() -> "LoadedModel":
             from recognizer_svc.service.models import load_run
 
-            return load_run(self._store, run_id, checkpoint, device=self._device)
+            model = load_run(self._store, run_id, checkpoint, device=self._device)
+            if time.monotonic() > deadline:
+                raise DeadlineError("the deadline passed while the head was being loaded")
+            return model
 
-        with self._place():
-            return await asyncio.to_thread(self.served.load, run_id, checkpoint, load)
+        return await self._loading.run(lambda: self.served.load(run_id, checkpoint, load), deadline)
+
+    async def unload_model(self, run_id: str, checkpoint: str, deadline: float) -> bool:
+        """Forget a head after the loads that were ordered before; whether there was one."""
+        return await self._loading.run(lambda: self.served.unload(run_id, checkpoint), deadline)
 
     def _close_features_later(self) -> None:
         if self._closing is None:
