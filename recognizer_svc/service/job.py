@@ -74,6 +74,7 @@ class Job:
         self._exchange = Exchange(files, record.launch)
         self._process: subprocess.Popen[bytes] | None = None
         self._stopped = ""
+        self._cancelled = False
         self._detached = False
         # Those of the call that submitted the job; it may be started in the course of another one.
         self._log_fields = {"request_id": "", **log_fields(), "run_id": record.run_id}
@@ -107,6 +108,10 @@ class Job:
         finally:
             self._owned.release()
             self.ended.set()
+
+    def cancel(self) -> None:
+        """Have the job stopped, also where the request to cancel it cannot be written down."""
+        self._cancelled = True
 
     def detach(self) -> None:
         """Let go of the job; its processes go on, and the next service that finds its record takes over."""
@@ -153,6 +158,8 @@ class Job:
         return is_launcher(self.record.pid, self.record.process_started_s, self.files.run.root, self.files.node_rank)
 
     def _is_cancelled(self) -> bool:
+        if self._cancelled:
+            return True
         if self._exchange.is_due():
             self._exchange.fetch_cancel()
         return cancel_requested(self.files, self.record)
@@ -185,7 +192,10 @@ class Job:
         exit_code = self._process.wait() if self._process is not None else None
         self._exchange.fetch_cancel()
         self._exchange.fetch_events()
-        status, message = decide(self.files, self.record, exit_code=exit_code, stopped=self._stopped)
+        cancelled = self._cancelled or cancel_requested(self.files, self.record)
+        status, message = decide(
+            self.files, self.record, exit_code=exit_code, cancelled=cancelled, stopped=self._stopped
+        )
         shutil.rmtree(self.files.elastic_logs, ignore_errors=True)
         try:
             self._save(status=status, message=message, ended_s=time.time())

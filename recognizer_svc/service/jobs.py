@@ -7,30 +7,20 @@ from collections.abc import AsyncIterator, Coroutine
 from typing import Any, TypeVar
 
 from cache.store import Store
-from recognizer_svc.run_dir import RunDir
 from recognizer_svc.service.admission import (
     Ownership,
     Submission,
     check_submission,
     claim,
     find_sent_before,
-    run_dir,
-    run_ids,
 )
 from recognizer_svc.service.events import Event, EventReader
 from recognizer_svc.service.exchange import Exchange
-from recognizer_svc.service.job import Job, JobLimits, adopt
-from recognizer_svc.service.processes import job_processes
-from recognizer_svc.service.record import (
-    JobFiles,
-    JobRecord,
-    JobStatus,
-    read_record,
-    readable_records,
-    request_cancel,
-)
+from recognizer_svc.service.job import Job, JobLimits
+from recognizer_svc.service.record import JobFiles, JobRecord, JobStatus, request_cancel
+from recognizer_svc.service.stored_jobs import StoredJobs
 from recognizer_svc.service.threads import Threads
-from stal_data.errors import ConflictError, InputError, NotFoundError, StalError
+from stal_data.errors import InputError, StalError
 from svc_common.errors import BusyError, ServiceUnavailableError
 
 T = TypeVar("T")
@@ -48,6 +38,7 @@ class JobManager:
         self._limits = limits
         self._threads = Threads("jobs", limits.max_jobs + _MORE_THREADS)
         """For all that decides about jobs; reading about them is done in the threads that everything shares."""
+        self._stored = StoredJobs(store, limits.host, self._job)
         self._waiting: deque[Job] = deque()
         self._running: dict[str, Job] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -66,7 +57,7 @@ class JobManager:
 
     async def recover(self) -> None:
         """Take over the jobs that an earlier service on this machine left: running ones, waiting ones, dead ones."""
-        jobs = await self._threads.run(self._find_orphans)
+        jobs = await self._threads.run(self._stored.find_orphans)
         for job in sorted(jobs, key=lambda job: job.record.created_s):
             _LOG.info("took over job %s (%s)", job.record.run_id, job.record.status)
             if job.record.status is JobStatus.RUNNING:
@@ -127,11 +118,11 @@ class JobManager:
     async def get(self, run_id: str) -> JobRecord:
         """This machine's share of a run's job, else that of the lowest node."""
         job = self._owned(run_id)
-        return job.record if job is not None else await asyncio.to_thread(self._read, run_id)
+        return job.record if job is not None else await asyncio.to_thread(self._stored.read, run_id)
 
     async def newest(self, limit: int) -> list[JobRecord]:
         """The newest jobs in the store, newest first."""
-        records = await asyncio.to_thread(self._read_all)
+        records = await asyncio.to_thread(self._stored.read_all)
         return sorted(records, key=lambda record: record.created_s, reverse=True)[:limit]
 
     async def cancel(self, run_id: str) -> JobRecord:
@@ -152,16 +143,24 @@ class JobManager:
         record = await self.get(run_id)
         if record.status.ended:
             return record, None
-        files = self._files(run_id, record.launch.node_rank)
-        await self._threads.run(request_cancel, files)
-        await self._threads.run(Exchange(files, record.launch).publish_cancel)
+        files = self._stored.files(run_id, record.launch.node_rank)
         job = self._owned(run_id)
-        if job is None:
+        if job is not None:
+            job.cancel()
+        else:
             async with self._claiming:
-                job = None if self._draining else await self._threads.run(self._take_over, files)
-                if job is not None:
-                    self._run(job)  # the service that owned it is gone
-        elif job in self._waiting:
+                job = None if self._draining else await self._threads.run(self._stored.take_over, files)
+                if job is not None:  # the service that owned it is gone
+                    job.cancel()
+                    self._run(job)
+        try:
+            await self._threads.run(request_cancel, files)
+            await self._threads.run(Exchange(files, record.launch).publish_cancel)
+        except (StalError, OSError) as error:
+            if job is None:
+                raise
+            _LOG.warning("job %s ends, but other machines may not learn that it is cancelled: %s", run_id, error)
+        if job is not None and job in self._waiting:
             self._waiting.remove(job)
             await self._threads.run(job.close)
             self.finished[job.record.status] += 1
@@ -177,11 +176,11 @@ class JobManager:
         shown = await self.get(run_id)
         yield shown
         reader = EventReader(
-            self._files(run_id).run.events,
+            self._stored.files(run_id).run.events,
             from_seq=from_seq,
             offset=shown.events_offset if skip_history else 0,
         )
-        exchange = Exchange(self._files(run_id), shown.launch)
+        exchange = Exchange(self._stored.files(run_id), shown.launch)
         while True:
             if exchange.is_due():
                 await asyncio.to_thread(exchange.fetch_events)
@@ -208,9 +207,9 @@ class JobManager:
         async with self._claiming:
             pass  # what was being claimed is among those that wait; what is still being checked is refused
         if cancel_jobs:
-            for job in tuple(self._waiting):
-                await self.cancel(job.record.run_id)
-            await asyncio.gather(*(self.cancel(run_id) for run_id in self._running))
+            # Those that wait first, so that none of them is started in the place of one that ends.
+            for run_ids_here in ([job.record.run_id for job in self._waiting], list(self._running)):
+                await asyncio.gather(*map(self.cancel, run_ids_here))
         self._stopping = True
 
     async def stop(self) -> None:
@@ -225,9 +224,6 @@ class JobManager:
 
     def _job(self, files: JobFiles, record: JobRecord, owned: Ownership) -> Job:
         return Job(files, record, owned, limits=self._limits, threads=self._threads)
-
-    def _files(self, run_id: str, node_rank: int = 0) -> JobFiles:
-        return JobFiles(RunDir(self._store.runs_dir / run_id), node_rank)
 
     def _owned(self, run_id: str) -> Job | None:
         waiting = (job for job in self._waiting if job.record.run_id == run_id)
@@ -253,57 +249,3 @@ class JobManager:
             if job.record.status.ended:
                 self.finished[job.record.status] += 1
             self._start_waiting()
-
-    def _find_orphans(self) -> list[Job]:
-        jobs = []
-        for run_id in run_ids(self._store):
-            for record in readable_records(self._files(run_id)):
-                if record.status.ended or record.host != self._limits.host:
-                    continue
-                job = self._take_over(self._files(run_id, record.launch.node_rank))
-                if job is not None:
-                    jobs.append(job)
-        return jobs
-
-    def _take_over(self, files: JobFiles) -> Job | None:
-        """A job whose service is gone; None when it has ended, or a living service owns it."""
-        owned = Ownership.take(files)
-        if owned is None:
-            return None
-        try:
-            record = read_record(files.record)
-            if record is not None and not record.status.ended:
-                job = self._job(files, adopt(files, record), owned)
-                owned = None  # it is the job's
-                return job
-            return None
-        finally:
-            if owned is not None:
-                owned.release()
-
-    def _read_all(self) -> list[JobRecord]:
-        records = []
-        for run_id in run_ids(self._store):
-            try:
-                records.append(self._read(run_id))
-            except ConflictError as error:
-                _LOG.warning("%s", error)  # its record does not read; the others do
-            except StalError:
-                continue  # a run without a job
-        return records
-
-    def _read(self, run_id: str) -> JobRecord:
-        folder = run_dir(self._store, run_id)
-        records = [record for path in JobFiles(RunDir(folder)).records() if (record := read_record(path)) is not None]
-        if not records:
-            raise NotFoundError(f"Run '{run_id}' has no job in the store.")
-        here = [record for record in records if record.host == self._limits.host]
-        record = (here or records)[0]
-        if not here or record.status is not JobStatus.RUNNING or job_processes(folder, record.launch.node_rank):
-            return record
-        # It died while no service watched over it, or its service is just about to say so.
-        job = self._take_over(JobFiles(RunDir(folder), record.launch.node_rank))
-        if job is None:
-            return record
-        job.close()
-        return job.record

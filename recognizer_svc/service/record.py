@@ -189,7 +189,8 @@ def request_cancel(files: JobFiles) -> None:
     # Records of other machines are not seen where the store is in a bucket; their attempts have the same number.
     attempts = {str(rank): record.attempt for record in records for rank in range(record.launch.nnodes)}
     attempts |= {str(record.launch.node_rank): record.attempt for record in records}
-    write_atomically(files.cancel, json.dumps(attempts))
+    with told_when_full(files.cancel):
+        write_atomically(files.cancel, json.dumps(attempts))
 
 
 def cancel_requested(files: JobFiles, record: JobRecord) -> bool:

@@ -5,6 +5,7 @@ import json
 import threading
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from cache.store import Store
 from recognizer_svc.run_dir import EventWriter, RunDir
 from recognizer_svc.service import jobs as jobs_module
+from recognizer_svc.service import stored_jobs
 from recognizer_svc.service.events import Event, EventReader
 from recognizer_svc.service.jobs import JobManager
 from recognizer_svc.service.processes import job_processes
@@ -221,7 +223,7 @@ async def test_a_client_that_leaves_while_it_cancels_a_dead_services_job_leaves_
     await before.submit(submission())
     await started(before, store)
     await before.stop()
-    adopting = Halted(monkeypatch, "adopt")
+    adopting = Halted(monkeypatch, "adopt", stored_jobs)
     leaving = asyncio.create_task(after.cancel("one"))
     await adopting.reached()
     leaving.cancel()
@@ -234,16 +236,16 @@ async def test_a_client_that_leaves_while_it_cancels_a_dead_services_job_leaves_
 class Halted:
     """Lets a function that the job manager calls in a thread wait before it begins."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str, module: ModuleType = jobs_module) -> None:
         self._reached, self._go_on = threading.Event(), threading.Event()
-        function = getattr(jobs_module, name)
+        function = getattr(module, name)
 
         def halted(*arguments: Any, **options: Any) -> Any:
             self._reached.set()
             assert self._go_on.wait(30)
             return function(*arguments, **options)
 
-        monkeypatch.setattr(jobs_module, name, halted)
+        monkeypatch.setattr(module, name, halted)
 
     async def reached(self) -> None:
         assert await asyncio.to_thread(self._reached.wait, 30)
