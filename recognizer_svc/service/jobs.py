@@ -209,7 +209,10 @@ class JobManager:
         if cancel_jobs:
             # Those that wait first, so that none of them is started in the place of one that ends.
             for run_ids_here in ([job.record.run_id for job in self._waiting], list(self._running)):
-                await asyncio.gather(*map(self.cancel, run_ids_here))
+                ends = await asyncio.gather(*map(self.cancel, run_ids_here), return_exceptions=True)
+                for run_id, end in zip(run_ids_here, ends, strict=True):
+                    if isinstance(end, BaseException):
+                        _LOG.error("job %s could not be cancelled", run_id, exc_info=end)
         self._stopping = True
 
     async def stop(self) -> None:

@@ -275,6 +275,21 @@ async def test_a_private_service_cancels_its_jobs_at_the_end(store: Store, launc
     assert {job.status for job in await JobManager(store, LIMITS).newest(10)} == {JobStatus.CANCELLED}
 
 
+async def test_a_job_that_cannot_be_ended_keeps_no_other_from_its_end(
+    store: Store, launcher: Launcher, caplog: pytest.LogCaptureFixture
+) -> None:
+    launcher(SLEEP)
+    jobs = JobManager(store, LIMITS)
+    await jobs.submit(submission("one"))
+    await jobs.submit(submission("two"))
+    await started(jobs, store)
+    RunDir(store.runs_dir / "two").events.mkdir()
+    await jobs.drain(cancel_jobs=True)
+    assert "job two could not be cancelled" in caplog.text
+    assert (await jobs.get("one")).status is JobStatus.CANCELLED
+    await jobs.stop()
+
+
 def test_a_line_cut_off_by_a_crash_is_skipped_and_nothing_after_it(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     with EventWriter(path) as events:
