@@ -35,7 +35,7 @@ class JobManager:
 
     def __init__(self, store: Store, limits: JobLimits) -> None:
         self._store = store
-        self._limits = limits
+        self.limits = limits
         self._threads = Threads("jobs", limits.max_jobs + _MORE_THREADS)
         """For all that decides about jobs; reading about them is done in the threads that everything shares."""
         self._stored = StoredJobs(store, limits.host, self._job)
@@ -68,7 +68,7 @@ class JobManager:
 
     async def submit(self, submission: Submission) -> JobRecord:
         """Take a job in; it starts as soon as a place is free, also when the caller leaves meanwhile."""
-        limits, nnodes = self._limits, submission.launch.nnodes
+        limits, nnodes = self.limits, submission.launch.nnodes
         if nnodes > 1 and limits.interface is None:
             raise InputError(
                 f"nnodes is {nnodes}, but this service was started without --interface. The traffic between the nodes "
@@ -80,7 +80,7 @@ class JobManager:
 
     async def _admit(self, submission: Submission) -> JobRecord:
         """Take in the submission whose turn it is."""
-        limits = self._limits
+        limits = self.limits
         try:
             sent_before = await self._threads.run(find_sent_before, self._store, submission)
             if sent_before is not None:
@@ -100,7 +100,7 @@ class JobManager:
         """Raise where no job is taken in."""
         if self._draining:
             raise ServiceUnavailableError("the service is stopping")
-        if len(self._running) >= self._limits.max_jobs and len(self._waiting) >= self._limits.max_queued:
+        if len(self._running) >= self.limits.max_jobs and len(self._waiting) >= self.limits.max_queued:
             raise BusyError(f"{len(self._waiting)} jobs wait already, more than --max-queued allows; try again later")
 
     async def _to_its_end(self, order: Coroutine[Any, Any, T]) -> T:
@@ -226,14 +226,14 @@ class JobManager:
         self._threads.close()
 
     def _job(self, files: JobFiles, record: JobRecord, owned: Ownership) -> Job:
-        return Job(files, record, owned, limits=self._limits, threads=self._threads)
+        return Job(files, record, owned, limits=self.limits, threads=self._threads)
 
     def _owned(self, run_id: str) -> Job | None:
         waiting = (job for job in self._waiting if job.record.run_id == run_id)
         return self._running.get(run_id) or next(waiting, None)
 
     def _start_waiting(self) -> None:
-        while self._waiting and len(self._running) < self._limits.max_jobs and not self._draining:
+        while self._waiting and len(self._running) < self.limits.max_jobs and not self._draining:
             self._run(self._waiting.popleft())
 
     def _run(self, job: Job) -> None:

@@ -47,9 +47,11 @@ class Scoring:
         max_batch: Recognize calls that may share a pass.
         """
         self._store = store
-        self._device = device
-        self._max_requests = max_requests
-        self._requests = 0
+        self.device = device
+        """What the heads compute on, as torch names it; `auto` may stay until the thread has begun."""
+        self.max_requests = max_requests
+        self.requests = 0
+        """Calls in progress, waiting ones included."""
         self._metrics = metrics or ScoringMetrics(CollectorRegistry())
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="scoring")
         self._batches = MicroBatches(
@@ -65,7 +67,7 @@ class Scoring:
         """Made in the thread and at first use: a service that only runs jobs never imports torch."""
         from recognizer_svc.service.engine import Engine
 
-        return Engine(self._store, device=self._device, served=self.served, counted=self._metrics.count_model)
+        return Engine(self._store, device=self.device, served=self.served, counted=self._metrics.count_model)
 
     def warm_up(self) -> None:
         """Begin with what would hold up the first call."""
@@ -111,7 +113,7 @@ class Scoring:
         def load() -> "LoadedModel":
             from recognizer_svc.service.models import load_run
 
-            model = load_run(self._store, run_id, checkpoint, device=self._device)
+            model = load_run(self._store, run_id, checkpoint, device=self.device)
             if time.monotonic() > deadline:
                 raise DeadlineError("the deadline passed while the head was being loaded")
             return model
@@ -133,14 +135,14 @@ class Scoring:
 
     @contextmanager
     def _place(self) -> Iterator[None]:
-        if self._requests >= self._max_requests:
-            raise BusyError(f"{self._requests} scoring calls are in progress, more than --max-requests allows")
-        self._requests += 1
+        if self.requests >= self.max_requests:
+            raise BusyError(f"{self.requests} scoring calls are in progress, more than --max-requests allows")
+        self.requests += 1
         try:
             with self._metrics.running.track_inprogress():
                 yield
         finally:
-            self._requests -= 1
+            self.requests -= 1
 
     async def _run(self, deadline: float, name: str, work: Callable[[], T]) -> T:
         """Do the work in the thread, unless nobody waits for it any more when its turn comes."""
