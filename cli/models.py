@@ -42,13 +42,10 @@ def models() -> None:
 def list_command(client: ClientConfig) -> None:
     """List the loaded heads, then those of the other runs that can score, newest first."""
 
-    async def ask(recognizer: "RecognizerClient") -> tuple[Any, Any]:
-        return await recognizer.list_models(), await recognizer.loaded_models()
-
-    found, loaded = _call(client, ask)
-    names = {(model.run_id, model.checkpoint) for model in loaded}
+    found = _call(client, lambda recognizer: recognizer.all_models())
+    names = {(model.run_id, model.checkpoint) for model in found.loaded}
     table = Table("run", "checkpoint", "head", "epoch", "validation mAP", "loaded")
-    for model in (*loaded, *(model for model in found if (model.run_id, model.checkpoint) not in names)):
+    for model in (*found.loaded, *(model for model in found.models if (model.run_id, model.checkpoint) not in names)):
         add_row(
             table,
             model.run_id,

@@ -6,6 +6,7 @@ import click
 
 from cli.options import server_options
 from cli.stage import StageOptions, stage_options
+from recognizer_svc.service.bounds import LONGEST_STOP_S
 from svc_common.config import ServerConfig
 
 
@@ -39,7 +40,7 @@ from svc_common.config import ServerConfig
 )
 @click.option(
     "--job-stop-s",
-    type=click.FloatRange(1, 3600),
+    type=click.FloatRange(1, LONGEST_STOP_S),
     default=60.0,
     show_default=True,
     help="Seconds that a cancelled job gets to write its checkpoint.",

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from protos.generated import recognizer_pb2 as pb
 from protos.generated import recognizer_pb2_grpc as pb_grpc
+from recognizer_svc.service.bounds import LONGEST_STOP_S
 from stal_data.errors import StalError
 from stal_data.keyframes import KeyFrame
 from svc_common.client import RetryPolicy, call_metadata, call_with_retries, is_retryable, open_channel, pause_s
@@ -24,7 +25,7 @@ _FIRST_CONTACT = RetryPolicy(retries=2)
 _RESTART = RetryPolicy(retries=12)
 _TIMEOUT_S = 60.0
 _LOAD_TIMEOUT_S = 300.0  # from a bucket, of a large head
-_CANCEL_TIMEOUT_S = 300.0  # workers write a checkpoint first
+_CANCEL_TIMEOUT_S = LONGEST_STOP_S + 60.0  # workers write a checkpoint first, and how long is the service's to say
 
 T = TypeVar("T")
 # Quoted: only the type stubs make these classes generic.
@@ -115,21 +116,18 @@ class RecognizerClient:
         request = pb.UnloadModelRequest(run_id=run_id, checkpoint=checkpoint)
         await self._call(lambda: self._stub.UnloadModel(request, timeout=_LOAD_TIMEOUT_S, metadata=self._metadata))
 
+    async def all_models(self) -> pb.ListModelsResponse:
+        """What `loaded_models` and `list_models` return, in one call."""
+        request = pb.ListModelsRequest()
+        return await self._call(lambda: self._stub.ListModels(request, timeout=_TIMEOUT_S, metadata=self._metadata))
+
     async def loaded_models(self) -> Sequence[pb.Model]:
         """What `load_model` has loaded, with digests."""
-        return (
-            await self._call(
-                lambda: self._stub.ListModels(pb.ListModelsRequest(), timeout=_TIMEOUT_S, metadata=self._metadata)
-            )
-        ).loaded
+        return (await self.all_models()).loaded
 
     async def list_models(self) -> Sequence[pb.Model]:
         """Runs that can score, newest first."""
-        return (
-            await self._call(
-                lambda: self._stub.ListModels(pb.ListModelsRequest(), timeout=_TIMEOUT_S, metadata=self._metadata)
-            )
-        ).models
+        return (await self.all_models()).models
 
     async def recognize(
         self, request: pb.RecognizeRequest, *, timeout_s: float = _TIMEOUT_S

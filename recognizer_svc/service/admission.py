@@ -85,21 +85,30 @@ def find_sent_before(store: Store, submission: Submission) -> JobRecord | None:
     return record if same else None
 
 
-def admit(
-    store: Store, submission: Submission, data_root: Path | None = None, *, host: str | None = None
-) -> tuple[JobFiles, JobRecord, Ownership]:
-    """Check a submission and write its queued record; the caller owns the share from here on.
+def check_submission(store: Store, submission: Submission, data_root: Path | None = None) -> Recipe | None:
+    """Check what needs the store, which may be a slow bucket; nothing is decided or written that others see.
 
-    host: what the record calls this machine; None means its host name.
     data_root: folder below which a recipe may name a data set.
+    Returns the recipe; None for a resumed run that keeps its own.
     """
-    run_id, launch = check_name("run id", submission.run_id), submission.launch
+    run_id = check_name("run id", submission.run_id)
     recipe = parse_recipe(submission.recipe, submission.overrides) if submission.recipe else None
     if recipe is None and not submission.resume:
         raise InputError(f"The recipe of run '{run_id}' is empty; only a resumed run keeps the recipe it has.")
     if recipe is not None:
         _check_data(store, recipe, data_root, resume=submission.resume)
     fetch_run(store, run_id)
+    return recipe
+
+
+def claim(
+    store: Store, submission: Submission, recipe: Recipe | None, *, host: str | None = None
+) -> tuple[JobFiles, JobRecord, Ownership]:
+    """Write the queued record of a checked submission; the caller owns the share from here on. Local files only.
+
+    host: what the record calls this machine; None means its host name.
+    """
+    run_id, launch = submission.run_id, submission.launch
     files = JobFiles(RunDir(store.runs_dir / run_id), launch.node_rank)
     if submission.resume:
         refuse_imported(RunDir(run_dir(store, run_id)))

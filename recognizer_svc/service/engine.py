@@ -11,6 +11,8 @@ from recognizer_svc.data import check_boxes
 from recognizer_svc.predict import BoxesOfKeyFrame, Predictor
 from recognizer_svc.row_layout import counts_note
 from recognizer_svc.row_predictions import ClipToScore, clips_to_score, repeated
+from recognizer_svc.service.brief_bucket import BriefBucket
+from recognizer_svc.service.fresh_runs import FreshRuns
 from recognizer_svc.service.micro_batch import Scored
 from recognizer_svc.service.models import ModelCache
 from recognizer_svc.service.open_features import OpenFeatures
@@ -29,10 +31,16 @@ class Engine:
         self._store = store
         self._models = ModelCache(store, device=device, counted=counted)
         self._served = served
-        self._features = OpenFeatures(store)
+        # A bucket that is gone must not hold up this thread for minutes at each call.
+        self._bucket = BriefBucket(store)
+        self._runs = FreshRuns(store, self._bucket)
+        self._features = OpenFeatures(store, self._bucket)
 
     def prepare(self, query: PredictQuery) -> Prediction:
         """Find the boxes, the head and the features of a split; scoring starts when `scored` is first asked."""
+        self._runs.fetch(query.run_id, now=True)
+        if (silence := self._bucket.silence()) is not None:
+            raise silence
         clips, notes, dropped = self._clips(query)
         model = self._models.get(query.run_id, query.checkpoint)
         features = model.predictor.open_features(self._store, query.dataset, query.split, query.feature_set or None)
@@ -59,8 +67,10 @@ class Engine:
         Each key frame of each query is a clip of its own, so nobody's boxes see those of another query.
         """
         first = queries[0]
-        served = self._served.get(first.run_id, first.checkpoint)
-        model = served or self._models.get(first.run_id, first.checkpoint)
+        model = self._served.get(first.run_id, first.checkpoint)
+        if model is None:
+            self._runs.fetch(first.run_id, now=False)
+            model = self._models.get(first.run_id, first.checkpoint)
         features = self._features.get(model, first.dataset, first.split, first.feature_set)
         answers: dict[int, Scored | StalError] = {}
         for number, query in enumerate(queries):
@@ -69,6 +79,10 @@ class Engine:
                 features.row_of(query.key)
             except StalError as error:
                 answers[number] = error
+        if self._store.mirror is not None and self._store.mirror.stage is None:  # rows come from the bucket each time
+            silence = self._bucket.silence()
+            if silence is not None:
+                raise silence
         good = [number for number in range(len(queries)) if number not in answers]
         people = [BoxesOfKeyFrame(key=queries[number].key, boxes_N4=queries[number].boxes_N4) for number in good]
         try:
@@ -76,6 +90,8 @@ class Engine:
         except StalError as error:
             if len(queries) == 1:
                 return [error]
+            if self._bucket.silence() is not None:
+                return [error] * len(queries)
             # Rows that are damaged or not computed are only noticed when they are read; the others go on.
             return [answer for query in queries for answer in self.recognize([query])]
         answers |= {number: (model.info, item.scores_NC) for number, item in zip(good, scored, strict=True)}

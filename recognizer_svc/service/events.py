@@ -46,16 +46,23 @@ def last_step(path: Path, *, offset: int) -> LastStep | None:
             lines = file.read().split(b"\n")[:-1]  # the last one may not be complete yet
     except FileNotFoundError:
         return None
-    line = next((line for line in reversed(lines) if line.startswith(b"{") and b'"type": "step"' in line), None)
-    if line is None:
-        return None
-    step = json.loads(line)
+    for line in reversed(lines):
+        if line.startswith(b"{") and b'"type": "step"' in line:
+            try:
+                return _last_step(json.loads(line))
+            except (ValueError, KeyError, TypeError, ZeroDivisionError):
+                # A crash may have cut it off; the one before tells nearly as much.
+                _LOG.warning("skipped an unreadable line of %s: %.80r", path, line)
+    return None
+
+
+def _last_step(step: dict[str, Any]) -> LastStep:
     done = (step["epoch"] - 1) * step["steps_per_epoch"] + step["step"]
     return LastStep(
-        progress=done / (step["epochs"] * step["steps_per_epoch"]),
-        loss=step["loss"],
-        actors_per_s=step["actors_per_s"],
-        data_wait=step["data_s"] / max(step["data_s"] + step["compute_s"], 1e-9),
+        progress=float(done / (step["epochs"] * step["steps_per_epoch"])),
+        loss=float(step["loss"]),
+        actors_per_s=float(step["actors_per_s"]),
+        data_wait=float(step["data_s"] / max(step["data_s"] + step["compute_s"], 1e-9)),
     )
 
 

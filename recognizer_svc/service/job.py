@@ -17,6 +17,7 @@ from recognizer_svc.service.exchange import Exchange
 from recognizer_svc.service.outcome import decide
 from recognizer_svc.service.processes import is_launcher, job_processes, kill_all, process_start_s, signal_group
 from recognizer_svc.service.record import JobFiles, JobRecord, JobStatus, cancel_requested, write_record
+from recognizer_svc.service.threads import Threads
 from stal_data.errors import NotFoundError, StalError
 from stal_data.names import check_name
 from svc_common.logs import log_context, log_fields
@@ -61,15 +62,19 @@ class JobLimits:
 class Job:
     """An attempt that this service owns. `record` is its latest state; `ended` is set after the last change."""
 
-    def __init__(self, files: JobFiles, record: JobRecord, owned: Ownership, limits: JobLimits) -> None:
+    def __init__(
+        self, files: JobFiles, record: JobRecord, owned: Ownership, *, limits: JobLimits, threads: Threads
+    ) -> None:
         self.files = files
         self.record = record
         self.ended = asyncio.Event()
         self._owned = owned
         self._limits = limits
+        self._threads = threads
         self._exchange = Exchange(files, record.launch)
         self._process: subprocess.Popen[bytes] | None = None
         self._stopped = ""
+        self._cancelled = False
         self._detached = False
         # Those of the call that submitted the job; it may be started in the course of another one.
         self._log_fields = {"request_id": "", **log_fields(), "run_id": record.run_id}
@@ -82,14 +87,14 @@ class Job:
     async def _run(self) -> None:
         try:
             try:
-                if self.record.status is JobStatus.QUEUED and not await asyncio.to_thread(self._is_cancelled):
-                    await asyncio.to_thread(self._start)
+                if self.record.status is JobStatus.QUEUED and not await self._threads.run(self._is_cancelled):
+                    await self._threads.run(self._start)
                 await self._supervise()
             except Exception as error:  # noqa: BLE001  # the attempt must end in a recorded state whatever happened
                 _LOG.exception("job %s cannot be run", self.record.run_id)
                 self._stopped = f"The service could not run the job: {error}"
             if not self._detached:
-                await asyncio.to_thread(self._finish)
+                await self._threads.run(self._finish)
             elif self._process is not None:
                 self._process.returncode = 0  # else Popen warns, when it is dropped, that its child goes on
         finally:
@@ -103,6 +108,10 @@ class Job:
         finally:
             self._owned.release()
             self.ended.set()
+
+    def cancel(self) -> None:
+        """Have the job stopped, also where the request to cancel it cannot be written down."""
+        self._cancelled = True
 
     def detach(self) -> None:
         """Let go of the job; its processes go on, and the next service that finds its record takes over."""
@@ -130,16 +139,16 @@ class Job:
 
     async def _supervise(self) -> None:
         term_deadline = kill_deadline = float("inf")
-        while not self._detached and await asyncio.to_thread(self.is_alive):
+        while not self._detached and await self._threads.run(self.is_alive):
             now = time.monotonic()
-            if term_deadline == float("inf") and await asyncio.to_thread(self._must_stop):
+            if term_deadline == float("inf") and await self._threads.run(self._must_stop):
                 _LOG.info("job gets SIGTERM. %s", self._stopped)
                 signal_group(self.record.pgid, signal.SIGTERM)
                 term_deadline = now
                 kill_deadline = now + self._limits.stop_timeout_s + _LAUNCHER_MARGIN_S
             if now > kill_deadline:
                 _LOG.warning("job gets SIGKILL after %g s", now - term_deadline)
-                await asyncio.to_thread(self._kill)
+                await self._threads.run(self._kill)
             await asyncio.sleep(_POLL_S)
 
     def is_alive(self) -> bool:
@@ -149,6 +158,8 @@ class Job:
         return is_launcher(self.record.pid, self.record.process_started_s, self.files.run.root, self.files.node_rank)
 
     def _is_cancelled(self) -> bool:
+        if self._cancelled:
+            return True
         if self._exchange.is_due():
             self._exchange.fetch_cancel()
         return cancel_requested(self.files, self.record)
@@ -181,7 +192,10 @@ class Job:
         exit_code = self._process.wait() if self._process is not None else None
         self._exchange.fetch_cancel()
         self._exchange.fetch_events()
-        status, message = decide(self.files, self.record, exit_code=exit_code, stopped=self._stopped)
+        cancelled = self._cancelled or cancel_requested(self.files, self.record)
+        status, message = decide(
+            self.files, self.record, exit_code=exit_code, cancelled=cancelled, stopped=self._stopped
+        )
         shutil.rmtree(self.files.elastic_logs, ignore_errors=True)
         try:
             self._save(status=status, message=message, ended_s=time.time())

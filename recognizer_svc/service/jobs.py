@@ -3,21 +3,29 @@
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any, TypeVar
 
 from cache.store import Store
-from recognizer_svc.run_dir import RunDir
-from recognizer_svc.service.admission import Ownership, Submission, admit, find_sent_before, run_dir, run_ids
+from recognizer_svc.service.admission import (
+    Ownership,
+    Submission,
+    check_submission,
+    claim,
+    find_sent_before,
+)
 from recognizer_svc.service.events import Event, EventReader
 from recognizer_svc.service.exchange import Exchange
-from recognizer_svc.service.job import Job, JobLimits, adopt
-from recognizer_svc.service.processes import job_processes
-from recognizer_svc.service.record import JobFiles, JobRecord, JobStatus, read_record, request_cancel
-from stal_data.errors import InputError, NotFoundError, StalError
+from recognizer_svc.service.job import Job, JobLimits
+from recognizer_svc.service.record import JobFiles, JobRecord, JobStatus, request_cancel
+from recognizer_svc.service.stored_jobs import StoredJobs
+from recognizer_svc.service.threads import Threads
+from stal_data.errors import InputError, StalError
 from svc_common.errors import BusyError, ServiceUnavailableError
 
+T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
+_MORE_THREADS = 4  # a job that runs needs one; the others are for taking in and cancelling
 _WATCH_POLL_S = 0.2
 _FOREIGN_POLL_S = 1.0  # another service's job is watched through the store
 
@@ -27,11 +35,19 @@ class JobManager:
 
     def __init__(self, store: Store, limits: JobLimits) -> None:
         self._store = store
-        self._limits = limits
+        self.limits = limits
+        self._threads = Threads("jobs", limits.max_jobs + _MORE_THREADS)
+        """For all that decides about jobs; reading about them is done in the threads that everything shares."""
+        self._stored = StoredJobs(store, limits.host, self._job)
         self._waiting: deque[Job] = deque()
         self._running: dict[str, Job] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._orders: set[asyncio.Task[Any]] = set()
+        """What callers asked for and what goes on without them."""
         self._admission = asyncio.Lock()
+        """Held from the first check of a submission on: else several would find the same last place in the queue."""
+        self._claiming = asyncio.Lock()
+        """Held while a run's lock is taken until its job is known here; local work, so a drain can wait for it."""
         self._draining = False
         """No job is taken in or started any more."""
         self._stopping = False
@@ -41,7 +57,7 @@ class JobManager:
 
     async def recover(self) -> None:
         """Take over the jobs that an earlier service on this machine left: running ones, waiting ones, dead ones."""
-        jobs = await asyncio.to_thread(self._find_orphans)
+        jobs = await self._threads.run(self._stored.find_orphans)
         for job in sorted(jobs, key=lambda job: job.record.created_s):
             _LOG.info("took over job %s (%s)", job.record.run_id, job.record.status)
             if job.record.status is JobStatus.RUNNING:
@@ -51,31 +67,49 @@ class JobManager:
         self._start_waiting()
 
     async def submit(self, submission: Submission) -> JobRecord:
-        """Take a job in; it starts as soon as a place is free."""
-        sent_before = await asyncio.to_thread(find_sent_before, self._store, submission)
-        if sent_before is not None:
-            return sent_before
-        limits, nnodes = self._limits, submission.launch.nnodes
+        """Take a job in; it starts as soon as a place is free, also when the caller leaves meanwhile."""
+        limits, nnodes = self.limits, submission.launch.nnodes
         if nnodes > 1 and limits.interface is None:
             raise InputError(
                 f"nnodes is {nnodes}, but this service was started without --interface. The traffic between the nodes "
                 "is not encrypted, so the operator names a trusted network interface: "
                 "stal-cli serve recognizer --interface NAME ..."
             )
-        # One at a time: else several would find the same last place in the queue, and a drain would miss the last one.
-        async with self._admission:
-            if self._draining:
-                raise ServiceUnavailableError("the service is stopping")
-            if len(self._running) >= limits.max_jobs and len(self._waiting) >= limits.max_queued:
-                raise BusyError(
-                    f"{len(self._waiting)} jobs wait already, more than --max-queued allows; try again later"
-                )
-            files, record, owned = await asyncio.to_thread(
-                admit, self._store, submission, limits.data_root, host=limits.host
-            )
-            self._waiting.append(Job(files, record, owned, self._limits))
-        self._start_waiting()
-        return record
+        await self._admission.acquire()
+        return await self._to_its_end(self._admit(submission))
+
+    async def _admit(self, submission: Submission) -> JobRecord:
+        """Take in the submission whose turn it is."""
+        limits = self.limits
+        try:
+            sent_before = await self._threads.run(find_sent_before, self._store, submission)
+            if sent_before is not None:
+                return sent_before
+            self._refuse_more()
+            recipe = await self._threads.run(check_submission, self._store, submission, limits.data_root)
+            async with self._claiming:
+                self._refuse_more()
+                claimed = await self._threads.run(claim, self._store, submission, recipe, host=limits.host)
+                self._waiting.append(self._job(*claimed))
+            self._start_waiting()
+            return claimed[1]
+        finally:
+            self._admission.release()
+
+    def _refuse_more(self) -> None:
+        """Raise where no job is taken in."""
+        if self._draining:
+            raise ServiceUnavailableError("the service is stopping")
+        if len(self._running) >= self.limits.max_jobs and len(self._waiting) >= self.limits.max_queued:
+            raise BusyError(f"{len(self._waiting)} jobs wait already, more than --max-queued allows; try again later")
+
+    async def _to_its_end(self, order: Coroutine[Any, Any, T]) -> T:
+        """Do what must not stop halfway when the caller leaves: its threads go on, and a lock that one of them takes
+        would be held for nobody."""
+        task = asyncio.create_task(order)
+        self._orders.add(task)
+        task.add_done_callback(self._orders.discard)
+        return await asyncio.shield(task)
 
     def active(self) -> list[tuple[JobFiles, JobRecord]]:
         """The jobs that run or wait here; may be called from any thread."""
@@ -84,36 +118,53 @@ class JobManager:
     async def get(self, run_id: str) -> JobRecord:
         """This machine's share of a run's job, else that of the lowest node."""
         job = self._owned(run_id)
-        return job.record if job is not None else await asyncio.to_thread(self._read, run_id)
+        return job.record if job is not None else await asyncio.to_thread(self._stored.read, run_id)
 
     async def newest(self, limit: int) -> list[JobRecord]:
         """The newest jobs in the store, newest first."""
-        records = await asyncio.to_thread(self._read_all)
+        records = await asyncio.to_thread(self._stored.read_all)
         return sorted(records, key=lambda record: record.created_s, reverse=True)[:limit]
 
     async def cancel(self, run_id: str) -> JobRecord:
         """Stop a job, whichever service owns it, and return its state at the end."""
-        record = await self.get(run_id)
-        if record.status.ended:
-            return record
-        files = self._files(run_id, record.launch.node_rank)
-        await asyncio.to_thread(request_cancel, files)
-        await asyncio.to_thread(Exchange(files, record.launch).publish_cancel)
-        job = self._owned(run_id)
-        if job is not None and job in self._waiting:
-            self._waiting.remove(job)
-            await asyncio.to_thread(job.close)
-            self.finished[job.record.status] += 1
-        elif job is None:
-            job = await asyncio.to_thread(self._take_over, files)
-            if job is not None:
-                self._run(job)  # the service that owned it is gone
+        record, job = await self._to_its_end(self._order_end(run_id))
         if job is not None:
             await job.ended.wait()
             return job.record
-        while not (record := await self.get(run_id)).status.ended:
+        while not record.status.ended:
+            if self._stopping:
+                raise ServiceUnavailableError(f"the service is stopping; whoever owns job {run_id} was asked to end it")
             await asyncio.sleep(_FOREIGN_POLL_S)
+            record = await self.get(run_id)
         return record
+
+    async def _order_end(self, run_id: str) -> tuple[JobRecord, Job | None]:
+        """Have a job stopped; return its record, and the job where this service owns it."""
+        record = await self.get(run_id)
+        if record.status.ended:
+            return record, None
+        files = self._stored.files(run_id, record.launch.node_rank)
+        job = self._owned(run_id)
+        if job is not None:
+            job.cancel()
+        else:
+            async with self._claiming:
+                job = None if self._draining else await self._threads.run(self._stored.take_over, files)
+                if job is not None:  # the service that owned it is gone
+                    job.cancel()
+                    self._run(job)
+        try:
+            await self._threads.run(request_cancel, files)
+            await self._threads.run(Exchange(files, record.launch).publish_cancel)
+        except (StalError, OSError) as error:
+            if job is None:
+                raise
+            _LOG.warning("job %s ends, but other machines may not learn that it is cancelled: %s", run_id, error)
+        if job is not None and job in self._waiting:
+            self._waiting.remove(job)
+            await self._threads.run(job.close)
+            self.finished[job.record.status] += 1
+        return record, job
 
     async def watch(
         self, run_id: str, *, from_seq: int = 0, skip_history: bool = False
@@ -125,11 +176,11 @@ class JobManager:
         shown = await self.get(run_id)
         yield shown
         reader = EventReader(
-            self._files(run_id).run.events,
+            self._stored.files(run_id).run.events,
             from_seq=from_seq,
             offset=shown.events_offset if skip_history else 0,
         )
-        exchange = Exchange(self._files(run_id), shown.launch)
+        exchange = Exchange(self._stored.files(run_id), shown.launch)
         while True:
             if exchange.is_due():
                 await asyncio.to_thread(exchange.fetch_events)
@@ -153,12 +204,15 @@ class JobManager:
     async def drain(self, *, cancel_jobs: bool) -> None:
         """Take no more jobs, end all watching; with `cancel_jobs` also the jobs, each after a last checkpoint."""
         self._draining = True
-        async with self._admission:
-            pass  # the one that is being taken in is now among those that wait
+        async with self._claiming:
+            pass  # what was being claimed is among those that wait; what is still being checked is refused
         if cancel_jobs:
-            for job in tuple(self._waiting):
-                await self.cancel(job.record.run_id)
-            await asyncio.gather(*(self.cancel(run_id) for run_id in self._running))
+            # Those that wait first, so that none of them is started in the place of one that ends.
+            for run_ids_here in ([job.record.run_id for job in self._waiting], list(self._running)):
+                ends = await asyncio.gather(*map(self.cancel, run_ids_here), return_exceptions=True)
+                for run_id, end in zip(run_ids_here, ends, strict=True):
+                    if isinstance(end, BaseException):
+                        _LOG.error("job %s could not be cancelled", run_id, exc_info=end)
         self._stopping = True
 
     async def stop(self) -> None:
@@ -169,16 +223,17 @@ class JobManager:
         await asyncio.gather(*self._tasks)
         for job in self._waiting:
             job.release()
+        self._threads.close()
 
-    def _files(self, run_id: str, node_rank: int = 0) -> JobFiles:
-        return JobFiles(RunDir(self._store.runs_dir / run_id), node_rank)
+    def _job(self, files: JobFiles, record: JobRecord, owned: Ownership) -> Job:
+        return Job(files, record, owned, limits=self.limits, threads=self._threads)
 
     def _owned(self, run_id: str) -> Job | None:
         waiting = (job for job in self._waiting if job.record.run_id == run_id)
         return self._running.get(run_id) or next(waiting, None)
 
     def _start_waiting(self) -> None:
-        while self._waiting and len(self._running) < self._limits.max_jobs and not self._draining:
+        while self._waiting and len(self._running) < self.limits.max_jobs and not self._draining:
             self._run(self._waiting.popleft())
 
     def _run(self, job: Job) -> None:
@@ -197,49 +252,3 @@ class JobManager:
             if job.record.status.ended:
                 self.finished[job.record.status] += 1
             self._start_waiting()
-
-    def _find_orphans(self) -> list[Job]:
-        jobs = []
-        for run_id in run_ids(self._store):
-            for path in self._files(run_id).records():
-                record = read_record(path)
-                if record is None or record.status.ended or record.host != self._limits.host:
-                    continue
-                job = self._take_over(self._files(run_id, record.launch.node_rank))
-                if job is not None:
-                    jobs.append(job)
-        return jobs
-
-    def _take_over(self, files: JobFiles) -> Job | None:
-        """A job whose service is gone; None when it has ended, or a living service owns it."""
-        owned = Ownership.take(files)
-        if owned is None:
-            return None
-        record = read_record(files.record)
-        if record is None or record.status.ended:
-            owned.release()
-            return None
-        return Job(files, adopt(files, record), owned, self._limits)
-
-    def _read_all(self) -> list[JobRecord]:
-        records = []
-        for run_id in run_ids(self._store):
-            with suppress(StalError):  # a run without a job
-                records.append(self._read(run_id))
-        return records
-
-    def _read(self, run_id: str) -> JobRecord:
-        folder = run_dir(self._store, run_id)
-        records = [record for path in JobFiles(RunDir(folder)).records() if (record := read_record(path)) is not None]
-        if not records:
-            raise NotFoundError(f"Run '{run_id}' has no job in the store.")
-        here = [record for record in records if record.host == self._limits.host]
-        record = (here or records)[0]
-        if not here or record.status is not JobStatus.RUNNING or job_processes(folder, record.launch.node_rank):
-            return record
-        # It died while no service watched over it, or its service is just about to say so.
-        job = self._take_over(JobFiles(RunDir(folder), record.launch.node_rank))
-        if job is None:
-            return record
-        job.close()
-        return job.record

@@ -1,5 +1,6 @@
 """Trained heads: which there are. No torch here, so that they can be listed at any time."""
 
+import logging
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,6 +11,7 @@ from recognizer_svc.service.admission import run_ids
 from stal_data.errors import InputError, NotFoundError, StalError
 from stal_data.labels import LabelMap
 
+_LOG = logging.getLogger(__name__)
 CheckpointName = Literal["best", "latest"]
 _NAMES: tuple[CheckpointName, ...] = ("best", "latest")
 
@@ -38,9 +40,12 @@ def list_models(store: Store) -> list[ModelInfo]:
         run = RunDir(store.runs_dir / run_id)
         try:
             name = choose_checkpoint(run, "")
+        except StalError:
+            continue  # it has none yet
+        try:
             found.append((run.checkpoint(name).stat().st_mtime, _describe(run, name)))
-        except (StalError, OSError):
-            continue
+        except (StalError, OSError, ValueError, KeyError, TypeError) as error:
+            _LOG.warning("run '%s' is left out of the list of heads: %r", run_id, error)
     return [info for _, info in sorted(found, key=lambda pair: pair[0], reverse=True)]
 
 

@@ -1,4 +1,4 @@
-"""Trained heads: the few that are kept loaded."""
+"""Trained heads: the few that are kept loaded, from the copies of runs that this machine has."""
 
 import hashlib
 from collections import OrderedDict
@@ -41,7 +41,6 @@ class ModelCache:
 
         checkpoint: best, latest, or "" for best where there is one.
         """
-        fetch_run(self._store, run_id)
         run = RunDir(run_dir(self._store, run_id))
         name = choose_checkpoint(run, checkpoint)
         digest = self._digest(run.checkpoint(name))
@@ -83,5 +82,6 @@ class ModelCache:
 
 
 def load_run(store: Store, run_id: str, checkpoint: str, *, device: str) -> LoadedModel:
-    """Load a head beside those of any cache; may run in any thread."""
+    """Load a head as the bucket or the folder has it now, beside those of any cache; may run in any thread."""
+    fetch_run(store, run_id)
     return ModelCache(store, device=device).get(run_id, checkpoint)

@@ -4,24 +4,27 @@ import json
 from pathlib import Path
 
 from recognizer_svc.service.events import Event, EventReader
-from recognizer_svc.service.record import JobFiles, JobRecord, JobStatus, cancel_requested
+from recognizer_svc.service.record import JobFiles, JobRecord, JobStatus
 
 _LOG_TAIL_LINES = 20
 _LOG_TAIL_BYTES = 16384
 _MESSAGE_LIMIT = 4000  # characters
 
 
-def decide(files: JobFiles, record: JobRecord, *, exit_code: int | None, stopped: str = "") -> tuple[JobStatus, str]:
+def decide(
+    files: JobFiles, record: JobRecord, *, exit_code: int | None, cancelled: bool, stopped: str = ""
+) -> tuple[JobStatus, str]:
     """Status and message of an attempt.
 
     exit_code: the launcher's; None where another process was its parent.
+    cancelled: somebody asked for its end.
     stopped: why the service ended it; empty when it did not.
     """
     events = _events_of_attempt(files.run.events, record.events_offset)
     # A job of several nodes ends here when this node's processes are through; rank 0 may be elsewhere.
     if any(event.type == "done" for event in events) or (exit_code == 0 and record.launch.nnodes > 1):
         return JobStatus.SUCCEEDED, ""
-    if cancel_requested(files, record):
+    if cancelled:
         if files.run.checkpoint("latest").exists():
             return JobStatus.CANCELLED, "Cancelled on request; --resume continues it from its last checkpoint."
         return (

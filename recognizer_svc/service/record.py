@@ -1,6 +1,7 @@
 """What a training job leaves on disk, so that any service that sees the store can tell what became of it."""
 
 import json
+import logging
 import re
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
@@ -9,9 +10,10 @@ from typing import Any
 
 from cache.files import told_when_full
 from recognizer_svc.run_dir import RunDir
-from stal_data.errors import InputError
+from stal_data.errors import ConflictError, InputError, StalError
 from stal_data.files import write_atomically
 
+_LOG = logging.getLogger(__name__)
 _ENDPOINT = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9.-]{0,252}|\[[0-9A-Fa-f:.]{2,45}\]):[0-9]{1,5}")
 
 
@@ -143,29 +145,61 @@ def write_record(files: JobFiles, record: JobRecord) -> None:
 
 
 def read_record(path: Path) -> JobRecord | None:
-    """The record at `path`; None where there is none. A record is replaced in one step, so it is never half written."""
+    """The record at `path`; None where there is none, ConflictError where it does not read.
+
+    A record is replaced in one step, so it is never half written. Services of other versions may share the store:
+    fields that only they know are left out.
+    """
     try:
         raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        launch = Launch(**_known(Launch, raw["launch"]))
+        return JobRecord(**_known(JobRecord, raw) | {"status": JobStatus(raw["status"]), "launch": launch})
     except FileNotFoundError:
         return None
-    known = {field.name for field in fields(JobRecord)}
-    values = {name: value for name, value in raw.items() if name in known}
-    return JobRecord(**values | {"status": JobStatus(raw["status"]), "launch": Launch(**raw["launch"])})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, StalError) as error:
+        raise ConflictError(
+            f"The job record '{path}' does not read ({error!r:.500}): it is damaged, or a newer version of the service "
+            "wrote it. Use that version for this run; or, when none of its processes are left on any machine, move the "
+            "folder 'job' away and continue the run with --resume."
+        ) from None
+
+
+def readable_records(files: JobFiles) -> list[JobRecord]:
+    """The records of all nodes, node 0 first; one that does not read is logged and left out."""
+    found = []
+    for path in files.records():
+        try:
+            record = read_record(path)
+        except StalError as error:
+            _LOG.warning("%s", error)
+            continue
+        if record is not None:
+            found.append(record)
+    return found
+
+
+def _known(kind: type[JobRecord] | type[Launch], values: dict[str, Any]) -> dict[str, Any]:
+    names = {field.name for field in fields(kind)}
+    return {name: value for name, value in values.items() if name in names}
 
 
 def request_cancel(files: JobFiles) -> None:
     """Ask the services of all nodes to stop their present attempts."""
-    records = [record for path in files.records() if (record := read_record(path)) is not None]
+    records = readable_records(files)
     # Records of other machines are not seen where the store is in a bucket; their attempts have the same number.
     attempts = {str(rank): record.attempt for record in records for rank in range(record.launch.nnodes)}
     attempts |= {str(record.launch.node_rank): record.attempt for record in records}
-    write_atomically(files.cancel, json.dumps(attempts))
+    with told_when_full(files.cancel):
+        write_atomically(files.cancel, json.dumps(attempts))
 
 
 def cancel_requested(files: JobFiles, record: JobRecord) -> bool:
     """True when this attempt is to be cancelled; a request from before the run was resumed does not count."""
     try:
         attempts = json.loads(files.cancel.read_text(encoding="utf-8"))
+        return bool(attempts.get(str(files.node_rank)) == record.attempt)
     except FileNotFoundError:
         return False
-    return bool(attempts.get(str(files.node_rank)) == record.attempt)
+    except (ValueError, AttributeError) as error:
+        _LOG.warning("'%s' does not read and cancels nothing: %r", files.cancel, error)
+        return False

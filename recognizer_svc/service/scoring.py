@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 from prometheus_client import CollectorRegistry
 
 from cache.store import Store
+from recognizer_svc.service.loading import Loading
 from recognizer_svc.service.metrics import ScoringMetrics
 from recognizer_svc.service.micro_batch import MAX_CALLS, MicroBatches, Scored
 from recognizer_svc.service.model_list import ModelInfo
@@ -46,15 +47,18 @@ class Scoring:
         max_batch: Recognize calls that may share a pass.
         """
         self._store = store
-        self._device = device
-        self._max_requests = max_requests
-        self._requests = 0
+        self.device = device
+        """What the heads compute on, as torch names it; `auto` may stay until the thread has begun."""
+        self.max_requests = max_requests
+        self.requests = 0
+        """Calls in progress, waiting ones included."""
         self._metrics = metrics or ScoringMetrics(CollectorRegistry())
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="scoring")
         self._batches = MicroBatches(
             self._thread, lambda queries: self._engine.recognize(queries), self._metrics, max_calls=max_batch
         )
         self._closing: asyncio.TimerHandle | None = None
+        self._loading = Loading()
         self.served = ServedModels()
         """Heads that were loaded by name."""
 
@@ -63,7 +67,7 @@ class Scoring:
         """Made in the thread and at first use: a service that only runs jobs never imports torch."""
         from recognizer_svc.service.engine import Engine
 
-        return Engine(self._store, device=self._device, served=self.served, counted=self._metrics.count_model)
+        return Engine(self._store, device=self.device, served=self.served, counted=self._metrics.count_model)
 
     def warm_up(self) -> None:
         """Begin with what would hold up the first call."""
@@ -71,6 +75,7 @@ class Scoring:
 
     def close(self) -> None:
         """Let the thread finish what it is at; what waits is dropped."""
+        self._loading.close()
         self._thread.shutdown(wait=True, cancel_futures=True)
 
     async def predict(
@@ -99,16 +104,25 @@ class Scoring:
         self._close_features_later()
         return scored
 
-    async def load_model(self, run_id: str, checkpoint: str) -> ModelInfo:
-        """Load a head as its file is now, beside the scoring thread, and let Recognize keep to it."""
+    async def load_model(self, run_id: str, checkpoint: str, deadline: float) -> ModelInfo:
+        """Load a head as its file is now, beside the scoring thread, and let Recognize keep to it.
+
+        deadline: on the clock of time.monotonic(); a head that is whole only later is not put in place.
+        """
 
         def load() -> "LoadedModel":
             from recognizer_svc.service.models import load_run
 
-            return load_run(self._store, run_id, checkpoint, device=self._device)
+            model = load_run(self._store, run_id, checkpoint, device=self.device)
+            if time.monotonic() > deadline:
+                raise DeadlineError("the deadline passed while the head was being loaded")
+            return model
 
-        with self._place():
-            return await asyncio.to_thread(self.served.load, run_id, checkpoint, load)
+        return await self._loading.run(lambda: self.served.load(run_id, checkpoint, load), deadline)
+
+    async def unload_model(self, run_id: str, checkpoint: str, deadline: float) -> bool:
+        """Forget a head after the loads that were ordered before; whether there was one."""
+        return await self._loading.run(lambda: self.served.unload(run_id, checkpoint), deadline)
 
     def _close_features_later(self) -> None:
         if self._closing is None:
@@ -121,14 +135,14 @@ class Scoring:
 
     @contextmanager
     def _place(self) -> Iterator[None]:
-        if self._requests >= self._max_requests:
-            raise BusyError(f"{self._requests} scoring calls are in progress, more than --max-requests allows")
-        self._requests += 1
+        if self.requests >= self.max_requests:
+            raise BusyError(f"{self.requests} scoring calls are in progress, more than --max-requests allows")
+        self.requests += 1
         try:
             with self._metrics.running.track_inprogress():
                 yield
         finally:
-            self._requests -= 1
+            self.requests -= 1
 
     async def _run(self, deadline: float, name: str, work: Callable[[], T]) -> T:
         """Do the work in the thread, unless nobody waits for it any more when its turn comes."""

@@ -1,6 +1,5 @@
 """Heads that somebody has loaded by name: Recognize keeps to them until they are replaced. No torch here."""
 
-import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -14,27 +13,23 @@ MAX_SERVED = 8
 
 
 class ServedModels:
-    """Safe for several threads: loading takes its time in one, while another scores with what is there."""
+    """One thread loads and unloads, which takes its time, while another scores with what is there."""
 
     def __init__(self) -> None:
         self._served: dict[tuple[str, str], LoadedModel] = {}
-        self._loading = threading.Lock()
 
     def load(self, run_id: str, checkpoint: str, load: "Callable[[], LoadedModel]") -> ModelInfo:
-        """Put a head in place once it is whole; when `load` raises, the one before stays. One at a time."""
+        """Put a head in place once it is whole; when `load` raises, the one before stays."""
         key = (run_id, checkpoint)
-        with self._loading:
-            if key not in self._served and len(self._served) >= MAX_SERVED:
-                names = ", ".join(f"{run}:{name}" if name else run for run, name in self._served)
-                raise ConflictError(f"{MAX_SERVED} heads are loaded, which is the most: {names}. Unload one first.")
-            model = load()
-            self._served[key] = model
+        if key not in self._served and len(self._served) >= MAX_SERVED:
+            names = ", ".join(f"{run}:{name}" if name else run for run, name in self._served)
+            raise ConflictError(f"{MAX_SERVED} heads are loaded, which is the most: {names}. Unload one first.")
+        model = self._served[key] = load()
         return model.info
 
     def unload(self, run_id: str, checkpoint: str) -> bool:
         """Forget a head; whether there was one."""
-        with self._loading:
-            return self._served.pop((run_id, checkpoint), None) is not None
+        return self._served.pop((run_id, checkpoint), None) is not None
 
     def get(self, run_id: str, checkpoint: str) -> "LoadedModel | None":
         """The head in place under this name."""

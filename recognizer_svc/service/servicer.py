@@ -74,11 +74,11 @@ class RecognizerServicer(pb_grpc.RecognizerServicer):
         return pb.RecognizeResponse(model=messages.from_model(model), actors=actors)
 
     async def LoadModel(self, request: pb.LoadModelRequest, context: Context) -> pb.Model:
-        return messages.from_model(await self._scoring.load_model(request.run_id, request.checkpoint))
+        model = await self._scoring.load_model(request.run_id, request.checkpoint, _deadline(context))
+        return messages.from_model(model)
 
     async def UnloadModel(self, request: pb.UnloadModelRequest, context: Context) -> pb.UnloadModelResponse:
-        # In a thread, since it waits for a loading that is under way.
-        if not await asyncio.to_thread(self._scoring.served.unload, request.run_id, request.checkpoint):
+        if not await self._scoring.unload_model(request.run_id, request.checkpoint, _deadline(context)):
             name = f"{request.run_id}:{request.checkpoint}" if request.checkpoint else request.run_id
             raise NotFoundError(f"Nobody has loaded '{name[:200]}'; ListModels shows what is loaded.")
         return pb.UnloadModelResponse()

@@ -24,7 +24,7 @@ from recognizer_svc.predict import BoxesOfKeyFrame, Predictor
 from recognizer_svc.recipe import AcarHead, parse_recipe
 from recognizer_svc.run_dir import RunDir, read_events
 from recognizer_svc.runs import list_runs
-from recognizer_svc.service.admission import Submission, admit
+from recognizer_svc.service.admission import Submission, claim
 from recognizer_svc.service.engine import Engine
 from recognizer_svc.service.model_list import list_models
 from recognizer_svc.service.queries import PredictQuery
@@ -198,7 +198,7 @@ def test_an_imported_run_is_listed_and_neither_replaced_nor_resumed(store):
         Run(run_dir, Ranks())
     launch = Launch(nproc_per_node=1, backend="gloo", nnodes=1, node_rank=0, rdzv_endpoint="", max_restarts=0)
     with refused:
-        admit(store, Submission(run_id="published", recipe="", resume=True, launch=launch))
+        claim(store, Submission(run_id="published", recipe="", resume=True, launch=launch), None)
     (summary,) = list_runs(store)
     assert summary.status == "imported"
     assert [path.name for path in store.runs_dir.iterdir()] == ["published"]

@@ -11,7 +11,7 @@ from cache.precompute import PrecomputeOptions, precompute
 from cache.store import Store
 from recognizer_svc.joint.sources import initial_weights, open_dataset, open_vit_set
 from recognizer_svc.recipe import parse_recipe
-from recognizer_svc.service.admission import Submission, admit
+from recognizer_svc.service.admission import Submission, check_submission
 from recognizer_svc.service.record import Launch
 from recognizer_svc.train.distributed import Ranks
 from recognizer_svc.train.run import Run, train_run
@@ -140,7 +140,8 @@ def test_resuming_from_other_weights(joint_store):
 def test_a_service_refuses_at_once(made):
     def submit(*overrides: str, data_root: Path | None) -> None:
         launch = Launch(nproc_per_node=1, backend="gloo")
-        admit(made.store, Submission(run_id="asked", recipe=JOINT, overrides=overrides, launch=launch), data_root)
+        submission = Submission(run_id="asked", recipe=JOINT, overrides=overrides, launch=launch)
+        check_submission(made.store, submission, data_root)
 
     with pytest.raises(ConflictError, match="has no data root"):
         submit(data_root=None)

@@ -17,7 +17,7 @@ from recognizer_svc.predict import BoxesOfKeyFrame, Predictor
 from recognizer_svc.recipe import parse_recipe
 from recognizer_svc.run_dir import RunDir, read_events
 from recognizer_svc.runs import find_run, list_runs
-from recognizer_svc.service.admission import Submission, admit
+from recognizer_svc.service.admission import Submission, check_submission, claim
 from recognizer_svc.service.exchange import Exchange
 from recognizer_svc.service.record import JobFiles, Launch, cancel_requested, request_cancel, write_record
 from recognizer_svc.train.distributed import Ranks
@@ -128,7 +128,8 @@ def test_machines_of_one_job_see_its_events_and_that_it_is_cancelled(
 ) -> None:
     other = machine("other")
     here, there = JobFiles(run, 0), JobFiles(RunDir(other.runs_dir / "first"), 1)
-    files, record, owned = admit(other, Submission(run_id="first", recipe="", resume=True, launch=TWO[1]))
+    submission = Submission(run_id="first", recipe="", resume=True, launch=TWO[1])
+    files, record, owned = claim(other, submission, check_submission(other, submission))
     assert files.run.checkpoint("latest").read_bytes() == b"weights"
     with run.events.open("a") as file:
         file.write('{"seq": 2, "time": 2.0, "type": "done"}\n')
@@ -158,8 +159,10 @@ def test_a_run_that_the_bucket_has_is_not_begun_again_on_another_machine(
     toy_store: Store,
 ) -> None:
     fill(toy_store.root)
+    other, submission = machine("other"), Submission(run_id="first", recipe=ACAR, resume=False, launch=TWO[1])
+    recipe = check_submission(other, submission)
     with pytest.raises(ConflictError, match="Run 'first' exists in the store"):
-        admit(machine("other"), Submission(run_id="first", recipe=ACAR, resume=False, launch=TWO[1]))
+        claim(other, submission, recipe)
 
 
 def test_a_run_that_nobody_has_is_named(machine: OpenStore) -> None:  # noqa: F811

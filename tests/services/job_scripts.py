@@ -52,10 +52,10 @@ async def reaches(jobs: JobManager, run_id: str, status: JobStatus) -> JobRecord
 
 
 async def started(jobs: JobManager, store: Store, run_id: str = "one") -> JobRecord:
-    """Wait until the script has written its first event."""
+    """Wait until the script has written its first event, and the service has noted its pid."""
 
     async def holds() -> bool:
-        return RunDir(store.runs_dir / run_id).events.exists()
+        return RunDir(store.runs_dir / run_id).events.exists() and (await jobs.get(run_id)).pid > 0
 
     await eventually(holds)
     return await jobs.get(run_id)

@@ -12,6 +12,7 @@ import torch
 from cache.store import Store
 from protos.generated import recognizer_pb2 as pb
 from recognizer_svc.client import RecognizerClient
+from recognizer_svc.service.model_list import list_models
 from recognizer_svc.service.served_models import MAX_SERVED, ServedModels
 from stal_data.errors import ConflictError, InputError, NotFoundError
 from tests.services.conftest import TRAINED, Trained
@@ -98,17 +99,27 @@ def test_the_commands_load_list_and_unload(trained: Trained, checkpoint: Path) -
     assert loaded.returncode == 0, loaded.stderr
     digest = loaded.stdout.split()[-1]
     assert digest.startswith("sha256:")
-    rows = {
-        line.split("│")[1].strip(): line
-        for line in stal_cli("models", "list", *address).stdout.splitlines()
-        if "│" in line
-    }
+    asked = trained.service.log.count("/ListModels")
+    listed = stal_cli("models", "list", *address).stdout
+    assert trained.service.log.count("/ListModels") == asked + 1
+    rows = {line.split("│")[1].strip(): line for line in listed.splitlines() if "│" in line}
     assert digest in rows[RUN]
     assert "sha256:" not in rows[TRAINED]
     assert stal_cli("models", "unload", RUN, *address).returncode == 0
     again = stal_cli("models", "unload", RUN, *address)
     assert again.returncode == 1
     assert f"Nobody has loaded '{RUN}'" in again.stderr
+
+
+def test_a_run_whose_events_do_not_read_is_left_out_of_the_list(
+    trained: Trained, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("good", "bad"):
+        shutil.copytree(trained.store.runs_dir / TRAINED, tmp_path / "runs" / name)
+    with (tmp_path / "runs" / "bad" / "events.jsonl").open("a") as file:
+        file.write('{"seq": 99, "time": 1.0, "type": "checkpoint"}\n')
+    assert [model.run_id for model in list_models(Store.open(tmp_path))] == ["good"]
+    assert "run 'bad' is left out" in caplog.text
 
 
 async def test_what_loading_refuses(trained: Trained) -> None:

@@ -116,3 +116,6 @@ def test_the_last_step_is_found_behind_a_torn_line(tmp_path: Path) -> None:
     assert found is not None
     assert (found.progress, found.loss, found.actors_per_s, found.data_wait) == (0.375, 0.5, 7.0, 0.25)
     assert last_step(events, offset=events.stat().st_size) is None
+    with events.open("a") as file:  # the resumed run begins a new line
+        file.write("\n" + json.dumps(step | {"loss": None}) + "\n" + '{"type": "step"}\n')
+    assert last_step(events, offset=0) == found

@@ -1,5 +1,6 @@
 """A disk that is full, for which a limit on the size of files stands: jobs end in a state that says why."""
 
+import asyncio
 import resource
 import signal
 from collections.abc import Callable, Iterator
@@ -14,10 +15,11 @@ from recognizer_svc.heads.batch import FeatureShapes
 from recognizer_svc.recipe import parse_recipe
 from recognizer_svc.run_dir import RunDir
 from recognizer_svc.service.jobs import JobManager
+from recognizer_svc.service.processes import job_processes
 from recognizer_svc.service.record import JobFiles, JobStatus, read_record
 from stal_data.errors import StalError
 from tests.recognizer.toy_store import ACAR, LABELS, toy_spec
-from tests.services.job_scripts import LIMITS, Launcher, reaches, started, submission
+from tests.services.job_scripts import LIMITS, SLEEP, Launcher, reaches, started, submission
 
 WAITS = """
 event(1, "log", message="hello")
@@ -80,4 +82,27 @@ async def test_a_job_whose_end_cannot_be_recorded_is_told_as_failed_and_recorded
     recorded = read_record(JobFiles(run).record)
     assert recorded is not None
     assert recorded.status is JobStatus.FAILED
+    await jobs.stop()
+
+
+async def test_a_job_is_cancelled_although_the_request_cannot_be_written_down(
+    store: Store, launcher: Launcher, limited_files: Callable[[int], None]
+) -> None:
+    launcher(
+        'signal.signal(signal.SIGTERM, lambda *_: (event(2, "checkpoint", epoch=1, name="latest.pt"), sys.exit(1)))\n'
+        + SLEEP
+    )
+    jobs = JobManager(store, LIMITS)
+    await jobs.submit(submission("one"))
+    await jobs.submit(submission("two"))
+    await started(jobs, store)
+    limited_files(1)
+    async with asyncio.timeout(30):
+        await jobs.drain(cancel_jobs=True)
+    limited_files(-1)
+    assert jobs.finished == {JobStatus.CANCELLED: 2}
+    run = RunDir(store.runs_dir / "one")
+    assert job_processes(run.root, 0) == []
+    assert not JobFiles(run).cancel.exists()
+    assert '"checkpoint"' in run.events.read_text()  # it was asked to end before it would have been killed
     await jobs.stop()

@@ -5,6 +5,7 @@ import json
 import threading
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from cache.store import Store
 from recognizer_svc.run_dir import EventWriter, RunDir
 from recognizer_svc.service import jobs as jobs_module
-from recognizer_svc.service.admission import admit
+from recognizer_svc.service import stored_jobs
 from recognizer_svc.service.events import Event, EventReader
 from recognizer_svc.service.jobs import JobManager
 from recognizer_svc.service.processes import job_processes
@@ -160,20 +161,13 @@ async def test_what_is_being_taken_in_while_the_service_drains_is_cancelled_and_
 ) -> None:
     launcher(SLEEP)
     jobs = JobManager(store, LIMITS)
-    entered, go_on = threading.Event(), threading.Event()
-
-    def slow_admit(*arguments: Any, **options: Any) -> Any:
-        entered.set()
-        assert go_on.wait(30)
-        return admit(*arguments, **options)
-
-    monkeypatch.setattr(jobs_module, "admit", slow_admit)
+    claiming = Halted(monkeypatch, "claim")
     first = asyncio.create_task(jobs.submit(submission("one")))
-    await asyncio.to_thread(entered.wait, 30)
+    await claiming.reached()
     second = asyncio.create_task(jobs.submit(submission("two")))
     draining = asyncio.create_task(jobs.drain(cancel_jobs=True))
     await asyncio.sleep(0)  # the drain has begun
-    go_on.set()
+    claiming.go_on()
     await first
     await draining
     for late in (second, jobs.submit(submission("three"))):
@@ -181,6 +175,83 @@ async def test_what_is_being_taken_in_while_the_service_drains_is_cancelled_and_
             await late
     await jobs.stop()
     assert [(job.run_id, job.status) for job in await jobs.newest(10)] == [("one", JobStatus.CANCELLED)]
+
+
+async def test_a_drain_does_not_wait_for_a_submission_that_is_still_being_checked(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = JobManager(store, LIMITS)
+    checking = Halted(monkeypatch, "check_submission")
+    coming = asyncio.create_task(jobs.submit(submission()))
+    await checking.reached()
+    async with asyncio.timeout(20):
+        await jobs.drain(cancel_jobs=True)
+        await jobs.stop()
+    checking.go_on()
+    with pytest.raises(ServiceUnavailableError, match="stopping"):
+        await coming
+    assert await jobs.newest(10) == []
+
+
+async def test_a_client_that_leaves_while_its_job_is_taken_in_leaves_a_job_that_goes_on(
+    store: Store, launcher: Launcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launcher(SLEEP)
+    jobs = JobManager(store, LIMITS)
+    claiming = Halted(monkeypatch, "claim")
+    leaving = asyncio.create_task(jobs.submit(submission(request_id="r1")))
+    await claiming.reached()
+    leaving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+    again = asyncio.create_task(jobs.submit(submission(request_id="r1")))
+    claiming.go_on()
+    async with asyncio.timeout(20):
+        assert (await again).run_id == "one"  # the same job, not a second one that finds the run taken
+        watching = asyncio.create_task(seen(jobs))
+        await started(jobs, store)
+        assert (await jobs.cancel("one")).status is JobStatus.CANCELLED
+        assert isinstance(last := (await watching)[-1], JobRecord)
+        assert last.status is JobStatus.CANCELLED
+
+
+async def test_a_client_that_leaves_while_it_cancels_a_dead_services_job_leaves_it_to_end(
+    store: Store, launcher: Launcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launcher(SLEEP)
+    before, after = JobManager(store, LIMITS), JobManager(store, LIMITS)
+    await before.submit(submission())
+    await started(before, store)
+    await before.stop()
+    adopting = Halted(monkeypatch, "adopt", stored_jobs)
+    leaving = asyncio.create_task(after.cancel("one"))
+    await adopting.reached()
+    leaving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+    adopting.go_on()
+    await reaches(after, "one", JobStatus.CANCELLED)
+
+
+class Halted:
+    """Lets a function that the job manager calls in a thread wait before it begins."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str, module: ModuleType = jobs_module) -> None:
+        self._reached, self._go_on = threading.Event(), threading.Event()
+        function = getattr(module, name)
+
+        def halted(*arguments: Any, **options: Any) -> Any:
+            self._reached.set()
+            assert self._go_on.wait(30)
+            return function(*arguments, **options)
+
+        monkeypatch.setattr(module, name, halted)
+
+    async def reached(self) -> None:
+        assert await asyncio.to_thread(self._reached.wait, 30)
+
+    def go_on(self) -> None:
+        self._go_on.set()
 
 
 async def test_jobs_that_come_at_once_do_not_share_the_last_place(store: Store, launcher: Launcher) -> None:
@@ -202,6 +273,21 @@ async def test_a_private_service_cancels_its_jobs_at_the_end(store: Store, launc
     await jobs.drain(cancel_jobs=True)
     await jobs.stop()
     assert {job.status for job in await JobManager(store, LIMITS).newest(10)} == {JobStatus.CANCELLED}
+
+
+async def test_a_job_that_cannot_be_ended_keeps_no_other_from_its_end(
+    store: Store, launcher: Launcher, caplog: pytest.LogCaptureFixture
+) -> None:
+    launcher(SLEEP)
+    jobs = JobManager(store, LIMITS)
+    await jobs.submit(submission("one"))
+    await jobs.submit(submission("two"))
+    await started(jobs, store)
+    RunDir(store.runs_dir / "two").events.mkdir()
+    await jobs.drain(cancel_jobs=True)
+    assert "job two could not be cancelled" in caplog.text
+    assert (await jobs.get("one")).status is JobStatus.CANCELLED
+    await jobs.stop()
 
 
 def test_a_line_cut_off_by_a_crash_is_skipped_and_nothing_after_it(tmp_path: Path) -> None:
