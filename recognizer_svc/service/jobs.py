@@ -27,7 +27,7 @@ class JobManager:
 
     def __init__(self, store: Store, limits: JobLimits) -> None:
         self._store = store
-        self._limits = limits
+        self.limits = limits
         self._waiting: deque[Job] = deque()
         self._running: dict[str, Job] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -55,7 +55,7 @@ class JobManager:
         sent_before = await asyncio.to_thread(find_sent_before, self._store, submission)
         if sent_before is not None:
             return sent_before
-        limits, nnodes = self._limits, submission.launch.nnodes
+        limits, nnodes = self.limits, submission.launch.nnodes
         if nnodes > 1 and limits.interface is None:
             raise InputError(
                 f"nnodes is {nnodes}, but this service was started without --interface. The traffic between the nodes "
@@ -73,7 +73,7 @@ class JobManager:
             files, record, owned = await asyncio.to_thread(
                 admit, self._store, submission, limits.data_root, host=limits.host
             )
-            self._waiting.append(Job(files, record, owned, self._limits))
+            self._waiting.append(Job(files, record, owned, self.limits))
         self._start_waiting()
         return record
 
@@ -178,7 +178,7 @@ class JobManager:
         return self._running.get(run_id) or next(waiting, None)
 
     def _start_waiting(self) -> None:
-        while self._waiting and len(self._running) < self._limits.max_jobs and not self._draining:
+        while self._waiting and len(self._running) < self.limits.max_jobs and not self._draining:
             self._run(self._waiting.popleft())
 
     def _run(self, job: Job) -> None:
@@ -203,7 +203,7 @@ class JobManager:
         for run_id in run_ids(self._store):
             for path in self._files(run_id).records():
                 record = read_record(path)
-                if record is None or record.status.ended or record.host != self._limits.host:
+                if record is None or record.status.ended or record.host != self.limits.host:
                     continue
                 job = self._take_over(self._files(run_id, record.launch.node_rank))
                 if job is not None:
@@ -219,7 +219,7 @@ class JobManager:
         if record is None or record.status.ended:
             owned.release()
             return None
-        return Job(files, adopt(files, record), owned, self._limits)
+        return Job(files, adopt(files, record), owned, self.limits)
 
     def _read_all(self) -> list[JobRecord]:
         records = []
@@ -233,7 +233,7 @@ class JobManager:
         records = [record for path in JobFiles(RunDir(folder)).records() if (record := read_record(path)) is not None]
         if not records:
             raise NotFoundError(f"Run '{run_id}' has no job in the store.")
-        here = [record for record in records if record.host == self._limits.host]
+        here = [record for record in records if record.host == self.limits.host]
         record = (here or records)[0]
         if not here or record.status is not JobStatus.RUNNING or job_processes(folder, record.launch.node_rank):
             return record

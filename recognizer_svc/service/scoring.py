@@ -47,8 +47,9 @@ class Scoring:
         """
         self._store = store
         self._device = device
-        self._max_requests = max_requests
-        self._requests = 0
+        self.max_requests = max_requests
+        self.requests = 0
+        """Calls in progress, waiting ones included."""
         self._metrics = metrics or ScoringMetrics(CollectorRegistry())
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="scoring")
         self._batches = MicroBatches(
@@ -110,6 +111,16 @@ class Scoring:
         with self._place():
             return await asyncio.to_thread(self.served.load, run_id, checkpoint, load)
 
+    async def device(self) -> str:
+        """What the heads compute on, as torch names it. Does not wait for the scoring thread."""
+
+        def ask() -> str:
+            from recognizer_svc.predict import name_of_device
+
+            return name_of_device(self._device)
+
+        return await asyncio.to_thread(ask)
+
     def _close_features_later(self) -> None:
         if self._closing is None:
             self._closing = asyncio.get_running_loop().call_later(CLOSE_AFTER_S, self._close_features)
@@ -121,14 +132,14 @@ class Scoring:
 
     @contextmanager
     def _place(self) -> Iterator[None]:
-        if self._requests >= self._max_requests:
-            raise BusyError(f"{self._requests} scoring calls are in progress, more than --max-requests allows")
-        self._requests += 1
+        if self.requests >= self.max_requests:
+            raise BusyError(f"{self.requests} scoring calls are in progress, more than --max-requests allows")
+        self.requests += 1
         try:
             with self._metrics.running.track_inprogress():
                 yield
         finally:
-            self._requests -= 1
+            self.requests -= 1
 
     async def _run(self, deadline: float, name: str, work: Callable[[], T]) -> T:
         """Do the work in the thread, unless nobody waits for it any more when its turn comes."""
