@@ -6,6 +6,7 @@ import socket
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from importlib import util
 from pathlib import Path
 
@@ -85,7 +86,7 @@ def check_devices() -> tuple[str, list[str]]:
         if not count:
             failures["torch"] = _reason(torch.cuda.init)
         for index in range(count):
-            if reason := _reason(lambda index=index: torch.zeros(1, device=f"cuda:{index}").add(1).item()):
+            if reason := _reason(partial(torch.ones, 1, device=f"cuda:{index}")):
                 failures[f"cuda:{index} ({torch.cuda.get_device_name(index)})"] = reason
     problems = gpu_problems(
         driver=driver_version(),
