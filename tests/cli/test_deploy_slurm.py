@@ -24,8 +24,9 @@ echo $$ > "$STEP"
 while [ "${1#--}" != "$1" ]; do shift; done
 exec "$@"
 """
+# To the step and what it has started, as some of Slurm's process trackers do.
 SCANCEL = """#!/bin/bash
-[ "$*" = "--signal=TERM 42.0" ] && kill -TERM "$(cat "$STEP")"
+[ "$2" = 42.0 ] && step="$(cat "$STEP")" && kill -"${1#--signal=}" "$step" $(ps -o pid= --ppid "$step")
 """
 SCONTROL = """#!/bin/bash
 echo node0
@@ -35,6 +36,7 @@ STAL_CLI = """#!/bin/bash
 case "$1" in
 serve)
     trap 'sleep 0.3; echo drained >> "$LOG"; exit 0' TERM
+    trap 'echo killed >> "$LOG"; exit 1' USR1
     while [ "$1" != --port-file ]; do shift; done
     echo 1 > "$2"
     ;;
@@ -161,3 +163,4 @@ def test_a_stopped_training_drains_and_is_no_success(batch: Batch, times: int) -
         batch.tell()
     assert batch.end() == 143, batch.output
     assert batch.said("drained")
+    assert not batch.said("killed")
