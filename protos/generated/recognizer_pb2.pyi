@@ -1119,7 +1119,7 @@ class GetInfoResponse(_message.Message):
     QUEUED_JOBS_FIELD_NUMBER: _builtins.int
     MAX_QUEUED_FIELD_NUMBER: _builtins.int
     device: _builtins.str
-    """Where heads score, as torch names it."""
+    """Where heads score, as torch names it. A service that was told to choose says "auto" until it has loaded torch."""
     machine: _builtins.str
     """Name of this machine in the records of jobs."""
     requests: _builtins.int

@@ -46,7 +46,8 @@ class Scoring:
         max_batch: Recognize calls that may share a pass.
         """
         self._store = store
-        self._device = device
+        self.device = device
+        """What the heads compute on, as torch names it; `auto` may stay until the thread has begun."""
         self.max_requests = max_requests
         self.requests = 0
         """Calls in progress, waiting ones included."""
@@ -62,9 +63,11 @@ class Scoring:
     @cached_property
     def _engine(self) -> "Engine":
         """Made in the thread and at first use: a service that only runs jobs never imports torch."""
+        from recognizer_svc.predict import name_of_device
         from recognizer_svc.service.engine import Engine
 
-        return Engine(self._store, device=self._device, served=self.served, counted=self._metrics.count_model)
+        self.device = name_of_device(self.device)
+        return Engine(self._store, device=self.device, served=self.served, counted=self._metrics.count_model)
 
     def warm_up(self) -> None:
         """Begin with what would hold up the first call."""
@@ -106,20 +109,10 @@ class Scoring:
         def load() -> "LoadedModel":
             from recognizer_svc.service.models import load_run
 
-            return load_run(self._store, run_id, checkpoint, device=self._device)
+            return load_run(self._store, run_id, checkpoint, device=self.device)
 
         with self._place():
             return await asyncio.to_thread(self.served.load, run_id, checkpoint, load)
-
-    async def device(self) -> str:
-        """What the heads compute on, as torch names it. Does not wait for the scoring thread."""
-
-        def ask() -> str:
-            from recognizer_svc.predict import name_of_device
-
-            return name_of_device(self._device)
-
-        return await asyncio.to_thread(ask)
 
     def _close_features_later(self) -> None:
         if self._closing is None:

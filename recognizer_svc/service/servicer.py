@@ -93,7 +93,7 @@ class RecognizerServicer(pb_grpc.RecognizerServicer):
         records = [record for _, record in self._jobs.active()]
         limits = self._jobs.limits
         return pb.GetInfoResponse(
-            device=await self._scoring.device(),
+            device=self._scoring.device,
             machine=limits.host,
             requests=self._scoring.requests,
             max_requests=self._scoring.max_requests,

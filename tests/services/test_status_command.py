@@ -25,7 +25,7 @@ from svc_common.errors import BusyError
 from svc_common.metrics import Metrics
 from svc_common.server import ServiceServer
 from tests.recognizer.toy_store import ACAR
-from tests.services.conftest import Trained
+from tests.services.conftest import TRAINED, Trained
 from tests.services.echo import EchoService, serving
 from tests.services.job_scripts import SLEEP, Launcher
 from tests.services.recognizer_process import unused_port
@@ -64,7 +64,15 @@ def status(*words: str, **environment: str) -> Result:
     return CliRunner().invoke(root, ["status", *words], env=environment)
 
 
+async def score_once(client: ClientConfig) -> None:
+    box = recognizer_pb2.Box(x1=0.1, y1=0.1, x2=0.5, y2=0.9)
+    fields = {"run_id": TRAINED, "dataset": "toy", "split": "test", "video": "video0", "timestamp": 0, "boxes": [box]}
+    async with RecognizerClient(client) as recognizer:
+        await recognizer.recognize(recognizer_pb2.RecognizeRequest(**fields))
+
+
 def test_all_ready_is_exit_code_0(trained: Trained) -> None:
+    asyncio.run(score_once(trained.service.client))  # from then on it knows its device
     result = status("--recognizer", trained.service.address)
     assert result.exit_code == 0, result.output
     (row,) = [line for line in result.output.splitlines() if trained.service.address in line]
