@@ -1,55 +1,87 @@
 """`stal-cli doctor`: what this machine can run, and what would get in its way."""
 
 import platform
+import re
 import sys
+from collections import defaultdict
 from importlib import metadata, util
 
 import click
 
-EXTRAS = {
-    "media": ("PIL", "av"),
-    "stores": ("zarr", "h5py", "google_crc32c"),
-    "services": ("grpc", "grpc_health", "prometheus_client"),
-    "torch": ("torch", "torchvision", "safetensors"),
-    "precompute": ("timm",),
-    "detector": ("ultralytics",),
-    "onnx": ("onnxruntime", "onnx"),
-    "recognizer": ("tensorboard",),
-    "evaluation": ("numba",),
-    "report": ("matplotlib",),
-}
 # Our import packages with names generic enough to be someone else's too.
 GENERIC_PACKAGES = ("cache", "cli", "protos", "recipes")
+_SUMS = ("all", "dev")
+_REQUIREMENT = re.compile(r"([\w.-]+)(\[.*?\])?.*\bextra == ['\"]([\w-]+)['\"]")
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-def doctor() -> None:
-    """Check this installation: versions, extras, GPUs, and packages of other projects that shadow ours.
+@click.option("--store", help="Folder or s3:// URL of the store that this machine is to write to.")
+@click.option(
+    "--port",
+    "ports",
+    type=click.IntRange(1, 65535),
+    multiple=True,
+    default=(50051, 50052),
+    show_default=True,
+    help="Port of a service that is to run here; repeat for several.",
+)
+def doctor(store: str | None, ports: tuple[int, ...]) -> None:
+    """Check this machine: versions, extras, GPUs, ports, the name localhost, and packages of other projects that shadow
+    ours; with --store also whether it can be written and its locks hold.
 
-    Exits with 1 when something would break a command.
+    Exits with 1 when something would break a command, and says what to do about it. An extra that is not installed is
+    none of these: no machine needs all of them.
+
+    \b
+    Examples:
+      stal-cli doctor
+      stal-cli doctor --store /mnt/store
     """
+    from cli.doctor_machine import check_devices, check_localhost, check_port
+    from cli.doctor_store import check_store
+
     click.echo(f"stal {metadata.version('stal')}, Python {platform.python_version()}, {platform.platform()}")
-    for extra, modules in EXTRAS.items():
-        missing = [module for module in modules if util.find_spec(module) is None]
-        state = "ok" if not missing else f"missing {', '.join(missing)}: pip install 'stal[{extra}]'"
-        click.echo(f"  {extra:<12} {state}")
-    click.echo(f"  {'devices':<12} {_devices()}")
-    shadows = find_shadows()
-    for shadow in shadows:
-        click.echo(f"Problem: {shadow}", err=True)
-    if shadows:
+    for extra, missing in missing_by_extra(metadata.requires("stal") or []).items():
+        _line(extra, "ok" if not missing else f"missing {', '.join(missing)}: pip install 'stal[{extra}]'")
+    problems = find_shadows()
+    for name, (state, found) in {
+        "devices": check_devices(),
+        **{f"port {port}": check_port(port) for port in ports},
+        "localhost": check_localhost(),
+        **({} if store is None else {"store": check_store(store)}),
+    }.items():
+        _line(name, state)
+        problems += found
+    for problem in problems:
+        click.echo(f"Problem: {problem}", err=True)
+    if problems:
         sys.exit(1)
 
 
-def _devices() -> str:
-    if util.find_spec("torch") is None:
-        return "unknown without torch"
-    import torch
+def _line(name: str, state: str) -> None:
+    click.echo(f"  {name:<12} {state}")
 
-    count = torch.cuda.device_count()
-    if count == 0:
-        return f"CPU only, {torch.get_num_threads()} threads (torch {torch.__version__})"
-    return ", ".join(torch.cuda.get_device_name(index) for index in range(count)) + f" (torch {torch.__version__})"
+
+def missing_by_extra(requirements: list[str]) -> dict[str, list[str]]:
+    """The distributions that are not installed, for each extra. requirements: as the metadata of stal states them."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for requirement in requirements:
+        match = _REQUIREMENT.match(requirement)
+        if match is None or match[3] in _SUMS:
+            continue
+        missing = found[match[3]]
+        if match[1] != "stal" and not _installed(match[1]):
+            missing.append(match[1])
+    return dict(found)
+
+
+def _installed(distribution: str) -> bool:
+    """Also when another distribution provides the same module: onnxruntime-gpu for onnxruntime."""
+    try:
+        metadata.distribution(distribution)
+    except metadata.PackageNotFoundError:
+        return util.find_spec(distribution.replace("-", "_")) is not None
+    return True
 
 
 def find_shadows() -> list[str]:

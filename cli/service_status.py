@@ -6,16 +6,16 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from detector_svc.client import DetectorClient, DetectorClientConfig
-from protos.generated import recognizer_pb2 as pb
+from detector_svc.replicas import resolve_all
 from recognizer_svc.client import RecognizerClient
 from stal_data.errors import StalError
+from svc_common.addresses import Resolver, resolve_name
 from svc_common.client import RetryPolicy
 from svc_common.config import ClientConfig
 from svc_common.errors import BusyError
 from svc_common.probe import NotReadyError, probe
 
 Kind = Literal["detector", "recognizer"]
-_JOBS_LOOKED_AT = 1000
 _RETRY = RetryPolicy(retries=1)
 
 
@@ -47,9 +47,26 @@ class ServiceStatus:
         return self.state == "ready"
 
 
-async def ask_all(services: Sequence[ServiceToAsk], *, timeout_s: float) -> list[ServiceStatus]:
-    """All services at once; one that does not answer is a row like the others."""
-    return await asyncio.gather(*(_ask(service, timeout_s) for service in services))
+async def ask_all(
+    services: Sequence[ServiceToAsk], *, timeout_s: float, resolve: Resolver = resolve_name
+) -> list[ServiceStatus]:
+    """All services at once, each replica behind a name; one that does not answer is a row like the others."""
+    rows = await asyncio.gather(*(_ask_replicas(service, timeout_s, resolve) for service in services))
+    return [row for found in rows for row in found]
+
+
+async def _ask_replicas(service: ServiceToAsk, timeout_s: float, resolve: Resolver) -> list[ServiceStatus]:
+    try:
+        async with asyncio.timeout(timeout_s):
+            replicas, errors = await resolve_all([service.client], resolve)
+    except TimeoutError:
+        replicas, errors = {}, {service.client.address: StalError(f"the name has no address within {timeout_s:g} s")}
+    unresolved = [
+        ServiceStatus(kind=service.kind, address=address, message=_first_line(error))
+        for address, error in errors.items()
+    ]
+    asked = (_ask(replace(service, client=client), timeout_s) for client in replicas.values())
+    return [*unresolved, *await asyncio.gather(*asked)]
 
 
 async def _ask(service: ServiceToAsk, timeout_s: float) -> ServiceStatus:
@@ -89,12 +106,12 @@ async def _describe_detector(client: ClientConfig, answer: ServiceStatus) -> Ser
 
 async def _describe_recognizer(client: ClientConfig, answer: ServiceStatus) -> ServiceStatus:
     async with RecognizerClient(client) as recognizer:
-        models, jobs = await asyncio.gather(recognizer.list_models(), recognizer.list_jobs(limit=_JOBS_LOOKED_AT))
-    running = [job.run_id for job in jobs if job.status == pb.JOB_STATUS_RUNNING]
-    queued = sum(job.status == pb.JOB_STATUS_QUEUED for job in jobs)
+        models, info = await asyncio.gather(recognizer.list_models(), recognizer.get_info())
     return replace(
         answer,
         model=f"{len(models)} heads" + (f", newest {models[0].run_id}" if models else ""),
-        load=f"{len(running)} running, {queued} queued",
-        jobs=", ".join(running) or "none",
+        device=info.device,
+        load=f"{info.requests}/{info.max_requests} calls, {len(info.running)}/{info.max_jobs} jobs, "
+        f"{info.queued_jobs}/{info.max_queued} queued",
+        jobs=", ".join(info.running) or "none",
     )

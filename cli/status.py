@@ -37,7 +37,7 @@ def status(
     timeout_s: float,
     settings: dict[str, Any],
 ) -> None:
-    """Show each service with its state, model, load and jobs.
+    """Show each service with its state, model, device, load and jobs; of dns:///NAME:PORT each replica.
 
     Exit code 0 when all are ready, else 1. Addresses come from the options, a file, or the variables STAL_DETECTOR,
     STAL_RECOGNIZER (several with spaces or commas between) and STAL_SERVICES.
@@ -45,7 +45,7 @@ def status(
     \b
     Examples:
       stal-cli status --detector 127.0.0.1:50051 --recognizer 127.0.0.1:50052
-      stal-cli status --services services.yaml
+      stal-cli status --detector dns:///detector:50051 --services services.yaml
 
     \b
     A services file:

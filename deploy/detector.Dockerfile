@@ -11,7 +11,7 @@ WORKDIR /src
 COPY constraints.txt .
 RUN pip install --no-cache-dir --constraint constraints.txt torch torchvision
 COPY . .
-RUN pip install --no-cache-dir --constraint constraints.txt '.[detector]'
+RUN pip install --no-cache-dir --constraint constraints.txt '.[detector,onnx]'
 
 FROM python:3.11-slim-bookworm
 # opencv, which ultralytics imports, needs these two. Not pinned: Debian's mirror keeps only the latest fix of a release,

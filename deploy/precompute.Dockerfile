@@ -11,7 +11,7 @@ WORKDIR /src
 COPY constraints.txt .
 RUN pip install --no-cache-dir --constraint constraints.txt torch torchvision
 COPY . .
-RUN pip install --no-cache-dir --constraint constraints.txt '.[precompute]'
+RUN pip install --no-cache-dir --constraint constraints.txt '.[precompute,s3]'
 
 FROM python:3.11-slim-bookworm
 RUN useradd --create-home --home-dir /var/lib/stal --uid 10001 stal

@@ -12,7 +12,7 @@ WORKDIR /src
 COPY constraints.txt .
 RUN pip install --no-cache-dir --constraint constraints.txt torch torchvision
 COPY . .
-RUN pip install --no-cache-dir --constraint constraints.txt '.[recognizer,evaluation]'
+RUN pip install --no-cache-dir --constraint constraints.txt '.[recognizer,evaluation,s3]'
 
 FROM python:3.11-slim-bookworm
 RUN useradd --create-home --home-dir /var/lib/stal --uid 10001 stal

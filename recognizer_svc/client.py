@@ -129,6 +129,11 @@ class RecognizerClient:
         """Runs that can score, newest first."""
         return (await self.all_models()).models
 
+    async def get_info(self) -> pb.GetInfoResponse:
+        """What the service computes on, and how busy it is."""
+        request = pb.GetInfoRequest()
+        return await self._call(lambda: self._stub.GetInfo(request, timeout=_TIMEOUT_S, metadata=self._metadata))
+
     async def recognize(
         self, request: pb.RecognizeRequest, *, timeout_s: float = _TIMEOUT_S
     ) -> tuple[pb.Model, NDArray[np.float32]]:

@@ -48,6 +48,13 @@ class ScoredKeyFrame:
     scores_NC: NDArray[np.float32]
 
 
+def name_of_device(device: str) -> str:
+    """What `auto` stands for on this machine, CUDA where there is some; any other name as it is."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device
+
+
 class Predictor:
     """A trained head, ready to score."""
 
@@ -65,9 +72,7 @@ class Predictor:
         checkpoint: which of a run's checkpoints; no effect for a file.
         """
         file = RunDir(path).checkpoint(checkpoint) if path.is_dir() else path
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        return cls(load_checkpoint(file), torch.device(device))
+        return cls(load_checkpoint(file), torch.device(name_of_device(device)))
 
     @property
     def label_map(self) -> LabelMap:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Run the array of precompute, a training of two ranks and a requeued one under a real Slurm of one machine: `make test-slurm`.
+# Run the array of precompute, trainings (of two ranks, requeued, told to stop) and a service under a real Slurm of one machine: `make test-slurm`.
 # Needs root and Debian's packages
 #   apt-get install --no-install-recommends slurm-wlm munge
 # Starts its own munged, slurmctld and slurmd, with everything in a temporary folder, and ends them.
@@ -97,4 +97,28 @@ tail -n 3 "stal-train-$job.log"
 grep -q "resumed after" "$STORE/runs/second/events.jsonl"
 grep -q '"type": "done"' "$STORE/runs/second/events.jsonl"
 
-echo "3 passed, 0 failed"
+ends() { # JOB STATE EXITCODE
+    while squeue --noheader --job "$1" 2> /dev/null | grep -q .; do sleep 1; done
+    scontrol show job "$1" | tee /dev/stderr | grep -q "JobState=$2"
+    scontrol show job "$1" | grep -q "ExitCode=$3"
+}
+
+echo "== train, told to stop"
+export RUN_ID=third OPTIONS="--set validation.split=null --set training.epochs=4000 --nproc-per-node 1"
+job="$(sbatch --parsable --cpus-per-task=2 "$scripts/train.sbatch")"
+until grep -q '"type": "step"' "$STORE/runs/third/events.jsonl" 2> /dev/null; do sleep 0.2; done
+scancel --signal=TERM --batch "$job"
+ends "$job" FAILED 143:0
+grep -q '"status": "cancelled"' "$STORE/runs/third/state.json"
+test -e "$STORE/runs/third/checkpoints/latest.pt"
+
+echo "== a service, told to stop"
+export SERVICE=recognizer ADDRESS_FILE="$work/address"
+job="$(sbatch --parsable --cpus-per-task=1 "$scripts/service.sbatch" --store "$STORE")"
+until [ -s "$ADDRESS_FILE" ]; do sleep 0.2; done
+stal-cli status --recognizer "$(cat "$ADDRESS_FILE")"
+scancel --signal=TERM --batch "$job"
+ends "$job" COMPLETED 0:0
+test ! -e "$ADDRESS_FILE"
+
+echo "5 passed, 0 failed"

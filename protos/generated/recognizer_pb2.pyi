@@ -1092,6 +1092,68 @@ class Model(_message.Message):
 Global___Model: _TypeAlias = Model  # noqa: Y015
 
 @_typing.final
+class GetInfoRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetInfoRequest: _TypeAlias = GetInfoRequest  # noqa: Y015
+
+@_typing.final
+class GetInfoResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICE_FIELD_NUMBER: _builtins.int
+    MACHINE_FIELD_NUMBER: _builtins.int
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    MAX_REQUESTS_FIELD_NUMBER: _builtins.int
+    RUNNING_FIELD_NUMBER: _builtins.int
+    MAX_JOBS_FIELD_NUMBER: _builtins.int
+    QUEUED_JOBS_FIELD_NUMBER: _builtins.int
+    MAX_QUEUED_FIELD_NUMBER: _builtins.int
+    device: _builtins.str
+    """Where heads score, as torch names it. A service that was told to choose says "auto" until it has loaded torch."""
+    machine: _builtins.str
+    """Name of this machine in the records of jobs."""
+    requests: _builtins.int
+    """Scoring calls in progress, waiting ones included, and how many may be."""
+    max_requests: _builtins.int
+    max_jobs: _builtins.int
+    queued_jobs: _builtins.int
+    """Jobs that wait here, and how many may."""
+    max_queued: _builtins.int
+    @_builtins.property
+    def running(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of the runs that this service trains, and how many it may train at once."""
+
+    def __init__(
+        self,
+        *,
+        device: _builtins.str = ...,
+        machine: _builtins.str = ...,
+        requests: _builtins.int = ...,
+        max_requests: _builtins.int = ...,
+        running: _abc.Iterable[_builtins.str] | None = ...,
+        max_jobs: _builtins.int = ...,
+        queued_jobs: _builtins.int = ...,
+        max_queued: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "machine", b"machine", "max_jobs", b"max_jobs", "max_queued", b"max_queued", "max_requests", b"max_requests", "queued_jobs", b"queued_jobs", "requests", b"requests", "running", b"running"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetInfoResponse: _TypeAlias = GetInfoResponse  # noqa: Y015
+
+@_typing.final
 class Label(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

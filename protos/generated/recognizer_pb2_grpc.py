@@ -86,6 +86,11 @@ class RecognizerStub:
                 request_serializer=protos_dot_generated_dot_recognizer__pb2.ListModelsRequest.SerializeToString,
                 response_deserializer=protos_dot_generated_dot_recognizer__pb2.ListModelsResponse.FromString,
                 _registered_method=True)
+        self.GetInfo = channel.unary_unary(
+                '/stal.recognizer.v1.Recognizer/GetInfo',
+                request_serializer=protos_dot_generated_dot_recognizer__pb2.GetInfoRequest.SerializeToString,
+                response_deserializer=protos_dot_generated_dot_recognizer__pb2.GetInfoResponse.FromString,
+                _registered_method=True)
 
 
 class RecognizerServicer:
@@ -164,6 +169,13 @@ class RecognizerServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetInfo(self, request, context):
+        """What this service computes on, and how busy it is; other services on the same store are not counted.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RecognizerServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -216,6 +228,11 @@ def add_RecognizerServicer_to_server(servicer, server):
                     servicer.ListModels,
                     request_deserializer=protos_dot_generated_dot_recognizer__pb2.ListModelsRequest.FromString,
                     response_serializer=protos_dot_generated_dot_recognizer__pb2.ListModelsResponse.SerializeToString,
+            ),
+            'GetInfo': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetInfo,
+                    request_deserializer=protos_dot_generated_dot_recognizer__pb2.GetInfoRequest.FromString,
+                    response_serializer=protos_dot_generated_dot_recognizer__pb2.GetInfoResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -490,6 +507,33 @@ class Recognizer:
             '/stal.recognizer.v1.Recognizer/ListModels',
             protos_dot_generated_dot_recognizer__pb2.ListModelsRequest.SerializeToString,
             protos_dot_generated_dot_recognizer__pb2.ListModelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetInfo(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stal.recognizer.v1.Recognizer/GetInfo',
+            protos_dot_generated_dot_recognizer__pb2.GetInfoRequest.SerializeToString,
+            protos_dot_generated_dot_recognizer__pb2.GetInfoResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -58,6 +58,8 @@ class RecognizerStub:
     """Forgets what LoadModel has loaded."""
     ListModels: _grpc.UnaryUnaryMultiCallable[_recognizer_pb2.ListModelsRequest, _recognizer_pb2.ListModelsResponse]
     """Runs that have a checkpoint to score with."""
+    GetInfo: _grpc.UnaryUnaryMultiCallable[_recognizer_pb2.GetInfoRequest, _recognizer_pb2.GetInfoResponse]
+    """What this service computes on, and how busy it is; other services on the same store are not counted."""
 
 @_typing.type_check_only
 class RecognizerAsyncStub(RecognizerStub):
@@ -89,6 +91,8 @@ class RecognizerAsyncStub(RecognizerStub):
     """Forgets what LoadModel has loaded."""
     ListModels: _aio.UnaryUnaryMultiCallable[_recognizer_pb2.ListModelsRequest, _recognizer_pb2.ListModelsResponse]  # type: ignore[assignment]
     """Runs that have a checkpoint to score with."""
+    GetInfo: _aio.UnaryUnaryMultiCallable[_recognizer_pb2.GetInfoRequest, _recognizer_pb2.GetInfoResponse]  # type: ignore[assignment]
+    """What this service computes on, and how busy it is; other services on the same store are not counted."""
 
 class RecognizerServicer(metaclass=_abc_1.ABCMeta):
     """Trains heads on cached features and scores boxes with them. Features, proposals and runs are read from and
@@ -177,5 +181,13 @@ class RecognizerServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_recognizer_pb2.ListModelsResponse, _abc.Awaitable[_recognizer_pb2.ListModelsResponse]]:
         """Runs that have a checkpoint to score with."""
+
+    @_abc_1.abstractmethod
+    def GetInfo(
+        self,
+        request: _recognizer_pb2.GetInfoRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_recognizer_pb2.GetInfoResponse, _abc.Awaitable[_recognizer_pb2.GetInfoResponse]]:
+        """What this service computes on, and how busy it is; other services on the same store are not counted."""
 
 def add_RecognizerServicer_to_server(servicer: RecognizerServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -65,8 +65,10 @@ class Scoring:
     @cached_property
     def _engine(self) -> "Engine":
         """Made in the thread and at first use: a service that only runs jobs never imports torch."""
+        from recognizer_svc.predict import name_of_device
         from recognizer_svc.service.engine import Engine
 
+        self.device = name_of_device(self.device)
         return Engine(self._store, device=self.device, served=self.served, counted=self._metrics.count_model)
 
     def warm_up(self) -> None:

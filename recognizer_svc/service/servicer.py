@@ -19,7 +19,7 @@ from recognizer_svc.service import messages
 from recognizer_svc.service.jobs import JobManager
 from recognizer_svc.service.model_list import list_models
 from recognizer_svc.service.queries import Prediction
-from recognizer_svc.service.record import JobRecord
+from recognizer_svc.service.record import JobRecord, JobStatus
 from recognizer_svc.service.scoring import Scoring
 from stal_data.errors import InputError, NotFoundError
 
@@ -88,6 +88,20 @@ class RecognizerServicer(pb_grpc.RecognizerServicer):
         models = await asyncio.to_thread(list_models, self._store)
         loaded = map(messages.from_model, self._scoring.served.infos())
         return pb.ListModelsResponse(models=map(messages.from_model, models), loaded=loaded)
+
+    async def GetInfo(self, request: pb.GetInfoRequest, context: Context) -> pb.GetInfoResponse:
+        records = [record for _, record in self._jobs.active()]
+        limits = self._jobs.limits
+        return pb.GetInfoResponse(
+            device=self._scoring.device,
+            machine=limits.host,
+            requests=self._scoring.requests,
+            max_requests=self._scoring.max_requests,
+            running=[record.run_id for record in records if record.status is JobStatus.RUNNING],
+            max_jobs=limits.max_jobs,
+            queued_jobs=sum(record.status is JobStatus.QUEUED for record in records),
+            max_queued=limits.max_queued,
+        )
 
     async def _updates(
         self, run_id: str, *, from_seq: int = 0, skip_history: bool = False

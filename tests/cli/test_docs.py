@@ -11,7 +11,7 @@ import pytest
 from cli.main import root
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "scripts" / "real_input.sh"]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "scripts" / "real_input.sh"]
 
 
 def _commands(text: str) -> Iterator[str]:

@@ -10,13 +10,24 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from cache.store import Store
 from cli.main import root
+from cli.service_status import ServiceToAsk, ask_all
 from cli.services_file import read_services
 from protos.generated import detector_pb2 as pb
-from stal_data.errors import InputError, StalError
+from protos.generated import recognizer_pb2
+from recognizer_svc.client import RecognizerClient
+from recognizer_svc.service.job import JobLimits
+from recognizer_svc.service.server import RecognizerConfig, RecognizerService
+from stal_data.errors import InputError, NotFoundError, StalError
+from svc_common.config import ClientConfig, ServerConfig
 from svc_common.errors import BusyError
-from tests.services.conftest import Trained
+from svc_common.metrics import Metrics
+from svc_common.server import ServiceServer
+from tests.recognizer.toy_store import ACAR
+from tests.services.conftest import TRAINED, Trained
 from tests.services.echo import EchoService, serving
+from tests.services.job_scripts import SLEEP, Launcher
 from tests.services.recognizer_process import unused_port
 
 TOKEN = "a-token-of-enough-length"
@@ -53,14 +64,83 @@ def status(*words: str, **environment: str) -> Result:
     return CliRunner().invoke(root, ["status", *words], env=environment)
 
 
+async def score_once(client: ClientConfig) -> None:
+    box = recognizer_pb2.Box(x1=0.1, y1=0.1, x2=0.5, y2=0.9)
+    fields = {"run_id": TRAINED, "dataset": "toy", "split": "test", "video": "video0", "timestamp": 0, "boxes": [box]}
+    async with RecognizerClient(client) as recognizer:
+        await recognizer.recognize(recognizer_pb2.RecognizeRequest(**fields))
+
+
 def test_all_ready_is_exit_code_0(trained: Trained) -> None:
+    asyncio.run(score_once(trained.service.client))  # from then on it knows its device
     result = status("--recognizer", trained.service.address)
     assert result.exit_code == 0, result.output
     (row,) = [line for line in result.output.splitlines() if trained.service.address in line]
     assert "ready" in row
     # Other tests may have trained more with this service.
     assert re.search(r"[1-9]\d* heads, newest \w+", row)
-    assert "0 running, 0 queued" in row
+    assert "0/16 calls, 0/1 jobs, 0/16 queued" in row
+    assert re.search(r"\b(cpu|cuda)\b", row)
+
+
+async def test_each_recognizer_of_a_store_shows_its_own_load(store: Store, launcher: Launcher) -> None:
+    launcher(SLEEP)
+    limits = [JobLimits(machine=name, stop_timeout_s=5) for name in ("busy", "idle")]
+    configs = [RecognizerConfig(store=store, limits=own, device="cpu", private=True) for own in limits]
+    servers = [
+        ServiceServer(ServerConfig(), [RecognizerService(config, Metrics())], name="recognizer") for config in configs
+    ]
+    clients = [ClientConfig(address=f"127.0.0.1:{await server.start()}") for server in servers]
+    try:
+        async with RecognizerClient(clients[0]) as busy:
+            for run_id in ("one", "two"):
+                launch = recognizer_pb2.Launch(nproc_per_node=1, backend="gloo")
+                updates = busy.train(recognizer_pb2.TrainRequest(run_id=run_id, recipe=ACAR, launch=launch))
+                await anext(updates)
+                if run_id == "one":
+                    async for update in updates:
+                        if update.HasField("event"):  # its process runs
+                            break
+                await updates.aclose()
+            assert (await busy.get_info()).machine == "busy"
+        services = [ServiceToAsk(kind="recognizer", client=client) for client in clients]
+        rows = await ask_all(services, timeout_s=30)
+        assert [(row.device, row.load, row.jobs) for row in rows] == [
+            ("cpu", "0/16 calls, 1/1 jobs, 1/16 queued", "one"),
+            ("cpu", "0/16 calls, 0/1 jobs, 0/16 queued", "none"),
+        ]
+    finally:
+        for server in servers:
+            await server.stop(0)
+
+
+async def test_each_replica_behind_a_name_is_a_row() -> None:
+    names = {"detector": [], "ghost": []}
+
+    async def resolve(name: str, port: int) -> tuple[str, ...]:
+        if not names[name]:
+            raise NotFoundError(f"The name '{name}' does not resolve (test).")
+        return tuple(names[name])
+
+    async with serving(Answering()) as (first, _), serving(Answering()) as (second, _):
+        gone = unused_port()
+        names["detector"] = [f"127.0.0.1:{port}" for port in (first.port, second.port, gone)]
+        clients = [ClientConfig(address=f"dns:///{name}:50051") for name in names]
+        services = [ServiceToAsk(kind="detector", client=client) for client in clients]
+        rows = await ask_all(services, timeout_s=30, resolve=resolve)
+    assert [(row.address, row.state) for row in rows] == [
+        *((f"127.0.0.1:{port}", "ready") for port in (first.port, second.port)),
+        (f"127.0.0.1:{gone}", "unreachable"),
+        ("dns:///ghost:50051", "unreachable"),
+    ]
+    assert "does not resolve" in rows[-1].message
+
+
+def test_a_name_given_to_the_command_is_resolved() -> None:
+    with in_a_thread() as port:
+        result = status("--detector", f"dns:///localhost:{port}")
+    assert result.exit_code == 0, result.output
+    assert f"127.0.0.1:{port}" in result.output
 
 
 def test_one_that_is_not_there_is_a_row_and_exit_code_1(trained: Trained) -> None:
