@@ -6,6 +6,7 @@ from pathlib import Path
 
 import h5py
 
+from cache.h5_target import Target
 from stal_data.errors import InputError, NotFoundError
 from stal_data.keyframes import KeyFrame
 
@@ -25,12 +26,26 @@ def reading(path: Path, *, kind: str, version: int) -> Iterator[h5py.File]:
         raise InputError(f"'{path}' is not a complete {kind} file: {error}. Write it again.") from error
 
 
+class NewFile(h5py.File):  # type: ignore[misc]
+    """A file being written. A failed write shows at its end, or at a call of `check`."""
+
+    def __init__(self, target: Target) -> None:
+        super().__init__(target, "w")
+        self.check = target.check
+
+
 @contextmanager
-def creating(path: Path, *, kind: str, version: int) -> Iterator[h5py.File]:
-    with h5py.File(path, "w") as file:
-        file.attrs["format"] = f"stal-{kind}"
-        file.attrs["version"] = version
-        yield file
+def creating(path: Path, *, kind: str, version: int) -> Iterator[NewFile]:
+    """Write `path`; an `OSError` where it does not fit the disk. Who writes many rows calls `file.check` in between."""
+    target = Target(path)
+    try:
+        with NewFile(target) as file:
+            file.attrs["format"] = f"stal-{kind}"
+            file.attrs["version"] = version
+            yield file
+        target.check()
+    finally:
+        target.close()
 
 
 def write_keys(group: h5py.Group, keys: Sequence[KeyFrame]) -> None:

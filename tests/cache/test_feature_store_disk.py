@@ -32,7 +32,7 @@ def test_a_full_disk_is_named_and_the_run_goes_on_after_room_was_made(tmp_path: 
     command = [*ALONE, sys.executable, "-m", "tests.cache.fill_disk", str(disk), str(tmp_path / "whole")]
     root = Path(fill_disk.__file__).parents[2]
     run = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-    assert run.stdout == "done\n", run.stderr
+    assert (run.stdout, run.returncode) == ("done\n", 0), run.stderr
 
 
 @pytest.fixture

@@ -54,6 +54,7 @@ def export_hdf5(path: Path, output: Path, report: Report | None = None) -> int:
                 features.read_into([row], buffer)
                 for name, dataset in arrays.items():
                     dataset[row] = getattr(buffer, name)[0]
+                file.check()
             if report:
                 report(row + 1, manifest.num_rows)
     return int(marks.done_K.sum())
