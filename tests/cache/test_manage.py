@@ -384,6 +384,27 @@ def test_a_flipped_bit_in_an_export_is_noticed(exported: Path, store: Store) -> 
         import_hdf5(exported, store)
 
 
+def test_an_import_of_no_export_makes_no_store(tmp_path: Path) -> None:
+    file, other = tmp_path / "set.h5", tmp_path / "other"
+    assert run("import", file, other).exit_code == 2
+    file.write_bytes(b"text")
+    with pytest.raises(InputError, match=r"is not a complete feature-set file: .*signature not found"):
+        run("import", file, other)
+    assert not other.exists()
+
+
+def test_an_error_of_the_store_is_not_taken_for_one_of_the_imported_file(exported: Path, store: Store) -> None:
+    """A file stands where a folder must be made."""
+    (store.root / "features").write_text("")
+    with pytest.raises(OSError, match="store/features"):
+        run("import", exported, store.root)
+    (store.root / "features").unlink()
+    import_hdf5(exported, store)
+    (damaged := exported.with_name("cut.h5")).write_bytes(exported.read_bytes()[:-10])
+    with pytest.raises(InputError, match=r"cut.h5' is not a complete feature-set file"):
+        import_hdf5(damaged, store)
+
+
 def test_an_import_over_other_frames_is_refused(exported: Path, store: Store, spec: FeatureSpec) -> None:
     write_rows(store, spec, 8)
     with pytest.raises(ConflictError, match="key frames: 10 / 8"):
