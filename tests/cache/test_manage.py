@@ -176,6 +176,30 @@ def test_a_set_that_is_being_deleted_does_not_open(write_set: WriteSet) -> None:
     FeatureSet(path)
 
 
+LOOK = """
+import sys
+from cache.feature_store.manage.prune import prune_candidates
+from cache.store import Store
+store = Store.open(sys.argv[1])
+print("looking", flush=True)
+while True:
+    prune_candidates(store, incomplete=True)
+"""
+
+
+def test_a_set_opens_while_prune_looks_at_it(store: Store, write_set: WriteSet) -> None:
+    path = write_set(10, shards=[0]).path
+    child = subprocess.Popen([sys.executable, "-c", LOOK, str(store.root)], stdout=subprocess.PIPE)
+    try:
+        assert child.stdout.readline() == b"looking\n"
+        for _ in range(20_000):
+            with use.in_use(path):
+                pass
+    finally:
+        child.kill()
+        child.communicate()
+
+
 def test_what_a_killed_process_left_is_deleted(store: Store, write_set: WriteSet) -> None:
     path = write_set(3).path
     leftover = path.with_name(f".{path.name}.host.1.{'0' * 32}.partial")
