@@ -1,14 +1,22 @@
 """The format is what docs/cache-format.md says: read by a plain reader, by zarr-python and by xarray."""
 
+import hashlib
+import json
+import struct
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import zarr
 
+from cache.backbones.load import load_backbone, save_backbone
+from cache.backbones.slowfast.model import SlowFastConfig
+from cache.backbones.slowfast.presets import PRESETS as SLOWFAST_PRESETS
+from cache.backbones.vit.model import ViTConfig
 from cache.feature_store import FeatureSet
-from cache.spec import FeatureSpec, Layout
+from cache.spec import BackboneSpec, ClipSpec, FeatureSpec, Layout
 from stal_data.keyframes import KeyFrame
 from tests.cache.plain_reader import COLUMNS, PlainSet, Refused
 from tests.cache.samples import SHAPES
@@ -32,6 +40,28 @@ def test_a_reader_written_from_the_page_reads_the_same_rows(
     for row in (4, 10, 11):  # not computed, padding
         with pytest.raises(Refused, match="is not done"):
             plain.read(row)
+
+
+def test_the_page_names_every_field_of_a_spec() -> None:
+    page = (Path(__file__).parents[2] / "docs/cache-format.md").read_text()
+    for described in (FeatureSpec, ClipSpec, BackboneSpec, SlowFastConfig, ViTConfig):
+        for field in fields(described):
+            assert f"`{field.name}`" in page, f"{described.__name__}.{field.name}"
+
+
+def test_the_digest_of_weights_is_what_the_page_says(tmp_path: Path) -> None:
+    loaded = load_backbone("slowfast", weights="random:0", preset="tiny")
+    file = tmp_path / "slowfast.safetensors"
+    save_backbone(file, loaded.model, kind="slowfast", preset="tiny", config=SLOWFAST_PRESETS["tiny"], provenance={})
+    content = file.read_bytes()
+    (size,) = struct.unpack_from("<Q", content)
+    header, body = json.loads(content[8 : 8 + size]), content[8 + size :]
+    digest = hashlib.sha256()
+    for name in sorted(header.keys() - {"__metadata__"}):
+        dtype = {"F32": "torch.float32", "I64": "torch.int64"}[header[name]["dtype"]]
+        begin, end = header[name]["data_offsets"]
+        digest.update(f"{json.dumps(name)} {dtype} {header[name]['shape']}\n".encode() + body[begin:end])
+    assert load_backbone("slowfast", weights=str(file)).spec.weights == f"sha256:{digest.hexdigest()}"
 
 
 @pytest.mark.parametrize(
