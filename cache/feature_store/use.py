@@ -14,7 +14,7 @@ from pathlib import Path
 
 from stal_data.errors import ConflictError
 
-_LOOK_S = 0.5
+_LOOK_S = 1.0
 """Longer than prune takes to look whether a set is in use, for which it holds the lock for a moment."""
 
 

@@ -183,13 +183,13 @@ from cache.store import Store
 store = Store.open(sys.argv[1])
 print("looking", flush=True)
 while True:
-    prune_candidates(store, incomplete=True)
+    prune_candidates(store, set_ids=[sys.argv[2]])
 """
 
 
 def test_a_set_opens_while_prune_looks_at_it(store: Store, write_set: WriteSet) -> None:
-    path = write_set(10, shards=[0]).path
-    child = subprocess.Popen([sys.executable, "-c", LOOK, str(store.root)], stdout=subprocess.PIPE)
+    path = write_set(3).path
+    child = subprocess.Popen([sys.executable, "-c", LOOK, str(store.root), path.name], stdout=subprocess.PIPE)
     try:
         assert child.stdout.readline() == b"looking\n"
         for _ in range(20_000):
