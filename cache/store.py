@@ -59,12 +59,20 @@ class Store:
                 f"The store '{text}' is neither a folder nor s3://BUCKET/PREFIX; mount it, or copy it to one of these."
             )
         root = Path(text.removeprefix("file://")).absolute()
-        if root.exists() and not root.is_dir():
-            raise InputError(f"The store '{text}' is a file; it must be a folder.")
-        if create:
-            root.mkdir(parents=True, exist_ok=True)
-        elif not root.exists() and not may_lack:
-            raise NotFoundError(f"There is no store at '{text}'; 'stal-cli precompute ... --store {text}' makes one.")
+        try:
+            if root.exists() and not root.is_dir():
+                raise InputError(f"The store '{text}' is a file; it must be a folder.")
+            if create:
+                root.mkdir(parents=True, exist_ok=True)
+            elif not root.exists() and not may_lack:
+                raise NotFoundError(
+                    f"There is no store at '{text}'; 'stal-cli precompute ... --store {text}' makes one."
+                )
+        except OSError as error:
+            problem = f"{'made' if create else 'opened'} ('{error.filename}': {error.strerror})"
+            raise InputError(
+                f"The store '{text}' cannot be {problem}; it must be a folder that may be read and written."
+            ) from error
         return cls(root, mirror_at(root))
 
     @classmethod

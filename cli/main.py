@@ -1,11 +1,15 @@
 """The root command. `--help` lists the commands without importing them, so it needs neither torch nor grpc."""
 
+import os
 import sys
+from typing import NoReturn
 
 import click
 
 from cli.lazy import LazyGroup
 from stal_data.errors import StalError
+
+TRACEBACK_VARIABLE = "STAL_TRACEBACK"
 
 # name -> (module:attribute, help line); the module is imported when the command runs.
 COMMANDS = {
@@ -48,12 +52,25 @@ def root() -> None:
 
 
 def main() -> None:
-    """Entry point: a user's mistake is one line on stderr and exit code 1, never a traceback."""
+    """Entry point: a user's mistake is one line on stderr and exit code 1, without a traceback.
+
+    So is an error of the system that names a file, such as a missing right; STAL_TRACEBACK=1 shows where it arose.
+    """
     try:
         root(standalone_mode=True)
     except StalError as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(1)
+        _fail(str(error))
+    except OSError as error:
+        if error.filename is None or os.environ.get(TRACEBACK_VARIABLE):
+            raise
+        where = " and ".join(f"'{name}'" for name in (error.filename, error.filename2) if name is not None)
+        way_out = f"Correct that or choose another path; {TRACEBACK_VARIABLE}=1 shows where it arose."
+        _fail(f"{where}: {error.strerror}. {way_out}")
+
+
+def _fail(text: str) -> NoReturn:
+    click.echo(f"Error: {text}", err=True)
+    sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -6,12 +6,16 @@ deletes a set takes it exclusively. A process that dies holds nothing.
 
 import fcntl
 import os
+import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from stal_data.errors import ConflictError
+
+_LOOK_S = 1.0
+"""Longer than prune takes to look whether a set is in use, for which it holds the lock for a moment."""
 
 
 def locks_folder(set_folder: Path) -> Path:
@@ -71,15 +75,20 @@ def _share(set_folder: Path) -> int | None:
         descriptor = _open(set_folder)
     except OSError:
         return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise ConflictError(f"The feature set '{set_folder}' is being deleted.") from None
-    except OSError:
-        os.close(descriptor)
-        return None
-    return descriptor
+    until = time.monotonic() + _LOOK_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                os.close(descriptor)
+                raise ConflictError(f"The feature set '{set_folder}' is being deleted.") from None
+            time.sleep(0.005)
+        except OSError:
+            os.close(descriptor)
+            return None
+        else:
+            return descriptor
 
 
 def _open(set_folder: Path) -> int:

@@ -70,7 +70,7 @@ def export(store: str, set_id: str, dataset: str | None, split: str | None, kind
 
 
 @click.command("import")
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.argument("store")
 def import_(file: Path, store: str) -> None:
     """Read a feature set from an exported FILE into STORE, checking every row against its digest.
@@ -85,6 +85,7 @@ def import_(file: Path, store: str) -> None:
     from cli.progress import counted
 
     with counted("import", unit="rows") as progress:
-        path = import_hdf5(file, Store.open(store, create=True), progress)
+        # The first write makes the store, so that a file that is no export leaves none.
+        path = import_hdf5(file, Store.open(store, may_lack=True), progress)
     found = describe_feature_set(path)
     click.echo(f"{found.dataset}/{found.split}/{found.id}: {found.num_done} of {found.num_rows} rows")

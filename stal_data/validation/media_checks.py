@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 from stal_data.clips import clip_frames, key_image_frame, resolve_window
@@ -10,6 +11,9 @@ from stal_data.keyframes import AnnotatedKeyFrame, KeyFrame
 from stal_data.media import Media, MediaInfo
 from stal_data.media.timeline import FPS, frame_at
 from stal_data.validation.findings import Finding
+
+MAX_BROKEN = 100
+"""Frames of one video that are named; in a video file each costs decoding from a key picture on."""
 
 
 class MediaChecker:
@@ -80,12 +84,29 @@ class MediaChecker:
             yield from self._undecodable(video, wanted)
 
     def _undecodable(self, video: str, wanted: Mapping[int, KeyFrame]) -> Iterator[Finding]:
-        frames = sorted(wanted)
+        broken = self._broken(video, sorted(wanted))
+        for frame, error in islice(broken, MAX_BROKEN):
+            yield self._finding("decode", wanted[frame], str(error))
+        if next(broken, None) is not None:
+            text = f"More than {MAX_BROKEN} frames of video '{video}' do not decode; the rest was not looked at."
+            yield self._finding("decode", wanted[min(wanted)], text)
+
+    def _broken(self, video: str, frames: Sequence[int]) -> Iterator[tuple[int, StalError]]:
+        """Yield each frame that does not decode; only where there is one they are read one by one, which is slower."""
         for begin in range(0, len(frames), 32):
+            some = frames[begin : begin + 32]
             try:
-                self._media.read(video, frames[begin : begin + 32])
+                self._media.read(video, some)
             except StalError as error:
-                yield self._finding("decode", wanted[frames[begin]], str(error))
+                alone = False
+                for frame in some:
+                    try:
+                        self._media.read(video, [frame])
+                    except StalError as its_own:
+                        alone = True
+                        yield frame, its_own
+                if not alone:  # what a decoder makes of a damaged file may depend on where it starts
+                    yield some[0], error
 
     def _finding(self, rule: str, key: KeyFrame, message: str) -> Finding:
         return Finding(

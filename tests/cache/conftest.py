@@ -12,7 +12,7 @@ from cache.feature_store import FeatureBatch, FeatureSet, FeatureWriter, open_fe
 from cache.spec import FeatureSpec
 from cache.store import Store
 from stal_data.dataset import Split
-from tests.cache.samples import SHAPES, SLOWFAST, VIT, make_features, make_index, make_split
+from tests.cache.samples import SHAPES_OF, SLOWFAST, VIT, make_features, make_index, make_split
 
 WriteSet = Callable[..., FeatureSet]
 
@@ -37,14 +37,14 @@ def write_rows(
     seed: int = 0,
     split: str = "train",
 ) -> FeatureSet:
-    arrays = make_features(num_rows, seed)
+    arrays = make_features(num_rows, seed, spec.layout)
     writer = FeatureWriter.open(
         store,
         dataset="street",
         split=split,
         spec=spec,
         index=make_index(num_rows),
-        shapes=SHAPES,
+        shapes=SHAPES_OF[spec.layout],
         rows_per_shard=rows_per_shard,
     )
     for shard in range(writer.manifest.num_shards) if shards is None else shards:

@@ -17,6 +17,7 @@ from cache.backbones.load import load_backbone
 from cache.feature_store.output import ArrayFile, SetFiles
 from cache.precompute import PrecomputeOptions, precompute
 from cache.precompute.extract import Extractor
+from cache.spec import Layout
 from cache.store import Store
 from tests.cache.samples import make_split
 
@@ -85,7 +86,7 @@ def count_launches(log: Path) -> None:
     Extractor.launch = wrapped
 
 
-def run(frames: Path, store: Path, dead_after_clips: int | None = None) -> None:
+def run(frames: Path, store: Path, dead_after_clips: int | None = None, layout: Layout = "pooled") -> None:
     def progress(stage: str, done: int, total: int) -> None:
         if stage == "extract" and done == dead_after_clips:
             die()
@@ -99,6 +100,7 @@ def run(frames: Path, store: Path, dead_after_clips: int | None = None) -> None:
             views=("identity", "hflip"),
             batch_size=2,
             rows_per_shard=ROWS_PER_SHARD,
+            layout=layout,
         ),
         progress=progress,
     )
@@ -142,6 +144,8 @@ def main() -> None:
     for name, prepare in KILLS.items():
         report(name, lambda name=name, prepare=prepare: (prepare(), run(frames, stores / name)))
     report("after-6-clips", lambda: run(frames, stores / "after-6-clips", 6))
+    report("whole-full", lambda: run(frames, stores / "whole-full", layout="full"))
+    report("torn-array-full", lambda: (KILLS["torn-array"](), run(frames, stores / "torn-array-full", layout="full")))
     draw = random.Random(seed)
     for number in range(moments):
         name = f"random-{number:02d}"

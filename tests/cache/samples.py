@@ -6,13 +6,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.feature_store import RowIndex
-from cache.spec import BackboneSpec
+from cache.spec import BackboneSpec, Layout
 from stal_data.dataset import Split
 from stal_data.keyframes import AnnotatedKeyFrame, KeyFrame
 from stal_data.labels import Label, LabelMap
 from stal_data.media.frames import FrameFolders
 
 SHAPES = {"slow": (6, 2, 3), "fast": (3, 2, 3), "vit": (5, 4, 5), "vit_moments": (2, 5)}
+SHAPES_OF: dict[Layout, dict[str, tuple[int, ...]]] = {
+    "pooled": SHAPES,
+    "full": {"slow": (6, 2, 2, 3), "fast": (3, 4, 2, 3), "vit": (5, 2, 4, 5), "vit_moments": (2, 5)},
+}
 SLOWFAST = BackboneSpec(
     kind="slowfast", preset="tiny", config={"widths": (1, 2)}, weights="random:1", trained=False, height=32, width=48
 )
@@ -31,10 +35,11 @@ def make_index(num_rows: int, seed: int = 0) -> RowIndex:
     )
 
 
-def make_features(num_rows: int, seed: int = 0) -> dict[str, NDArray[np.float32]]:
+def make_features(num_rows: int, seed: int = 0, layout: Layout = "pooled") -> dict[str, NDArray[np.float32]]:
     """Return float32 features; row 0 is all zeros, which must not be taken for a row that was never written."""
     rng = np.random.default_rng(seed)
-    arrays = {name: rng.standard_normal((num_rows, *shape), dtype=np.float32) for name, shape in SHAPES.items()}
+    shapes = SHAPES_OF[layout].items()
+    arrays = {name: rng.standard_normal((num_rows, *shape), dtype=np.float32) for name, shape in shapes}
     for values in arrays.values():
         values[0] = 0
     return arrays

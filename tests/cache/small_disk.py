@@ -24,7 +24,7 @@ def run_on_small_disk(module: str, tmp_path: Path, *arguments: str) -> None:
         pytest.skip(f"no right to mount a file system here: {allowed.stderr.strip()}")
     command = [*ALONE, sys.executable, "-m", module, str(disk), *arguments]
     run = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
-    assert run.stdout == "done\n", run.stderr
+    assert (run.stdout, run.returncode) == ("done\n", 0), run.stderr
 
 
 def mount(disk: Path) -> None:

@@ -1,15 +1,22 @@
 """The format is what docs/cache-format.md says: read by a plain reader, by zarr-python and by xarray."""
 
+import hashlib
+import json
+import struct
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import zarr
 
+from cache.backbones.load import load_backbone, save_backbone
+from cache.backbones.slowfast.model import SlowFastConfig
+from cache.backbones.slowfast.presets import PRESETS as SLOWFAST_PRESETS
+from cache.backbones.vit.model import ViTConfig
 from cache.feature_store import FeatureSet
-from cache.spec import FeatureSpec
+from cache.spec import BackboneSpec, ClipSpec, FeatureSpec, Layout
 from stal_data.keyframes import KeyFrame
 from tests.cache.plain_reader import COLUMNS, PlainSet, Refused
 from tests.cache.samples import SHAPES
@@ -17,9 +24,11 @@ from tests.cache.samples import SHAPES
 WriteSet = Callable[..., FeatureSet]
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float32"])
-def test_a_reader_written_from_the_page_reads_the_same_rows(write_set: WriteSet, spec: FeatureSpec, dtype: str) -> None:
-    features = write_set(10, of=replace(spec, dtype=dtype), shards=[0, 2])
+@pytest.mark.parametrize(("dtype", "layout"), [("float16", "pooled"), ("float32", "pooled"), ("float16", "full")])
+def test_a_reader_written_from_the_page_reads_the_same_rows(
+    write_set: WriteSet, spec: FeatureSpec, dtype: str, layout: Layout
+) -> None:
+    features = write_set(10, of=replace(spec, dtype=dtype, layout=layout), shards=[0, 2])
     plain = PlainSet(features.path)
     for row in (0, 3, 8, 9):
         batch = features.read([row])
@@ -31,6 +40,28 @@ def test_a_reader_written_from_the_page_reads_the_same_rows(write_set: WriteSet,
     for row in (4, 10, 11):  # not computed, padding
         with pytest.raises(Refused, match="is not done"):
             plain.read(row)
+
+
+def test_the_page_names_every_field_of_a_spec() -> None:
+    page = (Path(__file__).parents[2] / "docs/cache-format.md").read_text()
+    for described in (FeatureSpec, ClipSpec, BackboneSpec, SlowFastConfig, ViTConfig):
+        for field in fields(described):
+            assert f"`{field.name}`" in page, f"{described.__name__}.{field.name}"
+
+
+def test_the_digest_of_weights_is_what_the_page_says(tmp_path: Path) -> None:
+    loaded = load_backbone("slowfast", weights="random:0", preset="tiny")
+    file = tmp_path / "slowfast.safetensors"
+    save_backbone(file, loaded.model, kind="slowfast", preset="tiny", config=SLOWFAST_PRESETS["tiny"], provenance={})
+    content = file.read_bytes()
+    (size,) = struct.unpack_from("<Q", content)
+    header, body = json.loads(content[8 : 8 + size]), content[8 + size :]
+    digest = hashlib.sha256()
+    for name in sorted(header.keys() - {"__metadata__"}):
+        dtype = {"F32": "torch.float32", "I64": "torch.int64"}[header[name]["dtype"]]
+        begin, end = header[name]["data_offsets"]
+        digest.update(f"{json.dumps(name)} {dtype} {header[name]['shape']}\n".encode() + body[begin:end])
+    assert load_backbone("slowfast", weights=str(file)).spec.weights == f"sha256:{digest.hexdigest()}"
 
 
 @pytest.mark.parametrize(
@@ -85,14 +116,17 @@ def test_zarr_python_reads_every_array_and_column(write_set: WriteSet) -> None:
     assert {name for name, _ in group.members(max_depth=None)} == {*SHAPES, *COLUMNS}
 
 
-def test_xarray_opens_a_set_with_named_axes(ten_rows: Path) -> None:
+@pytest.mark.parametrize(("layout", "axes"), [("pooled", ()), ("full", ("vit_time",))])
+def test_xarray_opens_a_set_with_named_axes(
+    write_set: WriteSet, spec: FeatureSpec, layout: Layout, axes: tuple[str, ...]
+) -> None:
     xarray = pytest.importorskip("xarray")
-    features = FeatureSet(ten_rows)
-    with xarray.open_zarr(ten_rows, consolidated=False) as opened:
-        assert opened["vit"].dims == ("row", "vit_channel", "vit_y", "vit_x")
+    features = write_set(10, of=replace(spec, layout=layout))
+    with xarray.open_zarr(features.path, consolidated=False) as opened:
+        assert opened["vit"].dims == ("row", "vit_channel", *axes, "vit_y", "vit_x")
         assert opened["vit_moments"].dims == ("row", "moment", "vit_channel")
         batch = features.read(range(10))
         for name in SHAPES:
             assert np.asarray(opened[name][:10]).tobytes() == getattr(batch, name).tobytes()
-    with xarray.open_zarr(ten_rows, group="index", consolidated=False) as index:
+    with xarray.open_zarr(features.path, group="index", consolidated=False) as index:
         assert index["video"][:10].values.tolist() == [key.video for key in features.key_frames]

@@ -30,11 +30,11 @@ from cache.feature_store import (
 )
 from cache.feature_store.layout import shard_path
 from cache.feature_store.writer import balanced_rows_per_shard
-from cache.spec import FeatureSpec
+from cache.spec import LAYOUTS, FeatureSpec, Layout
 from cache.store import Store
 from stal_data.errors import ConflictError, InputError, NotFoundError, StalError
 from stal_data.keyframes import KeyFrame
-from tests.cache.samples import SHAPES, SLOWFAST, VIT, make_features, make_index
+from tests.cache.samples import SHAPES, SHAPES_OF, SLOWFAST, VIT, make_features, make_index
 
 WriteSet = Callable[..., FeatureSet]
 
@@ -43,9 +43,11 @@ def as_dict(batch: FeatureBatch) -> dict[str, bytes]:
     return {name: values.tobytes() for name, values in vars(batch).items()}
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float32"])
-def test_every_array_equals_zarr_pythons_view_byte_by_byte(write_set: WriteSet, spec: FeatureSpec, dtype: str) -> None:
-    features = write_set(10, of=replace(spec, dtype=dtype))
+@pytest.mark.parametrize(("dtype", "layout"), [("float16", "pooled"), ("float32", "pooled"), ("float16", "full")])
+def test_every_array_equals_zarr_pythons_view_byte_by_byte(
+    write_set: WriteSet, spec: FeatureSpec, dtype: str, layout: Layout
+) -> None:
+    features = write_set(10, of=replace(spec, dtype=dtype, layout=layout))
     group = zarr.open_group(features.path, mode="r")
     batch = features.read(range(10))
     for name in SHAPES:
@@ -57,12 +59,15 @@ def test_every_array_equals_zarr_pythons_view_byte_by_byte(write_set: WriteSet, 
     assert (group["source"][:10] == features.index.sources_K).all()
     # Padded to whole shards of 4; the padding is not done.
     assert group["done"][:].tolist() == [1] * 10 + [0] * 2
-    assert group["vit"].shape == (12, *SHAPES["vit"])
-    assert group["vit"].shards == (4, *SHAPES["vit"])
+    assert group["vit"].shape == (12, *SHAPES_OF[layout]["vit"])
+    assert group["vit"].shards == (4, *SHAPES_OF[layout]["vit"])
 
 
-def test_shard_files_are_those_that_zarr_python_writes(write_set: WriteSet, tmp_path: Path) -> None:
-    features = write_set(10)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_shard_files_are_those_that_zarr_python_writes(
+    write_set: WriteSet, spec: FeatureSpec, tmp_path: Path, layout: Layout
+) -> None:
+    features = write_set(10, of=replace(spec, layout=layout))
     other = shutil.copytree(features.path, tmp_path / "other")
     for name in SHAPES:
         ours = {path: path.read_bytes() for path in (features.path / name / "c").rglob("*") if path.is_file()}

@@ -2,13 +2,14 @@
 
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cache.feature_store import FeatureSet, reset_shard, verify_feature_set
-from cache.spec import FeatureSpec
+from cache.spec import LAYOUTS, FeatureSpec, Layout
 from cache.store import Store
 from stal_data.errors import StalError
 from tests.cache.samples import SHAPES, make_features
@@ -36,13 +37,18 @@ def root(ten_rows: Path, store: Store, spec: FeatureSpec) -> Path:
     return Path(shutil.copytree(ten_rows, store.features_dir("street", "train") / spec.id))
 
 
+@pytest.fixture(params=LAYOUTS)
+def of_layout(request: pytest.FixtureRequest, write_set: WriteSet, spec: FeatureSpec) -> FeatureSet:
+    return write_set(10, of=replace(spec, layout=request.param))
+
+
 def files_of(root: Path) -> list[str]:
     return sorted(str(file.relative_to(root)) for file in root.rglob("*") if file.is_file())
 
 
-def rows_that_read(root: Path) -> set[int]:
+def rows_that_read(root: Path, layout: Layout = "pooled") -> set[int]:
     """Return the rows that are returned; each must be what was written."""
-    arrays, good = make_features(10), set()
+    arrays, good = make_features(10, layout=layout), set()
     try:
         features = FeatureSet(root)
         for row in range(10):
@@ -68,11 +74,13 @@ def verdict(root: Path) -> str:
 
 
 @pytest.fixture(params=[flip, truncate, delete])
-def damaged(root: Path, request: pytest.FixtureRequest) -> Iterator[Iterator[tuple[str, Callable[..., None]]]]:
+def damaged(
+    of_layout: FeatureSet, request: pytest.FixtureRequest
+) -> Iterator[Iterator[tuple[str, Callable[..., None]]]]:
     """Damage every file of the set in turn, and put it back."""
 
     def each() -> Iterator[tuple[str, Callable[..., None]]]:
-        random = np.random.default_rng(5)
+        root, random = of_layout.path, np.random.default_rng(5)
         for name in files_of(root):
             whole = (root / name).read_bytes()
             request.param(root / name, random)
@@ -82,11 +90,11 @@ def damaged(root: Path, request: pytest.FixtureRequest) -> Iterator[Iterator[tup
     return each()
 
 
-def test_damage_anywhere_is_noticed(root: Path, damaged: Iterator[tuple[str, Callable[..., None]]]) -> None:
-    seen = 0
+def test_damage_anywhere_is_noticed(of_layout: FeatureSet, damaged: Iterator[tuple[str, Callable[..., None]]]) -> None:
+    root, layout, seen = of_layout.path, of_layout.spec.layout, 0
     for name, damage in damaged:
         seen += 1
-        readable, found = rows_that_read(root), verdict(root)
+        readable, found = rows_that_read(root, layout), verdict(root)
         # A lost mark only costs work: the shard counts as not computed.
         allowed = UNDONE if damage is delete and name.startswith("done/c") else DAMAGED
         assert found == allowed, name
@@ -94,7 +102,7 @@ def test_damage_anywhere_is_noticed(root: Path, damaged: Iterator[tuple[str, Cal
         if "/c/" in name and not name.startswith(("index", "source")):
             assert readable, f"{name}: rows of the other shards must stay readable"
     assert seen > 30
-    assert rows_that_read(root) == set(range(10))
+    assert rows_that_read(root, layout) == set(range(10))
 
 
 def test_damaged_marks_are_repaired_too(root: Path, write_set: WriteSet) -> None:

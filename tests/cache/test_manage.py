@@ -21,7 +21,7 @@ from cache.feature_store.manage.copy import copy_feature_set
 from cache.feature_store.manage.diff import diff_feature_sets
 from cache.feature_store.manage.hdf5 import export_hdf5, import_hdf5
 from cache.feature_store.manage.prune import delete_feature_set, prune_candidates
-from cache.spec import FeatureSpec
+from cache.spec import LAYOUTS, FeatureSpec, Layout
 from cache.split_store import load_split, publish_split
 from cache.store import Store
 from cli.cache_group import cache
@@ -192,6 +192,30 @@ def test_a_set_that_is_being_deleted_does_not_open(write_set: WriteSet) -> None:
     FeatureSet(path)
 
 
+LOOK = """
+import sys
+from cache.feature_store.manage.prune import prune_candidates
+from cache.store import Store
+store = Store.open(sys.argv[1])
+print("looking", flush=True)
+while True:
+    prune_candidates(store, set_ids=[sys.argv[2]])
+"""
+
+
+def test_a_set_opens_while_prune_looks_at_it(store: Store, write_set: WriteSet) -> None:
+    path = write_set(3).path
+    child = subprocess.Popen([sys.executable, "-c", LOOK, str(store.root), path.name], stdout=subprocess.PIPE)
+    try:
+        assert child.stdout.readline() == b"looking\n"
+        for _ in range(20_000):
+            with use.in_use(path):
+                pass
+    finally:
+        child.kill()
+        child.communicate()
+
+
 def test_what_a_killed_process_left_is_deleted(store: Store, write_set: WriteSet) -> None:
     path = write_set(3).path
     leftover = path.with_name(f".{path.name}.host.1.{'0' * 32}.partial")
@@ -236,10 +260,12 @@ def test_a_set_that_changed_after_it_was_shown_stays(store: Store, write_set: Wr
 # diff
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_diff_tells_spec_rows_and_media_apart(
-    store: Store, write_set: WriteSet, spec: FeatureSpec, tmp_path: Path
+    write_set: WriteSet, spec: FeatureSpec, tmp_path: Path, layout: Layout
 ) -> None:
-    a = write_set(10)
+    spec = replace(spec, layout=layout)
+    a = write_set(10, of=spec)
     assert diff_feature_sets(a.path, a.path).same
     b = write_rows(Store.open(tmp_path / "b", create=True), replace(spec, decoder="pillow-2"), 8, shards=[0])
     found = diff_feature_sets(a.path, b.path)
@@ -260,10 +286,12 @@ def test_diff_tells_spec_rows_and_media_apart(
 # copy
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_copy_is_the_same_bytes_and_brings_the_split(
-    store: Store, write_set: WriteSet, frames_root: Path, tmp_path: Path
+    store: Store, write_set: WriteSet, spec: FeatureSpec, frames_root: Path, tmp_path: Path, layout: Layout
 ) -> None:
-    features = write_set(10, shards=[0, 2])
+    spec = replace(spec, layout=layout)
+    features = write_set(10, of=spec, shards=[0, 2])
     publish_split(store, make_split(frames_root))
     shown = run("copy", store.root, tmp_path / "other").stdout
     assert f"street/train/{features.id}: 6 rows copied, 0 were there, 4 are not computed in the source\n" in shown
@@ -271,7 +299,7 @@ def test_a_copy_is_the_same_bytes_and_brings_the_split(
     copied = other.features_dir("street", "train") / features.id
     assert content(copied) == content(features.path)
     assert load_split(other, "street", "train").digest == load_split(store, "street", "train").digest
-    write_set(10, shards=[1])
+    write_set(10, of=spec, shards=[1])
     assert "4 rows copied, 6 were there" in run("copy", store.root, tmp_path / "other", "--set", features.id).stdout
     assert content(copied) == content(features.path)
 
@@ -337,11 +365,11 @@ def test_a_shard_that_somebody_finished_meanwhile_is_not_imported_again(
 # export and import
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize(("dtype", "layout"), [("float16", "pooled"), ("float32", "pooled"), ("float16", "full")])
 def test_an_exported_set_comes_back_as_the_same_bytes(
-    store: Store, write_set: WriteSet, spec: FeatureSpec, tmp_path: Path, dtype: str
+    store: Store, write_set: WriteSet, spec: FeatureSpec, tmp_path: Path, dtype: str, layout: Layout
 ) -> None:
-    features = write_set(10, of=replace(spec, dtype=dtype), shards=[0, 2])
+    features = write_set(10, of=replace(spec, dtype=dtype, layout=layout), shards=[0, 2])
     file, other = tmp_path / "train.h5", tmp_path / "other"
     assert "6 rows" in run("export", store.root, features.id, "--output", file).stdout
     with h5py.File(file) as opened:
@@ -398,6 +426,27 @@ def test_a_flipped_bit_in_an_export_is_noticed(exported: Path, store: Store) -> 
     flip(exported, offset)
     with pytest.raises(InputError, match="is not a complete feature-set file"):
         import_hdf5(exported, store)
+
+
+def test_an_import_of_no_export_makes_no_store(tmp_path: Path) -> None:
+    file, other = tmp_path / "set.h5", tmp_path / "other"
+    assert run("import", file, other).exit_code == 2
+    file.write_bytes(b"text")
+    with pytest.raises(InputError, match=r"is not a complete feature-set file: .*signature not found"):
+        run("import", file, other)
+    assert not other.exists()
+
+
+def test_an_error_of_the_store_is_not_taken_for_one_of_the_imported_file(exported: Path, store: Store) -> None:
+    """A file stands where a folder must be made."""
+    (store.root / "features").write_text("")
+    with pytest.raises(OSError, match="store/features"):
+        run("import", exported, store.root)
+    (store.root / "features").unlink()
+    import_hdf5(exported, store)
+    (damaged := exported.with_name("cut.h5")).write_bytes(exported.read_bytes()[:-10])
+    with pytest.raises(InputError, match=r"cut.h5' is not a complete feature-set file"):
+        import_hdf5(damaged, store)
 
 
 def test_an_import_over_other_frames_is_refused(exported: Path, store: Store, spec: FeatureSpec) -> None:

@@ -8,18 +8,23 @@ from pathlib import Path
 import pytest
 
 from cache.feature_store import FeatureSet, list_feature_sets, verify_feature_set
+from cache.spec import Layout
 from cache.store import Store
 from tests.cache import kill_precompute
 from tests.cache.kill_precompute import KILLS, ROWS_PER_SHARD, run
 
-CHOSEN = [*KILLS, "after-6-clips"]
+CHOSEN = [*KILLS, "after-6-clips", "torn-array-full"]
 SEED = 20
 MOMENTS, SOAK_MOMENTS = 5, 50
 
 
 @dataclass(frozen=True)
 class Killed:
-    """stores: one for each child, and `whole`. ended, begun: by the child's name, what the child's line says."""
+    """What kill_precompute did.
+
+    stores: one for each child; `whole` and `whole-full` are those of the two layouts that nothing was killed in.
+    ended, begun: by the child's name, what the child's line says.
+    """
 
     stores: Path
     ended: dict[str, int]
@@ -53,7 +58,8 @@ def content(store: Path) -> dict[str, bytes]:
 
 def resume(killed: Killed, name: str, frames: Path) -> int:
     """Check what the dead run left, finish it, and return the rows whose computing had begun and that were not safe."""
-    store, whole = killed.stores / name, killed.stores / "whole"
+    layout: Layout = "full" if name.endswith("-full") else "pooled"
+    store, whole = killed.stores / name, killed.stores / ("whole-full" if layout == "full" else "whole")
     safe: list[int] = []
     if (store / "features").exists():
         for info in list_feature_sets(Store.open(store)):
@@ -64,7 +70,7 @@ def resume(killed: Killed, name: str, frames: Path) -> int:
             for array, values in vars(features.read(done)).items():
                 assert values.tobytes() == getattr(reference.read(done), array).tobytes()
             safe.append(len(done))
-    run(frames, store)
+    run(frames, store, layout=layout)
     assert content(store) == content(whole)
     return killed.begun[name] - (min(safe) if len(safe) == 2 else 0)
 

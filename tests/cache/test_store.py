@@ -24,6 +24,11 @@ def test_other_urls_and_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="is a file"):
         Store.open(tmp_path / "file", create=True)
+    with pytest.raises(InputError, match=r"file/below' cannot be made .*Not a directory"):
+        Store.open(tmp_path / "file" / "below", create=True)
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"dangling' cannot be made .*File exists"):
+        Store.open(tmp_path / "dangling", create=True)
 
 
 @pytest.mark.parametrize("name", ["..", "a/b", ".hidden", ""])

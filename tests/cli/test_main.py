@@ -1,7 +1,9 @@
 """The root command: light to import, and every listed command exists."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -57,3 +59,16 @@ def test_an_unknown_command_offers_the_closest_one() -> None:
     result = CliRunner().invoke(root, ["precomput"])
     assert result.exit_code == 2
     assert "Did you mean 'precompute'?" in result.stderr
+
+
+def test_a_path_that_cannot_be_written_is_one_line_and_a_traceback_on_request(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    command = [sys.executable, "-m", "cli.main", "dataset", "synth", str(tmp_path / "file" / "data"), "--seed", "0"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"Error: '{tmp_path / 'file'}")
+    assert len(result.stderr.splitlines()) == 1
+    variables = os.environ | {"STAL_TRACEBACK": "1"}
+    shown = subprocess.run(command, capture_output=True, text=True, check=False, env=variables)
+    assert shown.returncode == 1
+    assert "Traceback (most recent call last)" in shown.stderr

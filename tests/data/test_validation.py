@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from stal_data.dataset import Dataset
-from stal_data.validation import Report, validate
+from stal_data.validation import Report, media_checks, validate
 from tests.data.folders import DATASET_YAML, rows_of, write_small_dataset
 from tests.data.videos import constant, write_video
 
@@ -125,6 +125,34 @@ def test_damaged_frames_are_found_when_decoding(root: Path) -> None:
     (finding,) = _validate(root, decode=True).errors
     assert finding.rule == "decode"
     assert "b_000060.png does not decode as an image" in finding.message
+    for number in (3, 5, 72):
+        (root / "frames" / "b" / f"b_{number:06d}.png").write_bytes(b"\x89PNG damaged")
+    found = _validate(root, decode=True).errors
+    assert [(item.rule, item.line) for item in found] == [("decode", line) for line in (1, 1, 4, 4)]
+    for item, number in zip(found, (3, 5, 60, 72), strict=True):
+        assert f"b_{number:06d}.png does not decode as an image" in item.message
+
+
+def test_a_broken_video_is_not_read_to_its_end_frame_by_frame(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(media_checks, "MAX_BROKEN", 3)
+    for number in range(2, 76):  # the first gives the size of them all
+        (root / "frames" / "b" / f"b_{number:06d}.png").write_bytes(b"\x89PNG damaged")
+    *found, last = _validate(root, decode=True).errors
+    assert ["b_000003" in found[0].message, "b_000005" in found[1].message, len(found)] == [True, True, 3]
+    assert last.message.startswith("More than 3 frames of video 'b' do not decode")
+
+
+def test_damage_in_a_video_file_is_named_at_its_key_frames(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "v.mp4", constant(25, 300))
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 400] = bytes(400)
+    path.write_bytes(content)
+    (tmp_path / "dataset.yaml").write_text("name: own\nmedia: {kind: video, root: .}\nsplits: {all: {videos: '*'}}")
+    found = _validate(tmp_path, decode=True).errors
+    assert {item.rule for item in found} == {"decode"}
+    assert all(re.search(r"v.mp4 does not decode as a video .*near \d+\.\d\d s", item.message) for item in found)
+    assert len(found) > 1
 
 
 def test_repeated_rows_and_two_windows_of_a_key_frame_are_warnings(root: Path) -> None:

@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 from cache import h5
 from cache.feature_store.layout import FeatureManifest, RowIndex, checksum
@@ -54,6 +56,7 @@ def export_hdf5(path: Path, output: Path, report: Report | None = None) -> int:
                 features.read_into([row], buffer)
                 for name, dataset in arrays.items():
                     dataset[row] = getattr(buffer, name)[0]
+                file.check()
             if report:
                 report(row + 1, manifest.num_rows)
     return int(marks.done_K.sum())
@@ -64,44 +67,77 @@ def import_hdf5(source: Path, store: Store, report: Report | None = None) -> Pat
 
     Every row is checked against its digest first. A set of the same spec but of other frames is refused.
     """
-    with h5.reading(source, kind=KIND, version=VERSION) as file:
-        manifest = _manifest(file, source)
-        count = manifest.num_rows
-        keys = h5.read_keys(file["key_frames"])
-        if len(keys) != count:
-            raise InputError(f"'{source}' names {len(keys)} key frames, but its manifest says {count}.")
-        index = RowIndex(
-            key_frames=keys,
-            windows_K2=_dataset(file, source, "windows", (count, 2), "int64")[:],
-            sources_K=_dataset(file, source, "source", (count,), "uint64")[:],
-        )
-        done_K = _dataset(file, source, "done", (count,), "uint8")[:].astype(bool)
-        digests_K = _dataset(file, source, "digest", (count,), "uint64")[:]
-        arrays = {
-            name: _dataset(file, source, name, (count, *shape), manifest.dtype(name).name)
-            for name, shape in manifest.shapes.items()
-        }
+    with h5.opened(source, kind=KIND, version=VERSION) as file:
+        with h5.complete(source, kind=KIND):
+            exported = _Exported.open(file, source)
+        manifest = exported.manifest
         writer = FeatureWriter.open(
             store,
             dataset=manifest.dataset,
             split=manifest.split,
             spec=manifest.spec,
-            index=index,
+            index=exported.index,
             shapes=manifest.shapes,
             rows_per_shard=manifest.rows_per_shard,
         )
         for shard in writer.pending():
             rows = writer.manifest.rows_of(shard)
-            if not done_K[rows.start : rows.stop].all():
+            if not exported.done_K[rows.start : rows.stop].all():
                 continue
             with writer.claim_or_refuse(shard) as claim:
                 if writer.is_pending(shard):  # nobody finished it between the look and the claim
-                    features = FeatureBatch(**{name: values[rows.start : rows.stop] for name, values in arrays.items()})
-                    _check_rows(source, manifest, index, rows, features, digests_K.tolist())
-                    writer.write_shard(claim, features)
+                    writer.write_shard(claim, exported.read(rows))
             if report:
-                report(rows.stop, count)
+                report(rows.stop, manifest.num_rows)
     return writer.path
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Exported:
+    """An exported file that is open; `arrays` are datasets that are read by row."""
+
+    source: Path
+    manifest: FeatureManifest
+    index: RowIndex
+    done_K: NDArray[np.bool_]
+    digests: list[int]
+    arrays: dict[str, Any]
+
+    @classmethod
+    def open(cls, file: h5py.File, source: Path) -> Self:
+        manifest = _manifest(file, source)
+        count = manifest.num_rows
+        keys = h5.read_keys(file["key_frames"])
+        if len(keys) != count:
+            raise InputError(f"'{source}' names {len(keys)} key frames, but its manifest says {count}.")
+        return cls(
+            source=source,
+            manifest=manifest,
+            index=RowIndex(
+                key_frames=keys,
+                windows_K2=_dataset(file, source, "windows", (count, 2), "int64")[:],
+                sources_K=_dataset(file, source, "source", (count,), "uint64")[:],
+            ),
+            done_K=_dataset(file, source, "done", (count,), "uint8")[:].astype(bool),
+            digests=_dataset(file, source, "digest", (count,), "uint64")[:].tolist(),
+            arrays={
+                name: _dataset(file, source, name, (count, *shape), manifest.dtype(name).name)
+                for name, shape in manifest.shapes.items()
+            },
+        )
+
+    def read(self, rows: range) -> FeatureBatch:
+        """Return these rows, checked against their digests."""
+        with h5.complete(self.source, kind=KIND):
+            features = FeatureBatch(**{name: values[rows.start : rows.stop] for name, values in self.arrays.items()})
+        for place, row in enumerate(rows):
+            checksums = [checksum(getattr(features, name)[place]) for name in self.manifest.arrays]
+            if self.index.digest(row, checksums) != self.digests[row]:
+                raise InputError(
+                    f"Row {row} ({self.index.key_frames[row]}) in '{self.source}' is damaged: its digest differs. "
+                    "Export the set again."
+                )
+        return features
 
 
 def _manifest(file: h5py.File, source: Path) -> FeatureManifest:
@@ -125,15 +161,3 @@ def _dataset(file: h5py.File, source: Path, name: str, shape: tuple[int, ...], d
     if (found.shape, found.dtype.name) != (shape, dtype):
         raise InputError(f"'{name}' in '{source}' is {found.dtype.name} {found.shape}; it must be {dtype} {shape}.")
     return found
-
-
-def _check_rows(
-    source: Path, manifest: FeatureManifest, index: RowIndex, rows: range, features: FeatureBatch, digests: list[int]
-) -> None:
-    for place, row in enumerate(rows):
-        checksums = [checksum(getattr(features, name)[place]) for name in manifest.arrays]
-        if index.digest(row, checksums) != digests[row]:
-            raise InputError(
-                f"Row {row} ({index.key_frames[row]}) in '{source}' is damaged: its digest differs. "
-                "Export the set again."
-            )

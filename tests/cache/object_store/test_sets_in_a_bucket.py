@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from cache.feature_store import (
 from cache.feature_store.layout import COLUMNS, FEATURES
 from cache.feature_store.manage.copy import copy_feature_set
 from cache.feature_store.manage.prune import prune_candidates
-from cache.spec import FeatureSpec
+from cache.spec import LAYOUTS, FeatureSpec, Layout
 from cache.store import Store
 from cli.cache_group import cache
 from stal_data.errors import ConflictError, InputError, NotFoundError, StalError
@@ -36,7 +37,7 @@ ROWS, SET = 10, "features/street/train"
 
 
 def same_rows(features: FeatureSet, rows: range = range(ROWS)) -> bool:
-    expected, found = make_features(ROWS), features.read(rows)
+    expected, found = make_features(ROWS, layout=features.spec.layout), features.read(rows)
     return all((getattr(found, name) == values[rows]).all() for name, values in expected.items())
 
 
@@ -64,10 +65,15 @@ def change(store: Store, key: str, edit: Callable[[bytes], bytes | None]) -> Non
         store.mirror.bucket.put(key, content)
 
 
-def test_objects_are_the_files_of_a_local_store(machine: OpenStore, store: Store, spec: FeatureSpec) -> None:
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_objects_are_the_files_of_a_local_store(
+    machine: OpenStore, store: Store, spec: FeatureSpec, layout: Layout
+) -> None:
+    spec = replace(spec, layout=layout)
     write_rows(store, spec, ROWS)
     write_rows(machine(), spec, ROWS)
     assert objects(machine()) == files(store.root)
+    assert same_rows(open_feature_set(machine("reader"), "street", "train", spec=spec))
 
 
 @pytest.mark.usefixtures("full")
