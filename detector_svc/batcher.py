@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from detector_svc.images import decode_image
 from detector_svc.offline import available_cpus
 from detector_svc.yolo import PreparedImage
 from stal_data.errors import InputError
-from svc_common.errors import BusyError, DeadlineError
+from svc_common.errors import BusyError, DeadlineError, ServiceUnavailableError
 
 _SOONEST_RETRY_S, _LATEST_RETRY_S = 0.05, 10.0
 _NEWEST = 0.1
@@ -101,8 +101,10 @@ class MicroBatcher:
         finally:
             self.pending -= 1
 
-    def start(self) -> None:
-        self._task = asyncio.create_task(self._run())
+    def start(self) -> asyncio.Task[None]:
+        """Return the task that runs until `stop`; should it end sooner, frames get ServiceUnavailableError."""
+        self._task = asyncio.create_task(self._run(), name="batcher")
+        return self._task
 
     async def stop(self) -> None:
         """Stop after the batch that is running; nobody may be waiting for an answer any more."""
@@ -128,7 +130,18 @@ class MicroBatcher:
                 image = await loop.run_in_executor(self._decoders, self._prepare, data, frame_id)
                 item = _Item(image=image, answer=loop.create_future(), deadline=deadline)
                 self._queue.put_nowait(item)
-                return await item.answer
+                return await self._answer(item)
+
+    async def _answer(self, item: _Item) -> FrameDetections:
+        assert self._task is not None
+        try:
+            waiting: set[asyncio.Future[Any]] = {item.answer, self._task}
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            if not item.answer.done():
+                raise ServiceUnavailableError("the detector's batcher has ended; the service's log says why")
+            return item.answer.result()
+        finally:
+            item.answer.cancel()  # nobody waits any more, whether it is there or not
 
     def _drained_in_s(self) -> float:
         """How long the frames that are accepted now will take."""
@@ -136,6 +149,12 @@ class MicroBatcher:
 
     def _prepare(self, data: bytes, frame_id: str) -> PreparedImage:
         return self._backend.prepare(decode_image(data, frame_id))
+
+    def _detect(self, images: Sequence[PreparedImage]) -> list[FrameDetections]:
+        answers = self._backend.detect(images)
+        if len(answers) != len(images):
+            raise RuntimeError(f"the model gave {len(answers)} answers to {len(images)} images")
+        return answers
 
     async def _run(self) -> None:
         while True:
@@ -169,7 +188,7 @@ class MicroBatcher:
             self._metrics.queue_s.observe(start - item.queued_at)
         images = [item.image for item in batch]
         try:
-            answers = await asyncio.get_running_loop().run_in_executor(self._model_thread, self._backend.detect, images)
+            answers = await asyncio.get_running_loop().run_in_executor(self._model_thread, self._detect, images)
         except Exception as error:  # noqa: BLE001 - a failing batch fails its frames and not the service
             for item in batch:
                 if not item.answer.done():

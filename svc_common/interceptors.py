@@ -42,11 +42,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         metrics: Metrics,
         *,
         tokens: TokenCheck,
-        ready: Callable[[], bool],
+        unready: Callable[[], str | None],
         calls_per_client: int = CALLS_PER_CLIENT,
         read_timeout_s: float = READ_TIMEOUT_S,
     ) -> None:
-        self._metrics, self._tokens, self._ready = metrics, tokens, ready
+        """unready: why the service takes no calls; None when it does."""
+        self._metrics, self._tokens, self._unready = metrics, tokens, unready
         self._places, self._read_timeout_s = PlacesPerClient(calls_per_client, "calls"), read_timeout_s
 
     async def intercept_service(
@@ -59,8 +60,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             return await continuation(handler_call_details)
         if not self._tokens.accepts(_header(handler_call_details, "authorization") or ""):
             return _refuse(grpc.StatusCode.UNAUTHENTICATED, "the bearer token is missing or wrong (--token-file)")
-        if not self._ready():
-            return _refuse(grpc.StatusCode.UNAVAILABLE, "the service is starting or stopping")
+        if (reason := self._unready()) is not None:
+            return _refuse(grpc.StatusCode.UNAVAILABLE, reason)
         try:
             check_client(_header(handler_call_details, VERSION_HEADER))
         except StalError as error:

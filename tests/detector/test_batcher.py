@@ -2,15 +2,18 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
-from detector_svc.batcher import BatcherConfig, BatcherMetrics, MicroBatcher
-from detector_svc.yolo import YoloDetector
+from detector_svc.batcher import Backend, BatcherConfig, BatcherMetrics, MicroBatcher
+from detector_svc.detections import FrameDetections
+from detector_svc.yolo import PreparedImage, YoloDetector
 from stal_data.errors import InputError
-from svc_common.errors import BusyError, DeadlineError
+from svc_common.errors import BusyError, DeadlineError, ServiceUnavailableError
 from tests.detector.samples import encoded, picture
 
 
@@ -21,7 +24,7 @@ def metric(batcher_metrics: CollectorRegistry, name: str) -> float:
 class Running:
     """A started batcher over the tiny detector."""
 
-    def __init__(self, detector: YoloDetector, **config: object) -> None:
+    def __init__(self, detector: Backend, **config: object) -> None:
         self.registry = CollectorRegistry()
         self.batcher = MicroBatcher(detector, BatcherConfig(**config), BatcherMetrics(self.registry))
 
@@ -31,6 +34,19 @@ class Running:
 
     async def __aexit__(self, *_: object) -> None:
         await self.batcher.stop()
+
+
+class Scripted:
+    """The tiny detector, with a `detect` of the test's own."""
+
+    def __init__(self, detector: YoloDetector) -> None:
+        self.detector = detector
+
+    def prepare(self, image_HW3: NDArray[np.uint8]) -> PreparedImage:
+        return self.detector.prepare(image_HW3)
+
+    def detect(self, images: Sequence[PreparedImage]) -> list[FrameDetections]:
+        return self.detector.detect(images)
 
 
 async def test_concurrent_frames_share_batches_and_get_their_own_boxes(detector: YoloDetector) -> None:
@@ -88,6 +104,25 @@ async def test_a_bad_image_does_not_hurt_its_batch(detector: YoloDetector) -> No
         )
     assert len(good) > 0
     assert isinstance(bad, InputError)
+
+
+async def test_frames_do_not_wait_for_a_batcher_that_has_ended(detector: YoloDetector) -> None:
+    class Fault(BaseException):
+        """Nothing that the batcher expects."""
+
+    class Ending(Scripted):
+        def detect(self, images: Sequence[PreparedImage]) -> list[FrameDetections]:
+            raise Fault
+
+    async with Running(Ending(detector), max_delay_s=0.1) as running:
+        names = [str(number) for number in range(5)]
+        data = encoded(picture(1))
+        frames = [asyncio.create_task(running.batcher.detect(data, name)) for name in names]
+        found = await asyncio.wait_for(asyncio.gather(*frames, return_exceptions=True), 30)
+        assert [type(error) for error in found] == [ServiceUnavailableError] * 5
+        with pytest.raises(ServiceUnavailableError, match="batcher has ended"):
+            await asyncio.wait_for(running.batcher.detect(data, "later"), 30)
+    assert metric(running.registry, "stal_detector_pending_frames") == 0
 
 
 def test_bad_limits_are_refused() -> None:
