@@ -6,15 +6,14 @@ Decoding and scaling run in a thread pool, inference in one thread of its own; t
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from detector_svc.backend import Backend, detect_each
 from detector_svc.detections import FrameDetections
 from detector_svc.images import decode_image
 from detector_svc.offline import available_cpus
@@ -25,16 +24,6 @@ from svc_common.errors import BusyError, DeadlineError, ServiceUnavailableError
 _SOONEST_RETRY_S, _LATEST_RETRY_S = 0.05, 10.0
 _NEWEST = 0.1
 """Weight of the newest batch in the running mean of a frame's time."""
-
-
-class Backend(Protocol):
-    """What the batcher needs of a detector."""
-
-    def prepare(self, image_HW3: NDArray[np.uint8]) -> PreparedImage:
-        """Called from several threads at a time."""
-
-    def detect(self, images: Sequence[PreparedImage]) -> list[FrameDetections]:
-        """Called from one thread."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +47,7 @@ class BatcherConfig:
 
 @dataclass(kw_only=True, eq=False)
 class _Item:
+    frame_id: str
     image: PreparedImage
     answer: asyncio.Future[FrameDetections]
     deadline: float | None
@@ -128,7 +118,7 @@ class MicroBatcher:
             with self._counted():
                 loop = asyncio.get_running_loop()
                 image = await loop.run_in_executor(self._decoders, self._prepare, data, frame_id)
-                item = _Item(image=image, answer=loop.create_future(), deadline=deadline)
+                item = _Item(frame_id=frame_id, image=image, answer=loop.create_future(), deadline=deadline)
                 self._queue.put_nowait(item)
                 return await self._answer(item)
 
@@ -149,12 +139,6 @@ class MicroBatcher:
 
     def _prepare(self, data: bytes, frame_id: str) -> PreparedImage:
         return self._backend.prepare(decode_image(data, frame_id))
-
-    def _detect(self, images: Sequence[PreparedImage]) -> list[FrameDetections]:
-        answers = self._backend.detect(images)
-        if len(answers) != len(images):
-            raise RuntimeError(f"the model gave {len(answers)} answers to {len(images)} images")
-        return answers
 
     async def _run(self) -> None:
         while True:
@@ -186,17 +170,17 @@ class MicroBatcher:
         self._metrics.batch_size.observe(len(batch))
         for item in batch:
             self._metrics.queue_s.observe(start - item.queued_at)
-        images = [item.image for item in batch]
-        try:
-            answers = await asyncio.get_running_loop().run_in_executor(self._model_thread, self._detect, images)
-        except Exception as error:  # noqa: BLE001 - a failing batch fails its frames and not the service
-            for item in batch:
-                if not item.answer.done():
-                    item.answer.set_exception(error)
-            return
+        images, frame_ids = [item.image for item in batch], [item.frame_id for item in batch]
+        answers = await asyncio.get_running_loop().run_in_executor(
+            self._model_thread, detect_each, self._backend, images, frame_ids
+        )
         seconds = time.monotonic() - start
         self._metrics.inference_s.observe(seconds)
         self._frame_s += (seconds / len(batch) - self._frame_s) * (_NEWEST if self._frame_s else 1)
         for item, answer in zip(batch, answers, strict=True):
-            if not item.answer.done():
+            if item.answer.done():
+                continue
+            if isinstance(answer, FrameDetections):
                 item.answer.set_result(answer)
+            else:
+                item.answer.set_exception(answer)

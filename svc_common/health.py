@@ -1,7 +1,7 @@
 """grpc.health.v1 with live and ready apart.
 
-Service `live` serves from the moment the port is bound until the process ends, or a task that it needs (liveness.py). The
-empty name and each service's full name serve while the service is ready: live, after loading and before draining.
+Service `live` serves from the moment the port is bound until the process ends, or a task that it needs (liveness.py).
+The empty name and each service's full name serve while the service is ready: live, after loading and before draining.
 """
 
 import asyncio

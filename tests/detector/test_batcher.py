@@ -9,7 +9,8 @@ import pytest
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
-from detector_svc.batcher import Backend, BatcherConfig, BatcherMetrics, MicroBatcher
+from detector_svc.backend import Backend
+from detector_svc.batcher import BatcherConfig, BatcherMetrics, MicroBatcher
 from detector_svc.detections import FrameDetections
 from detector_svc.yolo import PreparedImage, YoloDetector
 from stal_data.errors import InputError
@@ -123,6 +124,58 @@ async def test_frames_do_not_wait_for_a_batcher_that_has_ended(detector: YoloDet
         with pytest.raises(ServiceUnavailableError, match="batcher has ended"):
             await asyncio.wait_for(running.batcher.detect(data, "later"), 30)
     assert metric(running.registry, "stal_detector_pending_frames") == 0
+
+
+class Broken(Scripted):
+    """Fails, and so does each batch with it, on images of these widths; None: on all."""
+
+    widths: tuple[int, ...] | None = None
+
+    def detect(self, images: Sequence[PreparedImage]) -> list[FrameDetections]:
+        if self.widths is None or any(image.width in self.widths for image in images):
+            raise RuntimeError("secret")
+        return super().detect(images)
+
+
+async def test_a_frame_that_breaks_the_model_does_not_hurt_its_batch(
+    detector: YoloDetector, caplog: pytest.LogCaptureFixture
+) -> None:
+    backend = Broken(detector)
+    backend.widths = (161,)
+    images = {"good": encoded(picture(1)), "bad": encoded(picture(2, 161)), "good, too": encoded(picture(3))}
+    async with Running(backend, max_batch=3, max_delay_s=10) as running:
+        frames = (running.batcher.detect(data, name) for name, data in images.items())
+        good, bad, too = await asyncio.gather(*frames, return_exceptions=True)
+        with pytest.raises(InputError, match="Frame 'lone': the model fails on this image of 161x90 pixels"):
+            await running.batcher.detect(encoded(picture(2, 161)), "lone")
+    for found, seed in ((good, 1), (too, 3)):
+        (alone,) = detector.detect([detector.prepare(picture(seed))])
+        np.testing.assert_array_equal(found.boxes_N4, alone.boxes_N4)
+    assert isinstance(bad, InputError)
+    assert "'bad'" in str(bad)
+    assert "secret" not in str(bad)
+    assert "the model fails on frame 'bad'" in caplog.text
+    assert "RuntimeError: secret" in caplog.text
+
+
+async def test_a_model_that_fails_on_every_image_is_no_fault_of_the_frames(detector: YoloDetector) -> None:
+    backend = Broken(detector)
+    async with Running(backend) as running:
+        with pytest.raises(ServiceUnavailableError, match="fails on every image"):
+            await running.batcher.detect(encoded(picture(1)), "a")
+        backend.widths = ()
+        assert len(await running.batcher.detect(encoded(picture(1)), "b")) > 0
+
+
+async def test_a_model_that_loses_answers_fails_and_the_batcher_goes_on(detector: YoloDetector) -> None:
+    class Forgetful(Scripted):
+        def detect(self, images: Sequence[PreparedImage]) -> list[FrameDetections]:
+            return super().detect(images)[:1]
+
+    async with Running(Forgetful(detector), max_batch=3, max_delay_s=10) as running:
+        data = encoded(picture(1))
+        frames = (running.batcher.detect(data, str(number)) for number in range(3))
+        assert all(len(found) > 0 for found in await asyncio.gather(*frames))
 
 
 def test_bad_limits_are_refused() -> None:
