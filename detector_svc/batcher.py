@@ -101,6 +101,10 @@ class MicroBatcher:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        # In another thread: the model may hang, and the event loop must not.
+        await asyncio.to_thread(self._shut_down)
+
+    def _shut_down(self) -> None:
         self._decoders.shutdown(cancel_futures=True)
         self._model_thread.shutdown()
 

@@ -2,17 +2,16 @@
 
 Live means that the port answers, the event loop turns and no task that a service needs has ended; ready means that the
 services have loaded what they need, too. SIGTERM or SIGINT drains: not ready, no new calls, running ones get `grace_s`,
-then everything stops. While the services load, it ends the process without waiting for them. A second signal kills.
+then everything stops; what hangs then is left behind. While the services load, it ends the process without waiting for
+them. A second signal kills.
 """
 
 import asyncio
 import logging
-import os
 import signal
 import socket
-import sys
 from collections.abc import Awaitable, Sequence
-from typing import NoReturn, Protocol
+from typing import Protocol
 
 import grpc
 from grpc_reflection.v1alpha import reflection
@@ -24,6 +23,7 @@ from svc_common.config import ServerConfig, join_address
 from svc_common.health import Health
 from svc_common.http_endpoint import HttpEndpoint
 from svc_common.interceptors import CallInterceptor
+from svc_common.leaving import leave, leave_after
 from svc_common.liveness import Liveness
 from svc_common.logs import configure_logging
 from svc_common.metrics import Metrics
@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 
 # Beyond this grpc answers RESOURCE_EXHAUSTED by itself.
 MAX_CONCURRENT_CALLS = 512
+FREEING_S = 5.0
+"""How long everything may take to stop once no call is running any more; after SIGTERM the process then ends anyhow."""
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -64,10 +66,16 @@ class ServiceServer:
     """Serves services on one port."""
 
     def __init__(
-        self, config: ServerConfig, services: Sequence[Service], *, name: str, metrics: Metrics | None = None
+        self,
+        config: ServerConfig,
+        services: Sequence[Service],
+        *,
+        name: str,
+        metrics: Metrics | None = None,
+        drain_s: float = 0.0,
     ) -> None:
-        """name: shown when ready, e.g. `detector`."""
-        self._config = config
+        """name: shown when ready, e.g. `detector`. drain_s: the most that the services' `drain` takes."""
+        self._config, self._drain_s = config, drain_s
         self._services = services
         self._name = name
         self._metrics = metrics or Metrics()
@@ -146,11 +154,13 @@ class ServiceServer:
             log.info("%s is stopped before it is ready", self._name)
             starting.cancel()
             await asyncio.wait((starting,), timeout=self._config.grace_s)
-            _leave()
+            leave()
         await starting
         print(f"{self._name} ready on {join_address(self._config.host, self.port)}", flush=True)
         await stopping
-        log.info("%s drains for at most %g s", self._name, self._config.grace_s)
+        most_s = self._drain_s + self._config.grace_s + FREEING_S
+        log.info("%s drains for at most %g s", self._name, most_s)
+        leave_after(most_s)
         await self.stop()
 
     def _unready(self) -> str | None:
@@ -191,13 +201,6 @@ def _stop_signal() -> asyncio.Event:
     for number in _STOP_SIGNALS:
         loop.add_signal_handler(number, stop)
     return stopping
-
-
-def _leave() -> NoReturn:
-    """End the process at once, as after an orderly stop: the threads that load cannot be interrupted."""
-    logging.shutdown()
-    sys.stdout.flush()
-    os._exit(0)
 
 
 def _why_not_bound(host: str, port: int) -> str | None:

@@ -1,6 +1,7 @@
 """The micro-batcher: batches form, limits hold, nobody waits for a dropped frame."""
 
 import asyncio
+import threading
 import time
 from collections.abc import Sequence
 
@@ -176,6 +177,27 @@ async def test_a_model_that_loses_answers_fails_and_the_batcher_goes_on(detector
         data = encoded(picture(1))
         frames = (running.batcher.detect(data, str(number)) for number in range(3))
         assert all(len(found) > 0 for found in await asyncio.gather(*frames))
+
+
+async def test_a_hanging_model_does_not_hold_up_the_event_loop_while_it_stops(detector: YoloDetector) -> None:
+    entered, release = threading.Event(), threading.Event()
+
+    class Hanging(Scripted):
+        def detect(self, images: Sequence[PreparedImage]) -> list[FrameDetections]:
+            entered.set()
+            release.wait(60)
+            return super().detect(images)
+
+    async with Running(Hanging(detector)) as running:
+        frame = asyncio.create_task(running.batcher.detect(encoded(picture(1)), "a"))
+        await asyncio.to_thread(entered.wait, 60)
+        frame.cancel()
+        stopping = asyncio.create_task(running.batcher.stop())
+        for _ in range(100):  # turns of the loop
+            await asyncio.sleep(0.001)
+        assert not stopping.done()  # it waits for the batch
+        release.set()
+        await asyncio.wait_for(stopping, 60)
 
 
 def test_bad_limits_are_refused() -> None:
