@@ -62,7 +62,14 @@ class BatcherMetrics:
             "stal_detector_batch_size", "Frames in a batch", buckets=(1, 2, 4, 8, 16, 32, 64), registry=registry
         )
         self.inference_s = Histogram("stal_detector_inference_seconds", "Time of one batch", registry=registry)
-        self.queue_s = Histogram("stal_detector_queue_seconds", "Wait of a frame for its batch", registry=registry)
+        self.decode_s = Histogram(
+            "stal_detector_decode_seconds",
+            "Decoding and scaling of a frame, the wait for a thread included",
+            registry=registry,
+        )
+        self.queue_s = Histogram(
+            "stal_detector_queue_seconds", "Wait of a decoded frame for its batch", registry=registry
+        )
         self.pending = Gauge("stal_detector_pending_frames", "Accepted and not yet answered", registry=registry)
         self.dropped = Counter("stal_detector_dropped_frames", "Deadline passed in the queue", registry=registry)
 
@@ -121,7 +128,8 @@ class MicroBatcher:
         async with self._slots:
             with self._counted():
                 loop = asyncio.get_running_loop()
-                image = await loop.run_in_executor(self._decoders, self._prepare, data, frame_id)
+                with self._metrics.decode_s.time():
+                    image = await loop.run_in_executor(self._decoders, self._prepare, data, frame_id)
                 item = _Item(frame_id=frame_id, image=image, answer=loop.create_future(), deadline=deadline)
                 self._queue.put_nowait(item)
                 return await self._answer(item)
