@@ -64,11 +64,11 @@ class BatcherMetrics:
         self.inference_s = Histogram("stal_detector_inference_seconds", "Time of one batch", registry=registry)
         self.decode_s = Histogram(
             "stal_detector_decode_seconds",
-            "Decoding and scaling of a frame, the wait for a thread included",
+            "From a frame's acceptance to its scaled image",
             registry=registry,
         )
         self.queue_s = Histogram(
-            "stal_detector_queue_seconds", "Wait of a decoded frame for its batch", registry=registry
+            "stal_detector_queue_seconds", "Wait of a scaled frame for its batch", registry=registry
         )
         self.pending = Gauge("stal_detector_pending_frames", "Accepted and not yet answered", registry=registry)
         self.dropped = Counter("stal_detector_dropped_frames", "Deadline passed in the queue", registry=registry)
