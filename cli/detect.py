@@ -44,12 +44,12 @@ def detect(
       stal-cli detect chaotic-world --split test --store store --detector gpu1:50051 --server-side \\
           --tls-ca ca.pem --token-file token
     """
-    import asyncio
     import logging
     import time
 
     from cache.store import Store
     from cli.progress import counted
+    from cli.sigterm import run_until_sigterm
     from detector_svc.client import DetectorClient, DetectorClientConfig
     from detector_svc.detect_split import DetectReport, detect_split, propose_split
     from stal_data.dataset import Dataset
@@ -67,7 +67,7 @@ def detect(
                 return await detect_split(opened, target, detector, name=name, progress=update)
 
     start = time.monotonic()
-    report = asyncio.run(run())
+    report = run_until_sigterm(run())
     click.echo(
         f"{report.path}: {report.boxes} boxes on {report.key_frames} key frames, {report.without_people} of them "
         f"without people, by '{report.detector.name}' at confidence {report.detector.confidence:.2f} "

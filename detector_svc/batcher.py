@@ -6,35 +6,24 @@ Decoding and scaling run in a thread pool, inference in one thread of its own; t
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from detector_svc.backend import Backend, detect_each
 from detector_svc.detections import FrameDetections
 from detector_svc.images import decode_image
 from detector_svc.offline import available_cpus
 from detector_svc.yolo import PreparedImage
 from stal_data.errors import InputError
-from svc_common.errors import BusyError, DeadlineError
+from svc_common.errors import BusyError, DeadlineError, ServiceUnavailableError
 
 _SOONEST_RETRY_S, _LATEST_RETRY_S = 0.05, 10.0
 _NEWEST = 0.1
 """Weight of the newest batch in the running mean of a frame's time."""
-
-
-class Backend(Protocol):
-    """What the batcher needs of a detector."""
-
-    def prepare(self, image_HW3: NDArray[np.uint8]) -> PreparedImage:
-        """Called from several threads at a time."""
-
-    def detect(self, images: Sequence[PreparedImage]) -> list[FrameDetections]:
-        """Called from one thread."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +47,7 @@ class BatcherConfig:
 
 @dataclass(kw_only=True, eq=False)
 class _Item:
+    frame_id: str
     image: PreparedImage
     answer: asyncio.Future[FrameDetections]
     deadline: float | None
@@ -72,7 +62,14 @@ class BatcherMetrics:
             "stal_detector_batch_size", "Frames in a batch", buckets=(1, 2, 4, 8, 16, 32, 64), registry=registry
         )
         self.inference_s = Histogram("stal_detector_inference_seconds", "Time of one batch", registry=registry)
-        self.queue_s = Histogram("stal_detector_queue_seconds", "Wait of a frame for its batch", registry=registry)
+        self.decode_s = Histogram(
+            "stal_detector_decode_seconds",
+            "From a frame's acceptance to its scaled image",
+            registry=registry,
+        )
+        self.queue_s = Histogram(
+            "stal_detector_queue_seconds", "Wait of a scaled frame for its batch", registry=registry
+        )
         self.pending = Gauge("stal_detector_pending_frames", "Accepted and not yet answered", registry=registry)
         self.dropped = Counter("stal_detector_dropped_frames", "Deadline passed in the queue", registry=registry)
 
@@ -101,14 +98,20 @@ class MicroBatcher:
         finally:
             self.pending -= 1
 
-    def start(self) -> None:
-        self._task = asyncio.create_task(self._run())
+    def start(self) -> asyncio.Task[None]:
+        """Return the task that runs until `stop`; should it end sooner, frames get ServiceUnavailableError."""
+        self._task = asyncio.create_task(self._run(), name="batcher")
+        return self._task
 
     async def stop(self) -> None:
         """Stop after the batch that is running; nobody may be waiting for an answer any more."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        # In another thread: the model may hang, and the event loop must not.
+        await asyncio.to_thread(self._shut_down)
+
+    def _shut_down(self) -> None:
         self._decoders.shutdown(cancel_futures=True)
         self._model_thread.shutdown()
 
@@ -125,10 +128,22 @@ class MicroBatcher:
         async with self._slots:
             with self._counted():
                 loop = asyncio.get_running_loop()
-                image = await loop.run_in_executor(self._decoders, self._prepare, data, frame_id)
-                item = _Item(image=image, answer=loop.create_future(), deadline=deadline)
+                with self._metrics.decode_s.time():
+                    image = await loop.run_in_executor(self._decoders, self._prepare, data, frame_id)
+                item = _Item(frame_id=frame_id, image=image, answer=loop.create_future(), deadline=deadline)
                 self._queue.put_nowait(item)
-                return await item.answer
+                return await self._answer(item)
+
+    async def _answer(self, item: _Item) -> FrameDetections:
+        assert self._task is not None
+        try:
+            waiting: set[asyncio.Future[Any]] = {item.answer, self._task}
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            if not item.answer.done():
+                raise ServiceUnavailableError("the detector's batcher has ended; the service's log says why")
+            return item.answer.result()
+        finally:
+            item.answer.cancel()  # nobody waits any more, whether it is there or not
 
     def _drained_in_s(self) -> float:
         """How long the frames that are accepted now will take."""
@@ -167,17 +182,17 @@ class MicroBatcher:
         self._metrics.batch_size.observe(len(batch))
         for item in batch:
             self._metrics.queue_s.observe(start - item.queued_at)
-        images = [item.image for item in batch]
-        try:
-            answers = await asyncio.get_running_loop().run_in_executor(self._model_thread, self._backend.detect, images)
-        except Exception as error:  # noqa: BLE001 - a failing batch fails its frames and not the service
-            for item in batch:
-                if not item.answer.done():
-                    item.answer.set_exception(error)
-            return
+        images, frame_ids = [item.image for item in batch], [item.frame_id for item in batch]
+        answers = await asyncio.get_running_loop().run_in_executor(
+            self._model_thread, detect_each, self._backend, images, frame_ids
+        )
         seconds = time.monotonic() - start
         self._metrics.inference_s.observe(seconds)
         self._frame_s += (seconds / len(batch) - self._frame_s) * (_NEWEST if self._frame_s else 1)
         for item, answer in zip(batch, answers, strict=True):
-            if not item.answer.done():
+            if item.answer.done():
+                continue
+            if isinstance(answer, FrameDetections):
                 item.answer.set_result(answer)
+            else:
+                item.answer.set_exception(answer)

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AsyncExitStack, aclosing
+from contextlib import aclosing
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -61,7 +61,6 @@ class DetectorClient:
         """resolve: how names become addresses."""
         self._config, self._resolve = config, resolve
         self._connections: dict[ClientConfig, Connection] = {}
-        self._closing = AsyncExitStack()
         self._model: dict[str, str | float] | None = None
         """What every replica must run, once one has said so."""
 
@@ -71,14 +70,16 @@ class DetectorClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._closing.aclose()
+        await asyncio.gather(*map(self._disconnect, tuple(self._connections)))
 
     def _connect(self, service: ClientConfig) -> Connection:
         if service not in self._connections:
-            connection = Connection(service, timeout_s=self._config.timeout_s)
-            self._closing.push_async_callback(connection.close)
-            self._connections[service] = connection
+            self._connections[service] = Connection(service, timeout_s=self._config.timeout_s)
         return self._connections[service]
+
+    async def _disconnect(self, service: ClientConfig) -> None:
+        if (connection := self._connections.pop(service, None)) is not None:
+            await connection.close()
 
     async def info(self) -> DetectorInfo:
         """Ask all replicas what they run; those that do not answer are left out, unless it is all of them.
@@ -136,6 +137,7 @@ class DetectorClient:
             config.services,
             feed,
             connect=self._connect,
+            disconnect=self._disconnect,
             check=self._check,
             retry=config.retry,
             resolve=self._resolve,

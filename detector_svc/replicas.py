@@ -6,7 +6,7 @@ feed fails when all replicas have used up their attempts since their last answer
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from types import TracebackType
 from typing import Self
@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 Feed = FrameFeed[FrameDetections | str]
 Connect = Callable[[ClientConfig], Connection]
+Disconnect = Callable[[ClientConfig], Awaitable[None]]
 Check = Callable[[str, DetectorInfo], None]
 """Called with the address of a replica and what it says it runs; raises StalError when that must not be mixed in."""
 PASSING = (BusyError, DeadlineError, ServiceUnavailableError)
@@ -64,9 +65,17 @@ class Replica:
     """One address. Its task runs until it is told to leave and has no frame any more."""
 
     def __init__(
-        self, connection: Connection, feed: Feed, retry: RetryPolicy, check: Check, judge: Callable[[], None]
+        self,
+        service: ClientConfig,
+        connection: Connection,
+        feed: Feed,
+        *,
+        retry: RetryPolicy,
+        check: Check,
+        judge: Callable[[], None],
     ) -> None:
         """judge: called when the attempts are used up."""
+        self.service = service
         self._connection, self._feed, self._retry = connection, feed, retry
         self._check, self._judge = check, judge
         self._delays: Iterator[float] = retry.delays()
@@ -158,13 +167,16 @@ class ReplicaPool:
         feed: Feed,
         *,
         connect: Connect,
+        disconnect: Disconnect,
         check: Check,
         retry: RetryPolicy,
         resolve: Resolver,
         resolve_every_s: float,
     ) -> None:
+        """connect, disconnect: for replicas that join, and for those that have left."""
         self._services, self._feed = services, feed
-        self._connect, self._check, self._retry = connect, check, retry
+        self._connect, self._disconnect = connect, disconnect
+        self._check, self._retry = check, retry
         self._resolve, self._resolve_every_s = resolve, resolve_every_s
         self._replicas: dict[str, Replica] = {}
         self._task: asyncio.Task[None] | None = None
@@ -194,7 +206,7 @@ class ReplicaPool:
         try:
             while True:
                 found, errors = await resolve_all(self._services, self._resolve)
-                self._adapt(found, complete=not errors)
+                await self._adapt(found, complete=not errors)
                 if not any(service.is_name for service in self._services):
                     return
                 if self._replicas:
@@ -208,18 +220,21 @@ class ReplicaPool:
         except Exception as error:  # noqa: BLE001 - a fault of ours must reach the caller, who waits for answers
             self._feed.fail(error)
 
-    def _adapt(self, wanted: Mapping[str, ClientConfig], *, complete: bool) -> None:
+    async def _adapt(self, wanted: Mapping[str, ClientConfig], *, complete: bool) -> None:
         """Add and dismiss replicas. complete: every name was resolved; else nobody is dismissed."""
         for address, replica in list(self._replicas.items()):
             if replica.task.done():
                 del self._replicas[address]
+                if replica.leaving:
+                    await self._disconnect(replica.service)
             elif complete and address not in wanted and not replica.leaving:
                 log.warning("The detector at %s is not among the replicas any more.", address)
                 replica.leave()
         for address, service in wanted.items():
             if address not in self._replicas:
+                connection = self._connect(service)
                 self._replicas[address] = Replica(
-                    self._connect(service), self._feed, retry=self._retry, check=self._check, judge=self._judge
+                    service, connection, self._feed, retry=self._retry, check=self._check, judge=self._judge
                 )
 
     def _judge(self) -> None:

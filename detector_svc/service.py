@@ -51,10 +51,10 @@ class DetectorService(rpc.DetectorServicer):
     def register(self, server: grpc.aio.Server) -> None:
         rpc.add_DetectorServicer_to_server(self, server)
 
-    async def start(self) -> None:
+    async def start(self) -> list[asyncio.Task[None]]:
         self._detector = detector = await asyncio.to_thread(_load_and_warm_up, self._config)
         self._batcher = MicroBatcher(detector, self._config.batcher, self._metrics)
-        self._batcher.start()
+        return [self._batcher.start()]
 
     async def drain(self) -> None:
         for stream in self._streams:

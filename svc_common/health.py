@@ -1,7 +1,7 @@
 """grpc.health.v1 with live and ready apart.
 
-Service `live` serves from the moment the port is bound until the process ends. The empty name and each service's
-full name serve while the service is ready: after loading and before draining.
+Service `live` serves from the moment the port is bound until the process ends, or a task that it needs (liveness.py).
+The empty name and each service's full name serve while the service is ready: live, after loading and before draining.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # the packa
 
     def __init__(self, services: Sequence[str]) -> None:
         """services: full names as in the .proto files."""
-        self.ready = False
+        self._loaded, self._failed = False, False
         self._names = ("", *services)
         self._places = PlacesPerClient(WATCHES_PER_CLIENT, "health watches")
         self._ended = False
@@ -38,8 +38,17 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # the packa
     def register(self, server: grpc.aio.Server) -> None:
         health_pb2_grpc.add_HealthServicer_to_server(self, server)
 
+    @property
+    def ready(self) -> bool:
+        return self._loaded and not self._failed
+
     def set_ready(self, ready: bool) -> None:
-        self.ready = ready
+        self._loaded = ready
+        self._tell()
+
+    def fail(self) -> None:
+        """Not live from now on, and so not ready."""
+        self._failed = True
         self._tell()
 
     def end_watches(self) -> None:
@@ -72,11 +81,10 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # the packa
 
     def _status(self, service: str) -> Any:
         """None for a service that is not here."""
-        if service == LIVE:
-            return _Status.SERVING
-        if service not in self._names:
+        if service != LIVE and service not in self._names:
             return None
-        return _Status.SERVING if self.ready else _Status.NOT_SERVING
+        serves = not self._failed if service == LIVE else self.ready
+        return _Status.SERVING if serves else _Status.NOT_SERVING
 
     def _tell(self) -> None:
         self._changed.set()

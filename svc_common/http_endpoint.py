@@ -116,11 +116,15 @@ class HttpEndpoint:
         *,
         host: str,
         port: int,
-        ready: Callable[[], bool],
+        trouble: Callable[[], str | None],
+        unready: Callable[[], str | None],
         certificates: ServerCertificates | None = None,
         tokens: TokenCheck | None = None,
     ) -> None:
-        """ready: called by the threads for /ready. port 0 takes a free one, see `port`."""
+        """port 0 takes a free one, see `port`.
+
+        trouble, unready: called by the threads for /live and /ready; why not, None when all is well.
+        """
         exposition = make_wsgi_app(metrics.registry)
 
         def app(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
@@ -129,12 +133,14 @@ class HttpEndpoint:
                 if tokens is None or tokens.accepts(environ.get("HTTP_AUTHORIZATION", "")):
                     answer: Iterable[bytes] = exposition(environ, start_response)
                     return answer
-                status = "401 Unauthorized"
+                status = text = "401 Unauthorized"
+            elif path in ("/live", "/ready"):
+                reason = trouble() if path == "/live" else unready()
+                status, text = ("200 OK", "200 OK") if reason is None else ("503 Service Unavailable", reason)
             else:
-                healthy = {"/live": True, "/ready": ready()}.get(path)
-                status = "404 Not Found" if healthy is None else "200 OK" if healthy else "503 Service Unavailable"
+                status = text = "404 Not Found"
             start_response(status, [("Content-Type", "text/plain")])
-            return [f"{status}\n".encode()]
+            return [f"{text}\n".encode()]
 
         try:
             self._server = _Server((host.strip("[]"), port), certificates)

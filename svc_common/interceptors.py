@@ -14,10 +14,11 @@ from typing import Any, TypeAlias
 import grpc
 
 from stal_data.errors import StalError
-from svc_common.errors import DeadlineError, status_of, trailers_of
+from svc_common.errors import AccessError, DeadlineError, ServiceUnavailableError, status_of, trailers_of
 from svc_common.logs import REQUEST_ID_HEADER, checked_request_id, log_context
 from svc_common.metrics import Metrics
 from svc_common.places import Context, PlacesPerClient
+from svc_common.refusals import RefusalLog
 from svc_common.requests import checked, lenient
 from svc_common.tokens import TokenCheck
 from svc_common.version import API_VERSION, VERSION_HEADER, check_client
@@ -42,11 +43,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         metrics: Metrics,
         *,
         tokens: TokenCheck,
-        ready: Callable[[], bool],
+        unready: Callable[[], str | None],
         calls_per_client: int = CALLS_PER_CLIENT,
         read_timeout_s: float = READ_TIMEOUT_S,
     ) -> None:
-        self._metrics, self._tokens, self._ready = metrics, tokens, ready
+        """unready: why the service takes no calls; None when it does."""
+        self._metrics, self._tokens, self._unready = metrics, tokens, unready
+        self._refusals = RefusalLog()
         self._places, self._read_timeout_s = PlacesPerClient(calls_per_client, "calls"), read_timeout_s
 
     async def intercept_service(
@@ -57,18 +60,34 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         method = handler_call_details.method
         if method.startswith("/grpc.health.v1.Health/"):
             return await continuation(handler_call_details)
-        if not self._tokens.accepts(_header(handler_call_details, "authorization") or ""):
-            return _refuse(grpc.StatusCode.UNAUTHENTICATED, "the bearer token is missing or wrong (--token-file)")
-        if not self._ready():
-            return _refuse(grpc.StatusCode.UNAVAILABLE, "the service is starting or stopping")
-        try:
-            check_client(_header(handler_call_details, VERSION_HEADER))
-        except StalError as error:
-            return _refuse(*status_of(error))
+        request_id = checked_request_id(_header(handler_call_details, REQUEST_ID_HEADER) or "")
         handler = await continuation(handler_call_details)
-        if handler is None:
-            return None
-        return self._wrap(handler, method, checked_request_id(_header(handler_call_details, REQUEST_ID_HEADER) or ""))
+        try:
+            self._check(handler_call_details)
+        except StalError as error:
+            # A client without a token must not make up labels of metrics.
+            return self._refuse(error, "unknown" if handler is None else method, request_id)
+        return None if handler is None else self._wrap(handler, method, request_id)
+
+    def _check(self, details: grpc.HandlerCallDetails) -> None:
+        """Raise what the call is refused with."""
+        if not self._tokens.accepts(_header(details, "authorization") or ""):
+            raise AccessError("the bearer token is missing or wrong (--token-file)")
+        if (reason := self._unready()) is not None:
+            raise ServiceUnavailableError(reason)
+        check_client(_header(details, VERSION_HEADER))
+
+    def _refuse(self, error: StalError, method: str, request_id: str) -> Handler:
+        """A handler of any arity that aborts; as a stream it does not wait for a request first."""
+        code, reason = status_of(error)
+
+        async def abort(request: Any, context: Context) -> None:  # noqa: ARG001
+            self._metrics.calls.labels(method, code.name).inc()
+            with log_context(request_id=request_id):
+                self._refusals.note(code, reason, method=method, peer=context.peer())
+            await context.abort(code, reason, _VERSION)
+
+        return grpc.stream_stream_rpc_method_handler(abort)
 
     def _wrap(self, handler: Handler, method: str, request_id: str) -> Handler:
         kind = f"{_arity(handler.request_streaming)}_{_arity(handler.response_streaming)}"
@@ -144,12 +163,3 @@ def _header(details: grpc.HandlerCallDetails, name: str) -> str | None:
 
 def _arity(streaming: bool) -> str:
     return "stream" if streaming else "unary"
-
-
-def _refuse(code: grpc.StatusCode, details: str) -> Handler:
-    """A handler of any arity that aborts; as a stream it does not wait for a request first."""
-
-    async def abort(request: Any, context: Context) -> None:  # noqa: ARG001
-        await context.abort(code, details, _VERSION)
-
-    return grpc.stream_stream_rpc_method_handler(abort)

@@ -12,7 +12,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.calls = Counter("stal_rpc", "Finished calls", ["method", "code"], registry=self.registry)
+        self.calls = Counter("stal_rpc", "Finished and refused calls", ["method", "code"], registry=self.registry)
         self.seconds = Histogram(
             "stal_rpc_seconds", "Duration of finished calls", ["method"], buckets=_SECONDS, registry=self.registry
         )

@@ -11,7 +11,7 @@ _SERVING = health_pb2.HealthCheckResponse.SERVING
 
 
 class NotReadyError(ServiceUnavailableError):
-    """The service answers, and is starting or stopping."""
+    """The service answers, and is starting, stopping or not live any more."""
 
 
 async def probe(config: ClientConfig, *, service: str, timeout_s: float) -> None:
@@ -33,4 +33,4 @@ async def probe(config: ClientConfig, *, service: str, timeout_s: float) -> None
                 f"The service at {config.address} does not answer ({error.code().name}: {error.details()})."
             ) from error
     if answer.status != _SERVING:
-        raise NotReadyError(f"The service at {config.address} is starting or stopping.")
+        raise NotReadyError(f"The service at {config.address} is starting or stopping, or has failed (see its log).")

@@ -1,18 +1,17 @@
 """The life of a service process: bind, load, serve, drain.
 
-Live means that the port answers; ready means that the services have loaded what they need. SIGTERM or SIGINT drains:
-not ready, no new calls, running ones get `grace_s`, then everything stops. While the services load, it ends the process
-without waiting for them. A second signal kills.
+Live means that the port answers, the event loop turns and no task that a service needs has ended; ready means that the
+services have loaded what they need, too. SIGTERM or SIGINT drains: not ready, no new calls, running ones get `grace_s`,
+then everything stops; what hangs then is left behind. While the services load, it ends the process without waiting for
+them. A second signal kills.
 """
 
 import asyncio
 import logging
-import os
 import signal
 import socket
-import sys
 from collections.abc import Awaitable, Sequence
-from typing import NoReturn, Protocol
+from typing import Protocol
 
 import grpc
 from grpc_reflection.v1alpha import reflection
@@ -24,6 +23,8 @@ from svc_common.config import ServerConfig, join_address
 from svc_common.health import Health
 from svc_common.http_endpoint import HttpEndpoint
 from svc_common.interceptors import CallInterceptor
+from svc_common.leaving import leave, leave_after
+from svc_common.liveness import Liveness
 from svc_common.logs import configure_logging
 from svc_common.metrics import Metrics
 from svc_common.options import server_options
@@ -33,6 +34,8 @@ log = logging.getLogger(__name__)
 
 # Beyond this grpc answers RESOURCE_EXHAUSTED by itself.
 MAX_CONCURRENT_CALLS = 512
+FREEING_S = 5.0
+"""How long everything may take to stop once no call is running any more; after SIGTERM the process then ends anyhow."""
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -46,8 +49,11 @@ class Service(Protocol):
     def register(self, server: grpc.aio.Server) -> None:
         """Add the servicer to the server."""
 
-    async def start(self) -> None:
-        """Load what is needed; the port is bound already and calls are refused until this returns."""
+    async def start(self) -> Sequence[asyncio.Task[None]] | None:
+        """Load what is needed; the port is bound already and calls are refused until this returns.
+
+        Returns the tasks without which the service is of no use, if there are such; `stop` cancels them.
+        """
 
     async def drain(self) -> None:
         """Bring long streams to their end; running calls get the grace time from here on."""
@@ -60,15 +66,22 @@ class ServiceServer:
     """Serves services on one port."""
 
     def __init__(
-        self, config: ServerConfig, services: Sequence[Service], *, name: str, metrics: Metrics | None = None
+        self,
+        config: ServerConfig,
+        services: Sequence[Service],
+        *,
+        name: str,
+        metrics: Metrics | None = None,
+        drain_s: float = 0.0,
     ) -> None:
-        """name: shown when ready, e.g. `detector`."""
-        self._config = config
+        """name: shown when ready, e.g. `detector`. drain_s: the most that the services' `drain` takes."""
+        self._config, self._drain_s = config, drain_s
         self._services = services
         self._name = name
         self._metrics = metrics or Metrics()
         self._tokens = TokenCheck(config.token_file)
         self._health = Health([service.full_name for service in services])
+        self._liveness = Liveness(on_failure=self._health.fail)
         self._server: grpc.aio.Server | None = None
         self._http: HttpEndpoint | None = None
         self.port = 0
@@ -82,7 +95,7 @@ class ServiceServer:
     async def start(self) -> int:
         """Bind, load and become ready; return the port."""
         config = self._config
-        interceptor = CallInterceptor(self._metrics, tokens=self._tokens, ready=lambda: self._health.ready)
+        interceptor = CallInterceptor(self._metrics, tokens=self._tokens, unready=self._unready)
         self._server = server = grpc.aio.server(
             interceptors=[interceptor], options=server_options(config), maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS
         )
@@ -96,17 +109,19 @@ class ServiceServer:
             certificates = ServerCertificates.of(config)
             self.port = self._bind(server, certificates)
             await server.start()
+            self._liveness.start()
             if config.metrics_port is not None:
                 self._http = HttpEndpoint(
                     self._metrics,
                     host=config.metrics_host or config.host,
                     port=config.metrics_port,
-                    ready=lambda: self._health.ready,
+                    trouble=self._liveness.trouble,
+                    unready=self._unready,
                     certificates=certificates,
                     tokens=self._tokens,
                 )
             for service in self._services:
-                await service.start()
+                self._liveness.require(await service.start() or (), service=service.full_name)
         except BaseException:
             await self.stop(0)
             raise
@@ -127,6 +142,7 @@ class ServiceServer:
         if self._http is not None:
             self._http.close()
             self._http = None
+        self._liveness.stop()
 
     async def serve(self) -> None:
         """Start, say so on stdout, serve until SIGTERM or SIGINT, drain."""
@@ -138,12 +154,18 @@ class ServiceServer:
             log.info("%s is stopped before it is ready", self._name)
             starting.cancel()
             await asyncio.wait((starting,), timeout=self._config.grace_s)
-            _leave()
+            leave()
         await starting
         print(f"{self._name} ready on {join_address(self._config.host, self.port)}", flush=True)
         await stopping
-        log.info("%s drains for at most %g s", self._name, self._config.grace_s)
+        most_s = self._drain_s + self._config.grace_s + FREEING_S
+        log.info("%s drains for at most %g s", self._name, most_s)
+        leave_after(most_s)
         await self.stop()
+
+    def _unready(self) -> str | None:
+        """Why no calls are taken; None when they are. Any thread may ask."""
+        return self._liveness.trouble() or (None if self._health.ready else "the service is starting or stopping")
 
     async def _all(self, step: str, ends: Sequence[Awaitable[None]]) -> None:
         """Take the services through a step; one that fails keeps no other from it."""
@@ -179,13 +201,6 @@ def _stop_signal() -> asyncio.Event:
     for number in _STOP_SIGNALS:
         loop.add_signal_handler(number, stop)
     return stopping
-
-
-def _leave() -> NoReturn:
-    """End the process at once, as after an orderly stop: the threads that load cannot be interrupted."""
-    logging.shutdown()
-    sys.stdout.flush()
-    os._exit(0)
 
 
 def _why_not_bound(host: str, port: int) -> str | None:

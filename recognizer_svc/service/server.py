@@ -21,6 +21,9 @@ from svc_common.config import ServerConfig
 from svc_common.metrics import Metrics
 from svc_common.server import ServiceServer
 
+_ENDING_S = 35.0
+"""The most that it takes, beside the time for the checkpoints, to end the jobs and to record that."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RecognizerConfig:
@@ -79,7 +82,9 @@ async def serve(server: ServerConfig, config: RecognizerConfig) -> None:
     if config.private:
         _end_with_parent()
     metrics = Metrics()
-    await ServiceServer(server, [RecognizerService(config, metrics)], name="recognizer", metrics=metrics).serve()
+    drain_s = config.limits.stop_timeout_s + _ENDING_S if config.cancel_jobs or config.private else 0.0
+    service = RecognizerService(config, metrics)
+    await ServiceServer(server, [service], name="recognizer", metrics=metrics, drain_s=drain_s).serve()
 
 
 def _end_with_parent() -> None:

@@ -1,16 +1,21 @@
 """The micro-batcher: batches form, limits hold, nobody waits for a dropped frame."""
 
 import asyncio
+import threading
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
+from detector_svc.backend import Backend
 from detector_svc.batcher import BatcherConfig, BatcherMetrics, MicroBatcher
-from detector_svc.yolo import YoloDetector
+from detector_svc.detections import FrameDetections
+from detector_svc.yolo import PreparedImage, YoloDetector
 from stal_data.errors import InputError
-from svc_common.errors import BusyError, DeadlineError
+from svc_common.errors import BusyError, DeadlineError, ServiceUnavailableError
 from tests.detector.samples import encoded, picture
 
 
@@ -21,7 +26,7 @@ def metric(batcher_metrics: CollectorRegistry, name: str) -> float:
 class Running:
     """A started batcher over the tiny detector."""
 
-    def __init__(self, detector: YoloDetector, **config: object) -> None:
+    def __init__(self, detector: Backend, **config: object) -> None:
         self.registry = CollectorRegistry()
         self.batcher = MicroBatcher(detector, BatcherConfig(**config), BatcherMetrics(self.registry))
 
@@ -31,6 +36,19 @@ class Running:
 
     async def __aexit__(self, *_: object) -> None:
         await self.batcher.stop()
+
+
+class Scripted:
+    """The tiny detector, with a `detect` of the test's own."""
+
+    def __init__(self, detector: YoloDetector) -> None:
+        self.detector = detector
+
+    def prepare(self, image_HW3: NDArray[np.uint8]) -> PreparedImage:
+        return self.detector.prepare(image_HW3)
+
+    def detect(self, images: Sequence[PreparedImage]) -> list[FrameDetections]:
+        return self.detector.detect(images)
 
 
 async def test_concurrent_frames_share_batches_and_get_their_own_boxes(detector: YoloDetector) -> None:
@@ -45,6 +63,24 @@ async def test_concurrent_frames_share_batches_and_get_their_own_boxes(detector:
         (alone,) = detector.detect([detector.prepare(picture(seed))])
         np.testing.assert_allclose(together.boxes_N4, alone.boxes_N4, atol=1e-4)
     assert metric(running.registry, "stal_detector_pending_frames") == 0
+
+
+async def test_the_wait_for_decoding_is_not_part_of_the_queue_time(detector: YoloDetector) -> None:
+    class Slow(Scripted):
+        def prepare(self, image_HW3: NDArray[np.uint8]) -> PreparedImage:
+            time.sleep(0.2)
+            return super().prepare(image_HW3)
+
+    async with Running(Slow(detector), max_delay_s=0) as running:
+        await running.batcher.detect(encoded(picture(1)), "a")
+        with pytest.raises(InputError):
+            await running.batcher.detect(b"junk", "b")
+        assert metric(running.registry, "stal_detector_decode_seconds_count") == 2
+        decode_s, queue_s = (
+            metric(running.registry, f"stal_detector_{what}_seconds_sum") for what in ("decode", "queue")
+        )
+    assert decode_s >= 0.2
+    assert queue_s < decode_s
 
 
 async def test_a_full_queue_refuses_or_waits(detector: YoloDetector) -> None:
@@ -88,6 +124,98 @@ async def test_a_bad_image_does_not_hurt_its_batch(detector: YoloDetector) -> No
         )
     assert len(good) > 0
     assert isinstance(bad, InputError)
+
+
+async def test_frames_do_not_wait_for_a_batcher_that_has_ended(detector: YoloDetector) -> None:
+    class Fault(BaseException):
+        """Nothing that the batcher expects."""
+
+    class Ending(Scripted):
+        def detect(self, images: Sequence[PreparedImage]) -> list[FrameDetections]:
+            raise Fault
+
+    async with Running(Ending(detector), max_delay_s=0.1) as running:
+        names = [str(number) for number in range(5)]
+        data = encoded(picture(1))
+        frames = [asyncio.create_task(running.batcher.detect(data, name)) for name in names]
+        found = await asyncio.wait_for(asyncio.gather(*frames, return_exceptions=True), 30)
+        assert [type(error) for error in found] == [ServiceUnavailableError] * 5
+        with pytest.raises(ServiceUnavailableError, match="batcher has ended"):
+            await asyncio.wait_for(running.batcher.detect(data, "later"), 30)
+    assert metric(running.registry, "stal_detector_pending_frames") == 0
+
+
+class Broken(Scripted):
+    """Fails, and so does each batch with it, on images of these widths; None: on all."""
+
+    widths: tuple[int, ...] | None = None
+
+    def detect(self, images: Sequence[PreparedImage]) -> list[FrameDetections]:
+        if self.widths is None or any(image.width in self.widths for image in images):
+            raise RuntimeError("secret")
+        return super().detect(images)
+
+
+async def test_a_frame_that_breaks_the_model_does_not_hurt_its_batch(
+    detector: YoloDetector, caplog: pytest.LogCaptureFixture
+) -> None:
+    backend = Broken(detector)
+    backend.widths = (161,)
+    images = {"good": encoded(picture(1)), "bad": encoded(picture(2, 161)), "good, too": encoded(picture(3))}
+    async with Running(backend, max_batch=3, max_delay_s=10) as running:
+        frames = (running.batcher.detect(data, name) for name, data in images.items())
+        good, bad, too = await asyncio.gather(*frames, return_exceptions=True)
+        with pytest.raises(InputError, match="Frame 'lone': the model fails on this image of 161x90 pixels"):
+            await running.batcher.detect(encoded(picture(2, 161)), "lone")
+    for found, seed in ((good, 1), (too, 3)):
+        (alone,) = detector.detect([detector.prepare(picture(seed))])
+        np.testing.assert_array_equal(found.boxes_N4, alone.boxes_N4)
+    assert isinstance(bad, InputError)
+    assert "'bad'" in str(bad)
+    assert "secret" not in str(bad)
+    assert "the model fails on frame 'bad'" in caplog.text
+    assert "RuntimeError: secret" in caplog.text
+
+
+async def test_a_model_that_fails_on_every_image_is_no_fault_of_the_frames(detector: YoloDetector) -> None:
+    backend = Broken(detector)
+    async with Running(backend) as running:
+        with pytest.raises(ServiceUnavailableError, match="fails on every image"):
+            await running.batcher.detect(encoded(picture(1)), "a")
+        backend.widths = ()
+        assert len(await running.batcher.detect(encoded(picture(1)), "b")) > 0
+
+
+async def test_a_model_that_loses_answers_fails_and_the_batcher_goes_on(detector: YoloDetector) -> None:
+    class Forgetful(Scripted):
+        def detect(self, images: Sequence[PreparedImage]) -> list[FrameDetections]:
+            return super().detect(images)[:1]
+
+    async with Running(Forgetful(detector), max_batch=3, max_delay_s=10) as running:
+        data = encoded(picture(1))
+        frames = (running.batcher.detect(data, str(number)) for number in range(3))
+        assert all(len(found) > 0 for found in await asyncio.gather(*frames))
+
+
+async def test_a_hanging_model_does_not_hold_up_the_event_loop_while_it_stops(detector: YoloDetector) -> None:
+    entered, release = threading.Event(), threading.Event()
+
+    class Hanging(Scripted):
+        def detect(self, images: Sequence[PreparedImage]) -> list[FrameDetections]:
+            entered.set()
+            release.wait(60)
+            return super().detect(images)
+
+    async with Running(Hanging(detector)) as running:
+        frame = asyncio.create_task(running.batcher.detect(encoded(picture(1)), "a"))
+        await asyncio.to_thread(entered.wait, 60)
+        frame.cancel()
+        stopping = asyncio.create_task(running.batcher.stop())
+        for _ in range(100):  # turns of the loop
+            await asyncio.sleep(0.001)
+        assert not stopping.done()  # it waits for the batch
+        release.set()
+        await asyncio.wait_for(stopping, 60)
 
 
 def test_bad_limits_are_refused() -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
+import grpc
 import pytest
 
 from stal_data.errors import ConflictError, InputError, NotFoundError
@@ -223,6 +224,32 @@ async def test_addresses_of_a_name_come_and_go(caplog: pytest.LogCaptureFixture)
             second.service.answering.set()
             assert sorted(await detecting) == once_each(200)
     assert len(first.service.taken) == 4
+
+
+async def test_the_connection_to_a_replica_that_has_left_is_closed_and_made_anew_when_it_returns(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with replicas(ReplicaService(), ReplicaService()) as (leaving, staying):
+        names = Names(leaving.address, staying.address)
+        async with client_of("dns:///detector:50051", resolve=names, resolve_every_s=0.01) as client:
+            staying.service.answering.clear()
+            leaving.service.answering.clear()
+            detecting = asyncio.create_task(detected(client, COUNT))
+            await until(lambda: leaving.service.taken and staying.service.taken)
+            before = {service.address: connection for service, connection in client._connections.items()}
+            assert set(before) == {leaving.address, staying.address}
+            names.addresses = (staying.address,)
+            await until(lambda: f"{leaving.address} is not among the replicas any more" in caplog.text)
+            leaving.service.answering.set()  # what it has accepted
+            await until(lambda: [service.address for service in client._connections] == [staying.address])
+            with pytest.raises(grpc.aio.UsageError, match="closed"):
+                await before[leaving.address].info()
+            answered = len(leaving.service.answered)
+            names.addresses = (leaving.address, staying.address)
+            await until(lambda: len(leaving.service.answered) > answered)
+            staying.service.answering.set()
+            assert sorted(await detecting) == once_each(COUNT)
+        assert not client._connections
 
 
 async def test_a_name_that_fails_to_resolve_for_a_moment_loses_nobody() -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import grpc
@@ -13,7 +13,7 @@ from detector_svc.client import DetectorClient, ProposedSplit
 from detector_svc.connection import Connection
 from detector_svc.detections import FrameDetections, from_message
 from detector_svc.service import DetectorService
-from detector_svc.yolo import YoloDetector
+from detector_svc.yolo import PreparedImage, YoloDetector
 from protos.generated import detector_pb2 as pb
 from protos.generated import detector_pb2_grpc as rpc
 from stal_data.errors import ConflictError, InputError, NotFoundError
@@ -52,6 +52,27 @@ async def test_a_bad_image_is_named_and_the_stream_goes_on(weights: Path) -> Non
     assert "'b'" in answers["b"]
     assert "'c'" in answers["c"]
     assert len(answers["d"]) > 0
+
+
+async def test_a_frame_that_breaks_the_model_ends_no_stream(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    detect, together = YoloDetector.detect, []
+
+    def fragile(self: YoloDetector, images: Sequence[PreparedImage]) -> list[FrameDetections]:
+        if any(image.width == 161 for image in images):
+            together.append(len(images))
+            raise RuntimeError("index out of range")
+        return detect(self, images)
+
+    monkeypatch.setattr(YoloDetector, "detect", fragile)
+    streams = [{f"{stream}-{n}": encoded(picture(n)) for n in range(6)} for stream in range(3)]
+    streams[1]["bad"] = encoded(picture(1, 161))
+    async with serving(weights, max_batch=19, max_delay_s=10) as server, make_client(server.port) as client:
+        answers = await asyncio.gather(*(collect(client, images) for images in streams))
+    assert together == [19, 1]  # the frames of all streams, then the bad one
+    for images, found in zip(streams, answers, strict=True):
+        assert sorted(name for name, _ in found) == sorted(images)
+        assert all(isinstance(answer, FrameDetections) for name, answer in found if name != "bad")
+    assert "the model fails on this image" in dict(answers[1])["bad"]
 
 
 async def test_info_names_what_runs(weights: Path, detector: YoloDetector) -> None:

@@ -1,7 +1,9 @@
 """`detect` over replicas that die, and what the same command does afterwards."""
 
 import asyncio
+import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +18,7 @@ from detector_svc.kept_answers import KeptAnswers
 from stal_data.dataset import Dataset, Split
 from svc_common.errors import ServiceUnavailableError
 from tests.detector.replica import Replica, ReplicaService, client_of, replicas, until
-from tests.detector.samples import encoded, make_server, picture, serving, start, write_dataset
+from tests.detector.samples import ROOT, encoded, make_server, picture, serving, start, write_dataset
 
 KEY_FRAMES = 57
 STOP_AFTER = 20
@@ -151,6 +153,38 @@ async def test_a_cancelled_detect_keeps_its_answers_too(split: Split, tmp_path: 
             await running
         path = next(store.root.glob("**/.person.unfinished.npz"))
         assert 0 < len(KeptAnswers(path, (await client.info()).model)) < KEY_FRAMES
+
+
+class Stopping(ReplicaService):
+    """Answers no more once it has taken so many frames."""
+
+    async def Detect(self, request_iterator, context):
+        async def requests():
+            async for request in request_iterator:
+                if len(self.taken) == STOP_AFTER - 1:
+                    self.answering.clear()
+                yield request
+
+        async for answer in super().Detect(requests(), context):
+            yield answer
+
+
+async def test_a_command_that_gets_sigterm_keeps_its_answers_and_dies_by_it(split: Split, tmp_path: Path) -> None:
+    async with replicas(Stopping()) as (only,):
+        command = [sys.executable, "-m", "cli.main", "detect", split.media.root.parent, "--split", "train"]
+        options = ["--store", tmp_path / "store", "--detector", only.address, "--window", "4"]
+        with subprocess.Popen([*command, *options], cwd=ROOT, stderr=subprocess.PIPE, text=True) as running:
+            try:
+                await until(lambda: len(only.service.taken) == STOP_AFTER or running.poll() is not None)
+                running.send_signal(signal.SIGTERM)
+                _, errors = await asyncio.to_thread(running.communicate, timeout=60)
+            finally:
+                running.kill()
+        assert running.returncode == -signal.SIGTERM, errors
+        async with client_of(only.address) as client:
+            model = (await client.info()).model
+    (path,) = (tmp_path / "store").glob("**/.person.unfinished.npz")
+    assert STOP_AFTER - 4 <= len(KeptAnswers(path, model)) < STOP_AFTER  # with 4 in flight
 
 
 async def test_both_gone_then_one_back(split: Split, tmp_path: Path) -> None:

@@ -18,10 +18,16 @@ from svc_common.metrics import Metrics
 from tests.services.certificates import make_authority, make_certificate
 
 
+def no_trouble() -> None:
+    return None
+
+
 @contextmanager
 def endpoint(certificates: ServerCertificates | None = None) -> Iterator[int]:
     """Yield the port."""
-    served = HttpEndpoint(Metrics(), host="127.0.0.1", port=0, ready=lambda: True, certificates=certificates)
+    served = HttpEndpoint(
+        Metrics(), host="127.0.0.1", port=0, trouble=no_trouble, unready=no_trouble, certificates=certificates
+    )
     try:
         yield served.port
     finally:

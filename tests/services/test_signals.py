@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,9 +16,11 @@ TIMEOUT_S = 60
 
 
 @contextmanager
-def hanging(step: str) -> Iterator["subprocess.Popen[str]"]:
-    command = [sys.executable, "-m", "tests.services.hanging_service", step]
-    with subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) as process:
+def hanging(*arguments: str, errors: int | None = None) -> Iterator["subprocess.Popen[str]"]:
+    command = [sys.executable, "-m", "tests.services.hanging_service", *arguments]
+    with subprocess.Popen(
+        command, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=errors, text=True
+    ) as process:
         try:
             yield process
         finally:
@@ -35,6 +38,19 @@ def test_a_signal_while_the_service_loads_ends_it(number: signal.Signals) -> Non
         wait_for(process, "loading")
         process.send_signal(number)
         assert process.wait(TIMEOUT_S) == 0
+
+
+@pytest.mark.parametrize("step", ["work", "drain", "stop"])
+def test_a_service_that_hangs_is_gone_soon_after_the_grace_time(step: str) -> None:
+    with hanging(step, "1", errors=subprocess.PIPE) as process:
+        wait_for(process, "ready on")
+        begin = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=TIMEOUT_S)
+        assert process.returncode == 0, errors
+        assert time.monotonic() - begin < 10  # 1.5 s, on a machine that is not busy
+        assert "not stopped within 1.5 s; leaving as it is" in errors
+        assert "model_0" in errors or step != "work"
 
 
 @pytest.mark.parametrize("second", SIGNALS)

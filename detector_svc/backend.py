@@ -1,0 +1,80 @@
+"""The model behind the batcher, and what becomes of the frames of a batch on which it fails."""
+
+import logging
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detector_svc.detections import FrameDetections
+from detector_svc.yolo import PreparedImage
+from stal_data.errors import InputError, StalError
+from svc_common.errors import ServiceUnavailableError
+
+log = logging.getLogger(__name__)
+
+
+class Backend(Protocol):
+    """What the batcher needs of a detector."""
+
+    def prepare(self, image_HW3: NDArray[np.uint8]) -> PreparedImage:
+        """Called from several threads at a time."""
+
+    def detect(self, images: Sequence[PreparedImage]) -> list[FrameDetections]:
+        """Called from one thread."""
+
+
+def detect_each(
+    backend: Backend, images: Sequence[PreparedImage], frame_ids: Sequence[str]
+) -> list[FrameDetections | StalError]:
+    """Run a batch; the answer to each frame, or why it has none.
+
+    A batch that fails is repeated frame by frame, since it may hold the frames of several clients: InputError is for
+    frames that break a model that works on others, ServiceUnavailableError for all when it works on none.
+    """
+    try:
+        return list(_detect(backend, images))
+    except Exception as error:  # noqa: BLE001 - whatever a model raises
+        log.warning("the model fails on a batch of %d (%r); its frames are repeated one by one", len(images), error)
+    found = [_attempt(backend, image) for image in images]
+    works = any(isinstance(answer, FrameDetections) for answer in found) or _works(backend)
+    return [
+        answer if isinstance(answer, FrameDetections) else _refusal(answer, image, frame_id, works=works)
+        for answer, image, frame_id in zip(found, images, frame_ids, strict=True)
+    ]
+
+
+def _detect(backend: Backend, images: Sequence[PreparedImage]) -> list[FrameDetections]:
+    answers = backend.detect(images)
+    if len(answers) != len(images):
+        raise RuntimeError(f"the model gave {len(answers)} answers to {len(images)} images")
+    return answers
+
+
+def _attempt(backend: Backend, image: PreparedImage) -> FrameDetections | Exception:
+    try:
+        return _detect(backend, [image])[0]
+    except Exception as error:  # noqa: BLE001 - as above
+        return error
+
+
+def _works(backend: Backend) -> bool:
+    """Whether the model takes a blank image."""
+    try:
+        _detect(backend, [backend.prepare(np.zeros((64, 64, 3), np.uint8))])
+    except Exception:
+        log.exception("the model fails on a blank image, too")
+        return False
+    return True
+
+
+def _refusal(error: Exception, image: PreparedImage, frame_id: str, *, works: bool) -> StalError:
+    """What the client of a frame hears. works: whether the model takes other images."""
+    if not works:
+        return ServiceUnavailableError("the model fails on every image; the service's log has the traceback")
+    log.error("the model fails on frame '%s' of %dx%d pixels", frame_id, image.width, image.height, exc_info=error)
+    return InputError(
+        f"Frame '{frame_id}': the model fails on this image of {image.width}x{image.height} pixels, alone as well. The "
+        "detector's log has the traceback; leave the frame out, or replace its image."
+    )
