@@ -10,6 +10,7 @@ import socket
 from io import BytesIO
 from typing import Any
 
+import psutil
 from torch.distributed import HashStore, PrefixStore, Store, TCPStore  # type: ignore[attr-defined]  # torch's
 from torch.distributed.elastic.rendezvous import (
     RendezvousHandler,
@@ -23,6 +24,7 @@ from torch.distributed.elastic.rendezvous.dynamic_rendezvous import create_handl
 from torch.distributed.elastic.rendezvous.utils import parse_rendezvous_endpoint
 
 from stal_data.errors import ConflictError, InputError
+from svc_common.config import is_loopback
 
 NAME = "stal"
 """Under which the launcher registers it."""
@@ -48,10 +50,31 @@ def create(parameters: RendezvousParameters) -> RendezvousHandler:
         store = HashStore()
     else:
         host, port = parse_rendezvous_endpoint(parameters.endpoint, default_port=DEFAULT_PORT)
-        is_host = parameters.get_as_bool("is_host")
-        store = listening_store(address, port) if is_host else TCPStore(host, port, is_master=False)
+        if parameters.get_as_bool("is_host"):
+            _check_leads_here(host, address)
+            store = listening_store(address, port)
+        else:
+            store = TCPStore(host, port, is_master=False)
     backend = _CheckedBackend(store, parameters.run_id)
     return _Rendezvous(create_handler(store, backend, parameters), address)
+
+
+def _check_leads_here(host: str, address: str) -> None:
+    """Refuse an endpoint that leads the other nodes to another interface of this node, where nobody will listen.
+
+    Names of other kinds pass: of loopback, as a host's own name often is to itself, or of something in between.
+    """
+    try:
+        found = {str(entry[4][0]) for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+    except OSError:
+        return
+    own = {entry.address for entries in psutil.net_if_addrs().values() for entry in entries}
+    others = sorted(other for other in found & own if not is_loopback(other))
+    if others and address not in found:
+        raise InputError(
+            f"--rdzv-endpoint leads to {others[0]} of node 0, but the nodes meet at {address}, the address of its "
+            f"--interface; give --rdzv-endpoint {address}:PORT."
+        )
 
 
 def listening_store(address: str, port: int) -> TCPStore:

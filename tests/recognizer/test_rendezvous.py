@@ -5,13 +5,14 @@ import os
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 from torch.distributed.elastic.rendezvous import RendezvousHandler, RendezvousParameters, RendezvousStateError
 
 from recognizer_svc.train.rendezvous import NAME, create, listening_store
-from stal_data.errors import ConflictError
+from stal_data.errors import ConflictError, InputError
 
 LOOPBACK = "127.0.0.1"
 
@@ -21,8 +22,8 @@ def as_the_launcher_sets_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
 
 
-def node(port: int, *, is_host: bool, nodes: int = 2) -> RendezvousHandler:
-    endpoint = f"{LOOPBACK}:{port}"
+def node(port: int, *, is_host: bool, nodes: int = 2, host: str = LOOPBACK) -> RendezvousHandler:
+    endpoint = f"{host}:{port}"
     return create(
         RendezvousParameters(NAME, endpoint, "run", nodes, nodes, local_addr=LOOPBACK, is_host=str(is_host).lower())
     )
@@ -88,3 +89,11 @@ def test_a_port_in_use_is_named() -> None:
     store = listening_store(LOOPBACK, 0)
     with pytest.raises(ConflictError, match=f"Port {store.port} of {LOOPBACK}, where the nodes are to meet"):
         node(store.port, is_host=True)
+
+
+def test_an_endpoint_on_another_interface_of_node_0_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody would listen there, and the other nodes would wait for a minute to say less."""
+    ours = SimpleNamespace(address="192.0.2.7")  # as if this machine had it
+    monkeypatch.setattr(psutil, "net_if_addrs", lambda: {"eth7": [ours]})
+    with pytest.raises(InputError, match=rf"leads to 192.0.2.7 of node 0, but the nodes meet at {LOOPBACK}"):
+        node(29400, is_host=True, host="192.0.2.7")
