@@ -11,12 +11,11 @@ from svc_common.config import ClientConfig
 @click.command()
 @click.argument("address", metavar="HOST:PORT")
 @click.option("--live", is_flag=True, help="Ask whether the process lives, not whether it is ready.")
-@click.option("--server-name", help="Name in the service's certificate, where it is not that of HOST.")
 @click.option(
     "--timeout-s", type=click.FloatRange(0, min_open=True), default=5.0, show_default=True, help="For it all."
 )
 @client_settings
-def health(address: str, live: bool, server_name: str | None, timeout_s: float, settings: dict[str, Any]) -> None:
+def health(address: str, live: bool, timeout_s: float, settings: dict[str, Any]) -> None:
     """Ask a service whether it is ready; exit with 0 when it is, else with 1. No token is needed.
 
     For schedulers' exec probes where the service demands client certificates. Starts within a second: no torch.
@@ -31,6 +30,6 @@ def health(address: str, live: bool, server_name: str | None, timeout_s: float, 
 
     from svc_common.probe import probe
 
-    config = ClientConfig(address=address, server_name=server_name, **settings)
+    config = ClientConfig(address=address, **settings)
     asyncio.run(probe(config, service="live" if live else "", timeout_s=timeout_s))
     click.echo("live" if live else "ready")

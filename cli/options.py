@@ -44,7 +44,11 @@ def server_options(*, default_port: int) -> Callable[[F], F]:
             click.option("--tls-key", type=_FILE, help="PEM key of --tls-cert."),
             click.option("--tls-ca", type=_FILE, help="PEM authorities of client certificates; turns mTLS on."),
             click.option("--token-file", type=_FILE, help="Bearer tokens, one a line; clients must send one."),
-            click.option("--insecure", is_flag=True, help="Allow other machines to connect without TLS."),
+            click.option(
+                "--insecure",
+                is_flag=True,
+                help="Allow other machines to connect without TLS, or without --token-file and --tls-ca.",
+            ),
             _MESSAGE_MB,
             click.option(
                 "--metrics-port",
@@ -94,7 +98,7 @@ _SERVER_FIELDS = (
     "log_format",
     "port_file",
 )
-_CLIENT_FIELDS = ("tls_ca", "tls_cert", "tls_key", "token_file", "insecure")
+_CLIENT_FIELDS = ("tls_ca", "tls_cert", "tls_key", "token_file", "server_name", "insecure")
 
 
 def client_options(service: str, *, required: bool) -> Callable[[F], F]:
@@ -155,7 +159,8 @@ def client_settings(function: F) -> F:
         click.option("--tls-cert", type=_FILE, help="PEM certificate of this client (mTLS)."),
         click.option("--tls-key", type=_FILE, help="PEM key of --tls-cert."),
         click.option("--token-file", type=_FILE, help="File with the bearer token."),
-        click.option("--insecure", is_flag=True, help="Allow the token to travel in plain text."),
+        click.option("--server-name", help="Name in the service's certificate, where it is not that of the address."),
+        click.option("--insecure", is_flag=True, help="Allow plain text to other machines, the token included."),
         _MESSAGE_MB,
     ]
 

@@ -11,7 +11,7 @@ from svc_common.config import ClientConfig
 
 _KINDS = ("detector", "recognizer")
 _FILES = ("tls_ca", "tls_cert", "tls_key", "token_file")
-_FIELDS = (*_KINDS, *_FILES, "insecure")
+_FIELDS = (*_KINDS, *_FILES, "server_name", "insecure")
 
 
 def read_services(path: Path) -> list[ServiceToAsk]:
@@ -39,6 +39,9 @@ def _read_service(item: Any, where: str, folder: Path) -> ServiceToAsk:
     insecure = item.get("insecure", False)
     if not isinstance(insecure, bool):
         raise InputError(f"insecure of {where} is {insecure!r}, but must be true or false.")
+    server_name = item.get("server_name")
+    if server_name is not None and not isinstance(server_name, str):
+        raise InputError(f"server_name of {where} is {server_name!r}, but must be a name.")
     files: dict[str, Any] = {field: folder / str(item[field]) for field in _FILES if field in item}
-    client = ClientConfig(address=str(item[kinds[0]]), insecure=insecure, **files)
+    client = ClientConfig(address=str(item[kinds[0]]), server_name=server_name, insecure=insecure, **files)
     return ServiceToAsk(kind=cast("Kind", kinds[0]), client=client)

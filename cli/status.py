@@ -52,8 +52,10 @@ def status(
       - detector: gpu1:50051
         tls_ca: ca.pem
         token_file: token
-      - recognizer: gpu2:50052
-        insecure: true
+      - recognizer: 127.0.0.1:50052
+        tls_ca: ca.pem
+        server_name: recognizer.stal.svc
+        token_file: token
     """
     import asyncio
 

@@ -22,5 +22,6 @@ WORKDIR /var/lib/stal
 USER 10001
 EXPOSE 50052 9052
 ENTRYPOINT ["stal-cli", "serve", "recognizer"]
+# --insecure: for a network that the container host keeps to itself; elsewhere give TLS and a token (docs/security.md).
 CMD ["--store", "/store", "--host", "0.0.0.0", "--port", "50052", "--insecure", "--metrics-port", "9052", \
      "--cancel-jobs", "--log-format", "json"]

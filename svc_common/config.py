@@ -76,7 +76,7 @@ class ServerConfig:
     token_file: Path | None = None
     """When given, a client must send one of this file's tokens. Read again when it changes, as the PEM files are."""
     insecure: bool = False
-    """Allow an address that other machines reach without TLS."""
+    """Allow an address that other machines reach without TLS, or with TLS but neither token_file nor tls_ca."""
     max_message_bytes: int = DEFAULT_MESSAGE_BYTES
     """Both directions."""
     metrics_port: int | None = None
@@ -108,6 +108,12 @@ class ServerConfig:
                 f"--metrics-host '{self.metrics_host}' is reached by other machines and no TLS is set. Give --tls-cert "
                 "and --tls-key, listen on 127.0.0.1, or accept plain text on a trusted network with --insecure."
             )
+        if self.token_file is None and self.tls_ca is None and not self.insecure and not is_loopback(self.host):
+            raise InputError(
+                f"--host '{self.host}' is reached by other machines, and whoever is there could use the service. Give "
+                "--token-file, or --tls-ca for client certificates, or accept everybody on a trusted network with "
+                "--insecure."
+            )
         if self.max_message_bytes < 1024:
             raise InputError(f"The message limit of {self.max_message_bytes} bytes must be at least 1024.")
         if self.grace_s < 0:
@@ -130,7 +136,7 @@ class ClientConfig:
     server_name: str | None = None
     """The name that the service's certificate is for, where that is not the address's."""
     insecure: bool = False
-    """Allow the token to travel in plain text to another machine."""
+    """Allow another machine without TLS: frames, scores and the token travel in plain text."""
     max_message_bytes: int = DEFAULT_MESSAGE_BYTES
 
     def __post_init__(self) -> None:
@@ -139,10 +145,14 @@ class ClientConfig:
             raise InputError("--tls-cert and --tls-key go together; give both or neither.")
         if self.tls_cert is not None and self.tls_ca is None:
             raise InputError("--tls-cert (this client's certificate) needs --tls-ca, which turns TLS on.")
-        if self.token_file is not None and self.tls_ca is None and not self.insecure and not is_loopback(host):
+        if self.server_name is not None and self.tls_ca is None:
             raise InputError(
-                f"The token would travel to '{self.address}' in plain text. Give --tls-ca, or accept that on a "
-                "trusted network with --insecure."
+                "--server-name (the name in the service's certificate) needs --tls-ca, which turns TLS on."
+            )
+        if self.tls_ca is None and not self.insecure and not is_loopback(host):
+            raise InputError(
+                f"'{self.address}' is another machine, and everything, a token included, would travel there in plain "
+                "text. Give --tls-ca, or accept that on a trusted network with --insecure."
             )
         _check_files(tls_cert=self.tls_cert, tls_key=self.tls_key, tls_ca=self.tls_ca, token_file=self.token_file)
 
@@ -158,4 +168,5 @@ class ClientConfig:
 
     def at(self, address: str) -> Self:
         """The replica at one of the name's addresses; its certificate must be for the name."""
-        return replace(self, address=address, server_name=self.server_name or self.endpoint[0])
+        name = None if self.tls_ca is None else self.server_name or self.endpoint[0]
+        return replace(self, address=address, server_name=name)

@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from svc_common.errors import BusyError
+from stal_data.errors import NotFoundError
 from svc_common.places import Context, PlacesPerClient
 
 LIVE = "live"
@@ -56,28 +56,29 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # the packa
         self._ended = True
         self._tell()
 
-    async def Check(self, request: health_pb2.HealthCheckRequest, context: Context) -> Any:  # noqa: N802
+    async def Check(self, request: health_pb2.HealthCheckRequest, context: Context) -> Any:  # noqa: N802, ARG002
         status = self._status(request.service)
         if status is None:
-            await context.abort(grpc.StatusCode.NOT_FOUND, f"there is no service '{request.service[:200]}' here")
+            raise NotFoundError(f"there is no service '{request.service[:200]}' here")
         return _Status(status=status)
+
+    async def List(self, request: health_pb2.HealthListRequest, context: Context) -> Any:  # noqa: N802, ARG002
+        statuses = {name: _Status(status=self._status(name)) for name in (*self._names, LIVE)}
+        return health_pb2.HealthListResponse(statuses=statuses)
 
     async def Watch(self, request: health_pb2.HealthCheckRequest, context: Context) -> None:  # noqa: N802
         """Send the state now and at each change; what came and went while it was being sent is left out."""
         told = None
-        try:
-            with self._places.one(context):
-                while True:
-                    changed, status = self._changed, self._status(request.service) or _Status.SERVICE_UNKNOWN
-                    if status != told:
-                        await context.write(_Status(status=status))
-                        told = status
-                    elif self._ended:
-                        return
-                    else:
-                        await changed.wait()
-        except BusyError as error:
-            await context.abort(error.code, str(error))
+        with self._places.one(context):
+            while True:
+                changed, status = self._changed, self._status(request.service) or _Status.SERVICE_UNKNOWN
+                if status != told:
+                    await context.write(_Status(status=status))
+                    told = status
+                elif self._ended:
+                    return
+                else:
+                    await changed.wait()
 
     def _status(self, service: str) -> Any:
         """None for a service that is not here."""

@@ -1,7 +1,7 @@
 """What every call passes through on the server: token, version, readiness, bounds, error mapping, metrics, log lines.
 
-Health checks pass untouched: probes carry neither token nor version and must get an answer before the service is
-ready. They have a bound of their own, see health.py.
+Health checks pass, if they are messages at all: probes carry neither token nor version and must get an answer before
+the service is ready. They have a bound of their own, see health.py.
 """
 
 import asyncio
@@ -59,7 +59,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     ) -> "Handler | None":
         method = handler_call_details.method
         if method.startswith("/grpc.health.v1.Health/"):
-            return await continuation(handler_call_details)
+            probe = await continuation(handler_call_details)
+            return None if probe is None else _of_messages(probe)
         request_id = checked_request_id(_header(handler_call_details, REQUEST_ID_HEADER) or "")
         handler = await continuation(handler_call_details)
         try:
@@ -93,15 +94,25 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         kind = f"{_arity(handler.request_streaming)}_{_arity(handler.response_streaming)}"
         behaviour = getattr(handler, kind)
 
+        # Neither keeps the request in its frame, see _alone.
         async def stream(request: Any, context: Context) -> None:
-            guard = self._guard(method, request_id, context)
-            async with guard, aclosing(behaviour(checked(request), context)) as responses:
-                async for response in responses:
-                    await self._write(context, response)
+            held, guard = [request], self._guard(method, request_id, context)
+            del request
+            try:
+                async with guard, aclosing(behaviour(checked(held.pop()), context)) as responses:
+                    async for response in responses:
+                        await self._write(context, response)
+            except grpc.aio.AbortError as abort:
+                raise _alone(abort) from None
 
         async def single(request: Any, context: Context) -> Any:
-            async with self._guard(method, request_id, context):
-                return await behaviour(checked(request), context)
+            held = [request]
+            del request
+            try:
+                async with self._guard(method, request_id, context):
+                    return await behaviour(checked(held.pop()), context)
+            except grpc.aio.AbortError as abort:
+                raise _alone(abort) from None
 
         make = getattr(grpc, f"{kind}_rpc_method_handler")
         wrapped: Handler = make(
@@ -153,6 +164,40 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             self._metrics.seconds.labels(method).observe(seconds)
             fields = {"method": method, "code": code.name, "seconds": round(seconds, 6)}
             log.info("call finished", extra={"fields": fields})
+
+
+def _of_messages(probe: Handler) -> Handler:
+    """The handler of a health check, whose errors get their status; grpc would log a traceback for no message."""
+    kind = f"unary_{_arity(probe.response_streaming)}"
+    behaviour = getattr(probe, kind)
+
+    async def answer(request: Any, context: Context) -> Any:
+        held = [request]
+        del request
+        try:
+            try:
+                return await behaviour(checked(held.pop()), context)
+            except StalError as error:
+                await context.abort(*status_of(error))
+        except grpc.aio.AbortError as abort:
+            raise _alone(abort) from None
+
+    wrapped: Handler = getattr(grpc, f"{kind}_rpc_method_handler")(
+        answer,
+        request_deserializer=lenient(probe.request_deserializer),
+        response_serializer=probe.response_serializer,
+    )
+    return wrapped
+
+
+def _alone(abort: grpc.aio.AbortError) -> grpc.aio.AbortError:
+    """The abort without the error behind it and the frames that both went through.
+
+    grpc.aio keeps it in a cycle until the garbage collector comes by, which in a process with torch is after hundreds
+    of calls; frames hold their requests and errors quote them, each as large as a message may be.
+    """
+    abort.__context__ = None
+    return abort.with_traceback(None)
 
 
 def _header(details: grpc.HandlerCallDetails, name: str) -> str | None:

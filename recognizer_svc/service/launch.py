@@ -15,6 +15,7 @@ from recognizer_svc.service.record import JobFiles, Launch
 from stal_data.errors import InputError, did_you_mean
 
 LOOPBACK = "127.0.0.1"
+LAUNCHER_MODULE = "recognizer_svc.train.launcher"
 WORKER_MODULE = "recognizer_svc.train.worker"
 
 
@@ -37,19 +38,13 @@ def command(
 ) -> list[str]:
     """The launcher's argument list.
 
-    local_address: where the other processes reach this node; given, so that nothing has to guess or resolve it.
+    local_address: where the other processes reach this node, and all that its stores listen on.
     data_root: folder below which the recipe may name a data set.
     """
-    if launch.nnodes == 1:
-        rendezvous = ["--standalone"]  # on a free port, which the launcher takes itself
-    else:
-        rendezvous = [
-            *("--rdzv-backend", "c10d", "--rdzv-endpoint", launch.rdzv_endpoint, "--rdzv-id", run_id),
-            *("--rdzv-conf", f"is_host={str(launch.node_rank == 0).lower()}"),
-            *("--node-rank", str(launch.node_rank)),
-        ]
     return [
-        *(sys.executable, "-m", "torch.distributed.run", *rendezvous),
+        *(sys.executable, "-m", LAUNCHER_MODULE),
+        *("--rdzv-endpoint", launch.rdzv_endpoint or local_address, "--rdzv-id", run_id),
+        *("--rdzv-conf", f"is_host={str(launch.node_rank == 0).lower()}"),
         *("--local-addr", local_address),
         *("--nnodes", str(launch.nnodes), "--nproc-per-node", str(launch.nproc_per_node)),
         *("--max-restarts", str(launch.max_restarts), "--log-dir", str(files.elastic_logs)),
@@ -71,12 +66,10 @@ def environment(files: JobFiles, launch: Launch, *, interface: str, stop_timeout
     env["PYTHONUNBUFFERED"] = "1"
     env[NODE_RANK_VARIABLE] = str(launch.node_rank)
     env["TORCHELASTIC_ERROR_FILE"] = str(files.error)
-    # Else restarted ranks meet in the store of their predecessors and may connect to the addresses of these
-    # (pytorch/pytorch issue 135712).
-    env["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     env["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = str(int(stop_timeout_s))
     env.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // launch.nproc_per_node, 1)))
-    env["GLOO_SOCKET_IFNAME"] = env["NCCL_SOCKET_IFNAME"] = interface
+    env["GLOO_SOCKET_IFNAME"] = interface
+    env["NCCL_SOCKET_IFNAME"] = f"={interface}"  # else it is the beginning of a name: eth1 would take eth10, too
     return env
 
 

@@ -1,6 +1,7 @@
-"""One process of a training job, started by torch.distributed.run:
+"""One process of a training job, started by the launcher:
 
-python -m torch.distributed.run --nproc-per-node 2 -m recognizer_svc.train.worker --job-dir STORE/runs/RUN
+python -m recognizer_svc.train.launcher --local-addr 127.0.0.1 --nproc-per-node 2 \\
+    -m recognizer_svc.train.worker --job-dir STORE/runs/RUN
 
 The folder must hold recipe.yaml. A folder with a checkpoint is continued from it, so a restart never starts over.
 Exit code 143 after SIGTERM or SIGINT, with a checkpoint of the last finished step.

@@ -84,7 +84,7 @@ async def replicas(*services: ReplicaService, **config: object) -> AsyncIterator
 
 def client_of(*addresses: str, resolve: Resolver = resolve_name, **options: object) -> DetectorClient:
     """Retries quickly, few frames in flight. Options with the names of ClientConfig's fields go there."""
-    connection = {name: options.pop(name) for name in ("tls_ca", "server_name") if name in options}
+    connection = {name: options.pop(name) for name in ("tls_ca", "server_name", "insecure") if name in options}
     services = tuple(ClientConfig(address=address, **connection) for address in addresses)
     defaults = {"services": services, "retry": QUICK, "window": 4, "resolve_every_s": 0.05}
     return DetectorClient(DetectorClientConfig(**defaults | options), resolve=resolve)

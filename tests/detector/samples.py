@@ -108,7 +108,8 @@ def make_server(weights: Path, *, data_root: Path | None = None, port: int = 0, 
     config = DetectorConfig(yolo=yolo, batcher=BatcherConfig(**batcher), data_root=data_root)
     metrics = Metrics()
     service = DetectorService(config, metrics)
-    return ServiceServer(ServerConfig(port=port, metrics_port=0), [service], name="detector", metrics=metrics)
+    listening = ServerConfig(port=port, metrics_port=0, reflection=True)
+    return ServiceServer(listening, [service], name="detector", metrics=metrics)
 
 
 @asynccontextmanager

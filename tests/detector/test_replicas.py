@@ -209,7 +209,7 @@ async def test_a_single_service_must_come_back_with_the_model_that_it_had() -> N
 async def test_addresses_of_a_name_come_and_go(caplog: pytest.LogCaptureFixture) -> None:
     async with replicas(ReplicaService(), ReplicaService()) as (first, second):
         names = Names(first.address)
-        async with client_of("dns:///detector:50051", resolve=names) as client:
+        async with client_of("dns:///detector:50051", insecure=True, resolve=names) as client:
             assert (await client.info()).name == "person"
             first.service.answering.clear()
             detecting = asyncio.create_task(detected(client, 200))
@@ -255,7 +255,7 @@ async def test_the_connection_to_a_replica_that_has_left_is_closed_and_made_anew
 async def test_a_name_that_fails_to_resolve_for_a_moment_loses_nobody() -> None:
     async with replicas(ReplicaService()) as (only,):
         names = Names(only.address)
-        async with client_of("dns:///detector:50051", resolve=names, resolve_every_s=0.01) as client:
+        async with client_of("dns:///detector:50051", insecure=True, resolve=names, resolve_every_s=0.01) as client:
             only.service.answering.clear()
             detecting = asyncio.create_task(detected(client, COUNT))
             await until(lambda: only.service.taken)
@@ -265,7 +265,7 @@ async def test_a_name_that_fails_to_resolve_for_a_moment_loses_nobody() -> None:
 
 
 async def test_a_name_without_addresses_is_named() -> None:
-    async with client_of("dns:///detector:50051", resolve=Names()) as client:
+    async with client_of("dns:///detector:50051", insecure=True, resolve=Names()) as client:
         for call in (client.info(), detected(client, 3)):
             with pytest.raises(NotFoundError, match="'detector' does not resolve"):
                 await call
@@ -295,22 +295,28 @@ async def test_each_replica_must_show_a_certificate_for_its_name(tmp_path: Path)
 
 
 async def test_one_service_runs_a_split_by_itself() -> None:
-    async with client_of("a:1", "b:2") as client:
+    async with client_of("a:1", "b:2", insecure=True) as client:
         with pytest.raises(InputError, match="give one address instead of a:1, b:2"):
             [event async for event in client.propose("data", "train")]
 
 
-def test_lists_of_addresses() -> None:
+def test_lists_of_addresses(tmp_path: Path) -> None:
     assert split_list("a:1, dns:///b:2  c:3") == ("a:1", "dns:///b:2", "c:3")
     with pytest.raises(InputError, match="'a:1' occurs twice"):
         split_list("a:1,b:1,a:1")
     with pytest.raises(InputError, match="names no address"):
         split_list(" , ")
-    assert ClientConfig(address="dns:///name:5").endpoint == ("name", 5)
+    assert ClientConfig(address="dns:///name:5", insecure=True).endpoint == ("name", 5)
     with pytest.raises(InputError, match="HOST:PORT"):
-        ClientConfig(address="dns:///name")
-    replica = ClientConfig(address="dns:///name:5").at("10.0.0.1:5")
+        ClientConfig(address="dns:///name", insecure=True)
+    plain = ClientConfig(address="dns:///name:5", insecure=True).at("10.0.0.1:5")
+    assert (plain.address, plain.server_name) == ("10.0.0.1:5", None)
+    authority = tmp_path / "ca.pem"
+    authority.touch()
+    replica = ClientConfig(address="dns:///name:5", tls_ca=authority).at("10.0.0.1:5")
     assert (replica.address, replica.server_name) == ("10.0.0.1:5", "name")
+    given = ClientConfig(address="dns:///name:5", tls_ca=authority, server_name="other").at("10.0.0.1:5")
+    assert given.server_name == "other"
 
 
 async def test_a_token_that_is_refused_says_where() -> None:

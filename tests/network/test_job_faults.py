@@ -6,6 +6,7 @@ import time
 import pytest
 
 from recognizer_svc.run_dir import RunDir
+from recognizer_svc.service.launch import LAUNCHER_MODULE
 from tests.network.hosts import Finished, until
 from tests.network.training import EPOCHS, GRACE_S, Site, assert_same_bits, epochs_saved, latest
 
@@ -88,7 +89,7 @@ def test_a_job_that_ended_while_no_service_ran_is_found_as_what_it_is(site: Site
     site.wait_for_epoch("unseen", 5)
     host = site.recognizers["a"].host
     site.recognizers["a"].kill()
-    until(lambda: not host.processes("torch.distributed.run"), "the job ends", seconds=240)
+    until(lambda: not host.processes(LAUNCHER_MODULE), "the job ends", seconds=240)
     site.restart("a")
     assert re.search(r"unseen\W+succeeded", site.jobs("list").wait().stdout)
     assert_whole_history(site.jobs("watch", "unseen").wait(), LONG)

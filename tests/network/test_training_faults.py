@@ -7,6 +7,7 @@ import time
 import pytest
 
 from recognizer_svc.run_dir import RunDir
+from recognizer_svc.service.launch import LAUNCHER_MODULE
 from tests.network.hosts import Program, until
 from tests.network.training import Site, assert_same_bits, events
 
@@ -78,4 +79,4 @@ def test_a_link_that_is_cut_for_good_fails_the_job_which_is_resumed(site: Site, 
 
 def workers_of(site: Site, key: str) -> list:
     found = site.recognizers[key].host.processes("recognizer_svc.train.worker")
-    return [process for process in found if "torch.distributed.run" not in " ".join(process.cmdline())]
+    return [process for process in found if LAUNCHER_MODULE not in " ".join(process.cmdline())]

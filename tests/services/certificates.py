@@ -2,7 +2,11 @@
 
 import subprocess
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,21 @@ def make_certificate(
     signer = ("-CA", authority.certificate, "-CAkey", authority.key, "-CAcreateserial")
     _openssl("x509", "-req", "-in", request, *signer, "-extfile", extensions, "-days", 2, "-out", certificate)
     return certificate, key
+
+
+def redate(authority: Authority, certificate: Path, *, days_from_now: tuple[float, float]) -> None:
+    """Let the authority sign the certificate again, valid from and until so many days from now.
+
+    Not by the openssl command, which takes a start only in versions of late 2024 and after.
+    """
+    old = x509.load_pem_x509_certificate(certificate.read_bytes())
+    begin, end = (datetime.now(UTC) + timedelta(days=days) for days in days_from_now)
+    builder = x509.CertificateBuilder(old.issuer, old.subject, old.public_key(), old.serial_number, begin, end)
+    for extension in old.extensions:
+        builder = builder.add_extension(extension.value, extension.critical)
+    key = serialization.load_pem_private_key(authority.key.read_bytes(), None)
+    new = builder.sign(key, hashes.SHA256())
+    certificate.write_bytes(new.public_bytes(serialization.Encoding.PEM))
 
 
 _NEW = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2")

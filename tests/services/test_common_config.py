@@ -57,12 +57,30 @@ def test_addresses_round_trip() -> None:
     assert split_address(join_address("host", 65535)) == ("host", 65535)
 
 
-def test_a_token_does_not_leave_the_machine_in_plain_text(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "address", ["example.org:50051", "192.168.0.7:50051", "[2001:db8::1]:50051", "dns:///name:50051"]
+)
+def test_plain_text_does_not_leave_the_machine(tmp_path: Path, address: str) -> None:
     token = tmp_path / "token"
     token.write_text("s" * 32)
-    with pytest.raises(InputError, match="plain text"):
-        ClientConfig(address="example.org:50051", token_file=token)
-    ClientConfig(address="127.0.0.1:50051", token_file=token)
+    for options in ({}, {"token_file": token}):
+        with pytest.raises(InputError, match=r"plain text\. Give --tls-ca, or .* --insecure"):
+            ClientConfig(address=address, **options)
+        assert ClientConfig(address=address, insecure=True, **options).tls_ca is None
+        for own in ("127.0.0.1:50051", "[::1]:50051", "dns:///localhost:50051"):
+            assert ClientConfig(address=own, **options).tls_ca is None
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.7", "example.org"])
+def test_other_machines_need_a_token_or_a_certificate_with_tls_too(tmp_path: Path, host: str) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    tls = {"tls_cert": file, "tls_key": file}
+    with pytest.raises(InputError, match=r"--token-file, or --tls-ca for client certificates, or .* --insecure"):
+        ServerConfig(host=host, **tls)
+    for options in ({"token_file": file}, {"tls_ca": file}, {"insecure": True}):
+        assert ServerConfig(host=host, **tls, **options).host == host
+    assert ServerConfig(**tls).host == "127.0.0.1"
 
 
 @pytest.mark.parametrize("text", ["", "short", "with space in the middle of it", "ümlauts-are-not-ascii"])
@@ -75,7 +93,7 @@ def test_weak_tokens_are_refused(tmp_path: Path, text: str) -> None:
 def test_message_size_is_set_in_both_directions_on_both_sides() -> None:
     for options in (
         dict(grpc_server_options(ServerConfig(max_message_bytes=5000))),
-        dict(channel_options(ClientConfig(address="h:1", max_message_bytes=5000))),
+        dict(channel_options(ClientConfig(address="127.0.0.1:1", max_message_bytes=5000))),
     ):
         assert options["grpc.max_send_message_length"] == options["grpc.max_receive_message_length"] == 5000
 
@@ -83,13 +101,13 @@ def test_message_size_is_set_in_both_directions_on_both_sides() -> None:
 def test_grpc_knows_every_channel_argument() -> None:
     """It ignores others without a word, and a wrong name once let idle connections end with `too_many_pings`."""
     library = Path(cygrpc.__file__).read_bytes()
-    for options in (grpc_server_options(ServerConfig()), channel_options(ClientConfig(address="h:1"))):
+    for options in (grpc_server_options(ServerConfig()), channel_options(ClientConfig(address="127.0.0.1:1"))):
         for name, _ in options:
             assert name.encode() + b"\0" in library, name
 
 
 def test_client_pings_no_more_often_than_the_server_accepts() -> None:
-    pings = dict(channel_options(ClientConfig(address="h:1")))["grpc.keepalive_time_ms"]
+    pings = dict(channel_options(ClientConfig(address="127.0.0.1:1")))["grpc.keepalive_time_ms"]
     assert pings > dict(grpc_server_options(ServerConfig()))["grpc.http2.min_ping_interval_without_data_ms"]
 
 
@@ -119,6 +137,6 @@ def test_command_options_become_configs() -> None:
     assert seen == [ServerConfig(port=7, max_message_bytes=3 << 20, grace_s=2), "x"]
     assert "Serve it." in runner.invoke(serve, ["--help"]).output
     assert runner.invoke(call, []).exit_code == 0
-    assert runner.invoke(call, ["--detector", "h:5"]).exit_code == 0
-    assert seen[2:] == [None, ClientConfig(address="h:5")]
+    assert runner.invoke(call, ["--detector", "127.0.0.1:5"]).exit_code == 0
+    assert seen[2:] == [None, ClientConfig(address="127.0.0.1:5")]
     assert runner.invoke(serve, ["--port", "70000"]).exit_code == 2

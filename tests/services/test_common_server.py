@@ -25,7 +25,7 @@ from svc_common.errors import (
     status_of,
 )
 from svc_common.server import ServiceServer
-from tests.services.certificates import make_authority, make_certificate
+from tests.services.certificates import make_authority, make_certificate, redate
 from tests.services.echo import EchoService, calling, serving, stal_error
 
 SERVICE = EchoService.full_name
@@ -242,6 +242,31 @@ async def test_tls_and_client_certificates(tmp_path: Path) -> None:
             async with calling(server.port, tls_ca=authority.certificate, **bad) as stub:
                 with pytest.raises(grpc.aio.AioRpcError, match="UNAVAILABLE"):
                     await stub.GetInfo(pb.GetInfoRequest())
+
+
+@pytest.mark.parametrize("days_from_now", [(-3, -1), (1, 3)], ids=["expired", "not yet valid"])
+async def test_certificates_are_refused_outside_their_time_on_both_sides(
+    tmp_path: Path, days_from_now: tuple[int, int]
+) -> None:
+    authority = make_authority(tmp_path, "ca")
+    pairs = {name: make_certificate(authority, name) for name in ("server", "client", "late_server", "late_client")}
+    for name in ("late_server", "late_client"):
+        redate(authority, pairs[name][0], days_from_now=days_from_now)
+
+    async def call(server_pair: str, client_pair: str) -> str:
+        cert, key = pairs[server_pair]
+        mine, my_key = pairs[client_pair]
+        ca = authority.certificate
+        async with (
+            serving(tls_cert=cert, tls_key=key, tls_ca=ca) as (server, _),
+            calling(server.port, tls_ca=ca, tls_cert=mine, tls_key=my_key) as stub,
+        ):
+            return (await stub.GetInfo(pb.GetInfoRequest())).name
+
+    assert await call("server", "client") == "echo"
+    for refused in (("late_server", "client"), ("server", "late_client")):
+        with pytest.raises(grpc.aio.AioRpcError, match="UNAVAILABLE"):
+            await call(*refused)
 
 
 async def test_broken_certificates_are_named(tmp_path: Path) -> None:

@@ -9,10 +9,13 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import replace
 
 import grpc
 import pytest
 from google.protobuf.descriptor import MethodDescriptor
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -24,10 +27,16 @@ from tests.services.hostile import Caller, Footprint, is_orderly, raw_or_made
 
 DETECTOR = tuple(detector_pb2.DESCRIPTOR.services_by_name["Detector"].methods)
 RECOGNIZER = tuple(recognizer_pb2.DESCRIPTOR.services_by_name["Recognizer"].methods)
+PLUMBING = (
+    *health_pb2.DESCRIPTOR.services_by_name["Health"].methods,
+    *reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"].methods,
+)
 EXAMPLES = 40
 LONG_EXAMPLES = 3000
 GROWTH = {"memory_mb": 150, "threads": 8, "descriptors": 8}
-"""Far below what a leak of one message, thread or file a call would make of the long run."""
+"""Far below what a leak of one thread or file a call would make. The messages are small: for memory this is a bound of
+what one of them may cost, and what stays of them is found with large ones."""
+LARGE_MB, LARGE_COUNT = 16, 16
 
 
 @contextmanager
@@ -105,6 +114,26 @@ def check(
     still_serves(caller, methods)
 
 
+def long_field(number: int, length: int) -> bytes:
+    """A message with one field of so many bytes: text, bytes or a message, as the receiver's .proto file has it."""
+    header, rest = bytearray([number << 3 | 2]), length
+    while rest > 127:
+        header.append(rest & 127 | 128)
+        rest >>= 7
+    return bytes([*header, rest]) + b" " * length
+
+
+def sends_much(caller: Caller, pid: int, method: MethodDescriptor) -> None:
+    """Twice what the bound allows to stay, and each message less than the service's limit."""
+    large = long_field(1, LARGE_MB << 20)
+    for _ in range(2):
+        caller.call(method, [large])
+    before = Footprint.of(pid)
+    for _ in range(LARGE_COUNT):
+        caller.call(method, [large])
+    assert Footprint.of(pid).memory_mb - before.memory_mb < LARGE_MB * LARGE_COUNT / 2
+
+
 def still_serves(caller: Caller, methods: tuple[MethodDescriptor, ...]) -> None:
     name = "GetInfo" if methods is DETECTOR else "ListModels"
     (method,) = [method for method in methods if method.name == name]
@@ -114,6 +143,30 @@ def still_serves(caller: Caller, methods: tuple[MethodDescriptor, ...]) -> None:
 @pytest.mark.parametrize("method", DETECTOR, ids=lambda method: method.name)
 def test_the_detector_answers_anything_and_goes_on(detector: Caller, method: MethodDescriptor) -> None:
     check(detector, os.getpid(), DETECTOR, method, EXAMPLES)
+
+
+@pytest.mark.parametrize("method", PLUMBING, ids=lambda method: method.name)
+def test_health_checks_and_reflection_answer_anything(
+    detector: Caller, method: MethodDescriptor, caplog: pytest.LogCaptureFixture
+) -> None:
+    once = replace(detector, most_answers=1) if method.name == "Watch" else detector
+    check(once, os.getpid(), DETECTOR, method, EXAMPLES)
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+@pytest.mark.parametrize("name", ["Propose", "GetInfo", "Check"])
+def test_the_detector_keeps_nothing_of_large_messages(detector: Caller, name: str) -> None:
+    """Detect is not among them: grpc.aio keeps the last message of a stream until the garbage collector comes by."""
+    (method,) = [method for method in (*DETECTOR, *PLUMBING) if method.name == name]
+    sends_much(detector, os.getpid(), method)
+
+
+@pytest.mark.parametrize("method", RECOGNIZER, ids=lambda method: method.name)
+def test_the_recognizer_keeps_nothing_of_large_messages(
+    recognizer: Caller, trained: Trained, method: MethodDescriptor
+) -> None:
+    assert trained.service.process is not None
+    sends_much(recognizer, trained.service.process.pid, method)
 
 
 @pytest.mark.parametrize("method", RECOGNIZER, ids=lambda method: method.name)

@@ -17,13 +17,12 @@ from tests.services.job_scripts import ONE
 def test_the_launchers_command_names_the_rendezvous(tmp_path: Path) -> None:
     two = Launch(nproc_per_node=4, backend="nccl", nnodes=2, node_rank=1, rdzv_endpoint="node0:29400", max_restarts=3)
     words = launch.command(JobFiles(RunDir(tmp_path), 1), "one", two, local_address="10.0.0.2")
-    assert words[:3] == [sys.executable, "-m", "torch.distributed.run"]
+    assert words[:3] == [sys.executable, "-m", launch.LAUNCHER_MODULE]
     options = dict(pairwise(words))
-    assert {name: options[name] for name in ("--rdzv-backend", "--rdzv-endpoint", "--rdzv-id", "--node-rank")} == {
-        "--rdzv-backend": "c10d",
+    assert {name: options[name] for name in ("--rdzv-endpoint", "--rdzv-id", "--rdzv-conf")} == {
         "--rdzv-endpoint": "node0:29400",
         "--rdzv-id": "one",
-        "--node-rank": "1",
+        "--rdzv-conf": "is_host=false",
     }
     assert (options["--nnodes"], options["--nproc-per-node"], options["--max-restarts"]) == ("2", "4", "3")
     assert words[words.index(launch.WORKER_MODULE) - 1] == "-m"
@@ -40,6 +39,6 @@ def test_a_job_of_one_node_stays_on_loopback(tmp_path: Path) -> None:
     files = JobFiles(RunDir(tmp_path))
     env = launch.environment(files, ONE, interface=launch.loopback_interface(), stop_timeout_s=60)
     assert launch.interface_address(env["GLOO_SOCKET_IFNAME"]) == "127.0.0.1"
+    assert env["NCCL_SOCKET_IFNAME"] == f"={env['GLOO_SOCKET_IFNAME']}"  # exactly this one
     assert env["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] == "60"
-    assert env["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] == "1"  # restarts over machines are safe with it only
     assert "PET_NNODES" not in env

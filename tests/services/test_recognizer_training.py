@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+from ipaddress import ip_address
 from pathlib import Path
 
 import psutil
@@ -21,6 +22,7 @@ from recognizer_svc.service.record import JobFiles, JobStatus, read_record
 from stal_data.errors import ConflictError, InputError, NotFoundError
 from tests.recognizer.toy_store import ACAR
 from tests.services.conftest import TRAINED, Trained
+from tests.services.job_listeners import listening_addresses
 from tests.services.recognizer_process import ENVIRONMENT, RecognizerProcess, unused_port
 
 ONE_PROCESS = pb.Launch(nproc_per_node=1, backend="gloo")
@@ -52,6 +54,20 @@ async def test_training_streams_every_event_and_ends_with_the_job(trained: Train
     assert (jobs[-1].launch.nproc_per_node, jobs[-1].launch.backend) == (2, "gloo")
     best = max(event.validation.map for event in events if event.WhichOneof("event") == "validation")
     assert events[-1].done.best_map == best
+
+
+async def test_a_job_of_one_node_listens_on_loopback_alone(trained: Trained) -> None:
+    """Torch's stores would listen on all addresses."""
+    launch = pb.Launch(nproc_per_node=2, backend="gloo")
+    request = pb.TrainRequest(run_id="listeners", recipe=ACAR, overrides=ENDLESS, launch=launch)
+    async with RecognizerClient(trained.service.client) as client:
+        async for update in client.train(request):
+            if update.event.WhichOneof("event") == "step":  # the ranks are connected
+                break
+        addresses = listening_addresses(trained.store.runs_dir / "listeners")
+        await client.cancel_job("listeners")
+    assert addresses
+    assert [address for address in addresses if not ip_address(address).is_loopback] == []
 
 
 async def test_watching_a_finished_job_gives_its_whole_history(trained: Trained) -> None:
@@ -145,9 +161,17 @@ async def test_two_nodes_train_one_run(trained: Trained, tmp_path: Path) -> None
     async def train(rank: int) -> list[pb.JobUpdate]:
         launch = pb.Launch(nproc_per_node=1, nnodes=2, node_rank=rank, backend="gloo", rdzv_endpoint=endpoint)
         async with RecognizerClient(services[rank].client) as client:
-            request = pb.TrainRequest(run_id="both", recipe=ACAR, launch=launch)
-            return [update async for update in client.train(request)]
+            request = pb.TrainRequest(
+                run_id="both", recipe=ACAR, overrides=["training.epochs=50", "validation.split=null"], launch=launch
+            )
+            updates = []
+            async for update in client.train(request):
+                if update.event.WhichOneof("event") == "step" and rank not in listening:
+                    listening[rank] = listening_addresses(trained.store.runs_dir / "both", rank)
+                updates.append(update)
+            return updates
 
+    listening: dict[int, set[str]] = {}
     first, second = await asyncio.gather(train(0), train(1))
     for service in services:
         assert service.stop() == 0
@@ -155,6 +179,7 @@ async def test_two_nodes_train_one_run(trained: Trained, tmp_path: Path) -> None
     assert events_of(first) == events_of(second)
     start = json.loads(RunDir(trained.store.runs_dir / "both").provenance.read_text())["starts"][0]
     assert start["world_size"] == 2
+    assert listening == {rank: {interface_address(names[0])} for rank in range(2)}
 
 
 def has_address(interface: str) -> bool:

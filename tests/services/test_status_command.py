@@ -25,6 +25,7 @@ from svc_common.errors import BusyError
 from svc_common.metrics import Metrics
 from svc_common.server import ServiceServer
 from tests.recognizer.toy_store import ACAR
+from tests.services.certificates import make_authority, make_certificate
 from tests.services.conftest import TRAINED, Trained
 from tests.services.echo import EchoService, serving
 from tests.services.job_scripts import SLEEP, Launcher
@@ -197,15 +198,32 @@ def test_what_looks_like_markup_is_shown_as_it_is() -> None:
     assert "[/srv/data] is not [bold]there" in result.output
 
 
+def test_a_certificate_for_another_name_than_the_address_is_accepted_when_named(tmp_path: Path) -> None:
+    """As through kubectl port-forward or an ssh tunnel."""
+    authority = make_authority(tmp_path, "ca")
+    certificate, key = make_certificate(authority, "inside", valid_for="DNS:detector.stal.svc")
+    with in_a_thread(tls_cert=certificate, tls_key=key) as port:
+        address, tls = f"127.0.0.1:{port}", ("--tls-ca", str(authority.certificate))
+        assert status("--detector", address, *tls).exit_code == 1
+        named = status("--detector", address, *tls, "--server-name", "detector.stal.svc")
+        assert named.exit_code == 0, named.output
+        services = tmp_path / "services.yaml"
+        services.write_text(f"- {{detector: '{address}', tls_ca: ca.pem, server_name: detector.stal.svc}}")
+        assert status("--services", str(services)).exit_code == 0
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("detector: h:1", "must be a list"),
         ("- detector: h:1\n  recognizer: h:2", "service 1 .* one of detector and recognizer"),
-        ("- detector: h:1\n- recogniser: h:2", "service 2 .* unknown field 'recogniser'.*recognizer"),
+        ("- detector: 127.0.0.1:1\n- recogniser: h:2", "service 2 .* unknown field 'recogniser'.*recognizer"),
         ("- detector: h:1\n  insecure: 'no'", "insecure of service 1 .* true or false"),
         ("- detector: h", "HOST:PORT"),
         ("- detector: h:1\n  tls_ca: nowhere.pem", "nowhere.pem"),
+        ("- detector: h:1\n  server_name: 7", "server_name of service 1 .* is 7"),
+        ("- detector: h:1\n  server_name: other", "--server-name .* needs --tls-ca"),
+        ("- detector: h:1", "'h:1' is another machine"),
         ("- [", "not a YAML file"),
     ],
 )

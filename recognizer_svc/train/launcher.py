@@ -1,0 +1,23 @@
+"""torch.distributed.run with the rendezvous of `recognizer_svc.train.rendezvous`, started as
+
+python -m recognizer_svc.train.launcher --local-addr ADDRESS --nproc-per-node 2 -m recognizer_svc.train.worker ...
+"""
+
+import os
+import sys
+
+from torch.distributed import run
+from torch.distributed.elastic.rendezvous import rendezvous_handler_registry
+
+from recognizer_svc.train.rendezvous import NAME, create
+
+
+def main() -> None:
+    # Else torch's part of the rendezvous would open a store for the ranks, on all addresses.
+    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+    rendezvous_handler_registry.register(NAME, create)
+    run.main(["--rdzv-backend", NAME, *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    main()
