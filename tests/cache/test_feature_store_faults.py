@@ -73,7 +73,7 @@ def test_a_shard_that_shrinks_after_it_was_opened_is_an_error_and_not_a_crash(fe
     features.read([4])
     whole = (features.path / SECOND_SHARD).read_bytes()
     os.truncate(features.path / SECOND_SHARD, 500)
-    with pytest.raises(InputError, match="it shrank after it was opened"):
+    with pytest.raises(InputError, match=rf"{SECOND_SHARD}' is damaged"):  # touching its old pages would kill us
         features.read([5])
     (features.path / SECOND_SHARD).write_bytes(whole)
     features.read([5])  # the same object sees the repair
