@@ -16,7 +16,8 @@ logger = logging.getLogger(__name__)
 Copy: TypeAlias = tuple[int, int, int]
 """Source address, target address, number of bytes; no two targets overlap."""
 CopyAll: TypeAlias = Callable[[Sequence[Copy]], list[int]]
-"""Does the copies and returns the crc32c of each; other threads run meanwhile."""
+"""Does the copies and returns the crc32c of each. Other threads run meanwhile: in one pass all the time, in two while
+bytes are copied."""
 
 _lock = threading.Lock()
 _chosen: CopyAll | None = None

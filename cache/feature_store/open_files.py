@@ -4,8 +4,10 @@ import resource
 from contextlib import suppress
 from functools import cache
 
-MAX_MAPPED_FILES = 8192
-"""Of one set. Linux allows 65530 maps a process (vm.max_map_count), and a training reads a few sets."""
+MAX_MAPPED_FILES = 4096
+"""Of one set: 65 000 key frames in shards of 64. Linux allows 65530 maps a process (vm.max_map_count)."""
+SHARE = 8
+"""The part of a process' files that one set may take; a training reads three sets, and opens other things."""
 
 
 @cache
@@ -16,12 +18,12 @@ def max_mapped_files() -> int:
     shard that is opened anew for each row costs more than reading the row.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 4 * MAX_MAPPED_FILES
+    wanted = SHARE * MAX_MAPPED_FILES
     if soft != resource.RLIM_INFINITY and soft < wanted:
         with suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (_least(wanted, hard), hard))
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return _least(wanted, soft) // 4  # the others are for other sets and for what else the process opens
+    return _least(wanted, soft) // SHARE
 
 
 def _least(wanted: int, limit: int) -> int:

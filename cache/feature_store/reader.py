@@ -5,12 +5,12 @@ import math
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,9 @@ from cache.feature_store.use import mark_in_use
 from cache.spec import FeatureSpec
 from stal_data.errors import InputError, NotFoundError, StalError
 from stal_data.keyframes import KeyFrame
+
+if TYPE_CHECKING:
+    from cache.feature_store.remote_set import RemoteSet
 
 MAX_STAGED_SHARDS = 4
 """Where shards are staged: an open file keeps its room on the disk when it is removed to make some."""
@@ -196,28 +199,50 @@ class FeatureSet:
         if self._remote is not None and self.in_bucket:
             self._remote.bucket.map(lambda pair: self._read_rows([pair], arrays, marks), pairs)
         else:
-            self._read_rows(pairs, arrays, marks)
+            for part in self._parts(pairs):
+                self._read_rows(part, arrays, marks)
+
+    def _parts(self, pairs: Sequence[Pair]) -> Iterator[Sequence[Pair]]:
+        """Cut sorted rows such that those of a part lie in as many shards as may be open."""
+        begin = 0
+        shards: set[int] = set()
+        for number, (row, _) in enumerate(pairs):
+            shard = row // self._manifest.rows_per_shard
+            if shard not in shards and len(shards) == self._max_shards:
+                yield pairs[begin:number]
+                begin, shards = number, set()
+            shards.add(shard)
+        yield pairs[begin:]
 
     def _read_rows(self, pairs: Sequence[Pair], arrays: Sequence[NDArray[np.uint8]], marks: Marks) -> None:
         """Read rows into their places, each array given as [B, bytes of a row]."""
         try:
             self._read_verified(pairs, arrays, marks)
         except DamagedError:
-            for pair in pairs:
-                self._read_again(pair, arrays)
-
-    def _read_again(self, pair: Pair, arrays: Sequence[NDArray[np.uint8]]) -> None:
-        """Read a row as it is on the disk now, where it may be whole: repaired since its shard or marks were read."""
-        self._forget()
-        try:
-            self._read_verified([pair], arrays, self._checked(np.array([pair[0]])))
-        except DamagedError:
             self._forget()
+        else:
+            return
+        # They may be whole on the disk now: repaired since their shards or marks were read.
+        marks = self._checked(np.array([row for row, _ in pairs]))
+        try:
+            self._read_verified(pairs, arrays, marks)
+        except DamagedError:
             if self._remote is None or not self._remote.staged:
+                self._forget()
                 raise
-            # The copy may be bad and the bucket good.
-            self._remote.unstage(pair[0] // self._manifest.rows_per_shard)
-            self._read_verified([pair], arrays, self._checked(np.array([pair[0]])))
+            for pair in pairs:
+                self._read_staged(self._remote, pair, arrays, marks)
+
+    def _read_staged(self, remote: "RemoteSet", pair: Pair, arrays: Sequence[NDArray[np.uint8]], marks: Marks) -> None:
+        """Read a row; where the staged copy is bad, the bucket may be good."""
+        try:
+            self._read_verified([pair], arrays, marks)
+        except DamagedError:
+            shard = pair[0] // self._manifest.rows_per_shard
+            remote.unstage(shard)
+            with self._lock:
+                self._shards.pop(shard, None)
+            self._read_verified([pair], arrays, marks)
 
     def _read_verified(self, pairs: Sequence[Pair], arrays: Sequence[NDArray[np.uint8]], marks: Marks) -> None:
         rows_per_shard, count = self._manifest.rows_per_shard, len(arrays)

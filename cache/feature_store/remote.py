@@ -1,5 +1,6 @@
 """Where a store is in a bucket: which feature sets it has, and the bucket's side of one. Importing this is cheap."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,8 +27,10 @@ def how_to_delete(path: Path) -> str:
     """Return the words of an error for deleting the feature set in folder `path`; prune refuses buckets."""
     if (remote := remote_set(path)) is not None:
         return f"delete everything below '{remote.name}/' with the server's own tool when no job uses it"
-    parents = path.absolute().parents
-    return f"delete the set with 'stal-cli cache prune {parents[min(3, len(parents) - 1)]} --set {path.name}'"
+    split, dataset, _, root = path.absolute().parents[:4]
+    # The id alone would also fit the same spec's sets of other splits.
+    which = f"--set {path.name} --dataset {dataset.name} --split {split.name}"
+    return f"delete the set with 'stal-cli cache prune {shlex.quote(str(root))} {which}'"
 
 
 def set_folder(store: Store, dataset: str, split: str, spec: FeatureSpec) -> Path:

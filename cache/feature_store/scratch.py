@@ -23,7 +23,11 @@ def new_scratch(path: Path, owner: object) -> Path:
     with told_when_full(path):
         unlocked = temporary_name(path)
         unlocked.mkdir()
-        descriptor = os.open(unlocked / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            descriptor = os.open(unlocked / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError:
+            unlocked.rmdir()
+            raise
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         except OSError as error:

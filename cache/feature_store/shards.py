@@ -61,11 +61,16 @@ class MappedFile:
             raise EOFError("it shrank while it was opened")
         return self._size, self._bytes[-num_bytes:].tobytes()
 
-    def locate(self, start: int, num_bytes: int) -> tuple[int, int]:
-        """Return the address of bytes that lie within the file, and the checksum that is stored behind them."""
+    def locate(self, start: int) -> int:
+        """Return the address of a byte of the file."""
         if self._map.size() < self._size:
             raise EOFError("it shrank after it was opened")
-        return self._address + start, CHECKSUM.unpack_from(self._map, start + num_bytes)[0]
+        return self._address + start
+
+    def checksum_at(self, start: int) -> int:
+        """Return the checksum that is stored there. After the bytes before it were copied the page is in memory."""
+        stored: int = CHECKSUM.unpack_from(self._map, start)[0]
+        return stored
 
 
 Source = TypeVar("Source", bound=RowSource)
@@ -120,16 +125,14 @@ MappedRow: TypeAlias = tuple[ShardFile[MappedFile], int, int]
 
 def copy_rows(rows: Sequence[MappedRow]) -> list[int]:
     """Copy the rows to their addresses, all by one call of `copy_all`; verify what is written, return their crc32c."""
-    copies, stored = [], []
+    copies = []
     for file, local_row, target in rows:
         try:
-            source, expected = file.source.locate(file.offsets[local_row], file.row_bytes)
+            source = file.source.locate(file.offsets[local_row])
         except EOFError as error:
             raise file.unreadable(local_row, error) from error
         copies.append((source, target, file.row_bytes))
-        stored.append(expected)
     checksums = copy_all(copies)
-    if checksums != stored:
-        for (file, local_row, _), found, expected in zip(rows, checksums, stored, strict=True):
-            file.check(local_row, found, expected)
+    for (file, local_row, _), found in zip(rows, checksums, strict=True):
+        file.check(local_row, found, file.source.checksum_at(file.offsets[local_row] + file.row_bytes))
     return checksums

@@ -95,7 +95,9 @@ class Lease:
         self._thread.join()
         if not (self._lost or self._late()):
             with suppress(StalError):
-                self._write(_content(self._mirror, self._token, released=True), attempts=3)
+                released = _content(self._mirror, self._token, released=True)
+                if not self._write(released, attempts=3) and self._find():
+                    self._write(released, attempts=3)
 
     def _keep(self) -> None:
         content, wait_s = self._renewal(), RENEW_S
@@ -120,6 +122,14 @@ class Lease:
         etag = self._mirror.bucket.put_if(self._key, content, etag=self._etag, attempts=attempts)
         self._etag = etag or self._etag
         return etag is not None
+
+    def _find(self) -> bool:
+        """Whether the claim is ours after all: the answer to the last renewal may have been lost."""
+        found = self._mirror.bucket.get(self._key)
+        if found is None or json.loads(found.content).get("token") != self._token:
+            return False
+        self._etag = found.etag
+        return True
 
     def _late(self) -> bool:
         return _now_s() - self._renewed_at > STOP_S

@@ -6,10 +6,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, IncompleteReadError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectTimeoutError,
+    HTTPClientError,
+    IncompleteReadError,
+    ReadTimeoutError,
+)
 from botocore.exceptions import ConnectionError as NoConnectionError
 from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
+from urllib3.exceptions import ReadTimeoutError as BodyTimeoutError
 
 from stal_data.errors import InputError, NotFoundError, StalError
 
@@ -51,6 +59,8 @@ _NETWORK = (
     BadReplyError,
 )
 
+_SILENCE = (ConnectTimeoutError, ReadTimeoutError, BodyTimeoutError, TimeoutError)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
@@ -59,7 +69,7 @@ class Limits:
 
     connect_s, silence_s: without a connection, or without a byte of the reply, a request has failed.
     min_bytes_per_s: so has a reply slower than this, after `silence_s`.
-    give_up_s: no attempt but the second is begun so long after the first: twelve that each find nobody take minutes.
+    give_up_s: after so much waiting for nobody no attempt but the second is begun: twelve of these would take minutes.
     """
 
     attempts: int = 12
@@ -83,20 +93,26 @@ def retrying(limits: Limits, what: str, request: Callable[[], T]) -> T:
 
     An answer in ANSWERS comes back as the ClientError that it is: it means something to the caller.
     """
-    wait_s, begin_s = limits.first_wait_s, time.monotonic()
+    wait_s, silent_s, begin_s = limits.first_wait_s, 0.0, time.monotonic()
     for attempt in range(1, limits.attempts + 1):
+        attempt_s = time.monotonic()
         try:
             return request()
         except (BotoCoreError, ClientError, *_NETWORK) as error:
             if not _passes(error):
                 raise _explained(what, error) from error
-            tried_s = time.monotonic() - begin_s
-            if attempt == limits.attempts or (attempt > 1 and tried_s > limits.give_up_s):
+            silent = isinstance(error, _SILENCE)
+            if silent:  # a large object may have moved for long before
+                silent_s += min(time.monotonic() - attempt_s, limits.connect_s + limits.silence_s)
+            if attempt == limits.attempts or (attempt > 1 and silent_s > limits.give_up_s):
+                tried_s = time.monotonic() - begin_s
                 raise StalError(
                     f"{what[0].upper()}{what[1:]} failed {attempt} times in {tried_s:.0f} s, last with: {error}. What "
                     "was finished before is safe; run the same command again when the network or the server is well."
                 ) from error
-        time.sleep(wait_s * random.uniform(0.5, 1.0))
+        pause_s = wait_s * random.uniform(0.5, 1.0)
+        time.sleep(pause_s)
+        silent_s += pause_s if silent else 0.0
         wait_s = min(2 * wait_s, limits.longest_wait_s)
     raise AssertionError("unreachable")
 

@@ -3,6 +3,7 @@
 A staged file lies where the shard lies in a local store. Readers verify every row, so nothing here is trusted.
 """
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from stal_data.errors import InputError, StalError
 
 _LOCK = ".stage.lock"
 _PARTIAL = ".partial"
+_TOO_MANY = (errno.EMFILE, errno.ENFILE)
 
 
 class Stage:
@@ -110,9 +112,11 @@ def _own_disk(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        way_out = "make room, lower --stage-limit, or name another folder with --stage"
+        if error.errno in _TOO_MANY:
+            way_out = "raise the limit on open files (ulimit -n)"
         raise StalError(
-            f"'{path}' could not be staged: {error.strerror or error}. The bucket's shard is not at fault; make room, "
-            "lower --stage-limit, or name another folder with --stage."
+            f"'{path}' could not be staged: {error.strerror or error}. The bucket's shard is not at fault; {way_out}."
         ) from error
 
 

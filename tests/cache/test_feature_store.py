@@ -7,8 +7,9 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,10 +25,12 @@ from cache.feature_store import (
     FeatureWriter,
     RowIndex,
     ShardClaim,
+    copying,
     list_feature_sets,
     open_feature_set,
     reader,
 )
+from cache.feature_store.copying import Copy, two_passes
 from cache.feature_store.layout import shard_path
 from cache.feature_store.writer import balanced_rows_per_shard
 from cache.spec import LAYOUTS, FeatureSpec, Layout
@@ -249,6 +252,26 @@ def test_the_shard_that_was_read_longest_ago_is_closed_first(
         assert list(features_of_ten._shards) == opened
 
 
+def test_a_batch_over_many_shards_keeps_few_files_open(write_set: WriteSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "max_mapped_files", lambda: 2 * len(SHAPES))
+    features, most = write_set(10, rows_per_shard=1), 0
+
+    def watch(copies: Sequence[Copy]) -> list[int]:
+        nonlocal most
+        most = max(most, sum(str(features.path) in str(link) for link in open_files()))
+        return two_passes(copies)
+
+    monkeypatch.setattr(copying, "_chosen", watch)
+    assert (features.read(range(10)[::-1]).vit == make_features(10)["vit"][::-1]).all()
+    assert 0 < most <= 4 * len(SHAPES)  # those of the part, and those of the part before
+
+
+def open_files() -> Iterator[Path]:
+    for link in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # that of the folder itself
+            yield link.readlink()
+
+
 MAPS = """
 import resource, sys
 from cache.feature_store.open_files import max_mapped_files
@@ -258,7 +281,7 @@ print(max_mapped_files(), resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 """
 
 
-@pytest.mark.parametrize(("soft", "hard", "files", "after"), [(64, 64, 16, 64), (64, 400, 100, 400)])
+@pytest.mark.parametrize(("soft", "hard", "files", "after"), [(64, 64, 8, 64), (64, 400, 50, 400)])
 def test_the_limit_on_open_files_is_raised_as_far_as_the_system_allows(
     soft: int, hard: int, files: int, after: int
 ) -> None:

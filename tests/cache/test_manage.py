@@ -4,6 +4,7 @@ import gc
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -172,7 +173,7 @@ def test_a_set_that_another_process_has_open_stays(
 
 @pytest.mark.parametrize("name", ["index/timestamp/c/0", "slow/zarr.json"])
 def test_a_damaged_set_names_the_command_that_deletes_it(store: Store, write_set: WriteSet, name: str) -> None:
-    path = write_set(3).path
+    path, other = write_set(3).path, write_set(3, split="test").path
     with (path / name).open("ab") as file:
         file.write(b" ")
     with pytest.raises(StalError, match="and precompute again") as raised:
@@ -181,8 +182,9 @@ def test_a_damaged_set_names_the_command_that_deletes_it(store: Store, write_set
     assert command is not None
     del raised  # it holds the set that was opened
     gc.collect()
-    run(*command[1].split(), "--yes")
+    run(*shlex.split(command[1]), "--yes")
     assert not path.exists()
+    assert other.exists(), "it has the same id"
 
 
 def test_a_set_that_is_being_deleted_does_not_open(write_set: WriteSet) -> None:
@@ -211,6 +213,7 @@ def test_a_set_opens_while_prune_looks_at_it(store: Store, write_set: WriteSet) 
         for _ in range(20_000):
             with use.in_use(path):
                 pass
+        assert child.poll() is None
     finally:
         child.kill()
         child.communicate()

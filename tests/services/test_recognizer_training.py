@@ -194,7 +194,12 @@ def test_ctrl_c_in_a_private_training_cancels_it_and_says_how_to_go_on(trained: 
     words += ["--backend", "gloo", "--nproc-per-node", "1"]
     words += [word for value in ENDLESS for word in ("--set", value)]
     with subprocess.Popen(
-        [sys.executable, "-m", "cli.main", *words], env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "cli.main", *words],
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background job, as these tests may be one of, ignores the signal and so do its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as command:
         assert command.stderr is not None
         lines = [next(line for line in command.stderr if "epoch 2/100000: loss" in line)]

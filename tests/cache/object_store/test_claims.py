@@ -15,7 +15,7 @@ from cache.object_store import claims
 from cache.object_store.mirror import Mirror
 from cache.spec import FeatureSpec
 from cache.store import Store
-from stal_data.errors import ConflictError
+from stal_data.errors import ConflictError, StalError
 from tests.cache.conftest import write_rows
 from tests.cache.object_store.conftest import OpenStore
 from tests.cache.object_store.s3_server import FaultProxy, Request
@@ -159,6 +159,18 @@ def test_a_renewal_that_failed_is_made_again(
         claim.lease.check()
         assert other.claim(0) is None
     with other.claim(0) or pytest.fail("it was released"):
+        pass
+
+
+@pytest.mark.usefixtures("spec_in_bucket")
+def test_a_claim_is_freed_also_when_the_last_renewals_answer_was_lost(machine: OpenStore, proxy: FaultProxy) -> None:
+    with writer_of(machine()).claim(0) or pytest.fail("it is free") as claim:
+        assert claim.lease is not None
+        proxy.rule = lambda request: "lost" if request.method == "PUT" else None
+        with pytest.raises(StalError, match="failed 1 times"):
+            claim.lease._renew(claim.lease._renewal())
+        proxy.rule = lambda request: None
+    with writer_of(machine("other")).claim(0) or pytest.fail("it was released"):
         pass
 
 
