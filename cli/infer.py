@@ -1,8 +1,13 @@
 """`stal-cli infer`: videos in; predictions, JSON lines and annotated frames out."""
 
 from pathlib import Path
+from typing import Any
 
 import click
+
+from cli.options import client_settings, client_words
+from svc_common.addresses import split_list
+from svc_common.config import ClientConfig
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -16,7 +21,11 @@ import click
 @click.option("--slowfast-preset", help="Needed for random:SEED weights only; a weights file names its preset.")
 @click.option("--vit-preset", help="Needed for random:SEED weights only; a weights file names its preset.")
 @click.option("--detector-weights", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="YOLO weights.")
-@click.option("--detector", help="Running detector service (as `detect` takes it) instead of --detector-weights.")
+@click.option(
+    "--detector",
+    metavar="ADDRESSES",
+    help="Running detector service instead of --detector-weights; as `detect` takes it, with the options below.",
+)
 @click.option("--image-size", default="180x320", show_default=True, help="Detector input, height x width.")
 @click.option("--confidence", type=click.FloatRange(0, 1), default=0.3, show_default=True, help="Least box confidence.")
 @click.option("--classes", help="Detector class indices that are persons, as 0,1; by default those named person.")
@@ -24,6 +33,7 @@ import click
 @click.option(
     "--output", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder for the results."
 )
+@client_settings
 def infer(
     videos: tuple[Path, ...],
     store: Path,
@@ -39,6 +49,7 @@ def infer(
     classes: str | None,
     min_score: float,
     output: Path,
+    settings: dict[str, Any],
 ) -> None:
     """Say who does what at every second of VIDEOS, with a trained run.
 
@@ -47,9 +58,11 @@ def infer(
     person) and frames/ (annotated key frames) into the output folder. Interrupted, it goes on where it stopped.
 
     \b
-    Example:
+    Examples:
       stal-cli infer street.mp4 --store store --run acar-1 --slowfast slowfast.safetensors \\
           --vit vit.safetensors --detector-weights person.pt --output street-out
+      stal-cli infer street.mp4 --store store --run acar-1 --slowfast slowfast.safetensors \\
+          --vit vit.safetensors --detector gpu1:50051 --tls-ca ca.pem --token-file token --output street-out
     """
     if (detector is None) == (detector_weights is None):
         raise click.UsageError("give either --detector-weights FILE or --detector HOST:PORT")
@@ -57,6 +70,8 @@ def infer(
         raise click.UsageError(
             "--store must be a folder: infer keeps its stages in it. A run comes from a bucket with 'stal-cli predict'."
         )
+    for address in () if detector is None else split_list(detector):
+        ClientConfig(address=address, **settings)  # what it refuses shows at once, not in a stage's log
     from cli.inference import InferenceRequest, run_inference
 
     request = InferenceRequest(
@@ -82,6 +97,7 @@ def infer(
             *(("--classes", classes) if classes is not None else ()),
         ),
         detector_address=detector,
+        detector_connection=client_words(settings),
         min_score=min_score,
         output=output.resolve(),
     )

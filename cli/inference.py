@@ -27,6 +27,8 @@ class InferenceRequest:
     backbone_options: tuple[str, ...]
     detector_options: tuple[str, ...]
     detector_address: str | None
+    detector_connection: tuple[str, ...]
+    """Options of `detect` that say how to reach that address."""
     min_score: float
     output: Path
 
@@ -75,6 +77,7 @@ def _run_stages(stages: Stages, request: InferenceRequest, predictions: Path) ->
         stages.run(
             "detect",
             *("detect", dataset, "--split", SPLIT, "--store", store, "--detector", address),
+            connection=() if private else request.detector_connection,
             produces=request.store / "proposals" / name,
         )
     stages.run(

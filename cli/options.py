@@ -171,6 +171,18 @@ def client_settings(function: F) -> F:
     return _apply(_named_after(build, function), options)
 
 
+def client_words(settings: dict[str, Any]) -> tuple[str, ...]:
+    """The options of `client_settings` again, for a command that this one runs."""
+    words: list[str] = []
+    for name in _CLIENT_FIELDS:
+        option, value = f"--{name.replace('_', '-')}", settings[name]
+        if value is True:
+            words.append(option)
+        elif value not in (None, False):
+            words += [option, str(value)]
+    return (*words, "--max-message-mb", str(settings["max_message_bytes"] >> 20))
+
+
 def _named_after(build: Callable[..., Any], function: F) -> F:
     """Give the wrapper the command's name, help and the options declared below it."""
     build.__name__, build.__doc__ = function.__name__, function.__doc__

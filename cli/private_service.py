@@ -59,6 +59,7 @@ def _private_recognizer(options: list[str]) -> Iterator[str]:
         try:
             address = _wait_until_ready(process, port_file, log)
         except BaseException:
+            process.terminate()  # it may not read its stdin yet, and has no job that a second signal could hurt
             _stop(process)
             log.close()
             raise
@@ -101,8 +102,9 @@ def _wait_until_ready(process: subprocess.Popen[bytes], port_file: Path, log: IO
 def _stop(process: subprocess.Popen[bytes]) -> None:
     """End the service; jobs that it still runs are cancelled, each with a checkpoint."""
     assert process.stdin is not None
+    # At this it sends SIGTERM to itself. A second one, now or when this process dies while it waits, would kill the
+    # service before its jobs have ended.
     process.stdin.close()
-    process.terminate()
     while True:
         try:
             process.wait()

@@ -34,8 +34,8 @@ class ServiceStatus:
     kind: Kind
     address: str
     state: str = "unreachable"
-    """ready, busy (it answers the health check, and has no place or no time for more), not ready (it starts or stops),
-    refused (token, version) or unreachable."""
+    """ready, busy (it answers the health check, and has no place or no time for more), not ready (it starts, stops or
+    has failed), refused (token, version) or unreachable."""
     model: str = "-"
     device: str = "-"
     load: str = "-"
@@ -78,8 +78,8 @@ async def _ask(service: ServiceToAsk, timeout_s: float) -> ServiceStatus:
             answer = replace(answer, state="refused")
             describe = _describe_detector if service.kind == "detector" else _describe_recognizer
             return replace(await describe(service.client, answer), state="ready")
-    except NotReadyError:
-        return replace(answer, state="not ready", message="it starts or stops; try again")
+    except NotReadyError as error:
+        return replace(answer, state="not ready", message=error.reason)
     except BusyError as error:
         return replace(answer, state="busy", message=_first_line(error))
     except TimeoutError:

@@ -45,8 +45,14 @@ class Stages:
     wall_s: dict[str, float] = field(default_factory=dict)
     restart: bool = False
 
-    def run(self, name: str, *words: str, produces: Path, resumable: bool = False) -> None:
-        """Run `stal-cli WORDS` as the stage `name`; raise StageError with the log's end when it fails."""
+    def run(
+        self, name: str, *words: str, produces: Path, connection: Sequence[str] = (), resumable: bool = False
+    ) -> None:
+        """Run `stal-cli WORDS CONNECTION` as the stage `name`; raise StageError with the log's end when it fails.
+
+        connection: options that say how a service is reached; as they change nothing of what the stage makes, it is
+        not run again when they are others.
+        """
         stable = [word for word in words if not _LOOPBACK_ADDRESS.fullmatch(word)]
         marker = self.root / "stages" / f"{name}.json"
         if not self.restart and (done := _read_marker(marker, stable)) is not None:
@@ -59,7 +65,7 @@ class Stages:
         marker.unlink(missing_ok=True)
         click.echo(f"  {name:<40} ", nl=False)
         started = time.monotonic()
-        self._execute(name, words)
+        self._execute(name, (*words, *connection))
         self.wall_s[name] = round(time.monotonic() - started, 2)
         click.echo(f"{self.wall_s[name]:6.1f} s")
         marker.parent.mkdir(exist_ok=True)

@@ -45,7 +45,8 @@ def status(
     \b
     Examples:
       stal-cli status --detector 127.0.0.1:50051 --recognizer 127.0.0.1:50052
-      stal-cli status --detector dns:///detector:50051 --services services.yaml
+      stal-cli status --detector dns:///detector:50051 --tls-ca ca.pem --token-file token
+      stal-cli status --services services.yaml
 
     \b
     A services file:

@@ -76,11 +76,13 @@ class ServerConfig:
     token_file: Path | None = None
     """When given, a client must send one of this file's tokens. Read again when it changes, as the PEM files are."""
     insecure: bool = False
-    """Allow an address that other machines reach without TLS, or with TLS but neither token_file nor tls_ca."""
+    """Allow an address that other machines reach without TLS, or with TLS but neither token_file nor tls_ca; of the
+    metrics port, without token_file."""
     max_message_bytes: int = DEFAULT_MESSAGE_BYTES
     """Both directions."""
     metrics_port: int | None = None
-    """/metrics, /live and /ready over HTTP, over HTTPS where TLS is on. 0 takes a free port; None turns it off."""
+    """/metrics, /live and /ready over HTTP, over HTTPS where TLS is on. 0 takes a free port; None turns it off. Where
+    other machines reach it, it needs token_file."""
     metrics_host: str | None = None
     """Where the metrics port listens; None means `host`."""
     reflection: bool = False
@@ -114,11 +116,24 @@ class ServerConfig:
                 "--token-file, or --tls-ca for client certificates, or accept everybody on a trusted network with "
                 "--insecure."
             )
+        self._check_metrics()
         if self.max_message_bytes < 1024:
             raise InputError(f"The message limit of {self.max_message_bytes} bytes must be at least 1024.")
         if self.grace_s < 0:
             raise InputError(f"--grace-s {self.grace_s} must not be negative.")
         _check_files(tls_cert=self.tls_cert, tls_key=self.tls_key, tls_ca=self.tls_ca, token_file=self.token_file)
+
+    def _check_metrics(self) -> None:
+        """/metrics names runs, and over HTTP nobody is asked for a client certificate."""
+        host = self.metrics_host or self.host
+        if self.metrics_port is None or self.token_file is not None or self.insecure or is_loopback(host):
+            return
+        option = "--host" if self.metrics_host is None else "--metrics-host"
+        raise InputError(
+            f"--metrics-port {self.metrics_port} on {option} '{host}' is reached by other machines, and only a token "
+            "keeps them from /metrics; client certificates are not asked for there. Give --token-file, keep it on this "
+            "machine with --metrics-host 127.0.0.1, or accept everybody on a trusted network with --insecure."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ The empty name and each service's full name serve while the service is ready: li
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import grpc
@@ -15,6 +15,8 @@ from stal_data.errors import NotFoundError
 from svc_common.places import Context, PlacesPerClient
 
 LIVE = "live"
+REASON_TRAILER = "stal-not-serving"
+"""Beside the answer NOT_SERVING to a check: why, as /ready of the metrics port says it."""
 WATCHES_PER_CLIENT = 32
 """Watch streams of one address. They need no token, and each holds one of the server's places for calls."""
 _Status = health_pb2.HealthCheckResponse
@@ -27,8 +29,9 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # the packa
     needs, so a watcher that reads nothing would hold up the drain.
     """
 
-    def __init__(self, services: Sequence[str]) -> None:
-        """services: full names as in the .proto files."""
+    def __init__(self, services: Sequence[str], *, unready: Callable[[], str | None]) -> None:
+        """services: full names as in the .proto files. unready: why no calls are taken; None when they are."""
+        self._unready = unready
         self._loaded, self._failed = False, False
         self._names = ("", *services)
         self._places = PlacesPerClient(WATCHES_PER_CLIENT, "health watches")
@@ -56,10 +59,12 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # the packa
         self._ended = True
         self._tell()
 
-    async def Check(self, request: health_pb2.HealthCheckRequest, context: Context) -> Any:  # noqa: N802, ARG002
+    async def Check(self, request: health_pb2.HealthCheckRequest, context: Context) -> Any:  # noqa: N802
         status = self._status(request.service)
         if status is None:
             raise NotFoundError(f"there is no service '{request.service[:200]}' here")
+        if status == _Status.NOT_SERVING and (reason := self._unready()) is not None:
+            context.set_trailing_metadata(((REASON_TRAILER, reason),))
         return _Status(status=status)
 
     async def List(self, request: health_pb2.HealthListRequest, context: Context) -> Any:  # noqa: N802, ARG002

@@ -6,12 +6,17 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from svc_common.client import open_channel
 from svc_common.config import ClientConfig
 from svc_common.errors import BusyError, ServiceError, ServiceUnavailableError
+from svc_common.health import REASON_TRAILER
 
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 
 
 class NotReadyError(ServiceUnavailableError):
-    """The service answers, and is starting, stopping or not live any more."""
+    """The service answers, and is starting, stopping or not live any more. reason: which, as the service says."""
+
+    def __init__(self, address: str, reason: str) -> None:
+        super().__init__(f"The service at {address} is not ready: {reason}.")
+        self.reason = reason
 
 
 async def probe(config: ClientConfig, *, service: str, timeout_s: float) -> None:
@@ -23,7 +28,8 @@ async def probe(config: ClientConfig, *, service: str, timeout_s: float) -> None
     async with open_channel(config) as channel:
         request = health_pb2.HealthCheckRequest(service=service)
         try:
-            answer = await health_pb2_grpc.HealthStub(channel).Check(request, timeout=timeout_s)
+            call = health_pb2_grpc.HealthStub(channel).Check(request, timeout=timeout_s)
+            answer, trailers = await call, await call.trailing_metadata()
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.NOT_FOUND:
                 raise ServiceError(f"The server at {config.address} has no service '{service}'.") from error
@@ -33,4 +39,5 @@ async def probe(config: ClientConfig, *, service: str, timeout_s: float) -> None
                 f"The service at {config.address} does not answer ({error.code().name}: {error.details()})."
             ) from error
     if answer.status != _SERVING:
-        raise NotReadyError(f"The service at {config.address} is starting or stopping, or has failed (see its log).")
+        reason = dict(trailers).get(REASON_TRAILER, "it starts or stops, or has failed (see its log)")
+        raise NotReadyError(config.address, str(reason))

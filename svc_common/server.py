@@ -80,7 +80,7 @@ class ServiceServer:
         self._name = name
         self._metrics = metrics or Metrics()
         self._tokens = TokenCheck(config.token_file)
-        self._health = Health([service.full_name for service in services])
+        self._health = Health([service.full_name for service in services], unready=self._unready)
         self._liveness = Liveness(on_failure=self._health.fail)
         self._server: grpc.aio.Server | None = None
         self._http: HttpEndpoint | None = None

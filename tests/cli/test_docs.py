@@ -44,6 +44,32 @@ def test_commands_on_the_page_parse(page: Path) -> None:
     assert wrong == {}
 
 
+def _help_texts(command: click.Command, context: click.Context) -> Iterator[str]:
+    yield command.help or ""
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            child = command.get_command(context, name)
+            assert child is not None
+            yield from _help_texts(child, click.Context(child, info_name=name, parent=context))
+
+
+_CALL = re.compile(r"stal-cli [^`\n]*")
+_OTHER_MACHINE = re.compile(r"--(?:detector|recognizer)[ =](?!127\.0\.0\.1|localhost|HOST|\.\.\.|\$|\"\$)\S*\w:\d+")
+
+
+def _refused_calls(text: str) -> list[str]:
+    """Calls that go to another machine, which takes --tls-ca or --insecure."""
+    calls = _CALL.findall(re.sub(r"\\\n\s*", " ", text))
+    return [call for call in calls if _OTHER_MACHINE.search(call) and not re.search("--tls-ca|--insecure", call)]
+
+
+def test_calls_to_other_machines_say_how_they_are_secured() -> None:
+    texts = [page.read_text() for page in PAGES] + list(_help_texts(root, click.Context(root)))
+    assert any(_OTHER_MACHINE.search(text) for text in texts)
+    assert [call for text in texts for call in _refused_calls(text)] == []
+    assert _refused_calls("run `stal-cli status --detector gpu1:50051` there")
+
+
 def test_the_check_sees_a_wrong_option() -> None:
     (line,) = _commands("```\nstal-cli detect data --no-such-option 3\n```")
     assert _unknown_options(line)

@@ -51,3 +51,10 @@ def test_an_address_on_a_new_port_is_the_same_command(tmp_path: Path, capsys: py
     for port in ("1234", "4321"):
         Stages(tmp_path).run("call", "--version", f"127.0.0.1:{port}", produces=tmp_path / "x")
     assert "done before" in capsys.readouterr().out
+
+
+def test_another_way_to_reach_a_service_is_the_same_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for option in ("--help", "--version"):
+        Stages(tmp_path).run("call", connection=(option,), produces=tmp_path / "x")
+    assert "done before" in capsys.readouterr().out
+    assert (tmp_path / "logs" / "call.log").read_text().startswith("$ stal-cli --help\n")

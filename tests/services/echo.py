@@ -1,8 +1,9 @@
 """A small service behind the common plumbing: its calls answer, fail in a chosen way, or wait."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import grpc
 
@@ -57,6 +58,21 @@ class EchoService(rpc.DetectorServicer):
         return pb.GetInfoResponse(name="echo")
 
 
+class Working(EchoService):
+    """Needs a task that ends when a test says so. Make it in the event loop."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.work: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def start(self) -> list[asyncio.Task[None]]:
+        async def work() -> None:
+            await self.work
+
+        self.task = asyncio.create_task(work(), name="work")
+        return [self.task]
+
+
 @asynccontextmanager
 async def serving(
     service: EchoService | None = None, **config: object
@@ -69,6 +85,28 @@ async def serving(
         yield server, service
     finally:
         await server.stop(0)
+
+
+@contextmanager
+def in_a_thread(service: EchoService, **config: object) -> Iterator[int]:
+    """The service while a test runs a command, which has an event loop of its own; yields the port."""
+    ready, done, port = threading.Event(), threading.Event(), 0
+
+    async def run() -> None:
+        nonlocal port
+        async with serving(service, **config) as (server, _):
+            port = server.port
+            ready.set()
+            await asyncio.to_thread(done.wait)
+
+    thread = threading.Thread(target=lambda: asyncio.run(run()))
+    thread.start()
+    assert ready.wait(30)
+    try:
+        yield port
+    finally:
+        done.set()
+        thread.join()
 
 
 @asynccontextmanager

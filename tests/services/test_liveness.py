@@ -11,7 +11,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from protos.generated import detector_pb2 as pb
 from svc_common import liveness
-from tests.services.echo import EchoService, calling, serving
+from tests.services.echo import EchoService, Working, calling, serving
 
 States = health_pb2.HealthCheckResponse
 TIMEOUT_S = 60
@@ -51,20 +51,6 @@ async def test_a_hung_event_loop_is_neither_live_nor_ready_until_it_turns_again(
             while (await asyncio.to_thread(get, server.metrics_port, "/live"))[0] != 200:
                 pass
         assert (await asyncio.to_thread(get, server.metrics_port, "/ready"))[0] == 200
-
-
-class Working(EchoService):
-    """Needs a task that ends when a test says so."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.work: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    async def start(self) -> list[asyncio.Task[None]]:
-        async def work() -> None:
-            await self.work
-
-        return [asyncio.create_task(work(), name="work")]
 
 
 @pytest.mark.parametrize("how", ["fails", "returns", "is cancelled"])

@@ -155,6 +155,25 @@ def test_the_metrics_port_follows_the_rule_of_the_service() -> None:
     ServerConfig(metrics_host="0.0.0.0", metrics_port=0, insecure=True)
 
 
+def test_only_a_token_keeps_other_machines_from_the_metrics(
+    authorities: tuple[Authority, Authority], tmp_path: Path
+) -> None:
+    files = install(authorities[0], tmp_path / "tls")
+    tls = {name: files[name] for name in ("tls_cert", "tls_key")}
+    for hosts in ({"host": "0.0.0.0"}, {"metrics_host": "0.0.0.0"}):
+        (option,) = (f"--{name.replace('_', '-')} '0.0.0.0'" for name in hosts)
+        with pytest.raises(InputError, match=rf"--metrics-port 9051 on {option} .*--token-file"):
+            ServerConfig(**files, **hosts, metrics_port=9051)  # with client certificates
+        ServerConfig(**files, **hosts)
+        ServerConfig(**files, **hosts, metrics_port=9051, insecure=True)
+    with pytest.raises(InputError, match="--metrics-port 9051 on --metrics-host"):
+        ServerConfig(**tls, metrics_host="0.0.0.0", metrics_port=9051)
+    ServerConfig(**files, host="0.0.0.0", metrics_host="127.0.0.1", metrics_port=9051)
+    token = tmp_path / "token"
+    token.write_text("t" * 20)
+    ServerConfig(**tls, host="0.0.0.0", metrics_port=9051, token_file=token)
+
+
 async def test_the_health_command_shows_its_certificate(
     authorities: tuple[Authority, Authority], tmp_path: Path
 ) -> None:

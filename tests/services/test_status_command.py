@@ -2,9 +2,6 @@
 
 import asyncio
 import re
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -27,7 +24,7 @@ from svc_common.server import ServiceServer
 from tests.recognizer.toy_store import ACAR
 from tests.services.certificates import make_authority, make_certificate
 from tests.services.conftest import TRAINED, Trained
-from tests.services.echo import EchoService, serving
+from tests.services.echo import EchoService, Working, in_a_thread, serving
 from tests.services.job_scripts import SLEEP, Launcher
 from tests.services.recognizer_process import unused_port
 
@@ -37,28 +34,6 @@ TOKEN = "a-token-of-enough-length"
 class Answering(EchoService):
     async def GetInfo(self, request, context):
         return pb.GetInfoResponse(name="echo", pending_frames=3, queue_size=64)
-
-
-@contextmanager
-def in_a_thread(service: EchoService | None = None, **config: object) -> Iterator[int]:
-    """A service while the command runs an event loop of its own; yields the port."""
-    ready, done, port = threading.Event(), threading.Event(), 0
-
-    async def run() -> None:
-        nonlocal port
-        async with serving(service or Answering(), **config) as (server, _):
-            port = server.port
-            ready.set()
-            await asyncio.to_thread(done.wait)
-
-    thread = threading.Thread(target=lambda: asyncio.run(run()))
-    thread.start()
-    assert ready.wait(30)
-    try:
-        yield port
-    finally:
-        done.set()
-        thread.join()
 
 
 def status(*words: str, **environment: str) -> Result:
@@ -126,7 +101,7 @@ async def test_each_replica_behind_a_name_is_a_row() -> None:
     async with serving(Answering()) as (first, _), serving(Answering()) as (second, _):
         gone = unused_port()
         names["detector"] = [f"127.0.0.1:{port}" for port in (first.port, second.port, gone)]
-        clients = [ClientConfig(address=f"dns:///{name}:50051") for name in names]
+        clients = [ClientConfig(address=f"dns:///{name}:50051", insecure=True) for name in names]
         services = [ServiceToAsk(kind="detector", client=client) for client in clients]
         rows = await ask_all(services, timeout_s=30, resolve=resolve)
     assert [(row.address, row.state) for row in rows] == [
@@ -138,7 +113,7 @@ async def test_each_replica_behind_a_name_is_a_row() -> None:
 
 
 def test_a_name_given_to_the_command_is_resolved() -> None:
-    with in_a_thread() as port:
+    with in_a_thread(Answering()) as port:
         result = status("--detector", f"dns:///localhost:{port}")
     assert result.exit_code == 0, result.output
     assert f"127.0.0.1:{port}" in result.output
@@ -160,7 +135,7 @@ def test_one_that_is_not_there_is_a_row_and_exit_code_1(trained: Trained) -> Non
 
 def test_refused_and_ready_are_told_apart_by_the_token(tmp_path: Path) -> None:
     (tmp_path / "token").write_text(TOKEN)
-    with in_a_thread(token_file=tmp_path / "token") as port:
+    with in_a_thread(Answering(), token_file=tmp_path / "token") as port:
         (tmp_path / "services.yaml").write_text(
             f"- detector: 127.0.0.1:{port}\n- detector: localhost:{port}\n  token_file: token\n"
         )
@@ -192,6 +167,30 @@ def test_a_busy_service_refuses_nobody(service: EchoService, timeout_s: str, mes
     assert message in row
 
 
+async def test_one_that_is_not_ready_says_why_itself() -> None:
+    service = Working()
+    async with serving(service) as (server, _):
+        asked = [ServiceToAsk(kind="detector", client=ClientConfig(address=f"127.0.0.1:{server.port}"))]
+        service.work.set_exception(RuntimeError("secret"))
+        await asyncio.wait([service.task])
+        (row,) = await ask_all(asked, timeout_s=30)
+        assert row.state == "not ready"
+        assert row.message == f"the task 'work' of {service.full_name} has ended; the service's log says why"
+    loading = EchoService(load=asyncio.Event())
+    server = ServiceServer(ServerConfig(metrics_port=0), [loading], name="echo")
+    starting = asyncio.create_task(server.start())
+    try:
+        while server.metrics_port is None:
+            await asyncio.sleep(0.01)
+        asked = [ServiceToAsk(kind="detector", client=ClientConfig(address=f"127.0.0.1:{server.port}"))]
+        (row,) = await ask_all(asked, timeout_s=30)
+        assert (row.state, row.message) == ("not ready", "the service is starting or stopping")
+    finally:
+        loading.load.set()
+        await starting
+        await server.stop(0)
+
+
 def test_what_looks_like_markup_is_shown_as_it_is() -> None:
     with in_a_thread(EchoService(InputError("[/srv/data] is not [bold]there"))) as port:
         result = status("--detector", f"127.0.0.1:{port}")
@@ -202,7 +201,7 @@ def test_a_certificate_for_another_name_than_the_address_is_accepted_when_named(
     """As through kubectl port-forward or an ssh tunnel."""
     authority = make_authority(tmp_path, "ca")
     certificate, key = make_certificate(authority, "inside", valid_for="DNS:detector.stal.svc")
-    with in_a_thread(tls_cert=certificate, tls_key=key) as port:
+    with in_a_thread(Answering(), tls_cert=certificate, tls_key=key) as port:
         address, tls = f"127.0.0.1:{port}", ("--tls-ca", str(authority.certificate))
         assert status("--detector", address, *tls).exit_code == 1
         named = status("--detector", address, *tls, "--server-name", "detector.stal.svc")
