@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from detector_svc.detections import FrameDetections
@@ -13,6 +14,9 @@ from stal_data.errors import InputError, StalError
 from svc_common.errors import ServiceUnavailableError
 
 log = logging.getLogger(__name__)
+
+_OF_THE_MACHINE = (MemoryError, torch.OutOfMemoryError, torch.AcceleratorError)
+"""Never a frame's fault: whatever its image, the model gets an input of the same shape and type."""
 
 
 class Backend(Protocol):
@@ -31,7 +35,8 @@ def detect_each(
     """Run a batch; the answer to each frame, or why it has none.
 
     A batch that fails is repeated frame by frame, since it may hold the frames of several clients: InputError is for
-    frames that break a model that works on others, ServiceUnavailableError for all when it works on none.
+    frames that break, twice, a model that works on others. ServiceUnavailableError is for all when it works on none,
+    and for a frame that meets a lack of memory or a fault of the device.
     """
     try:
         return list(_detect(backend, images))
@@ -39,6 +44,11 @@ def detect_each(
         log.warning("the model fails on a batch of %d (%r); its frames are repeated one by one", len(images), error)
     found = [_attempt(backend, image) for image in images]
     works = any(isinstance(answer, FrameDetections) for answer in found) or _works(backend)
+    if works:  # what failed may have been the moment
+        found = [
+            answer if isinstance(answer, FrameDetections) else _attempt(backend, image)
+            for answer, image in zip(found, images, strict=True)
+        ]
     return [
         answer if isinstance(answer, FrameDetections) else _refusal(answer, image, frame_id, works=works)
         for answer, image, frame_id in zip(found, images, frame_ids, strict=True)
@@ -73,6 +83,11 @@ def _refusal(error: Exception, image: PreparedImage, frame_id: str, *, works: bo
     """What the client of a frame hears. works: whether the model takes other images."""
     if not works:
         return ServiceUnavailableError("the model fails on every image; the service's log has the traceback")
+    if isinstance(error, _OF_THE_MACHINE):
+        log.error("the model cannot run on frame '%s' for now", frame_id, exc_info=error)
+        return ServiceUnavailableError(
+            "the model has no memory, or its device fails; the service's log has the traceback"
+        )
     log.error("the model fails on frame '%s' of %dx%d pixels", frame_id, image.width, image.height, exc_info=error)
     return InputError(
         f"Frame '{frame_id}': the model fails on this image of {image.width}x{image.height} pixels, alone as well. The "

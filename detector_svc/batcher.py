@@ -1,12 +1,13 @@
 """Micro-batching: frames of all streams meet in one bounded queue and go through the model together.
 
 Decoding and scaling run in a thread pool, inference in one thread of its own; the event loop only passes frames on.
+The batcher ends, and with it the service's being live, when the model hangs or fails on everything for a while.
 """
 
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +19,7 @@ from detector_svc.detections import FrameDetections
 from detector_svc.images import decode_image
 from detector_svc.offline import available_cpus
 from detector_svc.yolo import PreparedImage
-from stal_data.errors import InputError
+from stal_data.errors import InputError, StalError
 from svc_common.errors import BusyError, DeadlineError, ServiceUnavailableError
 
 _SOONEST_RETRY_S, _LATEST_RETRY_S = 0.05, 10.0
@@ -35,6 +36,13 @@ class BatcherConfig:
     """How long a frame waits for others to share its batch."""
     queue_size: int = 64
     """Frames that are accepted and not yet answered, over all streams."""
+    hung_s: float = 600.0
+    """A batch that takes longer has hung: the slowest sound one, of many large images on few CPUs and repeated frame by
+    frame after a fault, takes minutes. Loading and warming up are over before the first batch."""
+    failed_batches: int = 10
+    """After so many batches in a row of which nothing got through the model is taken as broken for good ..."""
+    failing_s: float = 30.0
+    """... but not sooner than this after the first of them: a full queue of frames fails within a moment."""
 
     def __post_init__(self) -> None:
         if self.max_batch < 1 or self.queue_size < self.max_batch:
@@ -74,6 +82,10 @@ class BatcherMetrics:
         self.dropped = Counter("stal_detector_dropped_frames", "Deadline passed in the queue", registry=registry)
 
 
+class ModelLostError(Exception):
+    """The model hangs, or has failed for so long that only another process can help."""
+
+
 class MicroBatcher:
     """One per model."""
 
@@ -88,6 +100,7 @@ class MicroBatcher:
         """Frames accepted and not yet answered."""
         self._frame_s = 0.0
         """From one frame's answer to the next one's, lately."""
+        self._failed_batches, self._failing_since = 0, 0.0
 
     @contextlib.contextmanager
     def _counted(self) -> Iterator[None]:
@@ -99,7 +112,10 @@ class MicroBatcher:
             self.pending -= 1
 
     def start(self) -> asyncio.Task[None]:
-        """Return the task that runs until `stop`; should it end sooner, frames get ServiceUnavailableError."""
+        """Return the task that runs until `stop`.
+
+        Should it end sooner, as when the model hangs or fails on everything, frames get ServiceUnavailableError.
+        """
         self._task = asyncio.create_task(self._run(), name="batcher")
         return self._task
 
@@ -183,9 +199,14 @@ class MicroBatcher:
         for item in batch:
             self._metrics.queue_s.observe(start - item.queued_at)
         images, frame_ids = [item.image for item in batch], [item.frame_id for item in batch]
-        answers = await asyncio.get_running_loop().run_in_executor(
+        running = asyncio.get_running_loop().run_in_executor(
             self._model_thread, detect_each, self._backend, images, frame_ids
         )
+        try:
+            async with asyncio.timeout(self.config.hung_s):
+                answers = await running
+        except TimeoutError:
+            raise ModelLostError(f"the model has been at one batch for {self.config.hung_s:g} s") from None
         seconds = time.monotonic() - start
         self._metrics.inference_s.observe(seconds)
         self._frame_s += (seconds / len(batch) - self._frame_s) * (_NEWEST if self._frame_s else 1)
@@ -196,3 +217,18 @@ class MicroBatcher:
                 item.answer.set_result(answer)
             else:
                 item.answer.set_exception(answer)
+        self._watch_over(answers, start)
+
+    def _watch_over(self, answers: Sequence[FrameDetections | StalError], start: float) -> None:
+        """Raise once nothing has got through for so long that it is no passing fault."""
+        if not all(isinstance(answer, ServiceUnavailableError) for answer in answers):
+            self._failed_batches = 0
+            return
+        if self._failed_batches == 0:
+            self._failing_since = start
+        self._failed_batches += 1
+        failing_s = time.monotonic() - self._failing_since
+        if self._failed_batches >= self.config.failed_batches and failing_s >= self.config.failing_s:
+            raise ModelLostError(
+                f"the model has failed on the last {self._failed_batches} batches in {failing_s:.0f} s"
+            )

@@ -15,7 +15,7 @@ from typing import Any, Self, TypeVar
 from botocore.exceptions import ClientError
 
 from cache.object_store.client import new_client
-from cache.object_store.retries import DEFAULT_LIMITS, BadReplyError, Limits, retrying, status_of
+from cache.object_store.retries import DEFAULT_LIMITS, BadReplyError, BucketError, Limits, retrying, status_of
 from stal_data.errors import ConflictError, InputError, StalError
 
 T = TypeVar("T")
@@ -306,5 +306,5 @@ def no_conditions(url: BucketUrl) -> ConflictError:
     )
 
 
-def _unexpected(doing: str, url: str, error: ClientError) -> StalError:
-    return StalError(f"{doing.capitalize()} '{url}' failed: {error}; check AWS_ENDPOINT_URL.")
+def _unexpected(doing: str, url: str, error: ClientError) -> BucketError:
+    return BucketError(f"{doing.capitalize()} '{url}' failed: {error}; check AWS_ENDPOINT_URL.")

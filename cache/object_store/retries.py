@@ -48,6 +48,18 @@ class BadReplyError(Exception):
     """A reply that ended early, or still trickles in but would take too long."""
 
 
+class BucketError(StalError):
+    """The bucket gives no answer, or none that helps: whatever else it is asked now is likely to end the same way."""
+
+
+class _RefusedError(BucketError, InputError):
+    """For want of rights or settings."""
+
+
+class _NoBucketError(BucketError, NotFoundError):
+    pass
+
+
 _NETWORK = (
     NoConnectionError,
     HTTPClientError,
@@ -91,7 +103,8 @@ DEFAULT_LIMITS = Limits()
 def retrying(limits: Limits, what: str, request: Callable[[], T]) -> T:
     """Return what `request` returns, after as many attempts as it takes; what: e.g. `reading 's3://bucket/key'`.
 
-    An answer in ANSWERS comes back as the ClientError that it is: it means something to the caller.
+    BucketError where there is no good one. An answer in ANSWERS comes back as the ClientError that it is: it means
+    something to the caller.
     """
     wait_s, silent_s, begin_s = limits.first_wait_s, 0.0, time.monotonic()
     for attempt in range(1, limits.attempts + 1):
@@ -106,7 +119,7 @@ def retrying(limits: Limits, what: str, request: Callable[[], T]) -> T:
                 silent_s += min(time.monotonic() - attempt_s, limits.connect_s + limits.silence_s)
             if attempt == limits.attempts or (attempt > 1 and silent_s > limits.give_up_s):
                 tried_s = time.monotonic() - begin_s
-                raise StalError(
+                raise BucketError(
                     f"{what[0].upper()}{what[1:]} failed {attempt} times in {tried_s:.0f} s, last with: {error}. What "
                     "was finished before is safe; run the same command again when the network or the server is well."
                 ) from error
@@ -132,16 +145,16 @@ def _explained(what: str, error: Exception) -> Exception:
     """Return the error to raise instead: ours where the user can do something, else the error itself."""
     what = f"{what[0].upper()}{what[1:]}"
     if isinstance(error, BotoCoreError):  # no request was made: credentials, an expired login, a setting
-        return InputError(f"{what} is not possible: {str(error).rstrip('.')}; {_SETTINGS}.")
+        return _RefusedError(f"{what} is not possible: {str(error).rstrip('.')}; {_SETTINGS}.")
     answer = getattr(error, "response", {}).get("Error", {})
     code, message = answer.get("Code", ""), answer.get("Message", "")
     if status_of(error) in ANSWERS:
         if code == "NoSuchBucket":
-            return NotFoundError(
+            return _NoBucketError(
                 f"{what} failed: there is no such bucket; make it first, or check the name and AWS_ENDPOINT_URL."
             )
         return error
-    return InputError(
+    return _RefusedError(
         f"{what} was refused with {status_of(error)} {code} {message}; check the "
         "credentials, their rights on the bucket (list, get, put, delete), AWS_REGION and AWS_ENDPOINT_URL."
     )

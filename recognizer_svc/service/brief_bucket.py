@@ -32,17 +32,23 @@ class BriefBucket:
     def ask(self, what: str, request: Callable[[Store], object]) -> StalError | None:
         """Make a request of the store; return why that failed, which is also logged.
 
-        what: what is not known then, for the log. For `gone_s` after a failure its reason is returned without asking.
+        what: what is not known then, for the log. For `gone_s` after a failure of the bucket its reason is returned
+            without asking. Other failures, such as of the mirror's disk, are of this request alone.
         """
         if self._store.mirror is None:
             return None
         if not self._failed or time.monotonic() - self._asked_s >= self._gone_s:
+            from cache.object_store.retries import BucketError
+
             try:
                 request(self._impatient)
                 self._failed = ""
-            except StalError as error:
+            except BucketError as error:
                 self._failed = str(error)
                 _LOG.warning("%s is not known, and not asked for %g s: %s", what, self._gone_s, error)
+            except (StalError, OSError) as error:
+                _LOG.warning("%s is not known: %s", what, error)
+                return StalError(str(error))
             self._asked_s = time.monotonic()
         return StalError(self._failed) if self._failed else None
 

@@ -17,9 +17,8 @@ class Exchange:
     A bucket that does not answer is logged and asked again later: the job itself goes on.
     """
 
-    def __init__(self, files: JobFiles, launch: Launch) -> None:
+    def __init__(self, store: Store, files: JobFiles, launch: Launch) -> None:
         self._files = files
-        store = Store.open(files.run.store_root)
         self._bucket = BriefBucket(store, gone_s=_GONE_S)
         self._needed = launch.nnodes > 1 and store.mirror is not None
         self._next_s = 0.0

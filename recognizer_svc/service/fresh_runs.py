@@ -4,7 +4,9 @@ import time
 
 from cache.store import Store
 from recognizer_svc.bucket_runs import fetch_run
+from recognizer_svc.run_dir import RunDir
 from recognizer_svc.service.brief_bucket import BriefBucket
+from stal_data.errors import StalError
 from stal_data.names import check_name
 
 _EVERY_S = 5.0
@@ -16,20 +18,25 @@ class FreshRuns:
 
     def __init__(self, store: Store, bucket: BriefBucket) -> None:
         self._store, self._bucket = store, bucket
-        self._looked_s: dict[str, float] = {}
+        self._looked: dict[str, tuple[float, StalError | None]] = {}
+        """When a run was last looked for, and why that failed."""
 
     def fetch(self, run_id: str, *, now: bool) -> None:
         """Bring the newer copy that the bucket may have. now: also when it was looked for a moment ago.
 
-        When the bucket does not answer, the copy that is here is kept; an error only where there is none.
+        When that fails, the copy that is here is kept; an error only where there is none with a head.
         """
         check_name("run", run_id)
-        time_s = time.monotonic()
-        if not now and time_s - self._looked_s.get(run_id, float("-inf")) < _EVERY_S:
-            return
-        failed = self._bucket.ask(f"whether run '{run_id}' has trained on", lambda store: fetch_run(store, run_id))
-        if failed is not None and not (self._store.runs_dir / run_id).is_dir():
-            raise failed
-        if len(self._looked_s) >= _REMEMBERED:
-            self._looked_s.clear()
-        self._looked_s[run_id] = time.monotonic()
+        looked_s, failed = self._looked.get(run_id, (float("-inf"), None))
+        if now or time.monotonic() - looked_s >= _EVERY_S:
+            failed = self._bucket.ask(f"whether run '{run_id}' has trained on", lambda store: fetch_run(store, run_id))
+            if len(self._looked) >= _REMEMBERED:
+                self._looked.clear()
+            self._looked[run_id] = (time.monotonic(), failed)
+        if failed is not None and not self._has_head(run_id):
+            raise StalError(str(failed))
+
+    def _has_head(self, run_id: str) -> bool:
+        """Whether there is a checkpoint here. A folder alone may be what a copy has left that did not fit the disk."""
+        run = RunDir(self._store.runs_dir / run_id)
+        return run.checkpoint("best").exists() or run.checkpoint("latest").exists()

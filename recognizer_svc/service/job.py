@@ -7,10 +7,12 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from cache.store import Store
 from recognizer_svc.service import launch as launching
 from recognizer_svc.service.admission import Ownership
 from recognizer_svc.service.exchange import Exchange
@@ -63,19 +65,29 @@ class Job:
     """An attempt that this service owns. `record` is its latest state; `ended` is set after the last change."""
 
     def __init__(
-        self, files: JobFiles, record: JobRecord, owned: Ownership, *, limits: JobLimits, threads: Threads
+        self,
+        files: JobFiles,
+        record: JobRecord,
+        owned: Ownership,
+        *,
+        store: Store,
+        limits: JobLimits,
+        threads: Threads,
     ) -> None:
+        """store: in which the files lie. threads: for all that touches them."""
         self.files = files
         self.record = record
         self.ended = asyncio.Event()
         self._owned = owned
         self._limits = limits
         self._threads = threads
-        self._exchange = Exchange(files, record.launch)
+        self._exchange = Exchange(store, files, record.launch)
         self._process: subprocess.Popen[bytes] | None = None
         self._stopped = ""
         self._cancelled = False
         self._detached = False
+        self._unreadable: set[int | None] = set()
+        """Kinds of errors at looking into the store that are in the log."""
         # Those of the call that submitted the job; it may be started in the course of another one.
         self._log_fields = {"request_id": "", **log_fields(), "run_id": record.run_id}
 
@@ -87,7 +99,9 @@ class Job:
     async def _run(self) -> None:
         try:
             try:
-                if self.record.status is JobStatus.QUEUED and not await self._threads.run(self._is_cancelled):
+                if self.record.status is JobStatus.QUEUED and not await self._threads.run(
+                    self._looks, self._is_cancelled
+                ):
                     await self._threads.run(self._start)
                 await self._supervise()
             except Exception as error:  # noqa: BLE001  # the attempt must end in a recorded state whatever happened
@@ -98,15 +112,17 @@ class Job:
             elif self._process is not None:
                 self._process.returncode = 0  # else Popen warns, when it is dropped, that its child goes on
         finally:
-            self._owned.release()
-            self.ended.set()
+            try:
+                await self._threads.run(self.release)
+            finally:
+                self.ended.set()
 
     def close(self) -> None:
         """Record the end of a job without processes: one that waits for its turn, or one that died unnoticed."""
         try:
             self._finish()
         finally:
-            self._owned.release()
+            self.release()
             self.ended.set()
 
     def cancel(self) -> None:
@@ -118,7 +134,7 @@ class Job:
         self._detached = True
 
     def release(self) -> None:
-        """Let go of a job that waits for its turn."""
+        """Let go of a job that waits for its turn, or has ended. Closes a file, which may take its time on a share."""
         self._owned.release()
 
     def _start(self) -> None:
@@ -165,8 +181,22 @@ class Job:
         return cancel_requested(self.files, self.record)
 
     def _must_stop(self) -> bool:
-        if self._is_cancelled():
-            return True
+        return self._looks(self._is_cancelled) or self._looks(self._is_stalled)
+
+    def _looks(self, so: Callable[[], bool]) -> bool:
+        """Whether a look into the store says so; no while it cannot be looked at, as a network share now and then.
+
+        The job goes on meanwhile: it is looked again soon, and what is in order must not end for it.
+        """
+        try:
+            return so()
+        except OSError as error:
+            if error.errno not in self._unreadable:
+                self._unreadable.add(error.errno)
+                _LOG.warning("it is not known whether to stop the job; it goes on, and this is tried again: %s", error)
+            return False
+
+    def _is_stalled(self) -> bool:
         limit_s = self._limits.stall_timeout_s
         if limit_s and self._silent_s() > limit_s:
             self._exchange.fetch_events()

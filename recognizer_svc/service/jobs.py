@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Coroutine
+from functools import partial
 from typing import Any, TypeVar
 
 from cache.store import Store
@@ -36,7 +37,7 @@ class JobManager:
     def __init__(self, store: Store, limits: JobLimits) -> None:
         self._store = store
         self.limits = limits
-        self._threads = Threads("jobs", limits.max_jobs + _MORE_THREADS)
+        self.threads = Threads("jobs", limits.max_jobs + _MORE_THREADS)
         """For all that decides about jobs; reading about them is done in the threads that everything shares."""
         self._stored = StoredJobs(store, limits.host, self._job)
         self._waiting: deque[Job] = deque()
@@ -57,7 +58,7 @@ class JobManager:
 
     async def recover(self) -> None:
         """Take over the jobs that an earlier service on this machine left: running ones, waiting ones, dead ones."""
-        jobs = await self._threads.run(self._stored.find_orphans)
+        jobs = await self.threads.run(self._stored.find_orphans)
         for job in sorted(jobs, key=lambda job: job.record.created_s):
             _LOG.info("took over job %s (%s)", job.record.run_id, job.record.status)
             if job.record.status is JobStatus.RUNNING:
@@ -76,20 +77,20 @@ class JobManager:
                 "stal-cli serve recognizer --interface NAME ..."
             )
         await self._admission.acquire()
-        return await self._to_its_end(self._admit(submission))
+        return await self._to_its_end(self._admit(submission), f"job {submission.run_id} could not be taken in")
 
     async def _admit(self, submission: Submission) -> JobRecord:
         """Take in the submission whose turn it is."""
         limits = self.limits
         try:
-            sent_before = await self._threads.run(find_sent_before, self._store, submission)
+            sent_before = await self.threads.run(find_sent_before, self._store, submission)
             if sent_before is not None:
                 return sent_before
             self._refuse_more()
-            recipe = await self._threads.run(check_submission, self._store, submission, limits.data_root)
+            recipe = await self.threads.run(check_submission, self._store, submission, limits.data_root)
             async with self._claiming:
                 self._refuse_more()
-                claimed = await self._threads.run(claim, self._store, submission, recipe, host=limits.host)
+                claimed = await self.threads.run(claim, self._store, submission, recipe, host=limits.host)
                 self._waiting.append(self._job(*claimed))
             self._start_waiting()
             return claimed[1]
@@ -103,13 +104,19 @@ class JobManager:
         if len(self._running) >= self.limits.max_jobs and len(self._waiting) >= self.limits.max_queued:
             raise BusyError(f"{len(self._waiting)} jobs wait already, more than --max-queued allows; try again later")
 
-    async def _to_its_end(self, order: Coroutine[Any, Any, T]) -> T:
+    async def _to_its_end(self, order: Coroutine[Any, Any, T], failed: str) -> T:
         """Do what must not stop halfway when the caller leaves: its threads go on, and a lock that one of them takes
-        would be held for nobody."""
+        would be held for nobody. failed: for the log, where the caller has left before."""
         task = asyncio.create_task(order)
         self._orders.add(task)
         task.add_done_callback(self._orders.discard)
-        return await asyncio.shield(task)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(partial(_log_failure, failed))
+            raise
+        finally:
+            del task  # its error, whose frames hold the request, would keep this frame, and this frame the task
 
     def active(self) -> list[tuple[JobFiles, JobRecord]]:
         """The jobs that run or wait here; may be called from any thread."""
@@ -127,7 +134,7 @@ class JobManager:
 
     async def cancel(self, run_id: str) -> JobRecord:
         """Stop a job, whichever service owns it, and return its state at the end."""
-        record, job = await self._to_its_end(self._order_end(run_id))
+        record, job = await self._to_its_end(self._order_end(run_id), f"job {run_id} could not be cancelled")
         if job is not None:
             await job.ended.wait()
             return job.record
@@ -149,20 +156,20 @@ class JobManager:
             job.cancel()
         else:
             async with self._claiming:
-                job = None if self._draining else await self._threads.run(self._stored.take_over, files)
+                job = None if self._draining else await self.threads.run(self._stored.take_over, files)
                 if job is not None:  # the service that owned it is gone
                     job.cancel()
                     self._run(job)
         try:
-            await self._threads.run(request_cancel, files)
-            await self._threads.run(Exchange(files, record.launch).publish_cancel)
+            await self.threads.run(request_cancel, files)
+            await self.threads.run(Exchange(self._store, files, record.launch).publish_cancel)
         except (StalError, OSError) as error:
             if job is None:
                 raise
             _LOG.warning("job %s ends, but other machines may not learn that it is cancelled: %s", run_id, error)
         if job is not None and job in self._waiting:
             self._waiting.remove(job)
-            await self._threads.run(job.close)
+            await self.threads.run(job.close)
             self.finished[job.record.status] += 1
         return record, job
 
@@ -180,7 +187,7 @@ class JobManager:
             from_seq=from_seq,
             offset=shown.events_offset if skip_history else 0,
         )
-        exchange = Exchange(self._stored.files(run_id), shown.launch)
+        exchange = Exchange(self._store, self._stored.files(run_id), shown.launch)
         while True:
             if exchange.is_due():
                 await asyncio.to_thread(exchange.fetch_events)
@@ -222,11 +229,11 @@ class JobManager:
             job.detach()
         await asyncio.gather(*self._tasks)
         for job in self._waiting:
-            job.release()
-        self._threads.close()
+            await self.threads.run(job.release)
+        self.threads.close()
 
     def _job(self, files: JobFiles, record: JobRecord, owned: Ownership) -> Job:
-        return Job(files, record, owned, limits=self.limits, threads=self._threads)
+        return Job(files, record, owned, store=self._store, limits=self.limits, threads=self.threads)
 
     def _owned(self, run_id: str) -> Job | None:
         waiting = (job for job in self._waiting if job.record.run_id == run_id)
@@ -252,3 +259,9 @@ class JobManager:
             if job.record.status.ended:
                 self.finished[job.record.status] += 1
             self._start_waiting()
+
+
+def _log_failure(failed: str, order: "asyncio.Task[Any]") -> None:
+    """Say in the log what nobody is told any more."""
+    if not order.cancelled() and (error := order.exception()) is not None:
+        _LOG.warning("%s after its caller had left: %s", failed, error, exc_info=error)

@@ -37,8 +37,9 @@ class RecognizerServicer(pb_grpc.RecognizerServicer):
         self._scoring = scoring
 
     async def Train(self, request: pb.TrainRequest, context: Context) -> AsyncIterator[pb.JobUpdate]:
-        # In a thread, because the defaults of the launch come from torch.
-        record = await self._jobs.submit(await asyncio.to_thread(messages.to_submission, request))
+        # In a thread, because the defaults of the launch come from torch; not in one that slow readers may hold.
+        submission = await self._jobs.threads.run(messages.to_submission, request)
+        record = await self._jobs.submit(submission)
         async for update in self._updates(record.run_id, skip_history=True):
             yield update
 

@@ -7,6 +7,7 @@ on the address of the operator's interface, and nothing but the rendezvous' own 
 
 import pickle
 import socket
+from datetime import timedelta
 from io import BytesIO
 from typing import Any
 
@@ -28,6 +29,9 @@ from svc_common.config import is_loopback
 
 NAME = "stal"
 """Under which the launcher registers it."""
+_PATIENCE_S = 60
+"""How long the other nodes look for node 0, and wait for what it is to write; as with torch's own rendezvous, which
+takes it from the same setting."""
 _DYNAMIC = "torch.distributed.elastic.rendezvous.dynamic_rendezvous"
 _STATE_TYPES = frozenset(
     [
@@ -54,7 +58,7 @@ def create(parameters: RendezvousParameters) -> RendezvousHandler:
             _check_leads_here(host, address)
             store = listening_store(address, port)
         else:
-            store = TCPStore(host, port, is_master=False)
+            store = _store_of_node_0(host, port, parameters.get_as_int("read_timeout", _PATIENCE_S) or _PATIENCE_S)
     backend = _CheckedBackend(store, parameters.run_id)
     return _Rendezvous(create_handler(store, backend, parameters), address)
 
@@ -75,6 +79,17 @@ def _check_leads_here(host: str, address: str) -> None:
             f"--rdzv-endpoint leads to {others[0]} of node 0, but the nodes meet at {address}, the address of its "
             f"--interface; give --rdzv-endpoint {address}:PORT."
         )
+
+
+def _store_of_node_0(host: str, port: int, patience_s: int) -> TCPStore:
+    try:
+        return TCPStore(host, port, is_master=False, timeout=timedelta(seconds=patience_s))
+    except (RuntimeError, ValueError) as error:  # torch's own errors are RuntimeErrors
+        raise ConflictError(
+            f"Node 0 could not be reached at {host}:{port} for {patience_s} s ({str(error).splitlines()[0]}). Start "
+            "the job on node 0 within that time, check that --rdzv-endpoint is the address of its --interface and that "
+            "no firewall is between the nodes; then send the job here again with --resume."
+        ) from error
 
 
 def listening_store(address: str, port: int) -> TCPStore:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
@@ -31,7 +32,7 @@ class Running:
         self.batcher = MicroBatcher(detector, BatcherConfig(**config), BatcherMetrics(self.registry))
 
     async def __aenter__(self) -> "Running":
-        self.batcher.start()
+        self.task = self.batcher.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -184,6 +185,69 @@ async def test_a_model_that_fails_on_every_image_is_no_fault_of_the_frames(detec
             await running.batcher.detect(encoded(picture(1)), "a")
         backend.widths = ()
         assert len(await running.batcher.detect(encoded(picture(1)), "b")) > 0
+
+
+class Stumbling(Scripted):
+    """Raises these errors one after the other, whatever it is given, and then works."""
+
+    def __init__(self, detector: YoloDetector, *errors: Exception) -> None:
+        super().__init__(detector)
+        self.errors = list(errors)
+
+    def detect(self, images: Sequence[PreparedImage]) -> list[FrameDetections]:
+        if self.errors:
+            raise self.errors.pop(0)
+        return super().detect(images)
+
+
+async def test_a_frame_on_which_the_model_fails_for_a_moment_gets_its_boxes(detector: YoloDetector) -> None:
+    # With others, and alone; the blank image gets through.
+    async with Running(Stumbling(detector, RuntimeError("a hiccup"), RuntimeError("a hiccup"))) as running:
+        assert len(await running.batcher.detect(encoded(picture(1)), "a")) > 0
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
+async def test_a_lack_of_memory_is_no_fault_of_the_frame(detector: YoloDetector, error: Exception) -> None:
+    class Scarce(Scripted):
+        """Has memory for all but some frames."""
+
+        def detect(self, images: Sequence[PreparedImage]) -> list[FrameDetections]:
+            if any(image.width == 161 for image in images):
+                raise error
+            return super().detect(images)
+
+    async with Running(Scarce(detector), max_batch=2, max_delay_s=10) as running:
+        good, bad = await asyncio.gather(
+            running.batcher.detect(encoded(picture(1)), "good"),
+            running.batcher.detect(encoded(picture(2, 161)), "bad"),
+            return_exceptions=True,
+        )
+    assert len(good) > 0
+    assert isinstance(bad, ServiceUnavailableError)  # which clients take as a reason to try again
+
+
+async def test_a_model_that_fails_on_everything_for_long_ends_the_batcher(detector: YoloDetector) -> None:
+    data = encoded(picture(1))
+    async with Running(Broken(detector), failed_batches=3, failing_s=0) as running:
+        for _ in range(3):
+            with pytest.raises(ServiceUnavailableError, match="fails on every image"):
+                await running.batcher.detect(data, "a")
+        with pytest.raises(ServiceUnavailableError, match="batcher has ended"):
+            await running.batcher.detect(data, "a")
+        assert "failed on the last 3 batches" in str(running.task.exception())
+
+
+@pytest.mark.parametrize("what", ["some get through", "it is over soon"])
+async def test_failures_that_pass_do_not_end_the_batcher(detector: YoloDetector, what: str) -> None:
+    backend, data = Broken(detector), encoded(picture(1))
+    limits = {"failing_s": 0} if what == "some get through" else {"failing_s": 600}
+    async with Running(backend, failed_batches=3, **limits) as running:
+        for number in range(8):
+            backend.widths = () if what == "some get through" and number % 3 == 2 else None
+            found = await asyncio.gather(running.batcher.detect(data, "a"), return_exceptions=True)
+            assert isinstance(found[0], FrameDetections if backend.widths == () else ServiceUnavailableError)
+        backend.widths = ()
+        assert len(await running.batcher.detect(data, "b")) > 0
 
 
 async def test_a_model_that_loses_answers_fails_and_the_batcher_goes_on(detector: YoloDetector) -> None:

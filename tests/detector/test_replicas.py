@@ -231,7 +231,7 @@ async def test_the_connection_to_a_replica_that_has_left_is_closed_and_made_anew
 ) -> None:
     async with replicas(ReplicaService(), ReplicaService()) as (leaving, staying):
         names = Names(leaving.address, staying.address)
-        async with client_of("dns:///detector:50051", resolve=names, resolve_every_s=0.01) as client:
+        async with client_of("dns:///detector:50051", insecure=True, resolve=names, resolve_every_s=0.01) as client:
             staying.service.answering.clear()
             leaving.service.answering.clear()
             detecting = asyncio.create_task(detected(client, COUNT))

@@ -68,7 +68,7 @@ async def test_a_frame_that_breaks_the_model_ends_no_stream(weights: Path, monke
     streams[1]["bad"] = encoded(picture(1, 161))
     async with serving(weights, max_batch=19, max_delay_s=10) as server, make_client(server.port) as client:
         answers = await asyncio.gather(*(collect(client, images) for images in streams))
-    assert together == [19, 1]  # the frames of all streams, then the bad one
+    assert together == [19, 1, 1]  # the frames of all streams, then the bad one, twice
     for images, found in zip(streams, answers, strict=True):
         assert sorted(name for name, _ in found) == sorted(images)
         assert all(isinstance(answer, FrameDetections) for name, answer in found if name != "bad")

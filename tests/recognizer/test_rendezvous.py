@@ -3,7 +3,9 @@
 import base64
 import os
 import pickle
+import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,11 +24,10 @@ def as_the_launcher_sets_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
 
 
-def node(port: int, *, is_host: bool, nodes: int = 2, host: str = LOOPBACK) -> RendezvousHandler:
+def node(port: int, *, is_host: bool, nodes: int = 2, host: str = LOOPBACK, **settings: str) -> RendezvousHandler:
     endpoint = f"{host}:{port}"
-    return create(
-        RendezvousParameters(NAME, endpoint, "run", nodes, nodes, local_addr=LOOPBACK, is_host=str(is_host).lower())
-    )
+    settings["is_host"] = str(is_host).lower()
+    return create(RendezvousParameters(NAME, endpoint, "run", nodes, nodes, local_addr=LOOPBACK, **settings))
 
 
 def free_port() -> int:
@@ -89,6 +90,21 @@ def test_a_port_in_use_is_named() -> None:
     store = listening_store(LOOPBACK, 0)
     with pytest.raises(ConflictError, match=f"Port {store.port} of {LOOPBACK}, where the nodes are to meet"):
         node(store.port, is_host=True)
+
+
+def test_a_node_0_that_does_not_come_is_named_with_the_way_out() -> None:
+    port, begin_s = free_port(), time.monotonic()
+    with pytest.raises(
+        ConflictError, match=rf"(?s)Node 0 could not be reached at {LOOPBACK}:{port} for 1 s .*--resume"
+    ):
+        node(port, is_host=False, read_timeout="1")
+    assert time.monotonic() - begin_s < 30  # torch's own patience is minutes
+
+
+def test_the_other_nodes_look_for_node_0_for_a_minute() -> None:
+    store = listening_store(LOOPBACK, 0)
+    other = node(store.port, is_host=False)
+    assert other._nodes._store.timeout == timedelta(seconds=60)
 
 
 def test_an_endpoint_on_another_interface_of_node_0_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -136,9 +136,9 @@ def test_machines_of_one_job_see_its_events_and_that_it_is_cancelled(
     publish_run(machine("one"), run)
     write_record(here, replace(record, launch=TWO[0]))
     request_cancel(here)
-    Exchange(here, TWO[0]).publish_cancel()
+    Exchange(machine("one"), here, TWO[0]).publish_cancel()
 
-    exchange = Exchange(there, TWO[1])
+    exchange = Exchange(other, there, TWO[1])
     assert exchange.is_due()
     assert not exchange.is_due()
     assert not cancel_requested(there, record)

@@ -4,9 +4,11 @@ Tests of the job manager have stores of their own, and launchers that are quick 
 """
 
 import asyncio
+import resource
+import signal
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,3 +104,14 @@ def launcher(monkeypatch: pytest.MonkeyPatch) -> Launcher:
         monkeypatch.setattr(launching, "command", command)
 
     return use
+
+
+@pytest.fixture
+def limited_files() -> Iterator[Callable[[int], None]]:
+    """Return a function that limits how large this process' files may grow, in bytes; -1 is no limit."""
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from cache.store import Store
+from recognizer_svc.bucket_runs import publish_run
 from recognizer_svc.recipe import parse_recipe
 from recognizer_svc.run_dir import RunDir
 from recognizer_svc.service import fresh_runs, open_features
@@ -117,6 +119,42 @@ def test_a_bucket_that_is_back_is_asked_again(machine: OpenStore, proxy: FaultPr
     assert "failed 2 times" in str(bucket.silence())
     proxy.rule = lambda request: None
     assert bucket.silence() is None
+
+
+def test_a_fault_of_the_mirrors_disk_is_not_one_of_the_bucket(
+    machine: OpenStore,  # noqa: F811
+    fill: Callable[[Path], None],  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    for name in ("weights/a", "runs/b"):
+        (tmp_path / "local" / name).parent.mkdir(parents=True)
+        (tmp_path / "local" / name).write_bytes(b"content")
+    fill(tmp_path / "local")
+    store = machine("one")
+    (store.root / "weights").write_bytes(b"a file where the folder is to be")
+    bucket = BriefBucket(store)
+    assert "weights" in str(bucket.ask("a", lambda store: store.fetch(store.root / "weights/a")))
+    assert bucket.ask("b", lambda store: store.fetch(store.root / "runs/b")) is None
+    assert (store.root / "runs/b").read_bytes() == b"content"
+
+
+def test_a_run_that_does_not_fit_the_mirrors_disk_leaves_the_others_alone(
+    bucket: OpenStore, monkeypatch: pytest.MonkeyPatch, limited_files: Callable[[int], None]
+) -> None:
+    trainer = bucket("trainer")
+    other = RunDir(shutil.copytree(trainer.runs_dir / "first", trainer.runs_dir / "second"))
+    publish_run(trainer, other)
+    engine = engine_on(bucket("scorer", STAGE_BYTES))
+    answers(engine, QUERY)
+    monkeypatch.setattr(fresh_runs, "_EVERY_S", 0.0)
+    limited_files(other.checkpoint("latest").stat().st_size // 2)
+    for _ in range(2):
+        with pytest.raises(StalError, match=r"runs/second/.*could not be written: File too large"):
+            engine.recognize([replace(QUERY, run_id="second")])
+        answers(engine, QUERY)
+        engine.prepare(predict_query())
+    limited_files(-1)
+    answers(engine, replace(QUERY, run_id="second"))
 
 
 async def test_a_job_is_cancelled_while_the_bucket_is_gone(

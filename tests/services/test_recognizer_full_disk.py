@@ -1,9 +1,7 @@
 """A disk that is full, for which a limit on the size of files stands: jobs end in a state that says why."""
 
 import asyncio
-import resource
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,17 +24,6 @@ event(1, "log", message="hello")
 while not os.path.exists(run + "/go-on"):
     time.sleep(0.02)
 """
-
-
-@pytest.fixture
-def limited_files() -> Iterator[Callable[[int], None]]:
-    """Return a function that limits how large this process' files may grow, in bytes; -1 is no limit."""
-    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    try:
-        yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
 
 
 def test_a_checkpoint_that_does_not_fit_leaves_the_old_one(

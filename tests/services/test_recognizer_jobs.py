@@ -12,6 +12,7 @@ import pytest
 
 from cache.store import Store
 from recognizer_svc.run_dir import EventWriter, RunDir
+from recognizer_svc.service import job as job_module
 from recognizer_svc.service import jobs as jobs_module
 from recognizer_svc.service import stored_jobs
 from recognizer_svc.service.events import Event, EventReader
@@ -19,7 +20,8 @@ from recognizer_svc.service.jobs import JobManager
 from recognizer_svc.service.processes import job_processes
 from recognizer_svc.service.record import JobFiles, JobRecord, JobStatus, read_record
 from svc_common.errors import BusyError, ServiceUnavailableError
-from tests.services.job_scripts import DONE, LIMITS, SLEEP, Launcher, reaches, seen, started, submission
+from tests.recognizer.toy_store import ACAR
+from tests.services.job_scripts import DONE, LIMITS, SLEEP, Launcher, eventually, reaches, seen, started, submission
 
 
 async def test_a_job_runs_to_its_end_and_is_on_disk(store: Store, launcher: Launcher) -> None:
@@ -231,6 +233,63 @@ async def test_a_client_that_leaves_while_it_cancels_a_dead_services_job_leaves_
         await leaving
     adopting.go_on()
     await reaches(after, "one", JobStatus.CANCELLED)
+
+
+async def test_what_fails_after_its_caller_has_left_is_in_the_log(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    jobs = JobManager(store, LIMITS)
+    claiming = Halted(monkeypatch, "claim")
+    leaving = asyncio.create_task(jobs.submit(submission()))
+    await claiming.reached()
+    leaving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+    run = RunDir(store.runs_dir / "one")
+    run.root.mkdir(parents=True)
+    run.recipe.write_text(ACAR)  # as if it had come from another service meanwhile
+    claiming.go_on()
+
+    async def told() -> bool:
+        return "job one could not be taken in after its caller had left: Run 'one' exists in the store" in caplog.text
+
+    await eventually(told)
+    await jobs.stop()
+
+
+async def test_a_store_that_cannot_be_looked_at_for_a_while_ends_no_job(
+    store: Store, launcher: Launcher, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(job_module, "_POLL_S", 0.01)
+    launcher(
+        'event(1, "log", message="hello")\n'
+        'while not os.path.exists(run + "/go-on"): time.sleep(0.02)\n'
+        'event(2, "done", epochs=1, best_map=None)'
+    )
+    jobs = JobManager(store, LIMITS)
+    await jobs.submit(submission())
+    await started(jobs, store)
+    files = JobFiles(RunDir(store.runs_dir / "one"))
+    events = files.run.events.read_bytes()
+    # Errors that a local disk can have stand for those of a network share.
+    files.cancel.mkdir()
+    files.run.events.unlink()
+    files.run.events.symlink_to(files.run.events)
+    reasons = ("Is a directory", "Too many levels of symbolic links")
+
+    async def told() -> bool:
+        return all(reason in caplog.text for reason in reasons)
+
+    await eventually(told)
+    assert (await jobs.get("one")).status is JobStatus.RUNNING
+    files.cancel.rmdir()
+    files.run.events.unlink()
+    files.run.events.write_bytes(events)
+    (files.run.root / "go-on").touch()
+    await reaches(jobs, "one", JobStatus.SUCCEEDED)
+    notes = [record.getMessage() for record in caplog.records if "it goes on, and this is tried" in record.getMessage()]
+    assert [sum(reason in note for note in notes) for reason in reasons] == [1, 1]
+    await jobs.stop()
 
 
 class Halted:

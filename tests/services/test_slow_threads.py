@@ -4,16 +4,26 @@ import asyncio
 import math
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import aclosing
+from typing import Any
 
 import pytest
 
 from cache.store import Store
+from protos.generated import recognizer_pb2 as pb
+from recognizer_svc.client import RecognizerClient
+from recognizer_svc.service.admission import Ownership
 from recognizer_svc.service.jobs import JobManager
 from recognizer_svc.service.loading import MAX_ORDERS, Loading
 from recognizer_svc.service.record import JobStatus
+from recognizer_svc.service.server import RecognizerConfig, RecognizerService
+from svc_common.config import ClientConfig, ServerConfig
 from svc_common.errors import BusyError, DeadlineError
-from tests.services.job_scripts import LIMITS, SLEEP, Launcher, eventually, started, submission
+from svc_common.metrics import Metrics
+from svc_common.server import ServiceServer
+from tests.recognizer.toy_store import ACAR
+from tests.services.job_scripts import LIMITS, SLEEP, Launcher, eventually, seen, started, submission
 
 _SHARED_THREADS = 40  # asyncio has 32 at most
 
@@ -62,6 +72,58 @@ async def test_jobs_are_taken_in_run_and_cancelled_while_all_shared_threads_are_
         busy.set()
         await asyncio.gather(*waits)
     await jobs.stop()
+
+
+async def test_a_job_is_sent_and_cancelled_by_calls_while_all_shared_threads_are_busy(
+    store: Store, launcher: Launcher
+) -> None:
+    launcher(SLEEP)
+    service = RecognizerService(RecognizerConfig(store=store, private=True), Metrics())
+    server = ServiceServer(ServerConfig(), [service], name="recognizer")
+    address, busy = f"127.0.0.1:{await server.start()}", threading.Event()
+    waits = [asyncio.create_task(asyncio.to_thread(busy.wait, 60)) for _ in range(_SHARED_THREADS)]
+    request = pb.TrainRequest(run_id="one", recipe=ACAR, launch=pb.Launch(nproc_per_node=1))
+    try:
+        async with RecognizerClient(ClientConfig(address=address)) as client, asyncio.timeout(30):
+            async with aclosing(client.train(request)) as updates:
+                assert (await anext(updates)).job.run_id == "one"
+            assert (await client.cancel_job("one")).status == pb.JOB_STATUS_CANCELLED
+    finally:
+        busy.set()
+        await asyncio.gather(*waits)
+        await server.stop(0)
+
+
+async def test_the_event_loop_leaves_the_store_to_the_threads(
+    store: Store, launcher: Launcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_the_loop: list[str] = []
+
+    def noted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            if threading.current_thread() is threading.main_thread():
+                in_the_loop.append(name)
+            return function(*arguments, **options)
+
+        return call
+
+    monkeypatch.setattr(Store, "open", noted("Store.open", Store.open))
+    monkeypatch.setattr(Ownership, "take", noted("Ownership.take", Ownership.take))
+    monkeypatch.setattr(Ownership, "release", noted("Ownership.release", Ownership.release))
+    launcher(SLEEP)
+    jobs = JobManager(store, LIMITS)
+    for run_id in ("ended", "left", "waits"):
+        await jobs.submit(submission(run_id))
+    watching = asyncio.create_task(seen(jobs, "ended"))
+    await jobs.cancel("ended")
+    await watching
+    await started(jobs, store, "left")
+    await jobs.stop()
+    after = JobManager(store, LIMITS)
+    await after.cancel("waits")  # takes it over
+    await after.cancel("left")
+    await after.stop()
+    assert in_the_loop == []
 
 
 async def test_loads_beyond_the_most_are_refused_until_one_is_done(loading: Loading) -> None:

@@ -1,0 +1,68 @@
+"""A model that hangs, or fails on everything for long, takes its service out, so that a supervisor starts another."""
+
+import asyncio
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import grpc
+import pytest
+
+from detector_svc.detections import FrameDetections
+from detector_svc.yolo import PreparedImage, YoloDetector
+from protos.generated import detector_pb2 as pb
+from protos.generated import detector_pb2_grpc as rpc
+from svc_common.client import open_channel
+from svc_common.config import ClientConfig
+from tests.detector.samples import encoded, picture, serving
+
+
+def status(port: int | None, path: str) -> int:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=60) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+
+
+async def frame() -> AsyncIterator[pb.DetectRequest]:
+    yield pb.DetectRequest(frame_id="a", image=encoded(picture(1)))
+
+
+@pytest.mark.parametrize(
+    ("how", "frames", "reason"),
+    [
+        ("hangs", 1, "the model has been at one batch for 0.5 s"),
+        ("fails", 3, "the model has failed on the last 3 batches"),
+    ],
+)
+async def test_a_service_whose_model_is_lost_is_not_live(
+    weights: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, how: str, frames: int, reason: str
+) -> None:
+    release = threading.Event()
+
+    def lost(self: YoloDetector, images: Sequence[PreparedImage]) -> list[FrameDetections]:
+        if how == "hangs":
+            release.wait(60)
+        raise RuntimeError("CUDA error: unspecified launch failure")
+
+    async with serving(weights, hung_s=0.5, failed_batches=3, failing_s=0.0) as server:
+        monkeypatch.setattr(YoloDetector, "detect", lost)  # it has loaded and warmed up
+        try:
+            async with (
+                open_channel(ClientConfig(address=f"127.0.0.1:{server.port}")) as channel,
+                asyncio.timeout(60),
+            ):
+                for _ in range(frames):
+                    assert await asyncio.to_thread(status, server.metrics_port, "/live") == 200
+                    with pytest.raises(grpc.aio.AioRpcError) as caught:
+                        [answer async for answer in rpc.DetectorStub(channel).Detect(frame())]
+                    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+            for path in ("/live", "/ready"):
+                assert await asyncio.to_thread(status, server.metrics_port, path) == 503
+        finally:
+            release.set()
+    assert reason in caplog.text
