@@ -47,7 +47,10 @@ class Loading:
 
         future = self._thread.submit(contextvars.copy_context().run, in_time)
         self._orders.append(future)  # type: ignore[arg-type]  # nobody reads its result here
-        return await asyncio.wrap_future(future)
+        try:
+            return await asyncio.wrap_future(future)
+        finally:
+            del future  # its error, whose frames hold the request, would keep this frame, and this frame the future
 
     def close(self) -> None:
         """Do nothing more; what is being read is not waited for."""
