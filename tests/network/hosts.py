@@ -6,6 +6,7 @@ of each host reads a pipe of this process, and with it all processes, interfaces
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -113,6 +114,8 @@ class Program:
         until(lambda: entered.children() or not self.alive, "the process starts", seconds=20)
         for child in entered.children():
             child.send_signal(number)
+        if number == signal.SIGKILL:
+            entered.send_signal(signal.SIGCONT)  # it stops when its child is stopped
 
     def until_said(self, text: str, *, seconds: float = 60) -> None:
         """Wait until the output contains the text."""

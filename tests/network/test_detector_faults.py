@@ -1,5 +1,6 @@
 """Detectors and links fail in the middle of a stream: no frame is lost or doubled, or the error says what to do."""
 
+import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -87,6 +88,11 @@ def pass_seconds(seconds: float, meanwhile: Callable[[], bool]) -> None:
 
 def test_the_frames_of_a_killed_detector_go_to_the_other(site: Site) -> None:
     detecting = site.start_detecting("killed", "a", "b")
+    # Frozen first, so that it holds frames that it has not answered.
+    host = site.detectors["a"].host
+    site.detectors["a"].program.send(signal.SIGSTOP)
+    before = host.received_bytes()
+    until(lambda: host.received_bytes() - before > 60_000, "frames arrive that nobody answers")
     site.detectors["a"].kill()
     finished = detecting.wait()
     site.restart("a")
