@@ -35,7 +35,7 @@ def doctor(store: str | None, ports: tuple[int, ...]) -> None:
     \b
     Examples:
       stal-cli doctor
-      stal-cli doctor --store /mnt/store
+      stal-cli doctor --store shared-store
     """
     from cli.doctor_machine import check_devices, check_localhost, check_port
     from cli.doctor_store import check_store

@@ -27,6 +27,8 @@ def how_to_delete(path: Path) -> str:
     """Return the words of an error for deleting the feature set in folder `path`; prune refuses buckets."""
     if (remote := remote_set(path)) is not None:
         return f"delete everything below '{remote.name}/' with the server's own tool when no job uses it"
+    if len(path.absolute().parents) < 4:
+        return f"delete the folder '{path}'"
     split, dataset, _, root = path.absolute().parents[:4]
     # The id alone would also fit the same spec's sets of other splits.
     which = f"--set {path.name} --dataset {dataset.name} --split {split.name}"
