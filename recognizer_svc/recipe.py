@@ -1,6 +1,5 @@
 """A recipe: everything that decides a training run, read from YAML and checked before anything starts."""
 
-import reprlib
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path, PurePosixPath
@@ -9,7 +8,9 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from stal_data.errors import InputError, NotFoundError, did_you_mean
+from stal_data.errors import InputError, NotFoundError, did_you_mean, shown, shown_problems
+from stal_data.user_files import read_text_bounded
+from stal_data.yaml_text import MAX_BYTES, load_yaml
 
 Stream = Literal["slowfast", "vit"]
 Layout = Literal["key_frames", "rows"]
@@ -49,7 +50,7 @@ class Section(BaseModel):
         if isinstance(values, Mapping):
             for key in values:
                 if key not in cls.model_fields:
-                    raise ValueError(f"unknown key '{key}'. {did_you_mean(str(key), cls.model_fields)}")
+                    raise ValueError(f"unknown key {shown(key)}. {did_you_mean(str(key), cls.model_fields)}")
         return values
 
 
@@ -235,10 +236,7 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 def parse_recipe(text: str, overrides: Sequence[str] = (), *, source: str = "recipe") -> Recipe:
     """Check a recipe's text; `source` names it in errors. Reads no file, so a service may pass a client's text."""
-    try:
-        values = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # 2001-99-99, a thousand nested lists
-        raise InputError(f"{source} is not YAML: {error}") from None
+    values = load_yaml(text, source)
     if not isinstance(values, dict):
         raise InputError(f"{source} must be a mapping with the keys {', '.join(Recipe.model_fields)}.")
     for override in overrides:
@@ -246,7 +244,7 @@ def parse_recipe(text: str, overrides: Sequence[str] = (), *, source: str = "rec
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        raise InputError(f"{source}: " + "; ".join(_describe(dict(item)) for item in error.errors())) from None
+        raise InputError(f"{source}: {shown_problems(error.errors(), _describe)}") from None
 
 
 def read_recipe(source: str | Path) -> tuple[str, str]:
@@ -255,7 +253,7 @@ def read_recipe(source: str | Path) -> tuple[str, str]:
         return source, "recipe"
     path = Path(source)
     if path.is_file():
-        return path.read_text(encoding="utf-8"), str(path)
+        return read_text_bounded(path, MAX_BYTES), str(path)
     name = str(source).removesuffix(".yaml")
     if name in shipped_recipes():
         return files("recipes").joinpath(f"{name}.yaml").read_text(encoding="utf-8"), f"recipes/{name}.yaml"
@@ -267,21 +265,21 @@ def read_recipe(source: str | Path) -> tuple[str, str]:
 def _apply(values: dict[str, Any], override: str) -> None:
     """Set one `section.key=value` in place; sections on the way are created."""
     path, separator, text = override.partition("=")
-    shown = override if len(override) <= 200 else f"{override[:200]} ..."
+    quoted = override if len(override) <= 200 else f"{override[:200]} ..."
     keys = path.strip().split(".")
     if not separator or not all(keys):
-        raise InputError(f"Override '{shown}' must have the form section.key=value, for example head.depth=1.")
+        raise InputError(f"Override '{quoted}' must have the form section.key=value, for example head.depth=1.")
     for key in keys[:-1]:
         values = values.setdefault(key, {})
         if not isinstance(values, dict):
-            raise InputError(f"Override '{shown}': '{key[:100]}' is a value, not a section.")
+            raise InputError(f"Override '{quoted}': '{key[:100]}' is a value, not a section.")
     try:
-        values[keys[-1]] = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError):
-        raise InputError(f"Override '{shown}': '{text[:100]}' is not a YAML value.") from None
+        values[keys[-1]] = load_yaml(text, "the value")
+    except InputError:
+        raise InputError(f"Override '{quoted}': '{text[:100]}' is not a YAML value.") from None
 
 
-def _describe(item: dict[str, Any]) -> str:
+def _describe(item: Any) -> str:
     """`head.depth is 'two': Input should be a valid integer`; unknown keys already carry their own sentence."""
     # A union's location names the chosen variant behind the key: head, acar, depth.
     variants = {"acar", "linear", "pose_softmax", "sigmoid", "sgd", "adamw", "steps", "cosine"}
@@ -289,5 +287,4 @@ def _describe(item: dict[str, Any]) -> str:
     message = str(item["msg"]).removeprefix("Value error, ")
     if item["type"] in ("value_error", "missing") or isinstance(item["input"], Mapping):
         return f"{where}: {message}"
-    # Shortened: a few aliases in YAML make a list that would fill the memory when written out.
-    return f"{where} is {reprlib.repr(item['input'])}: {message}"
+    return f"{where} is {shown(item['input'])}: {message}"

@@ -136,7 +136,7 @@ class FrameFolders:
         if not directory.is_dir():
             raise NotFoundError(
                 f"Video '{video}' has no frames: the folder {directory} does not exist. "
-                f"{did_you_mean(video, self.videos()[:1000])}"
+                f"{did_you_mean(video, self.videos())}"
             )
         regex = self._files.regex(video)
         numbers = frozenset(int(m[1]) for entry in directory.iterdir() if (m := regex.fullmatch(entry.name)))
