@@ -59,9 +59,7 @@ def bounded_lines(file: TextIO, path: Path) -> Iterator[str]:
     while line := file.readline(MAX_LINE_CHARACTERS + 1):
         number += 1
         if len(line) > MAX_LINE_CHARACTERS:
-            raise InputError(
-                f"{path}, line {number} has more than {MAX_LINE_CHARACTERS} characters; is it a text file?"
-            )
+            raise InputError(f"{path}, line {number} has more than {MAX_LINE_CHARACTERS} characters: is it text?")
         yield line
 
 

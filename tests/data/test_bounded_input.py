@@ -49,7 +49,7 @@ def test_what_is_no_regular_file_is_refused_at_once(
 def test_a_huge_file_without_content_is_refused(read: Callable[[Path], object], tmp_path: Path) -> None:
     with (tmp_path / "file").open("wb") as file:
         file.truncate(1 << 40)
-    with pytest.raises(InputError, match="file.* (has more than|has 1099511627776 bytes)"):
+    with pytest.raises(InputError, match=r"file.* (has more than|has 1099511627776 bytes)"):
         read(tmp_path / "file")
 
 
