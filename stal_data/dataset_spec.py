@@ -1,5 +1,6 @@
 """dataset.yaml: what a data set consists of. Paths in it are relative to its folder."""
 
+import re
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,15 +13,19 @@ from stal_data.names import check_name, check_video_id
 from stal_data.yaml_text import read_yaml
 
 FILE_NAME = "dataset.yaml"
+_RATE = re.compile(r"\d{1,9}(\.\d{1,20})?(/\d{1,9})?")
+_RATE_RULE = "write a number such as 25, 29.97 or '30000/1001'"
 
 
 def _fraction(value: Any) -> Any:
     """Accept 25, 29.97 and "30000/1001"; a float means its decimal text."""
+    if isinstance(value, str) and not _RATE.fullmatch(value):  # 1e999999999 would fill the memory
+        raise ValueError(_RATE_RULE)
     if isinstance(value, (int, float, str)) and not isinstance(value, bool):
         try:
             return Fraction(str(value))
         except (ValueError, ZeroDivisionError):
-            raise ValueError("write a number such as 25, 29.97 or '30000/1001'") from None
+            raise ValueError(_RATE_RULE) from None
     return value
 
 
@@ -30,6 +35,7 @@ def _positive(value: Fraction) -> Fraction:
     return value
 
 
+Seconds = Annotated[float, Field(ge=-1e9, le=1e9, allow_inf_nan=False)]
 Rate = Annotated[Fraction, BeforeValidator(_fraction), AfterValidator(_positive)]
 Name = Annotated[str, AfterValidator(lambda value: check_name("The name", value))]
 VideoId = Annotated[str, AfterValidator(lambda value: check_video_id("The video id", value))]
@@ -46,8 +52,8 @@ class FramesSpec(_Section):
     root: str
     pattern: str = "{video}/{video}_{frame:06d}.png"
     fps: Rate = Fraction(FPS)
-    first_frame: Annotated[int, Field(ge=0)] = 1
-    start_s: float = 0.0
+    first_frame: Annotated[int, Field(ge=0, le=10**9)] = 1
+    start_s: Seconds = 0.0
 
 
 class VideoSpec(_Section):
@@ -56,7 +62,7 @@ class VideoSpec(_Section):
     kind: Literal["video"]
     root: str | None = None
     files: dict[VideoId, str] | None = None
-    start_s: float = 0.0
+    start_s: Seconds = 0.0
 
     @model_validator(mode="after")
     def _one_source(self) -> "VideoSpec":
