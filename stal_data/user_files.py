@@ -39,8 +39,9 @@ def open_regular(path: Path) -> BinaryIO:
 def read_bounded(path: Path, max_bytes: int) -> bytes:
     """Return the content of a regular file; a larger one is an InputError, and no more than that is ever read."""
     with open_regular(path) as file:
-        content = file.read(max_bytes + 1)
-    if len(content) > max_bytes:
+        too_large = os.fstat(file.fileno()).st_size > max_bytes
+        content = b"" if too_large else file.read(max_bytes + 1)
+    if too_large or len(content) > max_bytes:
         raise InputError(f"'{path}' has more than {max_bytes} bytes, the most that such a file may have.")
     return content
 

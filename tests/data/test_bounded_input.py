@@ -10,6 +10,8 @@ from stal_data.annotations import read_exclusions
 from stal_data.dataset_spec import read_spec
 from stal_data.errors import InputError
 from stal_data.labels import MAX_LABELS, LabelMap
+from stal_data.media.frames import FrameFolders
+from stal_data.media.images import image_file_to_send, read_image_file
 from stal_data.published.unpickle import load_plain
 from stal_data.user_files import read_bounded
 from stal_data.yaml_text import MAX_DEPTH, load_yaml, read_yaml
@@ -20,6 +22,8 @@ READERS: dict[str, Callable[[Path], object]] = {
     "dataset.yaml": read_spec,
     "YAML": read_yaml,
     "pickle": load_plain,
+    "frame": read_image_file,
+    "frame to send": image_file_to_send,
 }
 
 
@@ -51,6 +55,21 @@ def test_a_huge_file_without_content_is_refused(read: Callable[[Path], object], 
         file.truncate(1 << 40)
     with pytest.raises(InputError, match=r"file.* (has more than|has 1099511627776 bytes)"):
         read(tmp_path / "file")
+
+
+def test_a_frame_that_never_ends_is_named(tmp_path: Path) -> None:
+    (tmp_path / "v").mkdir()
+    endless(tmp_path / "v" / "v_000001.png")
+    with pytest.raises(InputError, match=r"v_000001\.png' is a device, but must be a regular file"):
+        FrameFolders(tmp_path).info("v")
+
+
+def test_one_stray_number_makes_no_endless_video(tmp_path: Path) -> None:
+    (tmp_path / "v").mkdir()
+    for number in ("000001", "999999999999"):
+        (tmp_path / "v" / f"v_{number}.png").touch()
+    with pytest.raises(InputError, match="numbered up to 999999999999, which is more than a week of video"):
+        FrameFolders(tmp_path).info("v")
 
 
 def test_a_file_at_the_bound_is_read(tmp_path: Path) -> None:

@@ -58,7 +58,10 @@ def test_later_overrides_win():
         ("training.seed=0x" + "f" * 80, "training.seed is .*less than or equal to 9223372036854775807"),
         ("data.folder=" + "x/" * 600, "data.folder.*has 1200 characters, but may have 1000 at most"),
         ("x" * 50_000 + "=1", r"top level: unknown key 'x+\.\.\.x+'"),
-        ("schedule={kind: steps, milestones: [" + "9000000, " * 500 + "]}", "schedule.milestones.0 is .*; and 480 more"),
+        (
+            "schedule={kind: steps, milestones: [" + "9000000, " * 500 + "]}",
+            "schedule.milestones.0 is .*; and 480 more",
+        ),
     ],
 )
 def test_a_wrong_override_says_what_was_meant(override, message):
