@@ -36,11 +36,11 @@ def endpoint(certificates: ServerCertificates | None = None, unready: Callable[[
 
 
 def is_live(port: int) -> bool:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/live", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/live", timeout=60) as answer:
         return answer.status == 200
 
 
-def hangs_up(connection: socket.socket, *, within_s: float = 20.0) -> bool:
+def hangs_up(connection: socket.socket, *, within_s: float = 60.0) -> bool:
     """Send a byte now and then until the other side closes."""
     end = time.monotonic() + within_s
     connection.settimeout(0.05)
@@ -129,6 +129,6 @@ def test_a_connection_without_a_thread_gives_its_place_back(monkeypatch: pytest.
             patch.setattr(ThreadingMixIn, "process_request", no_thread)
             for _ in range(MAX_CONNECTIONS):
                 with socket.create_connection(("127.0.0.1", port)) as connection:
-                    connection.settimeout(20)
+                    connection.settimeout(60)
                     assert connection.recv(1) == b""
         assert is_live(port)
