@@ -1,7 +1,8 @@
 """Micro-batching: frames of all streams meet in one bounded queue and go through the model together.
 
 Decoding and scaling run in a thread pool, inference in one thread of its own; the event loop only passes frames on.
-The batcher ends, and with it the service's being live, when the model hangs or fails on everything for a while.
+The batcher ends, and with it the service's being live, when the model hangs or fails on everything for a while; so
+does the watch over the threads when one of them hangs.
 """
 
 import asyncio
@@ -21,6 +22,7 @@ from detector_svc.yolo import PreparedImage
 from stal_data.errors import InputError, StalError
 from stal_data.media.images import decode_image
 from svc_common.errors import BusyError, DeadlineError, ServiceUnavailableError
+from svc_common.watched_pool import WatchedPool
 
 _SOONEST_RETRY_S, _LATEST_RETRY_S = 0.05, 10.0
 _NEWEST = 0.1
@@ -39,6 +41,8 @@ class BatcherConfig:
     hung_s: float = 600.0
     """A batch that takes longer has hung: the slowest sound one, of many large images on few CPUs and repeated frame by
     frame after a fault, takes minutes. Loading and warming up are over before the first batch."""
+    decode_hung_s: float = 120.0
+    """Decoding one frame takes seconds at most, since its size and its parts are bounded."""
     failed_batches: int = 10
     """After so many batches in a row of which nothing got through the model is taken as broken for good ..."""
     failing_s: float = 30.0
@@ -93,9 +97,10 @@ class MicroBatcher:
         self._backend, self.config, self._metrics = backend, config, metrics
         self._slots = asyncio.Semaphore(config.queue_size)
         self._queue: asyncio.Queue[_Item] = asyncio.Queue()  # the slots bound it
-        self._decoders = ThreadPoolExecutor(available_cpus(), thread_name_prefix="decode")
+        self._decoders = WatchedPool(available_cpus(), name="decode", hung_s=config.decode_hung_s)
         self._model_thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         self._task: asyncio.Task[None] | None = None
+        self._watch: asyncio.Task[None] | None = None
         self.pending = 0
         """Frames accepted and not yet answered."""
         self._frame_s = 0.0
@@ -119,11 +124,17 @@ class MicroBatcher:
         self._task = asyncio.create_task(self._run(), name="batcher")
         return self._task
 
+    def watch(self) -> asyncio.Task[None]:
+        """Return a task that runs until `stop`; it ends with an error once a decoding thread hangs."""
+        self._watch = asyncio.create_task(self._decoders.watch(), name="decoding")
+        return self._watch
+
     async def stop(self) -> None:
         """Stop after the batch that is running; nobody may be waiting for an answer any more."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        running = [task for task in (self._task, self._watch) if task is not None]
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
         # In another thread: the model may hang, and the event loop must not.
         await asyncio.to_thread(self._shut_down)
 

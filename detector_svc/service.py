@@ -54,7 +54,7 @@ class DetectorService(rpc.DetectorServicer):
     async def start(self) -> list[asyncio.Task[None]]:
         self._detector = detector = await asyncio.to_thread(_load_and_warm_up, self._config)
         self._batcher = MicroBatcher(detector, self._config.batcher, self._metrics)
-        return [self._batcher.start()]
+        return [self._batcher.start(), self._batcher.watch()]
 
     async def drain(self) -> None:
         for stream in self._streams:

@@ -28,7 +28,7 @@ class _Loader(yaml.SafeLoader):
         self._depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        event = self.peek_event()
+        event = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent):
             raise _refusal("aliases such as *name are not accepted, write the value out", event)
         if isinstance(event, yaml.NodeEvent) and getattr(event, "tag", None) is not None:
@@ -75,7 +75,7 @@ def _check_keys(node: yaml.MappingNode) -> None:
         seen.add(key.value)
 
 
-def _refusal(problem: str, at: yaml.Event | yaml.Node) -> ComposerError:
+def _refusal(problem: str, at: Any) -> ComposerError:
     return ComposerError(None, None, problem, at.start_mark)
 
 

@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
@@ -18,6 +17,7 @@ from recognizer_svc.service.model_list import ModelInfo
 from recognizer_svc.service.queries import Prediction, PredictQuery, RecognizeQuery
 from recognizer_svc.service.served_models import ServedModels
 from svc_common.errors import BusyError, DeadlineError
+from svc_common.watched_pool import WatchedPool
 
 if TYPE_CHECKING:
     from recognizer_svc.predict import ScoredKeyFrame
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 KEY_FRAMES_PER_BATCH = 64
 BOXES_PER_BATCH = 4096  # with 100 classes 1.6 MB, far below the message limit
+HUNG_S = 600.0  # the slowest sound job fetches a run from a slow bucket, or scores 64 crowded key frames
 CLOSE_AFTER_S = 31.0  # a little longer than opened feature sets are used
 
 
@@ -41,10 +42,11 @@ class Scoring:
         max_requests: int,
         max_batch: int = MAX_CALLS,
         metrics: ScoringMetrics | None = None,
+        hung_s: float = HUNG_S,
     ) -> None:
         """max_requests: how many calls may be in progress at once, waiting ones included; more are refused.
 
-        max_batch: Recognize calls that may share a pass.
+        max_batch: Recognize calls that may share a pass. hung_s: a job of the thread that takes longer has hung.
         """
         self._store = store
         self.device = device
@@ -53,7 +55,7 @@ class Scoring:
         self.requests = 0
         """Calls in progress, waiting ones included."""
         self._metrics = metrics or ScoringMetrics(CollectorRegistry())
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="scoring")
+        self._thread = WatchedPool(1, name="scoring", hung_s=hung_s)
         self._batches = MicroBatches(
             self._thread, lambda queries: self._engine.recognize(queries), self._metrics, max_calls=max_batch
         )
@@ -74,6 +76,10 @@ class Scoring:
     def warm_up(self) -> None:
         """Begin with what would hold up the first call."""
         self._thread.submit(lambda: self._engine)
+
+    def watch(self) -> asyncio.Task[None]:
+        """Return a task that ends with an error once the thread hangs; the caller cancels it."""
+        return asyncio.create_task(self._thread.watch(), name="scoring")
 
     def close(self) -> None:
         """Let the thread finish what it is at; what waits is dropped."""

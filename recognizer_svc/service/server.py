@@ -59,21 +59,26 @@ class RecognizerService:
             max_batch=config.max_batch,
             metrics=ScoringMetrics(metrics.registry),
         )
+        self._watch: asyncio.Task[None] | None = None
 
     def register(self, server: grpc.aio.Server) -> None:
         servicer = RecognizerServicer(self._config.store, self._jobs, self._scoring)
         pb_grpc.add_RecognizerServicer_to_server(servicer, server)
 
-    async def start(self) -> None:
+    async def start(self) -> list[asyncio.Task[None]]:
         if not self._config.private:
             self._scoring.warm_up()
             await self._jobs.recover()
+        self._watch = self._scoring.watch()
+        return [self._watch]
 
     async def drain(self) -> None:
         await self._jobs.drain(cancel_jobs=self._config.cancel_jobs or self._config.private)
 
     async def stop(self) -> None:
         await self._jobs.stop()
+        if self._watch is not None:
+            self._watch.cancel()
         await asyncio.to_thread(self._scoring.close)
 
 

@@ -14,6 +14,7 @@ from detector_svc.detections import FrameDetections
 from detector_svc.yolo import PreparedImage, YoloDetector
 from protos.generated import detector_pb2 as pb
 from protos.generated import detector_pb2_grpc as rpc
+from stal_data.errors import InputError
 from svc_common.client import open_channel
 from svc_common.config import ClientConfig
 from tests.detector.samples import encoded, picture, serving
@@ -66,3 +67,28 @@ async def test_a_service_whose_model_is_lost_is_not_live(
         finally:
             release.set()
     assert reason in caplog.text
+
+
+async def test_a_service_whose_decoding_hangs_is_not_live(
+    weights: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    release = threading.Event()
+
+    def hangs(*_: object) -> None:
+        release.wait(60)
+        raise InputError("released")
+
+    async with serving(weights, decode_hung_s=0.5) as server:
+        monkeypatch.setattr(YoloDetector, "prepare", hangs)  # runs where frames are decoded
+        try:
+            async with open_channel(ClientConfig(address=f"127.0.0.1:{server.port}")) as channel, asyncio.timeout(60):
+                call = rpc.DetectorStub(channel).Detect(frame())
+                reading = asyncio.create_task(anext(aiter(call)))
+                while await asyncio.to_thread(status, server.metrics_port, "/live") == 200:
+                    pass
+                assert await asyncio.to_thread(status, server.metrics_port, "/ready") == 503
+                release.set()
+                await reading
+        finally:
+            release.set()
+    assert "a decode thread has been at one job" in caplog.text
