@@ -8,6 +8,8 @@ from importlib import metadata, util
 
 import click
 
+from stal_data.errors import how_to_install
+
 # Our import packages with names generic enough to be someone else's too.
 GENERIC_PACKAGES = ("cache", "cli", "protos", "recipes")
 _SUMS = ("all", "dev")
@@ -42,7 +44,7 @@ def doctor(store: str | None, ports: tuple[int, ...]) -> None:
 
     click.echo(f"stal {metadata.version('stal')}, Python {platform.python_version()}, {platform.platform()}")
     for extra, missing in missing_by_extra(metadata.requires("stal") or []).items():
-        _line(extra, "ok" if not missing else f"missing {', '.join(missing)}: pip install 'stal[{extra}]'")
+        _line(extra, "ok" if not missing else f"missing {', '.join(missing)}; {how_to_install(extra)}")
     problems = find_shadows()
     for name, (state, found) in {
         "devices": check_devices(),
