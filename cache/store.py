@@ -58,7 +58,10 @@ class Store:
             raise InputError(
                 f"The store '{text}' is neither a folder nor s3://BUCKET/PREFIX; mount it, or copy it to one of these."
             )
-        root = Path(text.removeprefix("file://")).absolute()
+        folder = text.removeprefix("file://")
+        if folder != text and not folder.startswith("/"):
+            raise InputError(f"The store '{text}' must be file:///FOLDER with three slashes, or the folder alone.")
+        root = Path(folder).absolute()
         try:
             if root.exists() and not root.is_dir():
                 raise InputError(f"The store '{text}' is a file; it must be a folder.")

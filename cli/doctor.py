@@ -28,8 +28,8 @@ _REQUIREMENT = re.compile(r"([\w.-]+)(\[.*?\])?.*\bextra == ['\"]([\w-]+)['\"]")
     help="Port of a service that is to run here; repeat for several.",
 )
 def doctor(store: str | None, ports: tuple[int, ...]) -> None:
-    """Check this machine: versions, extras, GPUs, ports, the name localhost, and packages of other projects that shadow
-    ours; with --store also whether it can be written and its locks hold.
+    """Check this machine: versions, extras, GPUs, ports, the name localhost, proxies, and packages of other projects
+    that shadow ours; with --store also whether it can be written and its locks hold.
 
     Exits with 1 when something would break a command, and says what to do about it. An extra that is not installed is
     none of these: no machine needs all of them.
@@ -39,7 +39,7 @@ def doctor(store: str | None, ports: tuple[int, ...]) -> None:
       stal-cli doctor
       stal-cli doctor --store shared-store
     """
-    from cli.doctor_machine import check_devices, check_localhost, check_port
+    from cli.doctor_machine import check_devices, check_localhost, check_port, check_proxies
     from cli.doctor_store import check_store
 
     click.echo(f"stal {metadata.version('stal')}, Python {platform.python_version()}, {platform.platform()}")
@@ -50,6 +50,7 @@ def doctor(store: str | None, ports: tuple[int, ...]) -> None:
         "devices": check_devices(),
         **{f"port {port}": check_port(port) for port in ports},
         "localhost": check_localhost(),
+        "proxies": check_proxies(),
         **({} if store is None else {"store": check_store(store)}),
     }.items():
         _line(name, state)
