@@ -27,3 +27,8 @@ def did_you_mean(value: str, known: Iterable[str]) -> str:
     if close:
         return f"Did you mean '{close[0]}'?"
     return f"Known: {', '.join(names)}." if names else "None is known."
+
+
+def how_to_install(extra: str) -> str:
+    """Return the words that say how to install an extra: from the checkout, as no package index has this project."""
+    return f"in the checkout: pip install -c constraints.txt '.[{extra}]'"
