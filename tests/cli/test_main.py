@@ -55,6 +55,35 @@ def test_every_option_of_every_command_has_a_help_text() -> None:
     assert silent == []
 
 
+def test_every_number_that_a_command_takes_has_an_upper_bound() -> None:
+    numbers = (click.types.IntParamType, click.types.FloatParamType)
+    unbounded = [
+        f"{name} {parameter.opts[0]}"
+        for name, command in _leaves(root, "stal-cli")
+        for parameter in command.params
+        if isinstance(parameter.type, numbers) and getattr(parameter.type, "max", None) is None
+    ]
+    assert unbounded == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["serve", "recognizer", "--store", "x", "--grace-s", "nan"], "'nan' must be a number"),
+        (["serve", "recognizer", "--store", "x", "--grace-s", "inf"], "is not in the range"),
+        (["serve", "recognizer", "--store", "x", "--stage-limit", "9" * 400 + "GB"], "must be a number and MB"),
+        (["serve", "detector", "--weights", "x", "--classes", "9" * 5000], "must be whole numbers"),
+        (["serve", "detector", "--weights", "x", "--image-size", "0x0"], "must be HEIGHTxWIDTH"),
+        (["jobs", "watch", "x", "--from-seq", "9" * 20], "is not in the range"),
+        (["detector", "export", "--batch", "9" * 5000], "must be a number from 1 to 1024"),
+    ],
+)
+def test_numbers_that_nothing_can_hold_are_usage_errors(words: list[str], message: str) -> None:
+    result = CliRunner().invoke(root, words)
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
 def test_an_unknown_command_offers_the_closest_one() -> None:
     result = CliRunner().invoke(root, ["precomput"])
     assert result.exit_code == 2
