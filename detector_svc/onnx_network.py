@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stal_data.errors import InputError
+from stal_data.errors import InputError, how_to_install
 
 _LONGEST_METADATA = 100_000
 _EXPORT_AGAIN = "Export it again with 'stal-cli detector export', or with Ultralytics without nms and half precision."
@@ -108,7 +108,7 @@ def import_onnx(path: Path) -> tuple[Any, Any]:
         import onnx
         import onnxruntime
     except ModuleNotFoundError as error:
-        raise InputError(f"For '{path}' the package '{error.name}' is needed: pip install 'stal[onnx]'.") from None
+        raise InputError(f"For '{path}' the package '{error.name}' is needed; {how_to_install('onnx')}") from None
     return onnx, onnxruntime
 
 

@@ -52,3 +52,8 @@ def shown_problems(problems: Sequence[T], describe: Callable[[T], str], *, separ
     if len(problems) > _MOST_PROBLEMS:
         texts.append(f"and {len(problems) - _MOST_PROBLEMS} more")
     return separator.join(texts)
+
+
+def how_to_install(extra: str) -> str:
+    """Return the words that say how to install an extra: from the checkout, as no package index has this project."""
+    return f"in the checkout: pip install -c constraints.txt '.[{extra}]'"

@@ -101,3 +101,19 @@ def test_a_path_that_cannot_be_written_is_one_line_and_a_traceback_on_request(tm
     shown = subprocess.run(command, capture_output=True, text=True, check=False, env=variables)
     assert shown.returncode == 1
     assert "Traceback (most recent call last)" in shown.stderr
+
+
+@pytest.mark.parametrize("words", [["--store=~/x"], ["--store", "~/x"]])
+def test_a_tilde_is_the_home_folder_wherever_it_begins_a_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    result = CliRunner().invoke(root, ["runs", "list", *words])
+    assert f"There is no store at '{tmp_path / 'x'}'" in str(result.exception)
+
+
+def test_a_tilde_before_nobodys_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(root, ["precompute", "data", "--split", "x", "--store=~no-such-user/x"])
+    assert (result.exit_code, list(tmp_path.iterdir())) == (2, [])
+    assert "there is no user 'no-such-user' here" in result.stderr
