@@ -4,13 +4,12 @@ import errno
 import fcntl
 import os
 import shutil
-import socket
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from stal_data.errors import StalError
+from stal_data.files import partial_file
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -50,29 +49,19 @@ def locked(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def temporary_name(path: Path) -> Path:
-    """A hidden name in the same folder that no other process or machine picks."""
-    return path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex}.partial")
-
-
 @contextmanager
 def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """Yield a temporary path; when the block succeeds, its file replaces `path` at once.
 
     durable: also after a power cut, which costs the disk a while.
     """
-    partial = temporary_name(path)
-    try:
-        with told_when_full(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            yield partial
-            if durable:
-                sync(partial)
-            partial.replace(path)
-            if durable:
-                sync(path.parent)
-    finally:
-        partial.unlink(missing_ok=True)
+    with told_when_full(path), partial_file(path) as partial:
+        yield partial
+        if durable:
+            sync(partial)
+        partial.replace(path)
+        if durable:
+            sync(path.parent)
 
 
 @contextmanager

@@ -101,25 +101,32 @@ def evaluate(
 
         Dataset.open(frames)
     _make_folder(output)
+    from stal_data.files import write_together
     from stal_eval.preparation import prepare
+    from stal_eval.report import REPORT_FILE, report_text
+    from stal_eval.result import METRICS_FILE
     from stal_eval.scoring import score
-    from stal_eval.stored import write_matches
+    from stal_eval.stored import MATCHES_FILE, matches_content
 
     prepared = prepare(
         predictions, ground_truth, label_map, protocol=chosen, exclusions=exclusions, split=split, dataset=dataset
     )
     result = score(prepared, capacity_from=choice)
-    write_matches(prepared, result, output)
-    path = result.write(output)
-    print_result(result)
-    click.echo(f"Wrote {path}.")
-    from stal_eval.report import REPORT_FILE, write_report
-
+    contents: dict[Path, bytes | str] = {
+        output / MATCHES_FILE: matches_content(prepared, result),
+        output / METRICS_FILE: result.metrics_text(),
+    }
+    page = output / REPORT_FILE
     if report or frames is not None:
-        click.echo(f"Wrote {write_report(result, output, title=predictions.name, frames=frames)}.")
-    elif (old := output / REPORT_FILE).exists():
-        old.unlink()
-        click.echo(f"Removed {old}, which showed an earlier result; --report writes it anew.")
+        contents[page] = report_text(result, title=predictions.name, frames=frames)
+    write_together(contents)
+    print_result(result)
+    click.echo(f"Wrote {output / METRICS_FILE}.")
+    if page in contents:
+        click.echo(f"Wrote {page}.")
+    elif page.exists():
+        page.unlink()
+        click.echo(f"Removed {page}, which showed an earlier result; --report writes it anew.")
 
 
 def _make_folder(path: Path) -> None:

@@ -1,14 +1,18 @@
 """The root command. `--help` lists the commands without importing them, so it needs neither torch nor grpc."""
 
+import errno
 import os
 import sys
-from typing import NoReturn
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, NoReturn, TextIO
 
 import click
 
 from cli.lazy import LazyGroup
 from stal_data.children import safe_path
 from stal_data.errors import StalError
+from stal_data.files import naming
 
 TRACEBACK_VARIABLE = "STAL_TRACEBACK"
 
@@ -55,23 +59,76 @@ def root() -> None:
 def main() -> None:
     """Entry point: a user's mistake is one line on stderr and exit code 1, without a traceback.
 
-    So is an error of the system that names a file, such as a missing right; STAL_TRACEBACK=1 shows where it arose.
+    So is an error of the system that names a file, such as a missing right, and a disk, a quota or a standard output
+    that takes no more; STAL_TRACEBACK=1 shows where it arose.
     """
     try:
-        with safe_path():
+        with safe_path(), _naming_output():
             root(standalone_mode=True)
     except StalError as error:
         _fail(str(error))
     except OSError as error:
-        if error.filename is None or os.environ.get(TRACEBACK_VARIABLE):
+        where = _file_of(error)
+        if where is None or os.environ.get(TRACEBACK_VARIABLE):
             raise
-        where = " and ".join(f"'{name}'" for name in (error.filename, error.filename2) if name is not None)
         way_out = f"Correct that or choose another path; {TRACEBACK_VARIABLE}=1 shows where it arose."
-        _fail(f"{where}: {error.strerror}. {way_out}")
+        _fail(f"{where}: {error.strerror or error}. {way_out}")
+
+
+@contextmanager
+def _naming_output() -> Iterator[None]:
+    """Let errors of standard output name it, also those that would come when Python ends."""
+    output = sys.stdout
+    if output is None:  # it was closed when the process started
+        yield
+        return
+    sys.stdout = named = _Output(output)
+    try:
+        try:
+            yield
+        finally:
+            named.flush()
+    except OSError as error:
+        if error.filename == _Output.NAME:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())  # so that nothing tries again
+            if error.errno == errno.EPIPE:  # as in `stal-cli ... | head`
+                sys.exit(1)
+        raise
+    finally:
+        sys.stdout = output
+
+
+class _Output:
+    """Standard output, whose errors name no file otherwise."""
+
+    NAME = "standard output"
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with naming(self.NAME):
+            return self._stream.write(text)
+
+    def flush(self) -> None:
+        with naming(self.NAME):
+            self._stream.flush()
+
+
+def _file_of(error: OSError) -> str | None:
+    """The file that an error is about, as far as it says; None where it may be about anything."""
+    names = [f"'{name}'" for name in (error.filename, error.filename2) if name is not None]
+    if not names and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return "A file could not be written"
+    return " and ".join(names) or None
 
 
 def _fail(text: str) -> NoReturn:
-    click.echo(f"Error: {text}", err=True)
+    with suppress(OSError):  # standard error may be full, too
+        click.echo(f"Error: {text}", err=True)
     sys.exit(1)
 
 

@@ -21,6 +21,7 @@ from detector_svc.key_images import key_frame_image
 from stal_data.clips import key_image_frame
 from stal_data.dataset import Split
 from stal_data.errors import ConflictError, InputError
+from stal_data.files import naming, write_atomically
 from stal_data.keyframes import AnnotatedKeyFrame
 from stal_data.media import Media
 from stal_data.media.frames import FrameFolders
@@ -93,9 +94,18 @@ def _sample(
 
 
 def write_yolo_folder(out: Path, train: YoloPart, val: YoloPart, *, progress: Progress | None = None) -> YoloFolder:
-    """Write both parts below `out`, which must be new or empty."""
+    """Write both parts below `out`, which must be new or empty, and is empty again when that fails."""
     if out.exists() and any(out.iterdir()):
         raise ConflictError(f"The folder '{out}' is not empty; choose a new one.")
+    try:
+        return _write_parts(out, train, val, progress)
+    except BaseException:
+        for name in ("images", "labels"):
+            shutil.rmtree(out / name, ignore_errors=True)
+        raise
+
+
+def _write_parts(out: Path, train: YoloPart, val: YoloPart, progress: Progress | None) -> YoloFolder:
     total, done = len(train.key_frames) + len(val.key_frames), 0
     boxes = dict.fromkeys(("train", "val"), 0)
     for name, part in (("train", train), ("val", val)):
@@ -107,13 +117,14 @@ def write_yolo_folder(out: Path, train: YoloPart, val: YoloPart, *, progress: Pr
             lines = label_lines(item.boxes_N4)
             boxes[name] += len(lines)
             _write_image(part.media, item, images / stem)
-            (labels / f"{stem}.txt").write_text("".join(f"{line}\n" for line in lines), encoding="ascii")
+            with naming(path := labels / f"{stem}.txt"):
+                path.write_text("".join(f"{line}\n" for line in lines), encoding="ascii")
             done += 1
             if progress is not None:
                 progress(done, total)
     data_yaml = out / "data.yaml"
     content = {"path": str(out.absolute()), "train": "images/train", "val": "images/val", "names": {0: "person"}}
-    data_yaml.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    write_atomically(data_yaml, yaml.safe_dump(content, sort_keys=False))
     return YoloFolder(
         data_yaml=data_yaml, images=len(train.key_frames), val_images=len(val.key_frames), boxes=boxes["train"]
     )
@@ -146,7 +157,8 @@ def _write_image(media: Media, item: AnnotatedKeyFrame, path: Path) -> None:
         if image_file_bytes(source) == data:
             _link_or_copy(source, target)
             return
-    target.write_bytes(data)
+    with naming(target):
+        target.write_bytes(data)
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

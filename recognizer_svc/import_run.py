@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cache.backbones.weights import weights_digest
 from cache.feature_store import list_feature_sets, open_feature_set
-from cache.files import sync, sync_tree, temporary_name
+from cache.files import sync, sync_tree
 from cache.spec import FeatureSpec
 from cache.split_store import load_split
 from cache.store import Store
@@ -21,7 +21,7 @@ from recognizer_svc.recipe import Recipe
 from recognizer_svc.run_dir import IMPORTED, EventWriter, RunDir
 from recognizer_svc.train.initial_head import check_head_fits, other_backbones
 from stal_data.errors import ConflictError, InputError
-from stal_data.files import write_atomically
+from stal_data.files import temporary_name, write_atomically
 from stal_data.names import check_name
 
 

@@ -13,7 +13,7 @@ from stal_data.errors import InputError, NotFoundError, shown
 from stal_data.keyframes import KeyFrame
 from stal_data.labels import LabelMap
 from stal_data.names import check_video_id
-from stal_data.user_files import bounded_lines, open_regular
+from stal_data.user_files import BoundedLines, open_regular
 
 Number = TypeVar("Number", int, float)
 AnnotationFormat = Literal["chaotic_world", "ava"]
@@ -102,7 +102,7 @@ def read_csv(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield line number (from 1) and fields of every line that is not empty."""
     try:
         with io.TextIOWrapper(open_regular(path), encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(bounded_lines(file, path))
+            reader = csv.reader(BoundedLines(file, path))
             for fields in reader:
                 if fields:
                     yield reader.line_num, fields

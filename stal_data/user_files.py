@@ -54,14 +54,25 @@ def read_text_bounded(path: Path, max_bytes: int) -> str:
         raise InputError(f"'{path}' is not UTF-8 text: {error.reason} at byte {error.start}.") from None
 
 
-def bounded_lines(file: TextIO, path: Path) -> Iterator[str]:
-    """Yield the lines of an open file; one that has no end, as in a file of zeros, is an InputError."""
-    number = 0
-    while line := file.readline(MAX_LINE_CHARACTERS + 1):
-        number += 1
+class BoundedLines:
+    """Iterates over the lines of an open file; one without end, as in a file of zeros, is an InputError."""
+
+    def __init__(self, file: TextIO, path: Path) -> None:
+        self._file, self._path, self._number = file, path, 0
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self._file.readline(MAX_LINE_CHARACTERS + 1)
+        self._number += 1
         if len(line) > MAX_LINE_CHARACTERS:
-            raise InputError(f"{path}, line {number} has more than {MAX_LINE_CHARACTERS} characters: is it text?")
-        yield line
+            raise InputError(
+                f"{self._path}, line {self._number} has more than {MAX_LINE_CHARACTERS} characters: is it text?"
+            )
+        if not line:
+            raise StopIteration
+        return line
 
 
 def _check_kind(path: Path, found: os.stat_result) -> None:

@@ -11,7 +11,7 @@ NO_LIMIT = 0
 
 _MAX_CAPACITIES = 100_000
 
-_ITEM = re.compile(r"\s*(\d{1,9})\s*(?::\s*(\d{1,9})\s*)?")
+_ITEM = re.compile(r"\s*(\d{1,18})\s*(?::\s*(\d{1,18})\s*)?")
 
 
 def parse_capacities(text: str) -> tuple[int, ...]:

@@ -1,11 +1,13 @@
 """Pictures of metrics.json: mAP over capacity, and AP of every class for several runs (extra `report`)."""
 
+import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stal_data.errors import InputError
+from stal_data.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -145,5 +147,6 @@ def _plain_log_ticks(axes: "Axes", low: int, high: int) -> None:
 def _save(figure: "Figure", path: Path) -> None:
     if path.suffix.lower() not in (".png", ".svg"):
         raise InputError(f"The picture {path} ends in '{path.suffix}', but must end in .png or .svg.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    content = io.BytesIO()
+    figure.savefig(content, format=path.suffix.lower().removeprefix("."), dpi=150)
+    write_atomically(path, content.getvalue())

@@ -130,8 +130,12 @@ class Evaluation:
     def write(self, folder: Path | str) -> Path:
         """Write metrics.json into `folder` in one step, creating the folder; return the file's path."""
         path = Path(folder) / METRICS_FILE
-        write_atomically(path, json.dumps(self.metrics(), indent=2, allow_nan=False) + "\n")
+        write_atomically(path, self.metrics_text())
         return path
+
+    def metrics_text(self) -> str:
+        """Return the content of metrics.json."""
+        return json.dumps(self.metrics(), indent=2, allow_nan=False) + "\n"
 
     def _chosen(self) -> dict[str, Any]:
         split = self.choice.split

@@ -89,8 +89,8 @@ def _digest(alignment: Alignment) -> str:
     return digest.hexdigest()
 
 
-def write_matches(prepared: Prepared, result: Evaluation, folder: Path | str) -> Path:
-    """Write matches.npz into `folder` in one step, creating the folder; return the file's path."""
+def matches_content(prepared: Prepared, result: Evaluation) -> bytes:
+    """Return the content of matches.npz."""
     stored = to_store(prepared, result)
     about = {
         "format": _FORMAT,
@@ -106,8 +106,13 @@ def write_matches(prepared: Prepared, result: Evaluation, folder: Path | str) ->
         arrays[name] = arrays[name].astype(np.min_scalar_type(int(arrays[name].max(initial=0))))
     content = io.BytesIO()
     np.savez_compressed(content, about=np.frombuffer(json.dumps(about).encode(), np.uint8), **arrays)
+    return content.getvalue()
+
+
+def write_matches(prepared: Prepared, result: Evaluation, folder: Path | str) -> Path:
+    """Write matches.npz into `folder` in one step, creating the folder; return the file's path."""
     path = Path(folder) / MATCHES_FILE
-    write_atomically(path, content.getvalue())
+    write_atomically(path, matches_content(prepared, result))
     return path
 
 

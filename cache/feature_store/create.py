@@ -13,7 +13,8 @@ from zarr.core.array_spec import ArrayConfigParams
 from cache.feature_store.layout import FeatureManifest, RowIndex
 from cache.feature_store.metadata import seal
 from cache.feature_store.remote import remote_set
-from cache.files import sync, sync_tree, temporary_name
+from cache.files import sync, sync_tree
+from stal_data.files import temporary_name
 
 KEEP_ZEROS: ArrayConfigParams = {"write_empty_chunks": True}
 """A row of zeros is data; left out, it could not be told from a row that was never written."""

@@ -17,8 +17,9 @@ from cache.feature_store.layout import FeatureManifest, RowIndex, checksum, shar
 from cache.feature_store.locks import ShardClaim
 from cache.feature_store.shards import CHECKSUM
 from cache.feature_store.values import checked_cast
-from cache.files import sync, temporary_name, told_when_full
+from cache.files import sync, told_when_full
 from stal_data.errors import InputError
+from stal_data.files import temporary_name
 
 if TYPE_CHECKING:
     from cache.feature_store.reader import FeatureBatch

@@ -15,11 +15,12 @@ from cache.feature_store.metadata import FILE
 from cache.feature_store.scratch import new_scratch
 from cache.feature_store.shards import CHECKSUM, FetchedFile, MappedFile
 from cache.feature_store.use import locks_folder, sole_use
-from cache.files import locked, temporary_name, told_when_full
+from cache.files import locked, told_when_full
 from cache.object_store.bucket import Bucket
 from cache.object_store.claims import Lease, Owner, read_owner
 from cache.object_store.mirror import Mirror, same_content, write_or_remove
 from stal_data.errors import ConflictError
+from stal_data.files import temporary_name
 
 _MARKS = ("done", "digest")
 _CREATION = "creation"

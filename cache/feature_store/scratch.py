@@ -8,7 +8,8 @@ import weakref
 from pathlib import Path
 
 from cache.feature_store.use import no_locks
-from cache.files import temporary_name, told_when_full
+from cache.files import told_when_full
+from stal_data.files import temporary_name
 
 _SUFFIX = ".scratch"
 _LOCK = "writer.lock"

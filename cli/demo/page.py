@@ -6,6 +6,7 @@ from typing import Any
 
 from cli.demo.pictures import MIN_SCORE, Example
 from cli.demo.workflow import Folders
+from stal_data.files import write_atomically
 
 STYLE = """
 :root { color-scheme: light dark; }
@@ -44,9 +45,7 @@ def write_page(path: Path, summary: dict[str, Any], examples: list[Example]) -> 
         _times(summary["wall_s"]),
         "</body></html>\n",
     ]
-    unfinished = path.with_suffix(".tmp")
-    unfinished.write_text("\n".join(parts), encoding="utf-8")
-    unfinished.replace(path)
+    write_atomically(path, "\n".join(parts))
 
 
 def _scores(summary: dict[str, Any], folders: Folders) -> str:

@@ -15,6 +15,7 @@ from cli.demo.settings import DemoSettings
 from cli.demo.workflow import BOXES, HEADS, Folders
 from cli.stages import Stages
 from stal_data.dataset import Dataset
+from stal_data.files import write_atomically
 from stal_data.labels import LabelMap
 
 INTERACTION = "PERSON_INTERACTION"
@@ -96,9 +97,7 @@ def _read_scores(folders: Folders, settings: DemoSettings, label_map: LabelMap) 
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    unfinished = path.with_suffix(".tmp")
-    unfinished.write_text(json.dumps(content, indent=2) + "\n")
-    unfinished.replace(path)
+    write_atomically(path, json.dumps(content, indent=2) + "\n")
 
 
 def _row(values: list[float]) -> str:

@@ -13,7 +13,7 @@ import yaml
 
 from stal_data.dataset_spec import FILE_NAME
 from stal_data.errors import ConflictError, InputError
-from stal_data.files import write_atomically
+from stal_data.files import write_together
 from stal_data.keyframes import KeyFrame
 from stal_data.labels import LabelMap
 from stal_data.names import check_name
@@ -91,16 +91,17 @@ def import_annotations(
         raise ConflictError(f"{output} already holds a data set ({target}): choose another folder, or remove the file.")
     label_map: LabelMap | None = None
     reports = []
+    files: dict[Path, bytes | str] = {}
     for split, path in pickles.items():
         elements, labels = read_published(path, "annotations")
         if label_map is not None and labels != label_map:
             raise InputError(f"{path} and {label_map.source} list other labels; import them as two data sets.")
         label_map = label_map or labels
-        write_atomically(output / f"{split}.csv", _csv_text(elements))
+        files[output / f"{split}.csv"] = _csv_text(elements)
         reports.append(_report(split, path, elements, csvs.get(split)))
     assert label_map is not None
-    write_atomically(output / _LABEL_MAP, label_map.to_pbtxt())
-    write_atomically(output / REPORT_NAME, json.dumps([asdict(report) for report in reports], indent=2) + "\n")
+    files[output / _LABEL_MAP] = label_map.to_pbtxt()
+    files[output / REPORT_NAME] = json.dumps([asdict(report) for report in reports], indent=2) + "\n"
     content = {
         "name": name,
         "format": "chaotic_world",
@@ -108,7 +109,8 @@ def import_annotations(
         "media": {"kind": "frames", "root": frames},
         "splits": {split: {"annotations": f"{split}.csv", "first_row": "lost"} for split in pickles},
     }
-    write_atomically(target, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+    files[target] = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    write_together(files)
     return tuple(reports)
 
 

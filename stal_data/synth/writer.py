@@ -19,7 +19,7 @@ from pathlib import Path
 from stal_data.annotations import read_chaotic_world, write_ground_truth
 from stal_data.children import safe_path
 from stal_data.errors import ConflictError, InputError
-from stal_data.files import write_atomically
+from stal_data.files import naming, write_atomically
 from stal_data.labels import LabelMap
 from stal_data.synth.classes import label_map_text
 from stal_data.synth.png import encode_png
@@ -117,7 +117,8 @@ def _render_video(video: SyntheticVideo, frames: Path) -> list[Annotation]:
     folder = frames / video.name
     folder.mkdir(parents=True)
     for number, frame in enumerate(video.frames(scene), start=1):
-        (folder / f"{video.name}_{number:06d}.png").write_bytes(encode_png(frame))
+        with naming(path := folder / f"{video.name}_{number:06d}.png"):
+            path.write_bytes(encode_png(frame))
     return video.annotations(scene)
 
 

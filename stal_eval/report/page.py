@@ -26,7 +26,14 @@ REPORT_FILE = "report.html"
 
 
 def write_report(result: "Evaluation", folder: Path | str, *, title: str, frames: Path | None = None) -> Path:
-    """Write report.html into `folder` in one step; return the file's path.
+    """Write report.html into `folder` in one step; return the file's path. title, frames: as in `report_text`."""
+    path = Path(folder) / REPORT_FILE
+    write_atomically(path, report_text(result, title=title, frames=frames))
+    return path
+
+
+def report_text(result: "Evaluation", *, title: str, frames: Path | None = None) -> str:
+    """Return the content of report.html.
 
     title: what the page calls the result, such as the name of the predictions file. frames: a data set folder whose
     media show the example key frames (needs the extra `media`).
@@ -36,9 +43,7 @@ def write_report(result: "Evaluation", folder: Path | str, *, title: str, frames
         from stal_eval.report.pictures import read_pictures
 
         pictures = read_pictures(frames, [example.key for example in result.details.examples])
-    path = Path(folder) / REPORT_FILE
-    write_atomically(path, render(result.metrics(), title, result.details.examples, pictures))
-    return path
+    return render(result.metrics(), title, result.details.examples, pictures)
 
 
 def render(
