@@ -14,6 +14,7 @@ from svc_common.errors import BusyError, error_of, is_too_large
 from svc_common.logs import REQUEST_ID_HEADER, outgoing_request_id
 from svc_common.options import channel_options
 from svc_common.reloaded import Reloaded
+from svc_common.secret_files import warn_of_readable
 from svc_common.version import API_VERSION, VERSION_HEADER
 
 T = TypeVar("T")
@@ -93,6 +94,7 @@ _TOKEN_INTERCEPTORS = (_UnaryUnaryToken, _UnaryStreamToken, _StreamUnaryToken, _
 
 def open_channel(config: ClientConfig) -> grpc.aio.Channel:
     """A channel to the service, to be closed by the caller. Nothing connects before the first call."""
+    warn_of_readable(token_file=config.token_file, tls_key=config.tls_key)
     interceptors = []
     if (file := config.token_file) is not None:
         tokens = Reloaded([file], lambda: read_tokens(file))

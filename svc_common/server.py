@@ -28,6 +28,7 @@ from svc_common.liveness import Liveness
 from svc_common.logs import configure_logging
 from svc_common.metrics import Metrics
 from svc_common.options import server_options
+from svc_common.secret_files import warn_of_readable
 from svc_common.tokens import TokenCheck
 
 log = logging.getLogger(__name__)
@@ -95,6 +96,7 @@ class ServiceServer:
     async def start(self) -> int:
         """Bind, load and become ready; return the port."""
         config = self._config
+        warn_of_readable(token_file=config.token_file, tls_key=config.tls_key)
         interceptor = CallInterceptor(self._metrics, tokens=self._tokens, unready=self._unready)
         self._server = server = grpc.aio.server(
             interceptors=[interceptor], options=server_options(config), maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS
