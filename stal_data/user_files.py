@@ -18,12 +18,6 @@ _KINDS = (
 )
 
 
-def check_regular(path: Path) -> None:
-    """Refuse what a library would wait for, or read without end: InputError. A path that is not there is no error."""
-    if path.exists():
-        _check_kind(path, path.stat())
-
-
 def open_regular(path: Path) -> BinaryIO:
     """Open a file for reading; a folder, a pipe or a device is an InputError, at once."""
     # Opening a pipe waits for its writer without O_NONBLOCK, which regular files do not heed.

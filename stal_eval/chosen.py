@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from stal_data.errors import InputError, NotFoundError
+from stal_data.user_files import read_text_bounded
 
+_MAX_BYTES = 256 << 20
 # Which capacities are tried changes no mAP; the name stands for the other fields.
 _FIELDS_THAT_MAY_DIFFER = {"name", "capacities", "changed_fields"}
 
@@ -62,10 +64,10 @@ class Choice:
 def read_choice(path: Path) -> Choice:
     """Return the capacity that another metrics.json reports, with the split on which that was chosen."""
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(read_text_bounded(path, _MAX_BYTES))
     except FileNotFoundError:
         raise NotFoundError(f"capacity-from: the file {path} does not exist.") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"capacity-from: {path} cannot be read as JSON: {error}.") from error
     if not isinstance(content, dict) or not isinstance(content.get("chosen"), dict):
         raise InputError(f"capacity-from: {path} has no field 'chosen': give a metrics.json that stal-cli eval wrote.")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from stal_data.errors import InputError, NotFoundError
 from stal_data.files import write_atomically
+from stal_data.user_files import open_regular
 from stal_eval.alignment import Alignment
 from stal_eval.matching import keep
 from stal_eval.preparation import Prepared
@@ -120,7 +121,7 @@ def read_matches(folder: Path | str) -> Stored:
     """Read the matches.npz of an output folder of `stal-cli eval`."""
     path = Path(folder) / MATCHES_FILE
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
+        with open_regular(path) as file, np.load(file, allow_pickle=False) as content:
             about = json.loads(content["about"].tobytes())
             arrays = {name: content[name] for name in _ARRAYS}
     except FileNotFoundError:
