@@ -21,6 +21,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=
 _MAX_COUNT = 1_000_000
 _MAX_CHANNELS = 8192
 _MAX_PATH = 1000
+_MAX_NODES = 5000  # of a text that a client sends
 
 
 def _relative(value: str) -> str:
@@ -243,7 +244,7 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 def parse_recipe(text: str, overrides: Sequence[str] = (), *, source: str = "recipe") -> Recipe:
     """Check a recipe's text; `source` names it in errors. Reads no file, so a service may pass a client's text."""
-    values = load_yaml(text, source)
+    values = load_yaml(text, source, max_nodes=_MAX_NODES)
     if not isinstance(values, dict):
         raise InputError(f"{source} must be a mapping with the keys {', '.join(Recipe.model_fields)}.")
     for override in overrides:
@@ -281,7 +282,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
         if not isinstance(values, dict):
             raise InputError(f"Override '{quoted}': '{key[:100]}' is a value, not a section.")
     try:
-        values[keys[-1]] = load_yaml(text, "the value")
+        values[keys[-1]] = load_yaml(text, "the value", max_nodes=_MAX_NODES)
     except InputError:
         raise InputError(f"Override '{quoted}': '{text[:100]}' is not a YAML value.") from None
 

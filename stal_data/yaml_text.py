@@ -14,6 +14,7 @@ from stal_data.user_files import read_text_bounded
 
 MAX_BYTES = 8 << 20  # 8 MiB: a dataset.yaml over 100,000 video files
 MAX_DEPTH = 20
+MAX_NODES = 500_000
 _LONGEST_NUMBER = 100  # characters: many digits take long to read, and longer to print
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 _KEYS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
@@ -23,9 +24,9 @@ _LONGEST_REASON = 300
 class _Loader(yaml.SafeLoader):
     """Refuses, while it reads, what would grow or could not be a setting."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, max_nodes: int) -> None:
         super().__init__(text)
-        self._depth = 0
+        self._depth, self._nodes, self._max_nodes = 0, 0, max_nodes
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         event = self.peek_event()  # type: ignore[no-untyped-call]
@@ -35,6 +36,9 @@ class _Loader(yaml.SafeLoader):
             raise _refusal("tags such as !!name are not accepted, put text in quotes", event)
         if self._depth == MAX_DEPTH:
             raise _refusal(f"more than {MAX_DEPTH} levels are not accepted", event)
+        if self._nodes == self._max_nodes:
+            raise _refusal(f"more than {self._max_nodes} keys and values are not accepted", event)
+        self._nodes += 1
         self._depth += 1
         node = super().compose_node(parent, index)
         self._depth -= 1
@@ -45,12 +49,15 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
-def load_yaml(text: str, where: str) -> Any:
-    """Return what a text says; InputError that begins with `where` when it is not YAML or too much of it."""
+def load_yaml(text: str, where: str, *, max_nodes: int = MAX_NODES) -> Any:
+    """Return what a text says; InputError that begins with `where` when it is not YAML or too much of it.
+
+    max_nodes: keys and values in all; reading takes some 20 microseconds for each.
+    """
     if len(text) > MAX_BYTES:
         raise InputError(f"{where} has {len(text)} characters, but may have {MAX_BYTES} at most.")
     try:
-        loader = _Loader(text)
+        loader = _Loader(text, max_nodes)
         try:
             return loader.get_single_data()
         finally:

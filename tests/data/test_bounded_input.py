@@ -110,6 +110,12 @@ def test_yaml_is_plain_data_or_one_line_that_says_why_not(text: str, message: st
     assert "\n" not in str(caught.value)
 
 
+def test_the_keys_and_values_of_a_text_are_counted() -> None:
+    assert load_yaml("[1, 2, 3]", "x", max_nodes=4) == [1, 2, 3]
+    with pytest.raises(InputError, match=r"x is not YAML: more than 3 keys and values are not accepted \(line 2\)"):
+        load_yaml("[1, 2,\n 3]", "x", max_nodes=3)
+
+
 def test_good_yaml_passes() -> None:
     text = "a: {b: [1, 2.5, null, true], <<: {c: '1'}}\nd: 2024-01-01\n"
     values = load_yaml(text, "x")
