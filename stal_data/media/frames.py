@@ -19,6 +19,8 @@ from stal_data.media.images import image_file_bytes, image_file_to_send, read_im
 from stal_data.media.timeline import FPS, media_frame_at_slot, num_slots
 from stal_data.names import check_video_id
 
+_NO_FIELD = "holds something else than {video} and {frame:06d}"
+_FIELD = re.compile(r"video:|frame:(0?[0-9]{1,2}d?)?")
 MAX_SPAN_S = 7 * 86400
 DEFAULT_PATTERN = "{video}/{video}_{frame:06d}.png"
 
@@ -195,8 +197,12 @@ def _pattern_problem(pattern: str) -> str | None:
     if not pattern.startswith("{video}/") or ".." in pattern:
         return "must start with '{video}/' (a folder a video)"
     try:
-        fields = [field for _, field, _, _ in string.Formatter().parse(pattern.rsplit("/", 1)[1]) if field is not None]
-        pattern.format(video="v", frame=1)
-    except (ValueError, KeyError, IndexError):
-        return "holds something else than {video} and {frame:06d}"
-    return None if fields.count("frame") == 1 else "needs exactly one {frame:06d} in the file name"
+        parts = list(string.Formatter().parse(pattern))
+        in_name = [field for _, field, _, _ in string.Formatter().parse(pattern.rsplit("/", 1)[1])]
+    except ValueError:
+        return _NO_FIELD
+    for _, field, width, conversion in parts:
+        # Python would go on into attributes, and make room for any width.
+        if field is not None and (conversion or not _FIELD.fullmatch(f"{field}:{width}")):
+            return _NO_FIELD
+    return None if in_name.count("frame") == 1 else "needs exactly one {frame:06d} in the file name"

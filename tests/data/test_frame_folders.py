@@ -133,7 +133,17 @@ def test_what_is_not_there_is_said(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "pattern",
-    ["{frame:06d}.png", "{video}/x.png", "{video}/{frame}_{frame}.png", "{video}/{n}.png", "../{video}/{frame}.png"],
+    [
+        "{video}/{frame:999999999999d}.png",
+        "{video}/{frame.real}.png",
+        "{video}/{video:99}_{frame}.png",
+        "{video}/{frame!s}",
+        "{frame:06d}.png",
+        "{video}/x.png",
+        "{video}/{frame}_{frame}.png",
+        "{video}/{n}.png",
+        "../{video}/{frame}.png",
+    ],
 )
 def test_patterns_that_cannot_work_are_refused(tmp_path: Path, pattern: str) -> None:
     with pytest.raises(InputError, match=r"media.pattern is .* write something like"):
