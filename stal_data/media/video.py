@@ -100,7 +100,7 @@ class VideoFiles:
                 f"Frames {wanted.min()} to {wanted.max()} of video '{video}' were asked for, but {self.files[video]} "
                 f"has frames 1 to {index.info.num_frames} (25 a second): correct or exclude the key frame."
             )
-        return index.positions(wanted)
+        return index.shown_at(wanted)
 
     def _path(self, video: str) -> Path:
         if video not in self.files:
