@@ -47,6 +47,9 @@ class Media(Protocol):
     def videos(self) -> tuple[str, ...]:
         """The ids of the videos that exist, sorted."""
 
+    def left_out(self) -> Sequence[tuple[Path, str]]:
+        """Return what lies in the folder of the videos and is none of them, each with the reason."""
+
     def info(self, video: str) -> MediaInfo: ...
 
     def read(self, video: str, frames: Sequence[int]) -> NDArray[np.uint8]:

@@ -65,12 +65,13 @@ class VideoIndex:
 class _Shown:
     """Packets in the order in which their pictures are shown, and when, in units of the time base.
 
-    key_positions: as in VideoIndex.
+    key_positions: as in VideoIndex. begin: when the first is shown, on the clock of the file.
     """
 
     numbers: NDArray[np.int64]
     ticks: NDArray[np.int64]
     key_positions: NDArray[np.int64]
+    begin: int
 
 
 def read_index(path: Path, clock_start_s: float) -> VideoIndex:
@@ -81,6 +82,7 @@ def read_index(path: Path, clock_start_s: float) -> VideoIndex:
             packets = read_packets(container, stream)
             timed = _has_picture_times(container, stream, packets)
             file_start = container.start_time
+            may_jump = bool(container.format.flags & Flags.ts_discont.value)
         except (av.FFmpegError, OSError) as error:
             raise undecodable(path, error) from error
     keys = np.flatnonzero(packets.keys)
@@ -92,9 +94,11 @@ def read_index(path: Path, clock_start_s: float) -> VideoIndex:
     first = _first_picture(path, int(keys[0]))
     turn = _turn_of(path, first)
     time_base = packets.time_base
-    # Slots are counted on the file's clock: rounding to 1/25 s depends on where it starts.
     start = int(shown.ticks[0])
-    zero = start if file_start is None or not timed else round(Fraction(file_start, av.time_base) / time_base)
+    file_begin = shown.begin if file_start is None else round(Fraction(file_start, av.time_base) / time_base)
+    # What rounding to 1/25 s makes of a time depends on where ffmpeg's clock starts: with the file, or, where clocks
+    # may jump, with the pictures.
+    zero = start if may_jump or file_start is None else file_begin
     slots = slots_of_times(shown.ticks - zero, time_base)
     end = int(shown.ticks[-1]) + packets.durations[shown.numbers[-1]]
     num_frames = max(1, int(slots_of_times(np.array([end - zero]), time_base)[0] - slots[0]))
@@ -109,7 +113,7 @@ def read_index(path: Path, clock_start_s: float) -> VideoIndex:
         height=height,
         rate=(len(slots) / duration).limit_denominator(1001),
         num_frames=num_frames,
-        start_s=clock_start_s + float((start - zero) * time_base),
+        start_s=clock_start_s + float((shown.begin - file_begin) * time_base),
         duration_s=float(duration),
         notes=(*_jumps(packets, positions, seconds), *_long_pictures(slots, num_frames)),
     )
@@ -157,7 +161,9 @@ def _by_times(packets: Packets, keys: NDArray[np.int64]) -> _Shown:
     # What comes before the first key picture does not decode.
     known = (np.arange(len(ticks)) >= keys[0]) & (rank >= rank[keys[0]]) & ~packets.discarded
     numbers = order[known[order]]
-    return _Shown(numbers, ticks[numbers], np.searchsorted(rank[numbers], rank[keys]))
+    return _Shown(
+        numbers, ticks[numbers], np.searchsorted(rank[numbers], rank[keys]), int(min(ticks[numbers], default=0))
+    )
 
 
 def _by_decoding(path: Path, packets: Packets, keys: NDArray[np.int64]) -> _Shown:
@@ -182,7 +188,8 @@ def _by_decoding(path: Path, packets: Packets, keys: NDArray[np.int64]) -> _Show
         ticks.append(ticks[-1] + packets.durations[number] if ticks else clock[number])
     positions = np.full(len(clock), len(numbers), dtype=np.int64)
     positions[numbers] = np.arange(len(numbers))
-    return _Shown(np.array(numbers, dtype=np.int64), np.array(ticks, dtype=np.int64), positions[keys])
+    begin = min(clock[keys[0] :])  # the first picture comes out later
+    return _Shown(np.array(numbers, dtype=np.int64), np.array(ticks, dtype=np.int64), positions[keys], begin)
 
 
 def _decoding_times(packets: Packets) -> list[int]:
@@ -197,7 +204,7 @@ def _decoding_times(packets: Packets) -> list[int]:
 def _decoded(container: InputContainer, stream: VideoStream, first: int) -> Iterator[VideoFrame]:
     """Decode all from a packet on; what does not decode is named when that picture is read."""
     numbered = enumerate(packets_of(container, stream))
-    return decode(stream, (item for item in numbered if item[0] >= first), lambda number, error: None)
+    return decode(stream, (item for item in numbered if item[0] >= first))
 
 
 def _first_picture(path: Path, first: int) -> VideoFrame:
@@ -228,8 +235,8 @@ def _jumps(packets: Packets, positions: NDArray[np.int64], seconds: NDArray[np.f
         later = later[later >= 0]
         if later.size:
             yield (
-                f"its clock jumps by {ahead:+.1f} s at {seconds[later.min()]:.2f} s; from there on times are counted as "
-                "if it did not, as ffmpeg and players do"
+                f"its clock jumps by {ahead:+.1f} s at {seconds[later.min()]:.2f} s; from there on, seconds are "
+                "counted as if it did not, as ffmpeg does"
             )
 
 

@@ -24,6 +24,8 @@ CLOCK_JUMP_S = 10
 """A longer gap is closed where a format's clock may jump, as ffmpeg does (its -dts_delta_threshold)."""
 CLOCK_SLACK_S = Fraction(1, 10)
 """A clock that goes back by more has started anew, as ffmpeg sees it."""
+MAX_DELAY = 16
+"""Most pictures that are stored, and so come out of a decoder, before one that is shown earlier."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +33,7 @@ class Packets:
     """One entry for each packet that holds data.
 
     pts, dts: times of presentation and of decoding in units of time_base; None where the file has none.
-    parts: how often the clock had jumped before; times of different parts are not comparable.
+    parts: how often the clock had jumped before; their times are shifted so that the parts follow one another.
     sizes in bytes. places: byte offsets in the file, -1 where the container tells none.
     keys: whether decoding can start there. discarded: cut off by an edit list; needed to decode others, never shown.
     jumps: number of the first packet behind each jump of the clock, and seconds by which it jumped.
@@ -78,12 +80,14 @@ def packets_of(container: InputContainer, stream: VideoStream) -> Iterator[Packe
 
 
 def decode(
-    stream: VideoStream, numbered: Iterable[tuple[int, Packet]], failed: Callable[[int, av.FFmpegError], None]
+    stream: VideoStream,
+    numbered: Iterable[tuple[int, Packet]],
+    failed: Callable[[int, av.FFmpegError], None] | None = None,
 ) -> Iterator[VideoFrame]:
     """Yield the pictures of packets as the decoder gives them out, in the order in which they are shown.
 
     A picture's pts is the number of its packet, its dts that of the packet at which it came out, None at the end.
-    failed: told of a packet that does not decode; returns to go on behind it.
+    failed: told of a packet that does not decode; when it returns, the next one follows.
     """
     decoder = stream.codec_context
     for number, packet in numbered:
@@ -91,7 +95,8 @@ def decode(
         try:
             frames = decoder.decode(packet)
         except av.FFmpegError as error:
-            failed(number, error)
+            if failed is not None:
+                failed(number, error)
             continue
         yield from (frame for frame in frames if frame.pts is not None)
     yield from (frame for frame in decoder.decode(None) if frame.pts is not None)
@@ -112,7 +117,9 @@ def read_packets(container: InputContainer, stream: VideoStream) -> Packets:
     step = _usual_duration(stream)
     durations = [duration or step for duration in durations]
     may_jump = bool(container.format.flags & Flags.ts_discont.value)
-    parts, jumps = _join_parts(pts, dts, durations, stream.time_base, may_jump)
+    parts, jumps = _part_numbers(pts, dts, durations, stream.time_base, may_jump)
+    if jumps:
+        _join_parts(*((pts, dts) if any(time is not None for time in pts) else (dts, pts)), parts, durations)
     return Packets(
         time_base=stream.time_base,
         pts=pts,
@@ -133,26 +140,51 @@ def _usual_duration(stream: VideoStream) -> int:
     return max(1, round(1 / rate / stream.time_base)) if rate else 1
 
 
-def _join_parts(
+def _part_numbers(
     pts: list[int | None], dts: list[int | None], durations: list[int], time_base: Fraction, may_jump: bool
 ) -> tuple[NDArray[np.int64], list[tuple[int, float]]]:
-    """Shift the times behind each jump so that decoding times go on; return `parts` and `jumps`."""
+    """Return `parts` and `jumps` of Packets."""
     parts = np.zeros(len(dts), dtype=np.int64)
     jumps: list[tuple[int, float]] = []
-    shift, latest, expected = 0, None, None
+    latest: int | None = None
+    expected = 0
     for number, time in enumerate(dts):
-        if time is not None:
-            now = time + shift
-            if latest is not None and expected is not None:
-                ahead = (now - expected) * time_base
-                back = (latest - now) * time_base > CLOCK_SLACK_S
-                if back or (may_jump and abs(ahead) > CLOCK_JUMP_S):
+        if time is None:
+            expected += durations[number]
+        else:
+            if latest is not None:
+                ahead = (time - expected) * time_base
+                if (latest - time) * time_base > CLOCK_SLACK_S or (may_jump and abs(ahead) > CLOCK_JUMP_S):
                     jumps.append((number, float(ahead)))
-                    shift, now = shift + expected - now, expected
-            latest, expected = now, now + durations[number]
-            dts[number] = now
-        presented = pts[number]
-        if presented is not None:
-            pts[number] = presented + shift
+                    _move_early_pictures(pts, dts, parts, number, ahead / time_base / 2)
+            latest, expected = time, time + durations[number]
         parts[number] = len(jumps)
     return parts, jumps
+
+
+def _move_early_pictures(
+    pts: list[int | None], dts: list[int | None], parts: NDArray[np.int64], jump: int, far: Fraction
+) -> None:
+    """Count as behind a jump what is stored before it and shown behind it: pictures that others refer to."""
+    for number in range(max(0, jump - MAX_DELAY), jump):
+        presented, decoded = pts[number], dts[number]
+        if presented is not None and decoded is not None and presented - decoded > far > 0:
+            parts[number] += 1
+
+
+def _join_parts(
+    times: list[int | None], other: list[int | None], parts: NDArray[np.int64], durations: list[int]
+) -> None:
+    """Shift each part's times so that it begins when the one before it ends; `other` is shifted alike."""
+    end: int | None = None
+    for part in range(int(parts.max(initial=0)) + 1):
+        numbers = np.flatnonzero(parts == part)
+        known = [(time, durations[number]) for number in numbers if (time := times[number]) is not None]
+        shift = 0 if end is None or not known else end - min(known)[0]
+        for number in numbers:
+            for values in (times, other):
+                value = values[number]
+                values[number] = None if value is None else value + shift
+        if known:
+            last, duration = max(known)
+            end = last + duration + shift

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from stal_data.errors import InputError
 from stal_data.media.video_index import VideoIndex
-from stal_data.media.video_packets import decode, open_video, packets_of, undecodable
+from stal_data.media.video_packets import MAX_DELAY, decode, open_video, packets_of, undecodable
 
 KEPT_S = 5.12
 """Two clip spans: windows a second apart then find all that they share."""
@@ -24,8 +24,6 @@ KEPT_BYTES = 256 << 20
 
 MIN_SKIP = 50
 """Pictures that a seek must save: it costs about as much, and drops the pictures that are kept."""
-MAX_DELAY = 16
-"""Most pictures that a decoder may give out before one that is shown earlier."""
 
 
 class _LostError(Exception):
