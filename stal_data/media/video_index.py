@@ -230,9 +230,8 @@ def _turn_of(path: Path, picture: VideoFrame) -> Turn:
 
 
 def _jumps(packets: Packets, positions: NDArray[np.int64], seconds: NDArray[np.float64]) -> Iterator[str]:
-    for number, ahead in packets.jumps:
-        later = positions[number:]
-        later = later[later >= 0]
+    for part, ahead in enumerate(packets.jumps, start=1):
+        later = positions[(packets.parts >= part) & (positions >= 0)]
         if later.size:
             yield (
                 f"its clock jumps by {ahead:+.1f} s at {seconds[later.min()]:.2f} s; from there on, seconds are "

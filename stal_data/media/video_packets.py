@@ -36,7 +36,7 @@ class Packets:
     parts: how often the clock had jumped before; their times are shifted so that the parts follow one another.
     sizes in bytes. places: byte offsets in the file, -1 where the container tells none.
     keys: whether decoding can start there. discarded: cut off by an edit list; needed to decode others, never shown.
-    jumps: number of the first packet behind each jump of the clock, and seconds by which it jumped.
+    jumps: seconds by which the clock jumped, one for each part but the first.
     """
 
     time_base: Fraction
@@ -48,7 +48,7 @@ class Packets:
     places: NDArray[np.int64]
     keys: NDArray[np.bool_]
     discarded: NDArray[np.bool_]
-    jumps: list[tuple[int, float]]
+    jumps: list[float]
 
 
 def open_video(path: Path) -> tuple[InputContainer, VideoStream]:
@@ -142,10 +142,10 @@ def _usual_duration(stream: VideoStream) -> int:
 
 def _part_numbers(
     pts: list[int | None], dts: list[int | None], durations: list[int], time_base: Fraction, may_jump: bool
-) -> tuple[NDArray[np.int64], list[tuple[int, float]]]:
+) -> tuple[NDArray[np.int64], list[float]]:
     """Return `parts` and `jumps` of Packets."""
     parts = np.zeros(len(dts), dtype=np.int64)
-    jumps: list[tuple[int, float]] = []
+    jumps: list[float] = []
     latest: int | None = None
     expected = 0
     for number, time in enumerate(dts):
@@ -155,7 +155,7 @@ def _part_numbers(
             if latest is not None:
                 ahead = (time - expected) * time_base
                 if (latest - time) * time_base > CLOCK_SLACK_S or (may_jump and abs(ahead) > CLOCK_JUMP_S):
-                    jumps.append((number, float(ahead)))
+                    jumps.append(float(ahead))
                     _move_early_pictures(pts, dts, parts, number, ahead / time_base / 2)
             latest, expected = time, time + durations[number]
         parts[number] = len(jumps)

@@ -42,6 +42,7 @@ class VideoReader:
         self._opened: tuple[InputContainer, VideoStream] | None = None
         self._frames: Iterator[VideoFrame] = iter(())
         self._reformatter = VideoReformatter()
+        self._begin = 0  # position of the picture that decoding began with; those before it may not decode
         self._latest = -1  # highest position that was decoded since the last seek; -1 before the first
         self._kept: OrderedDict[int, VideoFrame] = OrderedDict()  # by position
         self._kept_bytes = 0
@@ -137,9 +138,11 @@ class VideoReader:
         self._forget()
         if self._opened is None:
             self._start_anew()
+            next(self._frames, None)  # headers that only the beginning of the file holds
         assert self._opened is not None
         container, stream = self._opened
         number, shown = int(self._index.keys[key]), int(self._index.key_positions[key])
+        self._begin = shown
         self._frames = self._decoded(stream, self._after_seek(container, stream, number), number)
         for frame in self._frames:
             if frame.pts == number and frame.pict_type in (PictureType.P, PictureType.B):
@@ -190,7 +193,8 @@ class VideoReader:
     def _failed(self, number: int, error: av.FFmpegError) -> None:
         if not self._one_thread:
             raise error
-        self._damaged[number] = str(error)
+        if self._index.positions[number] >= self._begin or self._begin == 0:
+            self._damaged[number] = str(error)
 
     def _keep(self, frame: VideoFrame) -> None:
         position = int(self._index.positions[frame.pts])
@@ -209,6 +213,7 @@ class VideoReader:
         self._kept.clear()
         self._kept_bytes = 0
         self._latest = -1
+        self._begin = 0
         self._frames = iter(())
 
     def _problem(self, reason: object, position: int) -> InputError:
