@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 from stal_data.errors import InputError, NotFoundError, did_you_mean
 from stal_data.media import READING, MediaInfo
 from stal_data.media.images import image_file_bytes, image_file_to_send, read_image_file
-from stal_data.media.timeline import FPS, media_frame_at_slot, num_slots
+from stal_data.media.timeline import FPS, MAX_SPAN_S, media_frame_at_slot, num_slots
 from stal_data.names import check_video_id
 
-MAX_SPAN_S = 7 * 86400
 DEFAULT_PATTERN = "{video}/{video}_{frame:06d}.png"
 
 

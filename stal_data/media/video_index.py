@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -17,12 +18,13 @@ from numpy.typing import NDArray
 
 from stal_data.errors import InputError
 from stal_data.media import MediaInfo
-from stal_data.media.timeline import FPS, slots_of_times
+from stal_data.media.timeline import FPS, MAX_SPAN_S, slots_of_times
 from stal_data.media.turning import Turn, turn_of_matrix
-from stal_data.media.video_packets import Packets, decode, open_video, packets_of, read_packets, undecodable
+from stal_data.media.video_packets import Packets, decode, has_flag, open_video, packets_of, read_packets, undecodable
 
 LONG_S = 10
 """A picture that is shown for longer is reported: key frames there all look the same."""
+MAX_NOTES = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,13 +84,16 @@ def read_index(path: Path, clock_start_s: float) -> VideoIndex:
             packets = read_packets(container, stream)
             timed = _has_picture_times(container, stream, packets)
             file_start = container.start_time
-            may_jump = bool(container.format.flags & Flags.ts_discont.value)
+            may_jump = has_flag(container, Flags.ts_discont)
         except (av.FFmpegError, OSError) as error:
             raise undecodable(path, error) from error
     keys = np.flatnonzero(packets.keys)
     if not keys.size:
         raise undecodable(path, "it has no picture at which decoding can start")
-    shown = _by_times(packets, keys) if timed else _by_decoding(path, packets, keys)
+    try:
+        shown = _by_times(packets, keys) if timed else _by_decoding(path, packets, keys)
+    except OverflowError as error:
+        raise undecodable(path, "its times are out of range") from error
     if not shown.numbers.size:
         raise undecodable(path, "it has no picture")
     first = _first_picture(path, int(keys[0]))
@@ -96,11 +101,13 @@ def read_index(path: Path, clock_start_s: float) -> VideoIndex:
     time_base = packets.time_base
     start = int(shown.ticks[0])
     file_begin = shown.begin if file_start is None else round(Fraction(file_start, av.time_base) / time_base)
+    end = int(shown.ticks[-1]) + packets.durations[shown.numbers[-1]]
+    if max(end, int(shown.ticks.max())) - min(file_begin, int(shown.ticks.min())) > MAX_SPAN_S / time_base:
+        raise undecodable(path, f"its times span more than {MAX_SPAN_S // 86400} days")
     # What rounding to 1/25 s makes of a time depends on where ffmpeg's clock starts: with the file, or, where clocks
     # may jump, with the pictures.
     zero = start if may_jump or file_start is None else file_begin
     slots = slots_of_times(shown.ticks - zero, time_base)
-    end = int(shown.ticks[-1]) + packets.durations[shown.numbers[-1]]
     num_frames = max(1, int(slots_of_times(np.array([end - zero]), time_base)[0] - slots[0]))
     slots = np.maximum.accumulate(slots - slots[0])
     duration = max(end - start, 1) * time_base
@@ -115,7 +122,7 @@ def read_index(path: Path, clock_start_s: float) -> VideoIndex:
         num_frames=num_frames,
         start_s=clock_start_s + float((shown.begin - file_begin) * time_base),
         duration_s=float(duration),
-        notes=(*_jumps(packets, positions, seconds), *_long_pictures(slots, num_frames)),
+        notes=tuple(_notes(packets, positions, slots, num_frames)),
     )
     return VideoIndex(
         info=info,
@@ -143,7 +150,7 @@ def _has_picture_times(container: InputContainer, stream: VideoStream, packets: 
     codec = stream.codec_context
     if not codec.codec.reorder:
         return all(pts is not None or dts is not None for pts, dts in zip(packets.pts, packets.dts, strict=True))
-    if container.format.name == "avi" or container.format.flags & Flags.no_timestamps.value:
+    if container.format.name == "avi" or has_flag(container, Flags.no_timestamps):
         return False
     times = [time for time in packets.pts if time is not None]
     if len(times) < len(packets.pts):
@@ -217,10 +224,11 @@ def _first_picture(path: Path, first: int) -> VideoFrame:
 
 
 def _turn_of(path: Path, picture: VideoFrame) -> Turn:
-    side_data = picture.side_data.get(SideData.DISPLAYMATRIX)
-    if side_data is None:
+    side_data: Any = picture.side_data
+    matrix = side_data.get(SideData.DISPLAYMATRIX)
+    if matrix is None:
         return Turn()
-    turn = turn_of_matrix(np.frombuffer(bytes(side_data), dtype=np.int32).tolist())
+    turn = turn_of_matrix(np.frombuffer(bytes(matrix), dtype=np.int32).tolist())
     if turn is None:
         raise InputError(
             f"{path} says that it is to be shown turned by an angle that is no multiple of 90 degrees: turn it with "
@@ -229,18 +237,20 @@ def _turn_of(path: Path, picture: VideoFrame) -> Turn:
     return turn
 
 
-def _jumps(packets: Packets, positions: NDArray[np.int64], seconds: NDArray[np.float64]) -> Iterator[str]:
-    for part, ahead in enumerate(packets.jumps, start=1):
+def _notes(packets: Packets, positions: NDArray[np.int64], slots: NDArray[np.int64], num_frames: int) -> Iterator[str]:
+    """Yield what `MediaInfo.notes` is to say, the first MAX_NOTES of each kind."""
+    for part, ahead in islice(enumerate(packets.jumps, start=1), MAX_NOTES):
         later = positions[(packets.parts >= part) & (positions >= 0)]
         if later.size:
             yield (
-                f"its clock jumps by {ahead:+.1f} s at {seconds[later.min()]:.2f} s; from there on, seconds are "
+                f"its clock jumps by {ahead:+.1f} s at {slots[later.min()] / FPS:.2f} s; from there on, seconds are "
                 "counted as if it did not, as ffmpeg does"
             )
-
-
-def _long_pictures(slots: NDArray[np.int64], num_frames: int) -> Iterator[str]:
     lengths = np.diff(slots, append=num_frames)
-    for position in np.flatnonzero(lengths > LONG_S * FPS):
+    long = np.flatnonzero(lengths > LONG_S * FPS)
+    for position in long[:MAX_NOTES]:
         begin, end = slots[position] / FPS, (slots[position] + lengths[position]) / FPS
         yield f"it has no other picture from {begin:.2f} s to {end:.2f} s, so key frames in between are all alike"
+    more = max(0, len(packets.jumps) - MAX_NOTES) + max(0, len(long) - MAX_NOTES)
+    if more:
+        yield f"there are {more} more such places"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import av
 import numpy as np
@@ -19,6 +20,8 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from stal_data.errors import InputError, NotFoundError
+
+VideoPacket: TypeAlias = "Packet[VideoStream]"
 
 CLOCK_JUMP_S = 10
 """A longer gap is closed where a format's clock may jump, as ffmpeg does (its -dts_delta_threshold)."""
@@ -74,14 +77,20 @@ def undecodable(path: Path, reason: object) -> InputError:
     )
 
 
-def packets_of(container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
+def has_flag(container: InputContainer, flag: Flags) -> bool:
+    """Whether a container's format is of that kind."""
+    mask: Any = flag.value
+    return bool(container.format.flags & mask)
+
+
+def packets_of(container: InputContainer, stream: VideoStream) -> Iterator[VideoPacket]:
     """Yield the packets that hold data, from where the container stands."""
     return (packet for packet in container.demux(stream) if packet.size)
 
 
 def decode(
     stream: VideoStream,
-    numbered: Iterable[tuple[int, Packet]],
+    numbered: Iterable[tuple[int, VideoPacket]],
     failed: Callable[[int, av.FFmpegError], None] | None = None,
 ) -> Iterator[VideoFrame]:
     """Yield the pictures of packets as the decoder gives them out, in the order in which they are shown.
@@ -113,13 +122,14 @@ def read_packets(container: InputContainer, stream: VideoStream) -> Packets:
         dts.append(packet.dts)
         place = -1 if packet.pos is None else packet.pos
         rows.append((packet.duration or 0, packet.size, place, packet.is_keyframe, packet.is_discard))
-    durations, sizes, places, keys, discarded = zip(*rows, strict=True) if rows else ((), (), (), (), ())
+    lengths, sizes, places, keys, discarded = zip(*rows, strict=True) if rows else ((), (), (), (), ())
     step = _usual_duration(stream)
-    durations = [duration or step for duration in durations]
-    may_jump = bool(container.format.flags & Flags.ts_discont.value)
+    durations = [length or step for length in lengths]
+    may_jump = has_flag(container, Flags.ts_discont)
     parts, jumps = _part_numbers(pts, dts, durations, stream.time_base, may_jump)
     if jumps:
-        _join_parts(*((pts, dts) if any(time is not None for time in pts) else (dts, pts)), parts, durations)
+        first, second = (pts, dts) if any(time is not None for time in pts) else (dts, pts)
+        _join_parts(first, second, parts, durations)
     return Packets(
         time_base=stream.time_base,
         pts=pts,
@@ -177,8 +187,8 @@ def _join_parts(
 ) -> None:
     """Shift each part's times so that it begins when the one before it ends; `other` is shifted alike."""
     end: int | None = None
-    for part in range(int(parts.max(initial=0)) + 1):
-        numbers = np.flatnonzero(parts == part)
+    order = np.argsort(parts, kind="stable")
+    for numbers in np.split(order, np.flatnonzero(np.diff(parts[order])) + 1):
         known = [(time, durations[number]) for number in numbers if (time := times[number]) is not None]
         shift = 0 if end is None or not known else end - min(known)[0]
         for number in numbers:

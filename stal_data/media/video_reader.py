@@ -7,7 +7,6 @@ from pathlib import Path
 import av
 import numpy as np
 from av.container import InputContainer
-from av.packet import Packet
 from av.video.frame import PictureType, VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 from stal_data.errors import InputError
 from stal_data.media.video_index import VideoIndex
-from stal_data.media.video_packets import MAX_DELAY, decode, open_video, packets_of, undecodable
+from stal_data.media.video_packets import MAX_DELAY, VideoPacket, decode, open_video, packets_of, undecodable
 
 KEPT_S = 5.12
 """Two clip spans: windows a second apart then find all that they share."""
@@ -65,7 +64,7 @@ class VideoReader:
         index = self._index
         frame = self._frame(position)
         rgb = self._reformatter.reformat(frame, width=index.width, height=index.height, format="rgb24")
-        return index.turn.shown(rgb.to_ndarray())
+        return index.turn.shown(np.asarray(rgb.to_ndarray(), dtype=np.uint8))
 
     def _frame(self, position: int) -> VideoFrame:
         # A packet may hold no picture of its own (VP8's alternate references, second fields): the one before stays on.
@@ -153,7 +152,9 @@ class VideoReader:
                 return bool(position == shown)
         return False
 
-    def _after_seek(self, container: InputContainer, stream: VideoStream, target: int) -> Iterator[tuple[int, Packet]]:
+    def _after_seek(
+        self, container: InputContainer, stream: VideoStream, target: int
+    ) -> Iterator[tuple[int, VideoPacket]]:
         """Seek to a packet and yield what comes, numbered; nothing if the container goes elsewhere."""
         packets = self._index.packets
         time = packets.pts[target] if packets.dts[target] is None else packets.dts[target]
@@ -174,11 +175,13 @@ class VideoReader:
             yield number, packet
             number += 1
 
-    def _decoded(self, stream: VideoStream, numbered: Iterable[tuple[int, Packet]], first: int) -> Iterator[VideoFrame]:
+    def _decoded(
+        self, stream: VideoStream, numbered: Iterable[tuple[int, VideoPacket]], first: int
+    ) -> Iterator[VideoFrame]:
         """Decode from a packet on; every packet must be the one that the index knows."""
         sizes = self._index.packets.sizes
 
-        def checked() -> Iterator[tuple[int, Packet]]:
+        def checked() -> Iterator[tuple[int, VideoPacket]]:
             number = None
             for number, packet in numbered:
                 if number >= len(sizes) or packet.size != sizes[number]:
