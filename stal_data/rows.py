@@ -116,7 +116,7 @@ def read_csv(path: Path) -> Iterator[tuple[int, list[str]]]:
 def parse_key(video: str, time: str) -> KeyFrame:
     """Return the key frame of a video id and a time in seconds, of which the integer part counts."""
     try:
-        check_video_id("the video", video)
+        video = check_video_id("the video", video)
     except InputError as error:
         raise _BadFieldError("video", str(error)) from None
     seconds = _number("time", time)

@@ -3,8 +3,9 @@
 import os
 import stat
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import TextIO
 
 from stal_data.errors import InputError
 
@@ -18,7 +19,7 @@ _KINDS = (
 )
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> BufferedReader:
     """Open a file for reading; a folder, a pipe or a device is an InputError, at once."""
     # Opening a pipe waits for its writer without O_NONBLOCK, which regular files do not heed.
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
