@@ -25,18 +25,16 @@ _MAX_PASSES = 16  # capacities up to which each has a pass of its own under the 
 _FEW_PREDICTED = 0.9  # share of the key frames with ground truth; a detector leaves some without a row
 
 
-def score(prepared: Prepared, *, capacity_from: Choice | None = None, tie_bounds: bool = True) -> Evaluation:
-    """Return mAP at the capacities of the protocol.
-
-    capacity_from: report at this capacity instead of at the best of the sweep. tie_bounds: also bound mAP over the
-    orders of equal scores.
-    """
+def score(
+    prepared: Prepared, *, capacity_from: Choice | None = None, tie_bounds: bool = True, exact: bool = False
+) -> Evaluation:
+    """Return mAP at the capacities of the protocol; the arguments are those of `evaluate`."""
     protocol, counts = prepared.protocol, prepared.alignment.counts
     wanted = parse_capacities(protocol.capacities)
     beside = (_AVA_CAPACITY, capacity_from.capacity if capacity_from else _AVA_CAPACITY)
     swept = _curve(prepared, prepared.matching, (*wanted, *beside), tie_bounds)
     curve, at_50, reported = (swept.part(part) for part in (slice(-2), slice(-2, -1), slice(-1, None)))
-    is_exact = protocol.keeps_prefixes or len(wanted) <= _MAX_PASSES
+    is_exact = exact or protocol.keeps_prefixes or len(wanted) <= _MAX_PASSES
     if is_exact:
         curve = _exactly(prepared, curve)
     index = int(curve.mean_ap_C.argmax())
@@ -92,13 +90,16 @@ def _exactly(prepared: Prepared, curve: Curve) -> Curve:
     protocol = prepared.protocol
     if protocol.keeps_prefixes:
         return curve
+    alignment = prepared.alignment
+    columns = plan_columns(curve.capacities, alignment.counts.rows_of_longest_key_frame)
     passes = [
-        _curve(prepared, select(prepared.alignment, prepared.matching, protocol, capacity), (NO_LIMIT,), False).ap_CK
-        for capacity in curve.capacities
+        _curve(prepared, select(alignment, prepared.matching, protocol, capacity), (NO_LIMIT,), False).ap_CK
+        for capacity in columns.capacities.tolist()
     ]
+    ap_CK = np.concatenate(passes)[columns.column_of]
     # A capacity may give a box to another row, with another score, so the bounds hold where every row is kept.
     holds = protocol.claim_order == "score" or curve.capacities == (NO_LIMIT,)
-    return Curve(capacities=curve.capacities, ap_CK=np.concatenate(passes), ties=curve.ties if holds else None)
+    return Curve(capacities=curve.capacities, ap_CK=ap_CK, ties=curve.ties if holds else None)
 
 
 def _without(ap_CK: NDArray[np.float64], absent_K: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -131,7 +132,8 @@ def _warnings(counts: Counts, protocol: Protocol) -> list[str]:
     if counts.repeated_ground_truth_rows:
         warnings.append(
             f"{counts.repeated_ground_truth_rows} ground-truth rows repeat the key frame, box and class of an earlier "
-            "one, so no prediction can find them: remove them."
+            "one. No prediction can find them, but they count in the recall, in other evaluators too: leave them in a "
+            "published file, so that figures can be compared; remove them from your own."
         )
     if counts.ground_truth_rows_outside_label_map:
         warnings.append(

@@ -92,3 +92,13 @@ def test_a_sweep_is_exact_where_it_reports() -> None:
             assert area == pytest.approx(ap, abs=EPSILON)
     found = metrics["errors"]["chosen"]["overall"]
     assert found["ground_truth"]["found"] == found["predictions"]["correct"] > 0
+
+
+def test_a_sweep_is_exact_everywhere_on_request() -> None:
+    capacities = [*range(40, 60), 5000, 0]  # the last two keep all rows
+    sweep = evaluate("published", capacities=capacities, exact=True)
+    assert sweep.curve_is_exact
+    few = evaluate("published", capacities=[*range(40, 50), 0])
+    assert sweep.mean_ap_C.tolist()[:10] == few.mean_ap_C.tolist()[:-1]
+    assert sweep.mean_ap_C.tolist()[-2:] == [few.mean_ap_C[-1]] * 2
+    assert sweep.best.mean_ap == sweep.mean_ap_C.max()
