@@ -7,6 +7,7 @@ from typing import Any
 
 from stal_data.errors import InputError, NotFoundError
 from stal_data.user_files import read_text_bounded
+from stal_eval.protocol import recorded_fields
 
 _MAX_BYTES = 256 << 20
 # Which capacities are tried changes no mAP; the name stands for the other fields.
@@ -84,7 +85,7 @@ def _parse(chosen: dict[str, Any]) -> Choice:
     capacity = chosen["capacity"]
     if not isinstance(capacity, int) or capacity < 0:
         raise InputError(f"capacity-from: the capacity is {capacity!r}, but must be a whole number from 0.")
-    protocol, on = dict(chosen["protocol"]), chosen["chosen_on"]
+    protocol, on = recorded_fields(chosen["protocol"]), chosen["chosen_on"]
     if on is None:
         return Choice(capacity=capacity, split=None, protocol=protocol)
     split = Split(
