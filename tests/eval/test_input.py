@@ -23,6 +23,7 @@ BAD_PREDICTIONS = {
     "a,1,.1,.1,.5,.5,1": "has 7 columns, but predictions have 8",
     "a,1,.1,.1,.5,.5,1,.5,9": "has 9 columns",
     "video,timestamp,x1,y1,x2,y2,label,score": "looks like a header",
+    "video_id,middle_frame_timestamp,x1,y1,x2,y2,action_id,score,entity": "looks like a header",
     ",1,.1,.1,.5,.5,1,.5": "the video id is empty",
     "a,1.5,.1,.1,.5,.5,1,.5": "timestamp .* is '1.5', but must be a whole number",
     "a,-1,.1,.1,.5,.5,1,.5": "must be from 0",
@@ -268,7 +269,11 @@ def test_exclusions_may_be_gzip_and_have_whole_seconds(tmp_path: Path) -> None:
     packed = tmp_path / "e.csv"
     packed.write_bytes(gzip.compress(b'"b, c",0002\r\n'))
     assert stal_eval.evaluate(found, truth, LABEL_MAP, exclusions=packed).counts.excluded_key_frames == 1
-    for line, rule in {"a,2.7": "timestamp .* is '2.7'", ",2": "video id is empty", "video,time": "timestamp"}.items():
+    for line, rule in {
+        "a,2.7": "timestamp .* is '2.7'",
+        ",2": "video id is empty",
+        "video,time": "looks like a header",
+    }.items():
         with pytest.raises(InputError, match=rf"e\.csv, line 1: .*{rule}"):
             stal_eval.evaluate(found, truth, LABEL_MAP, exclusions=write(packed, line))
 
