@@ -83,6 +83,7 @@ def detector(
             classes=classes,
             device=device,
             name=name,
+            gpu_pass=max_batch,
         ),
         batcher=BatcherConfig(max_batch=max_batch, max_delay_s=max_delay_ms / 1000, queue_size=queue_size),
         data_root=data_root,
