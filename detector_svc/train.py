@@ -12,7 +12,7 @@ import torch
 
 from detector_svc.offline import import_ultralytics, provide_font
 from detector_svc.quality import Quality, measure
-from detector_svc.torch_network import choose_device, load_model
+from detector_svc.torch_network import TorchNetwork, choose_device
 from detector_svc.yolo import YoloConfig, YoloDetector
 from detector_svc.yolo_format import YoloPart, write_yolo_folder
 from stal_data.errors import InputError, NotFoundError, StalError
@@ -125,7 +125,7 @@ def _run_ultralytics(
     from ultralytics.models.yolo.detect import DetectionTrainer
 
     if config.start.suffix == ".pt":
-        load_model(config.start)  # explains what is wrong with a damaged file
+        TorchNetwork(config.start, "cpu")  # explains what is wrong with the file
     device = choose_device(config.device)
 
     batches = 0

@@ -149,7 +149,7 @@ def make_infinite(model: Any) -> None:
         (set_metadata("task", "segment"), "is for 'segment'"),
         (set_metadata("names", "__import__('os').mkdir('pwned')"), "no readable 'names'"),
         (set_metadata("names", "[" * 200_000), "no readable 'names'"),
-        (set_metadata("names", "{}"), "no classes"),
+        (set_metadata("names", "{}"), "no class names"),
         (set_metadata("names", "{0: 'a', 1: 'b'}"), r"puts out \[1, 5, 300\], not \[B, 6, A\] for its 2 classes"),
         (set_metadata("stride", "0"), "stride 0"),
         (set_metadata("end2end", "True"), r"not \[B, N, 6\]"),
