@@ -91,7 +91,7 @@ def test_addresses_from_the_environment_with_one_that_is_not_there(
 def test_undecodable_frames_are_listed_and_nothing_is_written(service: str, dataset: Path, tmp_path: Path) -> None:
     damaged = write_dataset(tmp_path / "damaged", videos=2)
     (damaged / "frames" / "v1" / "v1_000054.png").write_bytes(b"not an image")
-    with pytest.raises(InputError, match=r"1 of 6 key frames .*'v1,0002' is not a JPEG or PNG"):
+    with pytest.raises(InputError, match=r"1 of 6 key frames .*'v1,0002' is not a JPEG, PNG, WebP or BMP"):
         run(damaged, "--split", "train", "--store", tmp_path / "store", "--detector", service)
     assert not list(tmp_path.glob("store/**/*.h5"))
 

@@ -13,11 +13,11 @@ import pytest
 from PIL import Image
 
 from detector_svc.batcher import BatcherConfig, BatcherMetrics, MicroBatcher
-from detector_svc.images import decode_image
 from detector_svc.stream import DetectStream
 from protos.generated import detector_pb2 as pb
 from protos.generated import detector_pb2_grpc as rpc
 from stal_data.errors import InputError, NotFoundError
+from stal_data.media.images import decode_image
 from svc_common.client import open_channel
 from svc_common.config import ClientConfig
 from svc_common.errors import ServiceUnavailableError
@@ -76,7 +76,7 @@ def test_a_bomb_is_refused_before_its_pixels_are_decoded(
     with warnings.catch_warnings():
         warnings.simplefilter("error" if strict else "ignore")
         with pytest.raises(InputError, match="Frame 'a'"):
-            decode_image(BOMBS[name], "a")
+            decode_image(BOMBS[name], "Frame 'a'")
 
 
 async def test_bombs_are_answered_and_the_stream_goes_on(weights: Path) -> None:
