@@ -63,6 +63,15 @@ def check_weights(path: Path) -> None:
         )
 
 
+def check_path(path: Path) -> None:
+    """Refuse a path that Ultralytics would change: it takes quotes and outer spaces out, and looks for that online."""
+    whole = str(path.absolute())
+    if path.suffix != ".pt" or "'" in whole or whole != whole.strip():
+        raise InputError(
+            f"The weights '{whole}' must be a .pt or .onnx file, its path without single quotes and outer spaces."
+        )
+
+
 def check_kind(model: Any) -> None:
     """Refuse what is no YOLO detection model: other kinds may give an output of the same shape and other meaning."""
     from ultralytics.nn.modules import OBB, Detect, Pose, Segment, YOLOESegment
@@ -88,9 +97,7 @@ def _input_channels(model: torch.nn.Module) -> int | None:
 def _load_model(path: Path) -> Any:
     """Return the checkpoint's network in float32, fused, in eval mode, on the CPU. Nothing in the file is executed."""
     check_weights(path)
-    # Ultralytics takes quotes and outer spaces out of a path and then looks for the rest online.
-    if path.suffix != ".pt" or "'" in str(path) or str(path) != str(path).strip():
-        raise InputError(f"The weights '{path}' must be a .pt or .onnx file, its path without quotes and outer spaces.")
+    check_path(path)
     import_ultralytics()
     from ultralytics.nn.tasks import load_checkpoint
 
