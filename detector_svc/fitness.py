@@ -50,7 +50,8 @@ def check_output(
     if not isinstance(found, torch.Tensor):
         raise UnfitError(f"puts out a {type(found).__name__}, not {expected}")
     if found.ndim != 3 or (found.shape[2] != 6 if end2end else found.shape[1] != channels):
-        raise UnfitError(f"puts out {list(found.shape)}, not {expected} for its {num_classes} classes")
+        kind = " as RT-DETR does" if found.ndim == 3 and found.shape[2] == channels else ""
+        raise UnfitError(f"puts out {list(found.shape)}{kind}, not {expected} for its {num_classes} classes")
     if not torch.isfinite(found).all():
         raise UnfitError("puts out a value that is not finite for a grey image")
     boxes = found[..., :4] if end2end else found[:, :4]

@@ -13,10 +13,13 @@ import torch
 from numpy.typing import NDArray
 
 from detector_svc.fitness import UnfitError, check_output, check_stride, read_names
-from stal_data.errors import InputError
+from stal_data.errors import InputError, how_to_install
 
 _LONGEST_METADATA = 100_000
-_EXPORT_AGAIN = "Export it again with 'stal-cli detector export', or with Ultralytics without nms and half precision."
+_EXPORT_AGAIN = (
+    "Export a YOLO detection model of RGB images with 'stal-cli detector export', or with Ultralytics without nms and "
+    "half precision."
+)
 
 
 class OnnxNetwork:
@@ -96,7 +99,7 @@ def import_onnx(path: Path) -> tuple[Any, Any]:
         import onnx
         import onnxruntime
     except ModuleNotFoundError as error:
-        raise InputError(f"For '{path}' the package '{error.name}' is needed: pip install 'stal[onnx]'.") from None
+        raise InputError(f"For '{path}' the package '{error.name}' is needed; {how_to_install('onnx')}") from None
     return onnx, onnxruntime
 
 

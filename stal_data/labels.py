@@ -7,9 +7,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from stal_data.errors import InputError, NotFoundError
+from stal_data.errors import InputError, NotFoundError, shown, shown_problems
 from stal_data.text_format import read_messages
+from stal_data.user_files import read_text_bounded
 
+MAX_BYTES = 8 << 20  # 8 MiB
+MAX_LABELS = 10_000  # scores are an array of boxes by labels
 MAX_ID = 2**31 - 1
 
 
@@ -31,6 +34,8 @@ class LabelMap:
         self.source = source
         if not self.labels:
             raise InputError(f"{source} holds no label, but needs at least one 'label {{ name: ... label_id: ... }}'.")
+        if len(self.labels) > MAX_LABELS:
+            raise InputError(f"{source} holds {len(self.labels)} labels, but may hold {MAX_LABELS} at most.")
         for label in self.labels:
             if not 1 <= label.id <= MAX_ID:
                 raise InputError(
@@ -51,7 +56,8 @@ class LabelMap:
         for field, values in (("id", self.ids), ("name", self.names)):
             repeated = sorted(str(value) for value, count in Counter(values).items() if count > 1)
             if repeated:
-                raise InputError(f"{source}: the {field} {', '.join(repeated)} is used twice, but must be unique.")
+                named = shown_problems(repeated, str, separator=", ")
+                raise InputError(f"{source}: the {field} {named} is used twice, but must be unique.")
         self._index = {label_id: index for index, label_id in enumerate(self.ids)}
 
     def __contains__(self, label_id: int) -> bool:
@@ -96,10 +102,10 @@ class LabelMap:
     @classmethod
     def read(cls, path: Path) -> "LabelMap":
         try:
-            text = path.read_text(encoding="utf-8-sig")
+            text = read_text_bounded(path, MAX_BYTES)
         except FileNotFoundError:
             raise NotFoundError(f"The label map {path} does not exist.") from None
-        except (OSError, UnicodeDecodeError) as error:
+        except OSError as error:
             raise InputError(f"The label map {path} cannot be read as text: {error}.") from error
         return cls.parse(text, str(path))
 
@@ -126,7 +132,8 @@ def _label(fields: Mapping[str, str], where: str) -> Label:
         )
     if not re.fullmatch(r"-?(0|[1-9][0-9]{0,18})", label_id):
         raise InputError(
-            f"{where}: the id of '{fields['name']}' is '{label_id}', but must be a whole number without leading zeros."
+            f"{where}: the id of '{fields['name']}' is {shown(label_id)}, but must be a whole number without leading "
+            "zeros."
         )
     return Label(int(label_id), fields["name"], fields.get("label_type", ""))
 

@@ -9,20 +9,19 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from stal_data.errors import InputError, NotFoundError
+from stal_data.errors import InputError, NotFoundError, shown
 from stal_data.files import write_atomically
 from stal_data.keyframes import KeyFrame
 from stal_data.labels import LabelMap
 from stal_data.names import check_video_id
+from stal_data.user_files import bounded_lines, open_regular
 
 AnnotationFormat = Literal["chaotic_world", "ava"]
 
 BOX_SLACK = 1e-6
 """Boxes this far outside [0,1] count as rounding and are clipped."""
 
-MAX_SECONDS = 2**40
-"""Largest time of a key frame."""
-
+_LARGEST = 2**53  # up to which a float has every whole number
 CHAOTIC_WORLD_COLUMNS = 13
 AVA_COLUMNS = 8
 
@@ -124,8 +123,9 @@ def _text(box: tuple[float, ...]) -> str:
 def read_csv(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield line number (from 1) and fields of every line that is not empty."""
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, strict=True)  # else text after a closing quote makes another id
+        with io.TextIOWrapper(open_regular(path), encoding="utf-8-sig", newline="") as file:
+            # Else text after a closing quote makes another id.
+            reader = csv.reader(bounded_lines(file, path), strict=True)
             try:
                 for fields in reader:
                     if fields:
@@ -181,9 +181,8 @@ def _parse_key(video: str, time: str) -> tuple[KeyFrame, float]:
     except InputError as error:
         raise _BadFieldError("video", str(error)) from None
     seconds = _number("time", time)
-    if not 0 <= seconds <= MAX_SECONDS:
-        rule = "seconds count from 0" if seconds < 0 else f"must be at most {MAX_SECONDS} s"
-        raise _BadFieldError("time", f"the time is {time}, but {rule}.")
+    if seconds < 0:
+        raise _BadFieldError("time", f"the time is {time}, but seconds count from 0.")
     return KeyFrame(video, int(seconds)), seconds
 
 
@@ -266,14 +265,16 @@ def _box(fields: Sequence[str]) -> tuple[float, float, float, float]:
 def _number(field: str, text: str) -> float:
     value = as_number(text)
     if value is None:
-        raise _BadFieldError("number", f"{field} is '{text}', but must be a number.")
+        raise _BadFieldError("number", f"{field} is {shown(text)}, but must be a number.")
     if not math.isfinite(value):
-        raise _BadFieldError("number", f"{field} is '{text}', but must be finite.")
+        raise _BadFieldError("number", f"{field} is {shown(text)}, but must be finite.")
+    if abs(value) > _LARGEST:
+        raise _BadFieldError("number", f"{field} is {shown(text)}, but must be at most {_LARGEST}.")
     return value
 
 
 def _integer(field: str, text: str) -> int:
     value = _number(field, text)
     if value != int(value):
-        raise _BadFieldError("number", f"{field} is '{text}', but must be a whole number.")
-    return int(text) if text.isdecimal() else int(value)  # a float has 53 bits only
+        raise _BadFieldError("number", f"{field} is {shown(text)}, but must be a whole number.")
+    return int(value)

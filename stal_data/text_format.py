@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from stal_data.errors import InputError
+from stal_data.errors import InputError, shown
 
 _TOKEN = re.compile(
     r"""\s+|\#[^\n]*|(?P<text>"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')|(?P<word>[\w.+-]+)|(?P<sign>[{}<>\[\]:;,])"""
@@ -50,7 +50,7 @@ class _Reader:
         if token.kind == "end":
             raise InputError(f"{self._source}: the file ends where {' or '.join(expected)} should follow.")
         if token.kind != kind or (kind == "sign" and token.value not in expected):
-            raise self._error(token, f"expected {' or '.join(expected)}, got '{token.value}'")
+            raise self._error(token, f"expected {' or '.join(expected)}, got {shown(token.value)}")
         self.next = next(self._tokens)
         return token
 
@@ -90,7 +90,7 @@ class _Reader:
         try:
             return b"".join(parts).decode()
         except UnicodeDecodeError:
-            raise self._error(first, f"the text {first.value} is not UTF-8 once its escapes are read") from None
+            raise self._error(first, f"the text {shown(first.value)} is not UTF-8 once its escapes are read") from None
 
     def _unescaped(self, token: _Token) -> bytes:
         def value_of(match: re.Match[bytes]) -> bytes:
@@ -103,7 +103,7 @@ class _Reader:
                 return bytes([int(octal, 8) if octal is not None else int(hexadecimal, 16)])
             except (KeyError, ValueError):
                 escape = match[0].decode(errors="replace")
-                raise self._error(token, f"the text {token.value} has the unknown escape {escape}") from None
+                raise self._error(token, f"the text {shown(token.value)} has the unknown escape {escape}") from None
 
         return _ESCAPE.sub(value_of, token.value[1:-1].encode())
 

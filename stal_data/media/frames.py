@@ -19,6 +19,7 @@ from stal_data.media.images import image_file_bytes, image_file_to_send, read_im
 from stal_data.media.timeline import FPS, media_frame_at_slot, num_slots
 from stal_data.names import check_video_id
 
+MAX_SPAN_S = 7 * 86400
 DEFAULT_PATTERN = "{video}/{video}_{frame:06d}.png"
 
 
@@ -135,7 +136,7 @@ class FrameFolders:
         if not directory.is_dir():
             raise NotFoundError(
                 f"Video '{video}' has no frames: the folder {directory} does not exist. "
-                f"{did_you_mean(video, self.videos()[:1000])}"
+                f"{did_you_mean(video, self.videos())}"
             )
         regex = self._files.regex(video)
         numbers = frozenset(int(m[1]) for entry in directory.iterdir() if (m := regex.fullmatch(entry.name)))
@@ -150,6 +151,11 @@ class FrameFolders:
                 f"{self.first_frame}: set media.first_frame in dataset.yaml to the number of a video's first frame."
             )
         count = max(numbers) - self.first_frame + 1
+        if count > MAX_SPAN_S * self._fps:
+            raise InputError(
+                f"The files of {directory} are numbered up to {max(numbers)}, which is more than a week of video: "
+                "rename or remove what is no frame."
+            )
         duration = count / self._fps
         height, width = read_image_file(self.root / self.pattern.format(video=video, frame=min(numbers))).shape[:2]
         info = MediaInfo(

@@ -8,7 +8,9 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from stal_data.errors import InputError
+from stal_data.media.image_work import check_image_work
 from stal_data.media.turning import Turn, turn_of_exif
+from stal_data.user_files import read_bounded
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 """What is read, by Pillow's names; no other decoder sees a byte."""
@@ -21,6 +23,7 @@ MAX_FILE_PIXELS = 80_000_000
 SENT_PIXELS = 3840 * 2160
 """Larger pictures are halved before they are sent: so many fit into MAX_IMAGE_BYTES as PNG, whatever they show."""
 _ORIENTATION = 0x0112
+_RUN_LENGTHS = (1, 2)
 _WIDE_GREY = ("I;16", "I;16L", "I;16B", "I;16N")
 
 
@@ -34,6 +37,7 @@ def decode_image(
     """
     if len(data) > max_bytes:
         raise InputError(f"{name} has {len(data)} bytes; at most {max_bytes} are accepted. Send JPEG.")
+    check_image_work(data, name)
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             width, height = image.size
@@ -41,6 +45,8 @@ def decode_image(
                 raise InputError(
                     f"{name} is {width}x{height}; at most {max_pixels} pixels are accepted. Scale it down."
                 )
+            if image.info.get("compression") in _RUN_LENGTHS and image.format == "BMP":
+                raise InputError(f"{name} is a BMP of run lengths, which take long to decode. Save it as PNG.")
             pixels_HW3 = _rgb(image, name)  # before the turn: a PNG may hold its EXIF block behind the pixels
             return np.ascontiguousarray(_turn(image).shown(pixels_HW3))
     except UnidentifiedImageError:
@@ -65,7 +71,7 @@ def read_image_file(path: Path) -> NDArray[np.uint8]:
 def image_file_bytes(path: Path) -> bytes:
     """Return the bytes of an image file."""
     try:
-        return path.read_bytes()
+        return read_bounded(path, MAX_FILE_BYTES)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from error
 
@@ -74,6 +80,7 @@ def image_file_to_send(path: Path) -> bytes:
     """Return the file's bytes, or a PNG of its picture where they are too many or the picture is too large."""
     data = image_file_bytes(path)
     try:
+        check_image_work(data, "it")
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             too_large = len(data) > MAX_IMAGE_BYTES or image.width * image.height > SENT_PIXELS
     except Exception:  # noqa: BLE001 - who decodes it says what is wrong
@@ -95,7 +102,10 @@ def picture_to_send(picture_HW3: NDArray[np.uint8]) -> bytes:
 def shown_alike(data: bytes) -> bool:
     """Whether every reader sees what `decode_image` does: a JPEG or PNG, grey or RGB, that is not turned."""
     try:
+        check_image_work(data, "it")
         with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
+            if image.width * image.height > MAX_FILE_PIXELS:
+                return False
             image.load()
             return image.mode in ("L", "RGB") and _turn(image) == Turn()
     except Exception:  # noqa: BLE001 - decoders of foreign bytes raise whatever they like

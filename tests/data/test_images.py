@@ -2,6 +2,9 @@
 
 import contextlib
 import io
+import struct
+import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from stal_data.errors import InputError
+from stal_data.media.image_work import MAX_CHUNKS, MAX_SCANS, MAX_SEGMENTS
 from stal_data.media.images import (
     FORMATS,
     SENT_PIXELS,
@@ -32,6 +36,14 @@ def _encoded(image: NDArray[np.uint8] | Image.Image, kind: str = "PNG", **option
     file = io.BytesIO()
     (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(file, kind, **options)
     return file.getvalue()
+
+
+# 8 x 8 pixels; the header and palette are those of any BMP, 1 at byte 30 says what follows.
+RUN_LENGTHS = (
+    struct.pack("<2sIHHIIiiHHIIiiII", b"BM", 1094, 0, 0, 1078, 40, 8, 8, 1, 8, 1, 16, 0, 0, 256, 0)
+    + b"".join(bytes((value, 0, value, 0)) for value in range(256))
+    + b"\x08\x01\x00\x00" * 8
+)
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -64,6 +76,71 @@ def test_limits_hold_before_decoding() -> None:
         decode_image(data[:60], "a", max_pixels=19999)  # only the head is there
     with pytest.raises(InputError, match="bytes; at most 10"):
         decode_image(data, "a", max_bytes=10)
+
+
+def with_scans(scans: int) -> bytes:
+    """A progressive JPEG whose last scan is there again and again."""
+    data = _encoded(_picture(), "JPEG", progressive=True)
+    last, end = data.rindex(b"\xff\xda"), data.rindex(b"\xff\xd9")
+    return data[:end] + data[last:end] * (scans - data.count(b"\xff\xda")) + data[end:]
+
+
+def with_segments(segment: bytes, count: int) -> bytes:
+    data = _encoded(_picture(), "JPEG")
+    return data[:2] + segment * count + data[2:]
+
+
+def with_chunks(kind: bytes, content: bytes, count: int) -> bytes:
+    data = _encoded(_picture())
+    end = data.index(b"IEND") - 4
+    chunk = struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+    return data[:33] + chunk * count + data[33:end] + chunk * count + data[end:]
+
+
+COMMENT = b"\xff\xfe\x00\x03a"
+PROFILE = b"x\0\0" + zlib.compress(bytes(1 << 19))
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (with_scans(MAX_SCANS + 1), f"has more than {MAX_SCANS} scans"),
+        (with_scans(5000), f"has more than {MAX_SCANS} scans"),
+        (with_segments(COMMENT, MAX_SEGMENTS), f"has more than {MAX_SEGMENTS} segments"),
+        (with_segments(b"\xff\xe1\x00\x09Exif\0\0x", 100_000), f"has more than {MAX_SEGMENTS} segments"),
+        (_encoded(_picture(), "JPEG").replace(b"\xff\xc0", b"\xff\xc9"), "is a JPEG with arithmetic coding"),
+        (with_chunks(b"iCCP", PROFILE, 1), "has more than one colour profile"),
+        (with_chunks(b"IDAT", b"", MAX_CHUNKS), f"has more than {MAX_CHUNKS} chunks"),
+        (with_chunks(b"zTXt", PROFILE, 200), "cannot be decoded: Too much memory used in text chunks"),
+        (RUN_LENGTHS, "is a BMP of run lengths"),
+    ],
+    ids=["scans", "many scans", "comments", "Exif", "arithmetic", "iCCP", "IDAT", "zTXt", "BMP"],
+)
+def test_images_that_cost_more_than_their_pixels_are_refused(data: bytes, text: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"Frame 'v,0007' {text}"):
+        decode_image(data, "Frame 'v,0007'")
+    (tmp_path / "a").write_bytes(data)
+    assert image_file_to_send(tmp_path / "a") == data
+    assert not shown_alike(data)
+
+
+def test_usual_images_are_within_the_bounds() -> None:
+    for data in (
+        with_scans(MAX_SCANS),
+        with_segments(COMMENT, MAX_SEGMENTS // 2),
+        _encoded(_picture(), "JPEG", progressive=True, restart_marker_blocks=1),
+        _encoded(_picture(), "JPEG", progressive=True) + b"\xff\xda" * 1000,  # a film, as phones append it
+    ):
+        assert decode_image(data, "a").shape == _picture().shape
+    profile = _encoded(_picture(), icc_profile=bytes(1 << 19))
+    np.testing.assert_array_equal(decode_image(profile, "a"), _picture())
+
+
+def test_of_an_animation_the_first_picture_is_read() -> None:
+    pictures = [Image.fromarray(np.full((16, 24, 3), value, np.uint8)) for value in range(0, 250, 5)]
+    for kind, options in (("PNG", {}), ("WEBP", {"lossless": True})):
+        data = _encoded(pictures[0], kind, save_all=True, append_images=pictures[1:], **options)
+        assert not decode_image(data, "a").any()
 
 
 @given(st.binary(max_size=64), st.integers(0, 400), st.sampled_from(FORMATS))

@@ -2,7 +2,6 @@
 
 import signal
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -147,10 +146,8 @@ def test_a_service_that_cannot_start_says_why_in_one_line(service: str, weights:
 def test_a_service_that_is_not_running_says_how_to_start_it(dataset: Path, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    begin = time.monotonic()
     with pytest.raises(ServiceUnavailableError, match=f"stal-cli serve detector --port {port}"):
         run(dataset, "--split", "train", "--store", tmp_path, "--detector", f"127.0.0.1:{port}")
-    assert time.monotonic() - begin < 20
 
 
 def test_bad_options_are_usage_errors(dataset: Path, tmp_path: Path) -> None:

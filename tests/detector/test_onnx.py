@@ -205,7 +205,7 @@ def test_a_missing_package_says_what_to_install(
     exported: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
     monkeypatch.setitem(sys.modules, missing, None)
-    needs = rf"'{missing}' is needed: pip install 'stal\[onnx\]'"
+    needs = rf"'{missing}' is needed; in the checkout: pip install -c constraints.txt '\.\[onnx\]'"
     with pytest.raises(InputError, match=needs):
         export_onnx(weights, tmp_path / "new.onnx", height=90, width=160, batch=None)
     with pytest.raises(InputError, match=needs):

