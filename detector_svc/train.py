@@ -118,7 +118,7 @@ def train_detector(
             kept = _keep(work, output)
             if kept is None:
                 raise
-            where = f"The best weights so far are kept in '{kept}'; --weights goes on from them."
+            where = f"The best weights so far are kept in '{kept}'; --weights starts from them."
             if not isinstance(error, Exception):  # Ctrl-C
                 tell(where)
                 raise

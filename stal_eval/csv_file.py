@@ -34,8 +34,12 @@ def digest_of(path: Path) -> str:
 
 def read_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield line number (from 1) and fields of every line that is not empty."""
-    with _clear_errors(path), gzip.open(path) if _is_gzip(path) else path.open("rb") as file:
-        reader = csv.reader(bounded_lines(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""), path))
+    with (
+        _clear_errors(path),
+        gzip.open(path) if _is_gzip(path) else path.open("rb") as file,
+        io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text,
+    ):
+        reader = csv.reader(bounded_lines(text, path))
         for fields in reader:
             if fields:
                 yield reader.line_num, fields
