@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TextIO
 
 from stal_data.errors import InputError, NotFoundError, shown
 from stal_data.files import write_atomically
@@ -124,21 +124,25 @@ def read_csv(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield line number (from 1) and fields of every line that is not empty."""
     try:
         with io.TextIOWrapper(open_regular(path), encoding="utf-8-sig", newline="") as file:
-            # Else text after a closing quote makes another id.
-            reader = csv.reader(bounded_lines(file, path), strict=True)
-            try:
-                for fields in reader:
-                    if fields:
-                        yield reader.line_num, fields
-            except csv.Error as error:
-                raise InputError(
-                    f"{path}, line {reader.line_num}: {error}. A field with a comma or a quote stands in quotes, each "
-                    'quote in it twice: "a ""b"", c".'
-                ) from error
+            yield from fields_of(file, path)
     except FileNotFoundError:
         raise NotFoundError(f"The file {path} does not exist.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read as CSV: {error}.") from error
+
+
+def fields_of(file: TextIO, path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield line number and fields of every line that is not empty; quotes that leave a doubt are an error."""
+    reader = csv.reader(bounded_lines(file, path), strict=True)  # else text after a closing quote makes another id
+    try:
+        for fields in reader:
+            if fields:
+                yield reader.line_num, fields
+    except csv.Error as error:
+        raise InputError(
+            f"{path}, line {reader.line_num}: {error}. A field with a comma or a quote stands in quotes, each quote in "
+            'it twice: "a ""b"", c".'
+        ) from error
 
 
 def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:

@@ -77,6 +77,16 @@ def test_a_bad_ground_truth_line_is_named_with_its_rule(tmp_path: Path, line: st
         load_table(path, "ground truth")
 
 
+@pytest.mark.parametrize("position", [1, 3])
+@pytest.mark.parametrize("video", ['"a" b', '"a'])
+def test_quotes_that_would_make_another_id_are_an_error(tmp_path: Path, video: str, position: int) -> None:
+    lines = [GOOD] * 3
+    lines[position - 1] = GOOD.replace("a", video, 1)
+    path = write(tmp_path / "p.csv", *lines)
+    with pytest.raises(InputError, match=r"p\.csv, line \d: .*each quote in it twice"):
+        load_table(path, "predictions")
+
+
 def test_line_numbers_count_blank_lines_and_line_breaks_in_quotes(tmp_path: Path) -> None:
     path = write(tmp_path / "p.csv", GOOD, "", GOOD.replace("a,", '"a\nb",', 1), GOOD.replace("0.5", "nan"))
     with pytest.raises(InputError, match="line 5: the score"):
