@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import tempfile
+import uuid
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -171,7 +172,7 @@ def _keep(work: Path, output: Path) -> Path | None:
         checkpoint = work / "run" / "weights" / name
         if zipfile.is_zipfile(checkpoint):  # one that was being written is none
             # Under a name of its own: there may be one of an earlier attempt.
-            kept = output.with_name(f"{output.stem}.unfinished{work.name.removeprefix(f'.{output.stem}')}.pt")
+            kept = output.with_name(f"{output.stem}.unfinished-{uuid.uuid4().hex[:8]}.pt")
             checkpoint.replace(kept)
             return kept
     return None

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
+from stal_data.csv_lines import write_csv
 from stal_data.errors import InputError
 from stal_data.keyframes import AnnotatedKeyFrame, KeyFrame
 from stal_data.labels import LabelMap
-from stal_data.rows import AnnotationFormat, Row, RowProblem, check_row, read_keys, read_rows, write_csv
+from stal_data.rows import AnnotationFormat, Row, RowProblem, check_row, read_keys, read_rows
 
 
 def read_annotations(

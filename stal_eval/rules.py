@@ -7,7 +7,8 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
-from stal_data.rows import BOX_SLACK, as_number, broken_header_rule
+from stal_data.csv_lines import as_number, broken_header_rule
+from stal_data.rows import BOX_SLACK
 
 Kind = Literal["predictions", "ground truth"]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import yaml
 
+from stal_data.csv_lines import write_csv
 from stal_data.dataset_spec import FILE_NAME
 from stal_data.errors import ConflictError, InputError
 from stal_data.files import write_atomically
@@ -16,7 +17,7 @@ from stal_data.keyframes import KeyFrame
 from stal_data.labels import LabelMap
 from stal_data.names import check_name
 from stal_data.published.elements import Box, Element, read_published
-from stal_data.rows import RowProblem, read_rows, write_csv
+from stal_data.rows import RowProblem, read_rows
 
 REPORT_NAME = "import.json"
 _LABEL_MAP = "list_action.pbtxt"

@@ -18,10 +18,10 @@ from pathlib import Path
 
 from stal_data.annotations import read_chaotic_world, write_ground_truth
 from stal_data.children import safe_path
+from stal_data.csv_lines import write_csv
 from stal_data.errors import ConflictError, InputError
 from stal_data.files import write_atomically
 from stal_data.labels import LabelMap
-from stal_data.rows import write_csv
 from stal_data.synth.classes import label_map_text
 from stal_data.synth.png import encode_png
 from stal_data.synth.video import SPLITS, Annotation, SyntheticVideo
