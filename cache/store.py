@@ -138,7 +138,7 @@ class Store:
         return path
 
     def find(
-        self, kind: Literal["features", "proposals"], dataset: str | None, split: str | None, name: str
+        self, kind: Literal["annotations", "features", "proposals"], dataset: str | None, split: str | None, name: str
     ) -> list[Path]:
         """Return the existing paths whose last part fits the pattern `name`, sorted; None is any data set or split."""
         for option, value in (("dataset", dataset), ("split", split)):

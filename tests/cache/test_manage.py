@@ -27,6 +27,7 @@ from cache.split_store import load_split, publish_split
 from cache.store import Store
 from cli.cache_group import cache
 from stal_data.errors import ConflictError, InputError, NotFoundError, StalError
+from stal_data.sealed import seal_file
 from tests.cache.conftest import write_rows
 from tests.cache.samples import make_split
 
@@ -414,6 +415,9 @@ def test_a_changed_export_is_refused(
 ) -> None:
     with h5py.File(exported, "r+") as file:
         change(file)
+    with pytest.raises(InputError, match="its sha256 is not the one that it carries"):
+        import_hdf5(exported, store)
+    seal_file(exported)
     with pytest.raises(StalError, match=message):
         import_hdf5(exported, store)
 
@@ -427,15 +431,25 @@ def test_a_flipped_bit_in_an_export_is_noticed(exported: Path, store: Store) -> 
     with h5py.File(exported) as file:
         offset = file["vit"].id.get_chunk_info(7).byte_offset
     flip(exported, offset)
-    with pytest.raises(InputError, match="is not a complete feature-set file"):
+    with pytest.raises(InputError, match=r"set.h5' is damaged: its sha256"):
         import_hdf5(exported, store)
+
+
+def test_an_export_without_a_checksum_is_imported_and_must_be_complete(exported: Path, store: Store) -> None:
+    """As earlier versions wrote them."""
+    exported.write_bytes(exported.read_bytes()[512:])
+    damaged = exported.with_name("cut.h5")
+    damaged.write_bytes(exported.read_bytes()[:-10])
+    with pytest.raises(InputError, match=r"cut.h5' is not a complete feature-set file"):
+        run("import", damaged, store.root)
+    assert FeatureSet(import_hdf5(exported, store)).complete
 
 
 def test_an_import_of_no_export_makes_no_store(tmp_path: Path) -> None:
     file, other = tmp_path / "set.h5", tmp_path / "other"
     assert run("import", file, other).exit_code == 2
     file.write_bytes(b"text")
-    with pytest.raises(InputError, match=r"is not a complete feature-set file: .*signature not found"):
+    with pytest.raises(InputError, match=r"is damaged or no feature-set file"):
         run("import", file, other)
     assert not other.exists()
 
@@ -448,7 +462,7 @@ def test_an_error_of_the_store_is_not_taken_for_one_of_the_imported_file(exporte
     (store.root / "features").unlink()
     import_hdf5(exported, store)
     (damaged := exported.with_name("cut.h5")).write_bytes(exported.read_bytes()[:-10])
-    with pytest.raises(InputError, match=r"cut.h5' is not a complete feature-set file"):
+    with pytest.raises(InputError, match=r"cut.h5' is damaged: its sha256"):
         import_hdf5(damaged, store)
 
 
