@@ -136,7 +136,7 @@ def add_checksum(path: Path, kind: Kind) -> None:
 
 
 def dataset(file: h5py.Group, name: str) -> h5py.Dataset:
-    """Return a dataset that lies in the file itself, not behind a link or in other files; KeyError where it does not."""
+    """Return a dataset that lies in the file itself, not behind a link or in other files; KeyError else."""
     link, found = file.get(name, getlink=True), None
     if isinstance(link, h5py.HardLink):
         found = file[name]

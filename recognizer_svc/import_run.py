@@ -111,7 +111,7 @@ def _write(run_dir: RunDir, checkpoint: Checkpoint, origin: dict[str, object]) -
         save_checkpoint(hidden.checkpoint("latest"), checkpoint)
         with EventWriter(hidden.events) as events:
             events.write("log", message=f"imported from {origin['head_file']}")
-            events.write("checkpoint", epoch=epoch, step=0, name="latest.pt")
+            events.write("checkpoint", epoch=epoch, step=0, name=hidden.checkpoint("latest").name)
         sync_tree(hidden.root)
         hidden.root.rename(run_dir.root)  # fails where somebody else made the run meanwhile
         sync(run_dir.root.parent)

@@ -5,7 +5,7 @@ STORE/runs/<run id>/
   label_map.pbtxt       the classes of the scores, in order
   provenance.json       what the run was made from, and every start of it
   events.jsonl          one JSON object per line, appended by rank 0
-  checkpoints/          latest.pt, and best.pt where the recipe keeps the best
+  checkpoints/          latest.safetensors, and best.safetensors where the recipe keeps the best
   tensorboard/          scalars
   slowfast.safetensors  SlowFast, where it was trained with the head: of the best checkpoint, else of the latest
   slowfast-latest.safetensors   of the latest, where the best is another
@@ -23,6 +23,10 @@ from typing import Any, Literal, Self
 
 from stal_data.errors import ConflictError
 
+CHECKPOINTS = ("best", "latest")
+SUFFIX = ".safetensors"
+OLD_SUFFIX = ".pt"
+"""Of checkpoints, as this version and earlier ones save them."""
 IMPORTED = "imported"
 """Status of a run that was made of a head file: it scores, and there is nothing to resume."""
 
@@ -77,8 +81,10 @@ class RunDir:
         return self.root / "slowfast-latest.safetensors"
 
     def checkpoint(self, name: str) -> Path:
-        """Path of `latest` or `best`."""
-        return self.root / "checkpoints" / f"{name}.pt"
+        """Path of `latest` or `best`; of an earlier version's file where there is only that."""
+        path = self.root / "checkpoints" / f"{name}{SUFFIX}"
+        old = path.with_suffix(OLD_SUFFIX)
+        return old if old.exists() and not path.exists() else path
 
 
 def refuse_imported(run: RunDir) -> None:

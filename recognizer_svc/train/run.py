@@ -17,7 +17,7 @@ from recognizer_svc.heads.build import build_head
 from recognizer_svc.joint.model import JointModel
 from recognizer_svc.provenance import write_provenance
 from recognizer_svc.recipe import Recipe, load_recipe, parse_recipe
-from recognizer_svc.run_dir import EventWriter, RunDir, refuse_imported
+from recognizer_svc.run_dir import OLD_SUFFIX, SUFFIX, EventWriter, RunDir, refuse_imported
 from recognizer_svc.schedule import build_optimizer, learning_rate
 from recognizer_svc.seeds import seed_of
 from recognizer_svc.train.distributed import Ranks
@@ -194,8 +194,10 @@ class Run:
             optimizer_state=self.trainer.optimizer.state_dict(),
             progress=self.progress,
         )
-        save_checkpoint(self.run_dir.checkpoint(name), checkpoint)
-        log.checkpoint(epoch=self.progress.epochs_done, step=self.progress.steps_done, name=f"{name}.pt")
+        path = self.run_dir.checkpoint(name).with_suffix(SUFFIX)
+        save_checkpoint(path, checkpoint)
+        path.with_suffix(OLD_SUFFIX).unlink(missing_ok=True)
+        log.checkpoint(epoch=self.progress.epochs_done, step=self.progress.steps_done, name=path.name)
         if name == "latest":
             try:
                 publish_run(self.store, self.run_dir)

@@ -55,7 +55,7 @@ async def test_watching_again_gives_the_whole_history_or_the_rest_of_it(store: S
 
 async def test_cancel_lets_the_launcher_leave_in_order(store: Store, launcher: Launcher) -> None:
     launcher(
-        'signal.signal(signal.SIGTERM, lambda *_: (event(2, "checkpoint", epoch=1, name="latest.pt"), sys.exit(1)))\n'
+        'signal.signal(signal.SIGTERM, lambda *_: (event(2, "checkpoint", epoch=1, name="latest"), sys.exit(1)))\n'
         + SLEEP
     )
     jobs = JobManager(store, LIMITS)
