@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from cache.backbones.weights import parse_tensors, write_tensors
 from cache.spec import FeatureSpec
 from recognizer_svc import zip_checkpoint
+from recognizer_svc.checkpoint_header import METADATA_KEY
 from recognizer_svc.heads.batch import FeatureShapes
 from recognizer_svc.heads.build import build_head
 from recognizer_svc.recipe import Recipe, parse_recipe
@@ -20,7 +21,6 @@ from stal_data.labels import LabelMap
 from stal_data.sealed import check_seal
 
 VERSION = 2
-METADATA_KEY = "stal_checkpoint"
 WAY_OUT = (
     "Restore it from a copy. Without one, predict with the run's other checkpoint; or delete it, and --resume trains "
     "from the beginning."
@@ -56,6 +56,7 @@ class Checkpoint:
 
     feature_spec: of the identity view that the head knows; with a trained SlowFast its weights are those below.
     slowfast_state: SlowFast's tensors, where it is trained with the head.
+    events: number of the run's last event before this was saved; 0 where nobody counted.
     """
 
     recipe: Recipe
@@ -66,6 +67,7 @@ class Checkpoint:
     optimizer_state: dict[str, Any]
     progress: Progress
     slowfast_state: dict[str, Tensor] | None = None
+    events: int = 0
 
     def build_head(self) -> nn.Module:
         """Return the trained head on the CPU, in eval mode."""
@@ -87,6 +89,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "shapes": checkpoint.shapes.to_dict(),
         "optimizer": optimizer,
         "progress": asdict(checkpoint.progress),
+        "events": checkpoint.events,
     }
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     write_tensors(path, state, key=METADATA_KEY, metadata=metadata)
@@ -135,6 +138,7 @@ def _checkpoint(content: dict[str, Any], path: Path) -> Checkpoint:
         head_state=content["head"],
         slowfast_state=content.get("slowfast"),
         optimizer_state=content["optimizer"],
+        events=content.get("events", 0),
         progress=Progress(
             **progress
             | {

@@ -10,6 +10,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from stal_data.errors import InputError, NotFoundError, did_you_mean
+from stal_data.sealed import check_seal
 
 Stream = Literal["slowfast", "vit"]
 Layout = Literal["key_frames", "rows"]
@@ -255,7 +256,9 @@ def read_recipe(source: str | Path) -> tuple[str, str]:
         return source, "recipe"
     path = Path(source)
     if path.is_file():
-        return path.read_text(encoding="utf-8"), str(path)
+        content = path.read_bytes()
+        check_seal(content, str(path), "Restore it from a copy; or, if you changed it yourself, delete its first line.")
+        return content.decode(), str(path)
     name = str(source).removesuffix(".yaml")
     if name in shipped_recipes():
         return files("recipes").joinpath(f"{name}.yaml").read_text(encoding="utf-8"), f"recipes/{name}.yaml"

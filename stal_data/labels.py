@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stal_data.errors import InputError, NotFoundError
+from stal_data.sealed import check_seal
 
 _TOKEN = re.compile(
     r"""\s+|\#[^\n]*|(?P<text>"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')|(?P<word>[\w.+-]+)|(?P<sign>[{}:;,])"""
@@ -90,7 +91,9 @@ class LabelMap:
     @classmethod
     def read(cls, path: Path) -> "LabelMap":
         try:
-            text = path.read_text(encoding="utf-8-sig")
+            content = path.read_bytes()
+            check_seal(content, str(path), "Restore it; or, if you changed it yourself, delete its first line.")
+            text = content.decode("utf-8-sig")
         except FileNotFoundError:
             raise NotFoundError(f"The label map {path} does not exist.") from None
         except (OSError, UnicodeDecodeError) as error:

@@ -17,7 +17,7 @@ from stal_data.errors import InputError
 UNSEALED = "stal-sha256:" + 64 * "0"
 """What a file's writer puts where the checksum goes."""
 HEAD_BYTES = 4096
-_SEAL = re.compile(rb"stal-sha256:([0-9a-f]{64})")
+_SEAL = re.compile(rb"stal-sha256:(.{64})", re.DOTALL)  # any bytes: the digits may be damaged
 _BLOCK_BYTES = 1 << 20
 
 
@@ -46,7 +46,7 @@ def check_seal(source: bytes | BinaryIO, name: str, way_out: str) -> bool:
     if seal is None:
         return False
     if _seal_of(file)[2] != seal[1]:
-        raise InputError(f"'{name}' is damaged: its sha256 is not the one that it carries. {way_out}")
+        raise InputError(f"'{name}' is damaged: its sha256 is not the one that it carries. {way_out}".rstrip())
     return True
 
 
@@ -56,8 +56,8 @@ def sealed_text(text: str) -> bytes:
 
 
 def sealed_json(values: Mapping[str, Any], *, indent: int | None = 2) -> bytes:
-    """Return a JSON object and a line's end; the checksum is its first entry, `seal`."""
-    return sealed(json.dumps({"seal": UNSEALED, **values}, indent=indent, allow_nan=False).encode() + b"\n")
+    """Return a JSON object whose first entry, `seal`, is the checksum; without indent it is one line."""
+    return sealed(json.dumps({"seal": UNSEALED, **values}, indent=indent, allow_nan=False).encode())
 
 
 def parse_json(content: bytes, name: str, way_out: str) -> dict[str, Any]:
@@ -66,9 +66,9 @@ def parse_json(content: bytes, name: str, way_out: str) -> dict[str, Any]:
     try:
         values = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"'{name}' is damaged: it is not JSON ({error}). {way_out}") from None
+        raise InputError(f"'{name}' is damaged: it is not JSON ({error}). {way_out}".rstrip()) from None
     if not isinstance(values, dict):
-        raise InputError(f"'{name}' is damaged: it is not a JSON object. {way_out}")
+        raise InputError(f"'{name}' is damaged: it is not a JSON object. {way_out}".rstrip())
     values.pop("seal", None)
     return values
 
