@@ -6,9 +6,7 @@ import zipfile
 import zlib
 from io import BytesIO
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import Any, BinaryIO
 
 from stal_data.errors import InputError
 
@@ -20,13 +18,23 @@ _UNREADABLE = (
 )
 
 
+def check(file: BinaryIO, path: Path) -> None:
+    """Raise where a part is not what its CRC says. Needs no torch. path: for errors."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            damaged = archive.testzip()
+    except _UNREADABLE as error:
+        raise InputError(f"The checkpoint '{path}' does not read: {repr(error)[:300]}") from None
+    if damaged is not None:
+        raise InputError(f"The checkpoint '{path}' is damaged: the checksum of its part '{damaged}' differs.")
+
+
 def read(data: bytes, path: Path) -> dict[str, Any]:
     """Return the content of the checkpoint, without unpickling code. path: for errors."""
+    import torch
+
+    check(BytesIO(data), path)
     try:
-        with zipfile.ZipFile(BytesIO(data)) as archive:
-            damaged = archive.testzip()
-        if damaged is not None:
-            raise InputError(f"The checkpoint '{path}' is damaged: the checksum of its part '{damaged}' differs.")
         content = torch.load(BytesIO(data), map_location="cpu", weights_only=True)
     except _UNREADABLE as error:
         raise InputError(f"The checkpoint '{path}' does not read: {repr(error)[:300]}") from None
