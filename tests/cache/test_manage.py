@@ -73,10 +73,33 @@ def test_an_id_on_two_splits_needs_the_split(store: Store, write_set: WriteSet) 
     assert json.loads(run("info", store.root, features.id, "--split", "test").stdout)["split"] == "test"
 
 
-def test_ls_shows_sets_that_cannot_be_opened(store: Store, write_set: WriteSet) -> None:
-    features = write_set(3)
-    (features.path / "vit/zarr.json").unlink()
-    assert f"cannot be opened: street/train/{features.id}: " in run("ls", store.root).stdout
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda root: (root / "vit/zarr.json").unlink(),
+        lambda root: (root / "zarr.json").write_bytes(b"\xff{"),
+        lambda root: (root / "zarr.json").write_text("[" * 100_000),
+        lambda root: _set_attribute(root, "num_rows", "ten"),
+        lambda root: _set_attribute(root, "shapes", [3]),
+        lambda root: _set_attribute(root, "spec", {"clip": 3}),
+        lambda root: _set_attribute(root, "rows_per_shard", 0),
+    ],
+)
+def test_ls_shows_sets_that_cannot_be_opened_and_the_rest(
+    store: Store, write_set: WriteSet, damage: Callable[[Path], object]
+) -> None:
+    features, sound = write_set(3), write_set(3, split="test")
+    damage(features.path)
+    shown = run("ls", store.root)
+    assert shown.exit_code == 0
+    assert f"cannot be opened: street/train/{features.id}: " in shown.stdout
+    assert re.search(rf"street/test +{sound.id} .* 3/3 ", shown.stdout)
+
+
+def _set_attribute(root: Path, name: str, value: object) -> None:
+    group = json.loads((root / "zarr.json").read_text())
+    group["attributes"][name] = value
+    (root / "zarr.json").write_text(json.dumps(group))
 
 
 # verify
