@@ -310,6 +310,33 @@ def test_diff_tells_spec_rows_and_media_apart(
     assert run("diff", a.path, a.path).exit_code == 0
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_rows_that_differ_by_the_order_of_sums_count_as_equal(
+    write_set: WriteSet, spec: FeatureSpec, tmp_path: Path, dtype: str
+) -> None:
+    spec = replace(spec, dtype=dtype)
+    a = write_set(10, of=spec)
+    stores = [Store.open(tmp_path / name, create=True) for name in ("near", "far")]
+    near = write_rows(stores[0], spec, 10, moved=5e-6)
+    far = write_rows(stores[1], spec, 10, moved=2e-3)
+    found = diff_feature_sets(a.path, near.path)
+    assert (len(found.rounded), found.equal, found.same) == (9, 1, True)  # row 0 is zeros in both
+    shown = run("diff", a.path, near.path)
+    assert shown.exit_code == 0
+    assert "rows equal up to the order of sums: 9: vidéo 0,0001" in shown.stdout
+    found = diff_feature_sets(a.path, far.path)
+    assert (len(found.different), found.rounded, found.same) == (9, (), False)
+    assert copy_feature_set(a.path, stores[0]).present == 10
+    with pytest.raises(ConflictError, match="9 rows of"):
+        copy_feature_set(a.path, stores[1])
+
+
+def test_no_bound_is_promised_for_autocast(store: Store, spec: FeatureSpec, tmp_path: Path) -> None:
+    spec = replace(spec, autocast="bf16")
+    a, b = write_rows(store, spec, 4), write_rows(Store.open(tmp_path / "b", create=True), spec, 4, moved=5e-6)
+    assert not diff_feature_sets(a.path, b.path).rounded
+
+
 # copy
 
 
