@@ -194,6 +194,14 @@ OPERATIONS: dict[str, Callable[[Path], object]] = {
 }
 
 
+UNREAD = {
+    "predict": ("weights",),
+    "resume": ("proposals", "weights"),
+    "train": tuple(kind for kind in KINDS if kind != "weights"),
+}
+"""Kinds of files that an operation does not read."""
+
+
 def faults(root: Path, seed: int) -> Iterator[Fault]:
     """Damage one file after another in the store at `root`, which the caller restores; kinds take turns."""
     chance = random.Random(seed)
@@ -233,7 +241,7 @@ def inject(root: Path, seed: int, count: int) -> Iterator[Outcome]:
             damaged = (place / fault.path).read_bytes()
             noticed, wrong = [], []
             for name, operation in operations.items():
-                if name == "train" and fault.kind != "weights":
+                if fault.kind in UNREAD.get(name, ()):
                     continue
                 faulthandler.dump_traceback_later(HANGS_S, exit=True)
                 answer, allowed = _try(operation, place, fault, expected[name])
@@ -241,12 +249,12 @@ def inject(root: Path, seed: int, count: int) -> Iterator[Outcome]:
                 if answer:
                     (noticed if allowed else wrong).append(f"{name}: {answer}")
                 if name in ("resume", "train"):
-                    _restore(root, place)
+                    _restore_runs(root, place)
                     (place / fault.path).write_bytes(damaged)
             if noticed and not noticed[0].startswith("verify"):
                 wrong.append(f"verify: sound, but {noticed[0]}")
             yield Outcome(fault, tuple(noticed), tuple(wrong))
-            _restore(root, place)
+            shutil.copyfile(root / fault.path, place / fault.path)
 
 
 def _try(operation: Callable[[Path], object], root: Path, fault: Fault, expected: object) -> tuple[str, bool]:
@@ -271,9 +279,10 @@ def _in_copy(root: Path, place: Path, operation: Callable[[Path], object]) -> ob
         shutil.rmtree(place)
 
 
-def _restore(root: Path, place: Path) -> None:
-    shutil.rmtree(place)
-    shutil.copytree(root, place)
+def _restore_runs(root: Path, place: Path) -> None:
+    """Undo what training wrote; nothing else writes."""
+    shutil.rmtree(place / "runs")
+    shutil.copytree(root / "runs", place / "runs")
 
 
 def _names(root: Path, path: Path) -> list[str]:
