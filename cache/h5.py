@@ -6,7 +6,6 @@ checked before HDF5 sees a byte: on blocks of zeros its parser may never end.
 
 import os
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,17 +15,13 @@ import h5py
 
 from cache.files import replacing
 from cache.h5_target import Target
+from stal_data.children import python_command, python_environment
 from stal_data.errors import InputError, NotFoundError
 from stal_data.keyframes import KeyFrame
 from stal_data.sealed import UNSEALED, check_seal, seal_file
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _BLOCK = f"{UNSEALED}\nof this file while the digits above are zeros; HDF5 from byte 512\n".encode().ljust(512, b"\0")
-_READ_ALL = (
-    "import sys, h5py\n"
-    "with h5py.File(sys.argv[1], 'r') as file:\n"
-    "    file.visititems(lambda _, item: item[()] if isinstance(item, h5py.Dataset) else None)"
-)
 _OLD_FILE_S = 120.0  # generous: the files are small; a parser that has not ended by then never will
 
 
@@ -122,9 +117,9 @@ def is_old(path: Path) -> bool:
 
 def add_checksum(path: Path, kind: Kind) -> None:
     """Give an old file its checksum, if it reads from end to end; that is tried in a process that can be ended."""
-    command = [sys.executable, "-P", "-c", _READ_ALL, str(path)]
+    command = python_command("cache.h5_read_all", str(path))
     try:
-        subprocess.run(command, check=True, timeout=_OLD_FILE_S, capture_output=True)
+        subprocess.run(command, check=True, timeout=_OLD_FILE_S, capture_output=True, env=python_environment())
     except subprocess.TimeoutExpired:
         raise InputError(f"'{path}' is damaged: HDF5 did not end reading it. {kind.way_out}") from None
     except subprocess.CalledProcessError as error:

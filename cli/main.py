@@ -7,6 +7,7 @@ from typing import NoReturn
 import click
 
 from cli.lazy import LazyGroup
+from stal_data.children import safe_path
 from stal_data.errors import StalError
 
 TRACEBACK_VARIABLE = "STAL_TRACEBACK"
@@ -57,7 +58,8 @@ def main() -> None:
     So is an error of the system that names a file, such as a missing right; STAL_TRACEBACK=1 shows where it arose.
     """
     try:
-        root(standalone_mode=True)
+        with safe_path():
+            root(standalone_mode=True)
     except StalError as error:
         _fail(str(error))
     except OSError as error:

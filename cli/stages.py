@@ -5,7 +5,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from typing import Self
 
 import click
 
+from stal_data.children import python_command, python_environment
 from stal_data.errors import StalError
 
 SERVICE_START_TIMEOUT_S = 120.0
@@ -25,11 +25,6 @@ _LOOPBACK_ADDRESS = re.compile(r"127\.0\.0\.1:\d+")
 
 class StageError(StalError):
     """A stage's command failed; carries the end of its log."""
-
-
-def cli_command(*words: str) -> list[str]:
-    """Return the argument list that runs `stal-cli WORDS` with this very interpreter."""
-    return [sys.executable, "-m", "cli.main", *words]
 
 
 @dataclass
@@ -80,7 +75,11 @@ class Stages:
             log.write(f"$ stal-cli {shlex.join(words)}\n".encode())
             log.flush()
             code = subprocess.run(
-                cli_command(*words), stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
+                python_command("cli.main", *words),
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                env=python_environment(),
             ).returncode
         if code != 0:
             click.echo("failed")
@@ -126,10 +125,11 @@ class Service:
         self._log_path.parent.mkdir(parents=True, exist_ok=True)
         with self._log_path.open("wb") as log:
             self._process = subprocess.Popen(
-                cli_command("serve", self.name, *self._options),
+                python_command("cli.main", "serve", self.name, *self._options),
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
+                env=python_environment(),
             )
         try:
             self.address = self._wait_for_address()

@@ -6,16 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from cache.store import Store
 from recognizer_svc.bucket_runs import fetch_run, fetch_summaries
 from recognizer_svc.checkpoint_header import read_metadata
-from recognizer_svc.recipe import read_recipe
 from recognizer_svc.run_dir import CHECKPOINTS, SUFFIX, RunDir, read_events
 from stal_data.errors import InputError, NotFoundError, StalError, did_you_mean
 from stal_data.names import check_name
 from stal_data.sealed import parse_json
+from stal_data.yaml_text import read_yaml
 
 _OF_A_RUN = ("recipe.yaml", "events.jsonl", "checkpoints")
 
@@ -87,7 +85,7 @@ def summarise(folder: Path) -> RunSummary:
     """Read one run's folder; files that are not there yet leave gaps, and damaged ones make it a broken run."""
     try:
         return _summarise(RunDir(folder))
-    except (StalError, OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError) as error:
+    except (StalError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         return RunSummary(
             run_id=folder.name,
             created=None,
@@ -105,7 +103,7 @@ def summarise(folder: Path) -> RunSummary:
 
 
 def _summarise(run_dir: RunDir) -> RunSummary:
-    recipe = yaml.safe_load(read_recipe(run_dir.recipe)[0])
+    recipe = read_yaml(run_dir.recipe)
     provenance, state = _json(run_dir.provenance), _json(run_dir.state)
     problems: list[str] = []
     last: dict[str, dict[str, Any]] = {}

@@ -17,6 +17,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 from stal_data.annotations import read_chaotic_world, write_ground_truth
+from stal_data.children import safe_path
 from stal_data.errors import ConflictError, InputError
 from stal_data.files import write_atomically
 from stal_data.labels import LabelMap
@@ -99,7 +100,7 @@ def _render_all(
         return annotations
     # Not forked: the caller may have threads, such as a progress display's.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(processes, len(videos)), mp_context=context) as pool:
+    with safe_path(), ProcessPoolExecutor(min(processes, len(videos)), mp_context=context) as pool:
         pending = {pool.submit(_render_video, video, frames): video.name for video in videos}
         try:
             for future in as_completed(pending):
