@@ -60,7 +60,7 @@ async def predict(trained: Trained, request: pb.PredictRequest) -> tuple[SplitSc
 
 def expected(store: Store, checkpoint: str = "best") -> dict[KeyFrame, NDArray[np.float32]]:
     """Scores of the test split's ground-truth boxes without any service."""
-    predictor = Predictor.load(store.runs_dir / TRAINED / "checkpoints" / f"{checkpoint}.pt", device="cpu")
+    predictor = Predictor.load(store.runs_dir / TRAINED / "checkpoints" / f"{checkpoint}.safetensors", device="cpu")
     people = [
         BoxesOfKeyFrame(key=item.key, boxes_N4=item.boxes_N4)
         for item in load_split(store, "toy", "test").key_frames
