@@ -153,7 +153,8 @@ def _split_optimizer(state: dict[str, Any]) -> tuple[dict[str, Any], dict[str, T
     """Return an optimizer's state without its tensors, and these as PARAMETER.NAME. Both are empty without one."""
     if not state:
         return {}, {}
-    tensors, rest = {}, {}
+    tensors: dict[str, Tensor] = {}
+    rest: dict[int, dict[str, Any]] = {}
     for parameter, values in state["state"].items():
         kept = {name: value for name, value in values.items() if isinstance(value, Tensor)}
         tensors |= {f"optimizer.{parameter}.{name}": tensor for name, tensor in kept.items()}

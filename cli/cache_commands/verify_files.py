@@ -1,6 +1,7 @@
 """What `stal-cli cache verify` checks beside feature sets: each function prints what is sound and returns the rest."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ def verify_splits(store: "Store", dataset: str | None, split: str | None, *, rep
             split_file(store, name, part),
             KIND,
             f"{name}/{part}: split",
-            lambda _, place=(name, part): load_split(store, *place),
+            partial(load_split, store, name, part),
             repair=repair,
         )
     ]
@@ -41,7 +42,7 @@ def verify_proposals(store: "Store", dataset: str | None, split: str | None, *, 
             found.path,
             KIND,
             f"{found.dataset}/{found.split}/{found.name}: proposals",
-            read_proposals,
+            partial(read_proposals, found.path),
             repair=repair,
         )
     ]
@@ -80,7 +81,7 @@ def verify_weights(store: "Store") -> list[str]:
 
 
 def _verify_hdf5(
-    store: "Store", path: Path, kind: "Kind", what: str, read: Callable[[Path], object], *, repair: bool
+    store: "Store", path: Path, kind: "Kind", what: str, read: Callable[[], object], *, repair: bool
 ) -> list[str]:
     from cache import h5
 
@@ -90,7 +91,7 @@ def _verify_hdf5(
             h5.add_checksum(path, kind)
             store.publish(path)
             click.echo(f"{what}: got a checksum")
-        read(path)
+        read()
         click.echo(f"{what} sound")
     except InputError as error:
         return [str(error)]
