@@ -15,7 +15,7 @@ from stal_data.errors import InputError, NotFoundError, did_you_mean
 from stal_data.keyframes import KeyFrame
 from stal_data.names import check_name
 
-VERSION = 1
+KIND = h5.Kind(name="proposals", version=1, way_out="Run 'stal-cli detect' on the split again.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +108,7 @@ def write_proposals(store: Store, proposals: Proposals) -> Path:
     """Write `<detector name>.h5` of the split atomically, replacing an older one; returns its path."""
     check_name("detector.name", proposals.detector.name)
     path = store.proposals_dir(proposals.dataset, proposals.split) / f"{proposals.detector.name}.h5"
-    with replacing(path) as partial, h5.creating(partial, kind="proposals", version=VERSION) as file:
+    with replacing(path) as partial, h5.creating(partial, KIND) as file:
         file.attrs["dataset"] = proposals.dataset
         file.attrs["split"] = proposals.split
         for field, value in asdict(proposals.detector).items():
@@ -122,14 +122,14 @@ def write_proposals(store: Store, proposals: Proposals) -> Path:
 
 
 def read_proposals(path: Path) -> Proposals:
-    with h5.reading(path, kind="proposals", version=VERSION) as file:
+    with h5.reading(path, KIND) as file:
         return Proposals(
             dataset=str(file.attrs["dataset"]),
             split=str(file.attrs["split"]),
-            key_frames=h5.read_keys(file["key_frames"]),
-            offsets_K1=file["offsets"][:],
-            boxes_N4=file["boxes"][:],
-            scores_N=file["scores"][:],
+            key_frames=h5.read_keys(file, "key_frames"),
+            offsets_K1=h5.dataset(file, "offsets")[:],
+            boxes_N4=h5.dataset(file, "boxes")[:],
+            scores_N=h5.dataset(file, "scores")[:],
             detector=DetectorSpec(
                 name=str(file.attrs["detector.name"]),
                 weights=str(file.attrs["detector.weights"]),

@@ -19,7 +19,9 @@ from stal_data.errors import InputError, NotFoundError, did_you_mean
 from stal_data.keyframes import AnnotatedKeyFrame, KeyFrame
 from stal_data.labels import LabelMap
 
-VERSION = 1
+KIND = h5.Kind(
+    name="split", version=1, way_out="Publish the split again: 'stal-cli precompute' and 'stal-cli detect' do."
+)
 NO_WINDOW = (-1, -1)
 
 
@@ -79,9 +81,9 @@ def publish_split(store: Store, split: Split) -> PublishedSplit:
     )
     path = split_file(store, split.dataset, split.name)
     store.fetch(path)
-    if path.exists() and _stored_digest(path) == digest:
+    if _is_published(path, digest):
         return published
-    with replacing(path) as partial, h5.creating(partial, kind="split", version=VERSION) as file:
+    with replacing(path) as partial, h5.creating(partial, KIND) as file:
         file.attrs.update({"dataset": split.dataset, "split": split.name, "annotated": split.annotated})
         file.attrs.update({"digest": digest})
         # A dataset, not an attribute: attributes are limited to 64 KiB.
@@ -106,16 +108,16 @@ def load_split(store: Store, dataset: str, split: str) -> PublishedSplit:
             f"{dataset}/{split} is not published in '{store.name}'. {did_you_mean(f'{dataset}/{split}', known)} "
             "'stal-cli precompute' and 'stal-cli detect' publish the split they run on."
         )
-    with h5.reading(path, kind="split", version=VERSION) as file:
-        label_map = file["label_map"].asstr()[()]
-        keys, exclusions = h5.read_keys(file["key_frames"]), h5.read_keys(file["exclusions"])
+    with h5.reading(path, KIND) as file:
+        label_map = h5.dataset(file, "label_map").asstr()[()]
+        keys, exclusions = h5.read_keys(file, "key_frames"), h5.read_keys(file, "exclusions")
         annotated, stored = bool(file.attrs["annotated"]), str(file.attrs["digest"])
         required = [name for name in _Columns.__dataclass_fields__ if name != "row_counts"]
-        counts = file["row_counts"][:] if "row_counts" in file else None
-        columns = _Columns(**{name: file[name][:] for name in required}, row_counts=counts)
+        counts = h5.dataset(file, "row_counts")[:] if "row_counts" in file else None
+        columns = _Columns(**{name: h5.dataset(file, name)[:] for name in required}, row_counts=counts)
     digest = _digest(dataset, split, keys, exclusions, annotated, label_map, columns)
     if digest != stored:
-        raise InputError(f"'{path}' is damaged: its content does not match its digest. Publish the split again.")
+        raise InputError(f"'{path}' is damaged: its content does not match its digest. {KIND.way_out}")
     return PublishedSplit(
         dataset=dataset,
         split=split,
@@ -132,13 +134,22 @@ def split_file(store: Store, dataset: str, split: str) -> Path:
     return store.annotations_dir(dataset, split) / "split.h5"
 
 
-def _stored_digest(path: Path) -> str:
-    """Return the digest a file claims; "" for one that does not read, so that publishing replaces it."""
+def list_splits(store: Store, dataset: str | None = None, split: str | None = None) -> list[tuple[str, str]]:
+    """Return data set and split of what is published, sorted; of one data set or split where it is named."""
+    found = {(path.parent.parent.name, path.parent.name) for path in store.find("annotations", dataset, split, "*.h5")}
+    if store.mirror is not None:
+        folders = (folder.split("/") for folder in store.mirror.splits("annotations", dataset, split))
+        found |= {(name, part) for _, name, part, _ in folders}
+    return sorted(found)
+
+
+def _is_published(path: Path, digest: str) -> bool:
+    """Whether a sound file with this content is there; what does not read is replaced."""
     try:
-        with h5.reading(path, kind="split", version=VERSION) as file:
-            return str(file.attrs["digest"])
-    except InputError:
-        return ""
+        with h5.reading(path, KIND) as file:
+            return str(file.attrs["digest"]) == digest
+    except (InputError, NotFoundError):
+        return False
 
 
 def _digest(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from cache.object_store import mirror_at
 from stal_data.errors import InputError, NotFoundError, did_you_mean, how_to_install
-from stal_data.names import check_name
+from stal_data.names import check_name, is_name
 
 if TYPE_CHECKING:
     from cache.object_store.mirror import Mirror
@@ -140,8 +140,16 @@ class Store:
             )
         return path
 
+    def find_weights(self) -> list[Path]:
+        """Return the safetensors files of the weights folder, sorted; from a bucket they are brought here."""
+        if self.mirror is not None:
+            for info in self.mirror.bucket.objects("weights/"):
+                if info.key.endswith(".safetensors") and all(map(is_name, info.key.split("/"))):
+                    self.fetch(self.root / info.key)
+        return sorted(self.weights_dir.rglob("*.safetensors"))
+
     def find(
-        self, kind: Literal["features", "proposals"], dataset: str | None, split: str | None, name: str
+        self, kind: Literal["annotations", "features", "proposals"], dataset: str | None, split: str | None, name: str
     ) -> list[Path]:
         """Return the existing paths whose last part fits the pattern `name`, sorted; None is any data set or split."""
         for option, value in (("dataset", dataset), ("split", split)):

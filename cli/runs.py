@@ -1,13 +1,17 @@
 """`stal-cli runs`: experiments of a store, listed and side by side."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.table import Table
 
 from cli.tables import add_row, print_table
+
+if TYPE_CHECKING:
+    from recognizer_svc.runs import RunSummary
 
 
 @click.group()
@@ -41,7 +45,7 @@ def list_command(store_url: str) -> None:
             run.status,
             run.settings.get("name", "-").strip('"'),
             run.settings.get("head.kind", "-").strip('"'),
-            f"{run.epochs_done}/{run.epochs}",
+            _epochs(run),
             _number(run.loss),
             _number(run.validation_map),
             _number(run.best_map),
@@ -49,6 +53,7 @@ def list_command(store_url: str) -> None:
         )
     print_table(table)
     click.echo("val mAP: ground-truth boxes, no cap, last and best epoch.")
+    _print_problems(found)
 
 
 @runs.command()
@@ -63,7 +68,7 @@ def compare(run_ids: tuple[str, ...], store_url: str) -> None:
     table = Table("", *run_ids)
     rows: Iterable[tuple[str, list[str]]] = [
         ("status", [run.status for run in comparison.runs]),
-        ("epochs", [f"{run.epochs_done}/{run.epochs}" for run in comparison.runs]),
+        ("epochs", [_epochs(run) for run in comparison.runs]),
         ("loss (last epoch)", [_number(run.loss) for run in comparison.runs]),
         ("validation mAP (ground-truth boxes, no cap)", [_number(run.validation_map) for run in comparison.runs]),
         ("best validation mAP", [_number(run.best_map) for run in comparison.runs]),
@@ -75,8 +80,9 @@ def compare(run_ids: tuple[str, ...], store_url: str) -> None:
     for name, settings in comparison.differences:
         add_row(table, name, *settings)
     if not comparison.differences:
-        add_row(table, "settings", *["all the same"] * len(run_ids))
+        add_row(table, "settings", *("all the same" if run.settings else "-" for run in comparison.runs))
     print_table(table)
+    _print_problems(comparison.runs)
 
 
 @runs.command("import")
@@ -118,6 +124,16 @@ def import_command(
     run = import_run(Store.open(store_url), head, resolved, run_id=run_id, split=split, feature_set=feature_set)
     click.echo(f"Run {run_id}: {run.root}")
     click.echo(f"Next: stal-cli predict --run {run_id} --store {store_url} --dataset {dataset} --split {split} ...")
+
+
+def _print_problems(summaries: "Sequence[RunSummary]") -> None:
+    for run in summaries:
+        for problem in run.problems:
+            click.echo(f"{run.run_id}: {problem}")
+
+
+def _epochs(run: "RunSummary") -> str:
+    return "-" if run.epochs is None else f"{run.epochs_done}/{run.epochs}"
 
 
 def _number(value: float | None) -> str:

@@ -10,6 +10,7 @@ import json
 import logging
 import time
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -37,7 +38,7 @@ class KeptAnswers:
         if self._path.exists():
             try:
                 self._load()
-            except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
                 log.warning("The kept answers in '%s' cannot be read (%s); starting anew.", self._path, error)
                 self._answers.clear()
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cache.store import Store
-from recognizer_svc.run_dir import RunDir
+from recognizer_svc.run_dir import CHECKPOINTS, OLD_SUFFIX, SUFFIX, RunDir
 from stal_data.errors import ConflictError
 from stal_data.names import check_name
 
@@ -34,6 +34,8 @@ def fetch_run(store: Store, run_id: str, *, large: bool = True) -> None:
         return
     newer = there.num_bytes > here
     for path in _large_files(run):
+        if path.suffix == OLD_SUFFIX and path.with_suffix(SUFFIX).exists():
+            continue  # an old copy, left in the bucket
         # As many events: the same run, which this machine may be training now, so that its files may be newer.
         if large and (newer or not path.exists()):
             store.mirror.fetch(path)
@@ -73,7 +75,8 @@ def sole_training(store: Store, run: RunDir) -> Iterator[None]:
 
 
 def _large_files(run: RunDir) -> tuple[Path, ...]:
-    return (run.checkpoint("best"), run.checkpoint("latest"), run.slowfast, run.slowfast_latest)
+    checkpoints = (run.checkpoint(name).with_suffix(suffix) for suffix in (SUFFIX, OLD_SUFFIX) for name in CHECKPOINTS)
+    return (*checkpoints, run.slowfast, run.slowfast_latest)
 
 
 def _small_files(run: RunDir) -> tuple[Path, ...]:

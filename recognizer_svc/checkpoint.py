@@ -1,25 +1,30 @@
-"""Checkpoints: everything needed to continue a run or to score with it, loadable without unpickling code."""
+"""Checkpoints: everything needed to continue a run or to score with it, as one safetensors file with a checksum."""
 
 import json
-import pickle
 from dataclasses import asdict, dataclass, field
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from cache.files import replacing
+from cache.backbones.weights import parse_tensors, write_tensors
 from cache.spec import FeatureSpec
+from recognizer_svc import zip_checkpoint
+from recognizer_svc.checkpoint_header import METADATA_KEY
 from recognizer_svc.heads.batch import FeatureShapes
 from recognizer_svc.heads.build import build_head
 from recognizer_svc.recipe import Recipe, parse_recipe
 from recognizer_svc.train.loop import Totals
 from stal_data.errors import InputError, NotFoundError
 from stal_data.labels import LabelMap
+from stal_data.sealed import check_seal
 
-VERSION = 1
+VERSION = 2
+WAY_OUT = (
+    "Restore it from a copy. Without one, predict with the run's other checkpoint; or delete it, and --resume trains "
+    "from the beginning."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +56,7 @@ class Checkpoint:
 
     feature_spec: of the identity view that the head knows; with a trained SlowFast its weights are those below.
     slowfast_state: SlowFast's tensors, where it is trained with the head.
+    events: number of the run's last event before this was saved; 0 where nobody counted.
     """
 
     recipe: Recipe
@@ -61,6 +67,7 @@ class Checkpoint:
     optimizer_state: dict[str, Any]
     progress: Progress
     slowfast_state: dict[str, Tensor] | None = None
+    events: int = 0
 
     def build_head(self) -> nn.Module:
         """Return the trained head on the CPU, in eval mode."""
@@ -71,22 +78,21 @@ class Checkpoint:
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Replace the file at `path` atomically."""
-    content = {
+    optimizer, tensors = _split_optimizer(checkpoint.optimizer_state)
+    tensors |= {f"head.{name}": tensor for name, tensor in checkpoint.head_state.items()}
+    tensors |= {f"slowfast.{name}": tensor for name, tensor in (checkpoint.slowfast_state or {}).items()}
+    metadata = {
         "version": VERSION,
         "recipe": checkpoint.recipe.to_yaml(),
         "label_map": checkpoint.label_map.to_pbtxt(),
         "feature_spec": checkpoint.feature_spec.canonical(),
         "shapes": checkpoint.shapes.to_dict(),
-        "head": checkpoint.head_state,
-        "slowfast": checkpoint.slowfast_state,
-        "optimizer": checkpoint.optimizer_state,
+        "optimizer": optimizer,
         "progress": asdict(checkpoint.progress),
+        "events": checkpoint.events,
     }
-    # Not into the file: on a full disk torch tells of an unexpected position and hides the reason.
-    data = BytesIO()
-    torch.save(content, data)
-    with replacing(path) as partial:
-        partial.write_bytes(data.getbuffer())
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_tensors(path, state, key=METADATA_KEY, metadata=metadata)
 
 
 def load_checkpoint(path: Path, data: bytes | None = None) -> Checkpoint:
@@ -95,13 +101,34 @@ def load_checkpoint(path: Path, data: bytes | None = None) -> Checkpoint:
     data: the file's content, where it was read already.
     """
     try:
-        content = torch.load(path if data is None else BytesIO(data), map_location="cpu", weights_only=True)
+        content = path.read_bytes() if data is None else data
     except FileNotFoundError:
         raise NotFoundError(f"There is no checkpoint '{path}'; the run has not saved one yet.") from None
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError) as error:
-        raise InputError(f"The checkpoint '{path}' does not read: {str(error).splitlines()[0]}") from None
-    if not isinstance(content, dict) or content.get("version") != VERSION:
-        raise InputError(f"'{path}' is not a checkpoint of version {VERSION} of this program.")
+    except OSError as error:
+        raise InputError(f"The checkpoint '{path}' does not read: {error.strerror}.") from error
+    if content.startswith(zip_checkpoint.SIGNATURE):
+        return _checkpoint(zip_checkpoint.read(content, path), path)
+    if not check_seal(content, str(path), WAY_OUT):
+        raise InputError(f"'{path}' is damaged or no checkpoint: it does not begin with its checksum. {WAY_OUT}")
+    try:
+        header, tensors = parse_tensors(content)
+        metadata = json.loads(header[METADATA_KEY])
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise InputError(f"'{path}' is no checkpoint of this program ({error!r}).") from None
+    if metadata["version"] != VERSION:
+        raise InputError(f"'{path}' is a checkpoint of version {metadata['version']}; this program reads {VERSION}.")
+    return _checkpoint(
+        {
+            **metadata,
+            "head": _part(tensors, "head."),
+            "slowfast": _part(tensors, "slowfast.") or None,
+            "optimizer": _join_optimizer(metadata["optimizer"], _part(tensors, "optimizer.")),
+        },
+        path,
+    )
+
+
+def _checkpoint(content: dict[str, Any], path: Path) -> Checkpoint:
     progress = content["progress"]
     return Checkpoint(
         recipe=parse_recipe(content["recipe"], source=f"the recipe in '{path}'"),
@@ -111,6 +138,7 @@ def load_checkpoint(path: Path, data: bytes | None = None) -> Checkpoint:
         head_state=content["head"],
         slowfast_state=content.get("slowfast"),
         optimizer_state=content["optimizer"],
+        events=content.get("events", 0),
         progress=Progress(
             **progress
             | {
@@ -119,3 +147,30 @@ def load_checkpoint(path: Path, data: bytes | None = None) -> Checkpoint:
             }
         ),
     )
+
+
+def _split_optimizer(state: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return an optimizer's state without its tensors, and these as PARAMETER.NAME. Both are empty without one."""
+    if not state:
+        return {}, {}
+    tensors: dict[str, Tensor] = {}
+    rest: dict[int, dict[str, Any]] = {}
+    for parameter, values in state["state"].items():
+        kept = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+        tensors |= {f"optimizer.{parameter}.{name}": tensor for name, tensor in kept.items()}
+        rest[parameter] = {name: value for name, value in values.items() if name not in kept}
+    return {"state": rest, "param_groups": state["param_groups"]}, tensors
+
+
+def _join_optimizer(rest: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Any]:
+    if not rest:
+        return {}
+    state = {int(parameter): dict(values) for parameter, values in rest["state"].items()}
+    for place, tensor in tensors.items():
+        parameter, _, name = place.partition(".")
+        state[int(parameter)][name] = tensor
+    return {"state": state, "param_groups": rest["param_groups"]}
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

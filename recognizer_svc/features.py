@@ -1,6 +1,6 @@
 """Which cached features a trained head may read."""
 
-from cache.feature_store import FeatureSet, list_feature_sets, open_feature_set
+from cache.feature_store import FeatureSet, feature_set_folders, list_feature_sets, open_feature_set
 from cache.spec import FeatureSpec
 from cache.store import Store
 from recognizer_svc.heads.batch import FeatureShapes
@@ -58,13 +58,16 @@ def open_fitting(
             )
         check_fits(trained_on, shapes, chosen.spec, advice=advice)
         return chosen
+    # The very set first: another one that is broken is no obstacle then.
+    if trained_on.id in {folder.name for folder in feature_set_folders(store, dataset, split)}:
+        return open_feature_set(store, dataset, split, set_id=trained_on.id)
     specs = {info.id: info.spec for info in list_feature_sets(store, dataset, split)}
     fitting = [
         found
         for found, spec in specs.items()
         if spec.view == "identity" and all(_field(text) in _TOLERATED for text in _relevant(trained_on, shapes, spec))
     ]
-    if trained_on.id in specs or not fitting:
+    if not fitting:
         # Where none fits this raises, and names the fields that differ.
         try:
             return open_feature_set(store, dataset, split, spec=trained_on)

@@ -1,6 +1,5 @@
 """A head file as a run that can score: what `predict` needs, without any training of ours."""
 
-import json
 import shutil
 import time
 from pathlib import Path
@@ -23,6 +22,7 @@ from recognizer_svc.train.initial_head import check_head_fits, other_backbones
 from stal_data.errors import ConflictError, InputError
 from stal_data.files import temporary_name, write_atomically
 from stal_data.names import check_name
+from stal_data.sealed import sealed_json, sealed_text
 
 
 def import_run(
@@ -109,15 +109,15 @@ def _write(run_dir: RunDir, checkpoint: Checkpoint, origin: dict[str, object]) -
     hidden = RunDir(temporary_name(run_dir.root))
     epoch = checkpoint.progress.epochs_done
     try:
-        write_atomically(hidden.recipe, checkpoint.recipe.to_yaml())
-        write_atomically(hidden.label_map, checkpoint.label_map.to_pbtxt())
+        write_atomically(hidden.recipe, sealed_text(checkpoint.recipe.to_yaml()))
+        write_atomically(hidden.label_map, sealed_text(checkpoint.label_map.to_pbtxt()))
         provenance = {"run_id": run_dir.run_id, "imported": origin, "time": time.time(), "code": code_version()}
-        write_atomically(hidden.provenance, json.dumps(provenance, indent=2) + "\n")
-        write_atomically(hidden.state, json.dumps({"status": IMPORTED, "message": ""}))
+        write_atomically(hidden.provenance, sealed_json(provenance))
+        write_atomically(hidden.state, sealed_json({"status": IMPORTED, "message": ""}))
         save_checkpoint(hidden.checkpoint("latest"), checkpoint)
         with EventWriter(hidden.events) as events:
             events.write("log", message=f"imported from {origin['head_file']}")
-            events.write("checkpoint", epoch=epoch, step=0, name="latest.pt")
+            events.write("checkpoint", epoch=epoch, step=0, name=hidden.checkpoint("latest").name)
         sync_tree(hidden.root)
         hidden.root.rename(run_dir.root)  # fails where somebody else made the run meanwhile
         sync(run_dir.root.parent)

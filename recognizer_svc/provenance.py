@@ -1,6 +1,5 @@
 """What a run was made from: enough to make it again, or to see why two runs differ."""
 
-import json
 import platform
 import subprocess
 import time
@@ -16,6 +15,7 @@ from recognizer_svc.run_dir import RunDir
 from recognizer_svc.train.distributed import Ranks
 from recognizer_svc.train.inputs import RunInputs
 from stal_data.files import write_atomically
+from stal_data.sealed import parse_json, sealed_json
 
 
 def write_provenance(
@@ -50,7 +50,7 @@ def write_provenance(
         "backbone": None if inputs.joint is None else asdict(inputs.joint.backbone.spec),
         "starts": [*_earlier_starts(run_dir.provenance), start],
     }
-    write_atomically(run_dir.provenance, json.dumps(content, indent=2) + "\n")
+    write_atomically(run_dir.provenance, sealed_json(content))
 
 
 def code_version() -> dict[str, Any]:
@@ -88,6 +88,8 @@ def _device_name(device: torch.device) -> str:
 
 def _earlier_starts(path: Path) -> list[dict[str, Any]]:
     try:
-        return list(json.loads(path.read_text(encoding="utf-8"))["starts"])
-    except (OSError, ValueError, KeyError):
+        content = path.read_bytes()
+    except FileNotFoundError:
         return []
+    way_out = "Restore it from a copy; or move it away, and the run goes on without the account of its earlier starts."
+    return list(parse_json(content, str(path), way_out).get("starts", []))

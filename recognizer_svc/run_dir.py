@@ -1,30 +1,38 @@
 """A run's folder in the store: what lies where, and its event file.
 
-STORE/runs/<run id>/
+STORE/runs/<run id>/    every file but those of tensorboard carries a checksum, of events.jsonl each line
   recipe.yaml           resolved recipe, written before the workers start
   label_map.pbtxt       the classes of the scores, in order
   provenance.json       what the run was made from, and every start of it
   events.jsonl          one JSON object per line, appended by rank 0
-  checkpoints/          latest.pt, and best.pt where the recipe keeps the best
+  checkpoints/          latest.safetensors, and best.safetensors where the recipe keeps the best
   tensorboard/          scalars
   slowfast.safetensors  SlowFast, where it was trained with the head: of the best checkpoint, else of the latest
   slowfast-latest.safetensors   of the latest, where the best is another
   state.json            {"status": queued | running | succeeded | failed | cancelled | imported}, by who made the run
 """
 
-import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from stal_data.errors import ConflictError
+from stal_data.errors import ConflictError, InputError
+from stal_data.sealed import parse_json, sealed_json
 
+CHECKPOINTS = ("best", "latest")
+SUFFIX = ".safetensors"
+OLD_SUFFIX = ".pt"
+"""Of checkpoints, as this version and earlier ones save them."""
 IMPORTED = "imported"
 """Status of a run that was made of a head file: it scores, and there is nothing to resume."""
+
+STATE_WAY_OUT = "Restore it from a copy, or delete it: what the run did is in its events."
+CUT_OFF = b"<cut off>"
+"""Ends a line that a crash cut off, so that it is not taken for damage."""
 
 EventType = Literal["step", "epoch", "validation", "checkpoint", "log", "error", "done"]
 
@@ -77,31 +85,48 @@ class RunDir:
         return self.root / "slowfast-latest.safetensors"
 
     def checkpoint(self, name: str) -> Path:
-        """Path of `latest` or `best`."""
-        return self.root / "checkpoints" / f"{name}.pt"
+        """Path of `latest` or `best`; of an earlier version's file where there is only that."""
+        path = self.root / "checkpoints" / f"{name}{SUFFIX}"
+        old = path.with_suffix(OLD_SUFFIX)
+        return old if old.exists() and not path.exists() else path
 
 
 def refuse_imported(run: RunDir) -> None:
     """Raise where a run that was imported is to be trained on."""
     with suppress(FileNotFoundError):
-        if json.loads(run.state.read_text(encoding="utf-8")).get("status") == IMPORTED:
+        if parse_json(run.state.read_bytes(), str(run.state), STATE_WAY_OUT).get("status") == IMPORTED:
             raise ConflictError(
                 f"Run '{run.run_id}' was imported and holds no optimizer state to go on with. Start a new run from its "
                 "head file with training.init_head."
             )
 
 
-def read_events(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the events of a file in order; a line that a crash cut off is left out."""
+def parse_event(line: bytes) -> dict[str, Any] | None:
+    """Return the event of a line without its checksum; None for a line that a crash cut off. InputError for others."""
+    line = line.removesuffix(b"\n")
+    if line.endswith(CUT_OFF):
+        return None
+    event = parse_json(line, "the line", "")
+    if not {"seq", "time", "type"} <= event.keys():
+        raise InputError("The line is no event: it lacks seq, time or type.")
+    return event
+
+
+def read_events(path: Path, report: Callable[[str], None] | None = None) -> Iterator[dict[str, Any]]:
+    """Yield the events of a file in order, without lines that do not read. report: told of each of those."""
     if not path.exists():
         return
     with path.open("rb") as file:
-        for line in file:
+        for number, line in enumerate(file, start=1):
             try:
-                event = json.loads(line)
-            except ValueError:
+                if not line.endswith(b"\n"):
+                    raise InputError("It is cut off.")
+                event = parse_event(line)
+            except InputError as error:
+                if report is not None:
+                    report(f"Line {number} of '{path}' is left out: {error}")
                 continue
-            if isinstance(event, dict) and {"seq", "time", "type"} <= event.keys():
+            if event is not None:
                 yield event
 
 
@@ -110,16 +135,23 @@ class EventWriter:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._seq = max((int(event["seq"]) for event in read_events(path)), default=0)
+        self.seq = max((int(event["seq"]) for event in read_events(path)), default=0)
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         if _ends_inside_a_line(path):
-            os.write(self._file, b"\n")
+            self._append(CUT_OFF + b"\n")
 
     def write(self, kind: EventType, **fields: Any) -> None:
         """Append one event; it is in the file when this returns."""
-        self._seq += 1
-        line = json.dumps({"seq": self._seq, "time": time.time(), "type": kind, **fields}, allow_nan=False)
-        os.write(self._file, line.encode() + b"\n")
+        self.seq += 1
+        self._append(sealed_json({"seq": self.seq, "time": time.time(), "type": kind, **fields}, indent=None) + b"\n")
+
+    def sync(self) -> None:
+        """Make what was written durable."""
+        os.fsync(self._file)
+
+    def _append(self, data: bytes) -> None:
+        while data:  # on a disk that gets full a write takes a part, and the next one fails
+            data = data[os.write(self._file, data) :]
 
     def close(self) -> None:
         os.close(self._file)

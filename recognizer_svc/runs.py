@@ -8,20 +8,26 @@ from typing import Any
 
 from cache.store import Store
 from recognizer_svc.bucket_runs import fetch_run, fetch_summaries
-from recognizer_svc.run_dir import RunDir, read_events
-from stal_data.errors import InputError, NotFoundError, did_you_mean
+from recognizer_svc.checkpoint_header import read_metadata
+from recognizer_svc.run_dir import CHECKPOINTS, SUFFIX, RunDir, read_events
+from stal_data.errors import InputError, NotFoundError, StalError, did_you_mean
 from stal_data.names import check_name
+from stal_data.sealed import parse_json
 from stal_data.yaml_text import read_yaml
+
+_OF_A_RUN = ("recipe.yaml", "events.jsonl", "checkpoints")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunSummary:
     """One run. Anything that has not happened yet is None.
 
-    status: queued, running, succeeded, failed, cancelled or imported; `unknown` where nobody wrote one.
+    status: queued, running, succeeded, failed, cancelled or imported; `unknown` where nobody wrote one; `broken` where
+    its files do not read, and `problems` says why.
     settings: the recipe's values and what it was made from, by dotted name.
     epochs_done of epochs. loss: mean over the last epoch's actors. validation_map, best_map: in [0,1].
     train_s: seconds of training and validation together, over all starts.
+    problems: what of its files is damaged.
     """
 
     run_id: str
@@ -35,6 +41,7 @@ class RunSummary:
     validation_map: float | None
     best_map: float | None
     train_s: float
+    problems: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +55,7 @@ class Comparison:
 def list_runs(store: Store) -> list[RunSummary]:
     """Return the runs of the store, oldest first."""
     fetch_summaries(store)
-    folders = [path.parent for path in store.runs_dir.glob("[!.]*/recipe.yaml")]
+    folders = {path.parent for path in store.runs_dir.glob("[!.]*/*") if path.name in _OF_A_RUN}
     return sorted((summarise(folder) for folder in folders), key=lambda run: (run.created or 0.0, run.run_id))
 
 
@@ -58,28 +65,51 @@ def compare_runs(store: Store, run_ids: Sequence[str]) -> Comparison:
         raise InputError(f"Comparing needs at least two runs, got {', '.join(run_ids) or 'none'}.")
     runs = tuple(summarise(find_run(store, run_id)) for run_id in run_ids)
     names = sorted({name for run in runs for name in run.settings})
-    rows = ((name, tuple(run.settings.get(name, "-") for run in runs)) for name in names)
-    return Comparison(runs=runs, differences=tuple(row for row in rows if len(set(row[1])) > 1))
+    readable = [run for run in runs if run.status != "broken"]
+    different = [name for name in names if len({run.settings.get(name, "-") for run in readable}) > 1]
+    rows = ((name, tuple(run.settings.get(name, "-") for run in runs)) for name in different)
+    return Comparison(runs=runs, differences=tuple(rows))
 
 
 def find_run(store: Store, run_id: str) -> Path:
     """Return a run's folder; of a run that is in a bucket, its small files are there."""
     fetch_run(store, run_id, large=False)
     folder = store.runs_dir / check_name("run", run_id)
-    if not (folder / "recipe.yaml").is_file():
-        known = [path.parent.name for path in store.runs_dir.glob("[!.]*/recipe.yaml")]
+    if not any((folder / name).exists() for name in _OF_A_RUN):
+        known = sorted({path.parent.name for path in store.runs_dir.glob("[!.]*/*") if path.name in _OF_A_RUN})
         raise NotFoundError(f"There is no run '{run_id}' in '{store.name}'. {did_you_mean(run_id, known)}")
     return folder
 
 
 def summarise(folder: Path) -> RunSummary:
-    """Read one run's folder; files that are not there yet leave gaps."""
-    run_dir = RunDir(folder)
+    """Read one run's folder; files that are not there yet leave gaps, and damaged ones make it a broken run."""
+    try:
+        return _summarise(RunDir(folder))
+    except (StalError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        return RunSummary(
+            run_id=folder.name,
+            created=None,
+            status="broken",
+            message="",
+            settings={},
+            epochs_done=0,
+            epochs=None,
+            loss=None,
+            validation_map=None,
+            best_map=None,
+            train_s=0.0,
+            problems=(str(error) if isinstance(error, StalError | OSError) else repr(error),),
+        )
+
+
+def _summarise(run_dir: RunDir) -> RunSummary:
     recipe = read_yaml(run_dir.recipe)
     provenance, state = _json(run_dir.provenance), _json(run_dir.state)
+    problems: list[str] = []
     last: dict[str, dict[str, Any]] = {}
-    first_time, train_s = None, 0.0
-    for event in read_events(run_dir.events):
+    first_time, train_s, seq = None, 0.0, 0
+    for event in read_events(run_dir.events, problems.append):
+        seq = event["seq"]
         last[event["type"]] = event
         first_time = event["time"] if first_time is None else first_time
         if event["type"] in ("epoch", "validation"):
@@ -98,7 +128,17 @@ def summarise(folder: Path) -> RunSummary:
         validation_map=validation.get("map"),
         best_map=validation.get("best_map"),
         train_s=train_s,
+        problems=(*problems, *_lost_events(run_dir, seq)),
     )
+
+
+def _lost_events(run_dir: RunDir, last: int) -> list[str]:
+    """What the checkpoints say of events that are not there. last: number of the last one that is."""
+    saved = [path for name in CHECKPOINTS if (path := run_dir.checkpoint(name)).suffix == SUFFIX and path.exists()]
+    behind = max((int(read_metadata(path).get("events", 0)) for path in saved), default=0)
+    if last >= behind:
+        return []
+    return [f"'{run_dir.events}' ends at event {last}, but a checkpoint was saved after event {behind}."]
 
 
 def _status(last: Mapping[str, Mapping[str, Any]]) -> str:
@@ -123,11 +163,9 @@ def _origins(provenance: Mapping[str, Any]) -> dict[str, str]:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        return parse_json(path.read_bytes(), str(path), "")
     except FileNotFoundError:
         return {}
-    except ValueError as error:
-        raise InputError(f"'{path}' is not JSON: {error}.") from None
 
 
 def _flatten(value: object, prefix: str = "") -> dict[str, str]:

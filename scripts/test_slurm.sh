@@ -86,7 +86,7 @@ grep -q '"type": "done"' "$STORE/runs/first/events.jsonl"
 echo "== train, requeued in the middle"
 export RUN_ID=second OPTIONS="--set validation.split=null --set training.epochs=400 --nproc-per-node 1"
 job="$(sbatch --parsable --cpus-per-task=2 "$scripts/train.sbatch")"
-until [ -e "$STORE/runs/second/checkpoints/latest.pt" ]; do sleep 0.2; done
+until [ -e "$STORE/runs/second/checkpoints/latest.safetensors" ]; do sleep 0.2; done
 scontrol requeue "$job"
 until grep -q '"attempt": 2' "$STORE/runs/second/state.json"; do
     scontrol update JobId="$job" StartTime=now 2> /dev/null || true # Slurm would wait two minutes
@@ -110,7 +110,7 @@ until grep -q '"type": "step"' "$STORE/runs/third/events.jsonl" 2> /dev/null; do
 scancel --signal=TERM --batch "$job"
 ends "$job" FAILED 143:0
 grep -q '"status": "cancelled"' "$STORE/runs/third/state.json"
-test -e "$STORE/runs/third/checkpoints/latest.pt"
+test -e "$STORE/runs/third/checkpoints/latest.safetensors"
 
 echo "== a service, told to stop"
 export SERVICE=recognizer ADDRESS_FILE="$work/address"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TextIO
 
 from stal_data.errors import InputError
+from stal_data.sealed import check_seal
 
 MAX_LINE_CHARACTERS = 1 << 20
 _KINDS = (
@@ -42,9 +43,11 @@ def read_bounded(path: Path, max_bytes: int) -> bytes:
 
 
 def read_text_bounded(path: Path, max_bytes: int) -> str:
-    """`read_bounded` as UTF-8 text, with or without a byte order mark."""
+    """`read_bounded` as UTF-8 text, with or without a byte order mark; the checksum of a file of a run is verified."""
+    content = read_bounded(path, max_bytes)
+    check_seal(content, str(path), "Restore it from a copy; or, if you changed it yourself, delete its first line.")
     try:
-        return read_bounded(path, max_bytes).decode("utf-8-sig")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"'{path}' is not UTF-8 text: {error.reason} at byte {error.start}.") from None
 

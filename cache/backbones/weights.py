@@ -1,21 +1,24 @@
-"""Tensors as safetensors files, as seeded random numbers, and as a digest. Nothing is unpickled."""
+"""Tensors as safetensors files with a checksum, as seeded random numbers, and as a digest. Nothing is unpickled."""
 
 import hashlib
 import json
 import math
+import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load, save_file
 from torch import Tensor, nn
 
 from cache.backbones.architectures import BackboneConfig, config_to_json
 from cache.files import replacing
 from cache.spec import BackboneKind
 from stal_data.errors import InputError, NotFoundError
+from stal_data.sealed import UNSEALED, check_seal, seal_file
 
 METADATA_KEY = "stal_backbone"
 LISTED = 8  # names that an error message lists before it only counts
@@ -54,10 +57,15 @@ def read_weights(path: Path) -> WeightsFile:
 
 
 def read_tensors(path: Path) -> tuple[Mapping[str, str], dict[str, Tensor]]:
-    """Return the metadata and the tensors of a safetensors file; all values are finite."""
+    """Return the metadata and the tensors of a safetensors file; all values are finite.
+
+    The checksum of a file of ours is verified; one from elsewhere has none.
+    """
     if not path.is_file():
         raise NotFoundError(f"Weights file {path} does not exist. Give a .safetensors file or 'random:SEED'.")
     try:
+        with path.open("rb") as content:
+            check_seal(content, str(path), "Copy it again, or make it again.")
         with safe_open(path, framework="pt", device="cpu") as file:
             header = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a mapping
@@ -70,6 +78,13 @@ def read_tensors(path: Path) -> tuple[Mapping[str, str], dict[str, Tensor]]:
     if broken:
         raise InputError(f"Weights file {path} holds values that are not finite in {listed(broken)}.")
     return header, state
+
+
+def parse_tensors(content: bytes) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Return the metadata and the tensors of a safetensors file's bytes, whose checksum was verified."""
+    begin = 8  # bytes of the header's length, little-endian
+    header = json.loads(content[begin : begin + int.from_bytes(content[:begin], "little")])
+    return header.get("__metadata__", {}), load(content)
 
 
 def _read_metadata(path: Path, text: str) -> dict[str, str]:
@@ -108,15 +123,20 @@ def save_backbone(
 def write_tensors(path: Path, state: Mapping[str, Tensor], *, key: str, metadata: Mapping[str, object]) -> None:
     """Replace the safetensors file at `path` atomically; it gets one metadata entry, JSON text under `key`.
 
-    One entry, because the order of several in the file is not fixed.
+    One entry, because the order of several in the file is not fixed. It begins with the file's checksum.
     """
+    entry = f'{{"seal": "{UNSEALED}", {json.dumps(metadata, sort_keys=True).removeprefix("{")}'
     with replacing(path) as partial:
         partial.touch()
         mode = partial.stat().st_mode
         try:
-            save_file(dict(state), partial, metadata={key: json.dumps(metadata, sort_keys=True)})
+            save_file(dict(state), partial, metadata={key: entry})
+            seal_file(partial)
         except SafetensorError as error:
-            raise InputError(f"'{path}' cannot be written: {error}. Make room, or choose another folder.") from None
+            number = re.search(r"\(os error (\d+)\)", str(error))
+            if number is None:
+                raise InputError(f"'{path}' cannot be written: {error}.") from None
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
         # What save_file leaves behind is readable by its owner only; a file that open() makes goes by the umask.
         partial.chmod(mode)
 

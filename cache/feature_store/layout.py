@@ -16,7 +16,7 @@ from google_crc32c import value as crc32c
 from numpy.typing import NDArray
 
 from cache.feature_store.damage import DamagedError
-from cache.feature_store.metadata import check_seal, read_attributes, read_json
+from cache.feature_store.metadata import check_attributes, check_members, read_attributes, read_json
 from cache.feature_store.remote import how_to_delete
 from cache.spec import FeatureSpec
 from stal_data.errors import ConflictError
@@ -131,6 +131,7 @@ class FeatureManifest:
                 f"'{path}' is {found[0]} version {found[1]}, not {FORMAT} version {VERSION}; {how_to_delete(path)} "
                 "and precompute again."
             )
+        check_attributes(path, attributes)
         manifest = cls.from_attributes(attributes, f"{path}/zarr.json")
         if manifest.spec.id != attributes.get("spec_id"):
             raise ConflictError(
@@ -138,7 +139,7 @@ class FeatureManifest:
             )
         for name in manifest.arrays:
             _check_array(path / name, manifest, name)
-        check_seal(path, attributes, manifest.members)
+        check_members(path, attributes, manifest.members)
         return manifest
 
     @classmethod
@@ -153,7 +154,7 @@ class FeatureManifest:
                 num_rows=attributes["num_rows"],
                 rows_per_shard=attributes["rows_per_shard"],
             )
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise DamagedError(f"The manifest in '{where}' is not complete: {error!r}.") from None
 
 

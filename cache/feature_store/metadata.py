@@ -23,11 +23,15 @@ def seal(root: Path, attributes: Mapping[str, Any], members: Sequence[str]) -> d
     return {**sealed, "digest": _digest(sealed)}
 
 
-def check_seal(root: Path, attributes: Mapping[str, Any], members: Sequence[str]) -> None:
-    """Refuse a set in which one of the files has changed since it was made."""
+def check_attributes(root: Path, attributes: Mapping[str, Any]) -> None:
+    """Refuse a set whose attributes have changed since it was made."""
     rest = {name: value for name, value in attributes.items() if name != "digest"}
     if attributes.get("digest") != _digest(rest):
         raise ConflictError(f"The attributes in '{root / FILE}' were changed: their digest differs. {_way_out(root)}")
+
+
+def check_members(root: Path, attributes: Mapping[str, Any], members: Sequence[str]) -> None:
+    """Refuse a set in which the zarr.json of an array or group has changed since it was made."""
     for name in members:
         path = root / name / FILE
         try:
@@ -55,7 +59,7 @@ def read_json(path: Path) -> dict[str, Any]:
         values = json.loads(path.read_text())
     except FileNotFoundError:
         raise NotFoundError(f"There is no feature set at '{path.parent}': '{path.name}' is missing.") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DamagedError(f"'{path}' does not read as JSON: {error}.") from error
     if not isinstance(values, dict):
         raise DamagedError(f"'{path}' does not hold a JSON object.")

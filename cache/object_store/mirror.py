@@ -92,18 +92,19 @@ class Mirror:
 
     def folders(self, kind: str, dataset: str | None, split: str | None) -> list[str]:
         """Return the folders that the bucket has right below `kind/dataset/split`; None is any."""
-        return [f"{folder}{name}" for folder in self._splits(kind, dataset, split) for name in self.names(folder)]
+        return [f"{folder}{name}" for folder in self.splits(kind, dataset, split) for name in self.names(folder)]
 
     def fetch_proposals(self, dataset: str | None, split: str | None) -> None:
         """Bring the proposals that the bucket has, and remove those that it has no more."""
         paths = set(self.root.glob(f"proposals/{dataset or '*'}/{split or '*'}/[!.]*.h5"))
-        for folder in self._splits("proposals", dataset, split):
+        for folder in self.splits("proposals", dataset, split):
             names = [info.key.removeprefix(folder) for info in self.bucket.objects(folder)]
             paths |= {self.root / folder / name for name in names if name.endswith(".h5") and is_name(name)}
         for path in paths:
             self.fetch(path)
 
-    def _splits(self, kind: str, dataset: str | None, split: str | None) -> list[str]:
+    def splits(self, kind: str, dataset: str | None, split: str | None) -> list[str]:
+        """Return `kind/dataset/split/` for each split that the bucket has; None is any."""
         return [
             f"{kind}/{some_dataset}/{some_split}/"
             for some_dataset in ([dataset] if dataset else self.names(f"{kind}/"))

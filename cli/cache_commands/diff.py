@@ -15,7 +15,9 @@ _FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 def diff(a: Path, b: Path) -> None:
     """Compare the feature sets in the folders A and B: spec, key frames, and rows by their digests.
 
-    Exit code 1 where they differ. `cache info` prints a set's folder.
+    Rows of one spec that were computed with other threads, batches or processors differ by the order of sums: at most
+    1e-5 of the largest value, in float16 one step more. They count as equal and are named. Exit code 1 where the sets
+    differ. `cache info` prints a set's folder.
 
     \b
     Example:
@@ -32,6 +34,7 @@ def diff(a: Path, b: Path) -> None:
         ("not computed in one of them", found.not_computed),
         ("other window or frames", found.other_media),
         ("different rows", found.different),
+        ("rows equal up to the order of sums", found.rounded),
     ):
         if keys:
             click.echo(f"{text}: {len(keys)}: {names(keys)}")

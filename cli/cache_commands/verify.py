@@ -19,13 +19,18 @@ if TYPE_CHECKING:
 @click.argument("store")
 @of_split
 @click.option(
-    "--repair", is_flag=True, help="Mark damaged shards as not computed; precompute then computes just those."
+    "--repair",
+    is_flag=True,
+    help="Mark damaged shards as not computed; precompute then computes just those. Add a checksum to splits and "
+    "proposals of earlier versions, which have none.",
 )
 @click.option(
     "--all-key-frames", is_flag=True, help=f"Name every key frame, not only the first {SHOWN} of a shard or a set."
 )
 def verify(store: str, dataset: str | None, split: str | None, repair: bool, all_key_frames: bool) -> None:
     """Read everything in STORE and check it against its checksums and digests.
+
+    That is features, splits and proposals; without --dataset and --split also runs and weights.
 
     Names the key frames whose features are damaged or not computed, and the command that computes the damaged ones
     again. Exit code 1 where anything is damaged. A shard that a running precompute holds is not repaired; all others
@@ -36,19 +41,18 @@ def verify(store: str, dataset: str | None, split: str | None, repair: bool, all
       stal-cli cache verify store --repair
     """
     from cache.feature_store import feature_set_folders
-    from cache.proposal_store import list_proposals, read_proposals
     from cache.store import Store
+    from cli.cache_commands.verify_files import verify_proposals, verify_runs, verify_splits, verify_weights
 
     opened = Store.open(store)
     problems = []
     for folder in feature_set_folders(opened, dataset, split):
         problems += _verify_set(folder, store, repair=repair, every=all_key_frames)
-    for proposals in list_proposals(opened, dataset, split):
-        try:
-            read_proposals(proposals.path)
-            click.echo(f"{proposals.dataset}/{proposals.split}/{proposals.name}: proposals are sound")
-        except InputError as error:
-            problems.append(str(error))
+    problems += verify_splits(opened, dataset, split, repair=repair)
+    problems += verify_proposals(opened, dataset, split, repair=repair)
+    if dataset is None and split is None:
+        problems += verify_runs(opened)
+        problems += verify_weights(opened)
     if problems:
         raise InputError("\n  ".join([f"'{store}' is damaged.", *problems]))
 

@@ -13,7 +13,7 @@ from cache.split_store import load_split
 from cache.store import Store
 from recognizer_svc.bucket_runs import fetch_run
 from recognizer_svc.joint.sources import initial_weights, open_dataset
-from recognizer_svc.recipe import Recipe, parse_recipe
+from recognizer_svc.recipe import Recipe, load_recipe, parse_recipe
 from recognizer_svc.run_dir import RunDir, refuse_imported
 from recognizer_svc.service.processes import job_processes
 from recognizer_svc.service.record import JobFiles, JobRecord, JobStatus, Launch, read_record, write_record
@@ -21,6 +21,7 @@ from recognizer_svc.train.sets import open_sets
 from stal_data.errors import ConflictError, InputError, NotFoundError, did_you_mean
 from stal_data.files import write_atomically
 from stal_data.names import check_name
+from stal_data.sealed import sealed_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,11 +175,11 @@ def _write_recipe(files: JobFiles, submission: Submission, recipe: Recipe | None
     if not files.run.recipe.exists():
         if recipe is None:
             raise NotFoundError(f"Run '{submission.run_id}' has no recipe.yaml; give one to resume it.")
-        write_atomically(files.run.recipe, recipe.to_yaml())
+        write_atomically(files.run.recipe, sealed_text(recipe.to_yaml()))
         return
     if recipe is None:
         return
-    present = parse_recipe(files.run.recipe.read_text(encoding="utf-8"), source=str(files.run.recipe))
+    present = load_recipe(files.run.recipe)
     # Nodes that start a run together agree in everything; a run that is resumed may get longer.
     settings = Recipe.fixed_settings if submission.resume else Recipe.model_dump
     before, now = settings(present), settings(recipe)
@@ -189,7 +190,7 @@ def _write_recipe(files: JobFiles, submission: Submission, recipe: Recipe | None
             "change only its length, its validation and what is logged; train with another --run-id instead."
         )
     if recipe != present:
-        write_atomically(files.run.recipe, recipe.to_yaml())
+        write_atomically(files.run.recipe, sealed_text(recipe.to_yaml()))
 
 
 def _size(path: Path) -> int:

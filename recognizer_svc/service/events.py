@@ -1,11 +1,13 @@
 """Reading a run's event file while it grows."""
 
-import json
 import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from recognizer_svc.run_dir import parse_event
+from stal_data.errors import StalError
 
 _LOG = logging.getLogger(__name__)
 _BYTES_PER_READ = 1 << 20  # 1 MiB: what one watcher holds in memory of a long history
@@ -49,8 +51,10 @@ def last_step(path: Path, *, offset: int) -> LastStep | None:
     for line in reversed(lines):
         if line.startswith(b"{") and b'"type": "step"' in line:
             try:
-                return _last_step(json.loads(line))
-            except (ValueError, KeyError, TypeError, ZeroDivisionError):
+                step = parse_event(line)
+                if step is not None:
+                    return _last_step(step)
+            except (StalError, KeyError, TypeError, ZeroDivisionError):
                 # A crash may have cut it off; the one before tells nearly as much.
                 _LOG.warning("skipped an unreadable line of %s: %.80r", path, line)
     return None
@@ -91,14 +95,15 @@ class EventReader:
 
     def _parse(self, line: bytes) -> Event | None:
         try:
-            values = json.loads(line)
+            values = parse_event(line)
+            if values is None:
+                return None
             return Event(
                 seq=int(values.pop("seq")),
                 time_s=float(values.pop("time")),
                 type=str(values.pop("type")),
                 values=values,
             )
-        except (ValueError, KeyError, TypeError, AttributeError):
-            # A crash may have cut a line off; what follows it is whole.
+        except (StalError, ValueError, TypeError):
             _LOG.warning("skipped an unreadable line of %s: %.80r", self._path, line)
             return None

@@ -11,6 +11,7 @@ from cache.files import told_when_full
 from recognizer_svc.run_dir import RunDir
 from stal_data.errors import ConflictError, InputError, StalError
 from stal_data.files import write_atomically
+from stal_data.sealed import parse_json, sealed_json
 from svc_common.config import is_address
 
 _LOG = logging.getLogger(__name__)
@@ -137,10 +138,10 @@ class JobFiles:
 def write_record(files: JobFiles, record: JobRecord) -> None:
     """Replace the record; node 0's also replaces the run's public state."""
     with told_when_full(files.record):
-        write_atomically(files.record, json.dumps(asdict(record), indent=1) + "\n")
+        write_atomically(files.record, sealed_json(asdict(record), indent=1))
         if files.node_rank == 0:
             state = {"status": record.status.value, "message": record.message, "attempt": record.attempt}
-            write_atomically(files.run.state, json.dumps(state, indent=1) + "\n")
+            write_atomically(files.run.state, sealed_json(state, indent=1))
 
 
 def read_record(path: Path) -> JobRecord | None:
@@ -150,7 +151,7 @@ def read_record(path: Path) -> JobRecord | None:
     fields that only they know are left out.
     """
     try:
-        raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        raw = parse_json(path.read_bytes(), str(path), "")
         launch = Launch(**_known(Launch, raw["launch"]))
         return JobRecord(**_known(JobRecord, raw) | {"status": JobStatus(raw["status"]), "launch": launch})
     except FileNotFoundError:

@@ -22,6 +22,13 @@ class RunLog(AbstractContextManager["RunLog"]):
         # mypy does not see the types of the writer's methods.
         self._scalars: Any = SummaryWriter(str(run_dir.tensorboard), purge_step=first_step) if enabled else None
 
+    def saved_events(self) -> int:
+        """Make the events that there are durable, and return their number."""
+        if self._events is None:
+            return 0
+        self._events.sync()
+        return self._events.seq
+
     def message(self, text: str) -> None:
         if self._events is not None:
             self._events.write("log", message=text)

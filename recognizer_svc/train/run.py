@@ -17,7 +17,7 @@ from recognizer_svc.heads.build import build_head
 from recognizer_svc.joint.model import JointModel
 from recognizer_svc.provenance import write_provenance
 from recognizer_svc.recipe import Recipe, load_recipe, parse_recipe
-from recognizer_svc.run_dir import EventWriter, RunDir, refuse_imported
+from recognizer_svc.run_dir import OLD_SUFFIX, SUFFIX, EventWriter, RunDir, refuse_imported
 from recognizer_svc.schedule import build_optimizer, learning_rate
 from recognizer_svc.seeds import seed_of
 from recognizer_svc.train.distributed import Ranks
@@ -28,6 +28,7 @@ from recognizer_svc.train.log import RunLog
 from recognizer_svc.train.loop import StopSignal, Totals, Trainer, timed
 from stal_data.errors import ConflictError, InputError, StalError
 from stal_data.files import write_atomically
+from stal_data.sealed import sealed_text
 
 
 class Run:
@@ -94,7 +95,7 @@ class Run:
 
     def _announce(self, log: RunLog) -> None:
         if self.ranks.rank == 0:
-            write_atomically(self.run_dir.label_map, self.inputs.label_map.to_pbtxt())
+            write_atomically(self.run_dir.label_map, sealed_text(self.inputs.label_map.to_pbtxt()))
             digest = None if self.initial is None else self.initial.digest
             write_provenance(self.run_dir, self.recipe, self.inputs, self.ranks, init_head=digest)
         for note in (*self.inputs.notes, *(() if self.initial is None else self.initial.notes)):
@@ -193,9 +194,12 @@ class Run:
             slowfast_state=None if joint is None else joint.backbone.model.state_dict(),
             optimizer_state=self.trainer.optimizer.state_dict(),
             progress=self.progress,
+            events=log.saved_events(),
         )
-        save_checkpoint(self.run_dir.checkpoint(name), checkpoint)
-        log.checkpoint(epoch=self.progress.epochs_done, step=self.progress.steps_done, name=f"{name}.pt")
+        path = self.run_dir.checkpoint(name).with_suffix(SUFFIX)
+        save_checkpoint(path, checkpoint)
+        path.with_suffix(OLD_SUFFIX).unlink(missing_ok=True)
+        log.checkpoint(epoch=self.progress.epochs_done, step=self.progress.steps_done, name=path.name)
         if name == "latest":
             try:
                 publish_run(self.store, self.run_dir)

@@ -36,8 +36,12 @@ def write_rows(
     shards: list[int] | None = None,
     seed: int = 0,
     split: str = "train",
+    moved: float = 0,
 ) -> FeatureSet:
-    arrays = make_features(num_rows, seed, spec.layout)
+    """moved: by what fraction every value is another."""
+    arrays = {
+        name: values * np.float32(1 + moved) for name, values in make_features(num_rows, seed, spec.layout).items()
+    }
     writer = FeatureWriter.open(
         store,
         dataset="street",

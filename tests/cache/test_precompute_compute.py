@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cache.backbones.load import LoadedBackbone, load_backbone
 from cache.feature_store import open_feature_set
+from cache.feature_store.manage.diff import diff_feature_sets
 from cache.precompute import PrecomputeOptions, precompute
 from cache.precompute.devices import check_compiler, resolve_devices
 from cache.precompute.extract import Extractor
@@ -55,6 +56,24 @@ def test_half_precision_moves_the_features_by_little_and_makes_another_set(
         record_property(name, found)
         # Zero would mean that nothing was computed in half precision.
         assert BOUNDS[autocast] / 1000 < found < BOUNDS[autocast]
+
+
+def test_the_number_of_threads_and_of_clips_in_a_batch_move_the_features_within_the_stated_bound(
+    split: Split, slowfast: LoadedBackbone, vit: LoadedBackbone, tmp_path: Path
+) -> None:
+    paths = []
+    before = torch.get_num_threads()
+    try:
+        for threads, batch_size in ((1, 1), (2, 4)):
+            torch.set_num_threads(threads)
+            options = PrecomputeOptions(slowfast=slowfast, vit=vit, dtype="float16", batch_size=batch_size)
+            [features] = precompute(split, Store.open(tmp_path / str(threads), create=True), options)
+            paths.append(features.path)
+    finally:
+        torch.set_num_threads(before)
+    found = diff_feature_sets(*paths)
+    assert found.same
+    assert found.equal + len(found.rounded) == 9
 
 
 def test_a_set_of_another_precision_is_refused_with_the_field(store: Store, split: Split, vit: LoadedBackbone) -> None:

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from cache.store import Store
 from stal_data.dataset import Split
 from stal_data.errors import InputError, NotFoundError
 from stal_data.keyframes import AnnotatedKeyFrame, KeyFrame
+from stal_data.sealed import seal_file
 
 
 def with_odd_key_frames(split: Split) -> Split:
@@ -68,17 +70,60 @@ def test_new_annotations_replace_the_old_ones(store: Store, split: Split) -> Non
     assert second.digest != first.digest
 
 
-def test_damage_is_noticed_and_publishing_again_mends_it(store: Store, split: Split) -> None:
-    publish_split(store, split)
-    with h5py.File(split_file(store), "r+") as file:
+def _move_a_box(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
         file["boxes_N4"][0, 0] += 0.01
-    with pytest.raises(InputError, match="is damaged"):
-        load_split(store, "street", "train")
-    split_file(store).write_bytes(split_file(store).read_bytes()[:100])
-    with pytest.raises(InputError, match="not a complete split file"):
-        load_split(store, "street", "train")
+
+
+def _zero(path: Path, begin: int, end: int) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[:begin] + bytes(len(content[begin:end])) + content[end:])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        _move_a_box,
+        lambda path: path.write_bytes(path.read_bytes()[:100]),
+        lambda path: path.write_bytes(path.read_bytes()[:-1]),
+        lambda path: path.write_bytes(b""),
+        lambda path: _zero(path, 0, 512),  # the checksum
+        lambda path: _zero(path, 0, 4096),  # the checksum, and what HDF5 begins with
+        lambda path: _zero(path, 1024, 1536),
+    ],
+)
+def test_damage_is_noticed_and_publishing_again_mends_it(
+    store: Store, split: Split, damage: Callable[[Path], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
     published = publish_split(store, split)
+    damage(split_file(store))
+    with monkeypatch.context() as patch:
+        patch.setattr(h5py.File, "__init__", None)  # on damaged files it may not return
+        with pytest.raises(InputError, match=r"split.h5' is damaged.* Publish the split again"):
+            load_split(store, "street", "train")
+    publish_split(store, split)
     assert_same(load_split(store, "street", "train"), published)
+
+
+def test_a_file_without_a_checksum_is_refused_and_publishing_again_mends_it(store: Store, split: Split) -> None:
+    published = publish_split(store, split)
+    split_file(store).write_bytes(split_file(store).read_bytes()[512:])  # as earlier versions wrote it
+    with pytest.raises(InputError, match=r"carries no checksum.*cache verify STORE --repair"):
+        load_split(store, "street", "train")
+    publish_split(store, split)
+    assert_same(load_split(store, "street", "train"), published)
+
+
+def test_content_in_other_files_is_not_read(store: Store, split: Split, tmp_path: Path) -> None:
+    publish_split(store, split)
+    with h5py.File(tmp_path / "other.h5", "w") as other:
+        other["labels"] = np.zeros(3, np.int64)
+    with h5py.File(split_file(store), "r+") as file:
+        del file["labels"]
+        file["labels"] = h5py.ExternalLink(tmp_path / "other.h5", "/labels")
+    seal_file(split_file(store))
+    with pytest.raises(InputError, match="lacks the dataset 'labels'"):
+        load_split(store, "street", "train")
 
 
 def test_an_unpublished_split_says_what_there_is(store: Store, split: Split) -> None:

@@ -9,6 +9,7 @@ import pytest
 from cache.store import Store
 from recognizer_svc.recipe import parse_recipe
 from recognizer_svc.run_dir import RunDir
+from stal_data.sealed import sealed_text
 from tests.recognizer.toy_store import ACAR, make_store
 
 
@@ -26,9 +27,14 @@ def new_run(toy_store: Store, tmp_path: Path) -> Callable[..., RunDir]:
     def make(run_id: str, overrides: Sequence[str] = (), text: str = ACAR) -> RunDir:
         if not root.exists():
             shutil.copytree(toy_store.root, root)
-        run_dir = RunDir(root / "runs" / run_id)
-        run_dir.root.mkdir(parents=True, exist_ok=True)
-        run_dir.recipe.write_text(parse_recipe(text, overrides).to_yaml())
-        return run_dir
+        return make_run(root, run_id, overrides, text)
 
     return make
+
+
+def make_run(root: Path, run_id: str, overrides: Sequence[str] = (), text: str = ACAR) -> RunDir:
+    """Make a run's folder in the store at `root`, as a job's submission does."""
+    run_dir = RunDir(root / "runs" / run_id)
+    run_dir.root.mkdir(parents=True, exist_ok=True)
+    run_dir.recipe.write_bytes(sealed_text(parse_recipe(text, overrides).to_yaml()))
+    return run_dir

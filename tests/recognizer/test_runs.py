@@ -1,9 +1,11 @@
 """Listing and comparing runs, as a function and as a command."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -16,6 +18,7 @@ from recognizer_svc.runs import compare_runs, list_runs
 from recognizer_svc.train.distributed import Ranks
 from recognizer_svc.train.run import train_run
 from stal_data.errors import InputError, NotFoundError
+from stal_data.sealed import sealed_text
 from tests.recognizer.toy_store import ACAR
 
 
@@ -61,6 +64,58 @@ def test_a_failed_run_says_why(store, tmp_path):
         events.write("error", rank=0, message="it broke")
     (run,) = list_runs(store)
     assert (run.status, run.message) == ("failed", "it broke")
+
+
+@pytest.fixture
+def copy(store: Store, tmp_path: Path) -> Store:
+    """A copy that a test may damage."""
+    return Store.open(shutil.copytree(store.root, tmp_path / "copy", dirs_exist_ok=True))
+
+
+def _cut(run: RunDir) -> None:
+    run.recipe.write_bytes(run.recipe.read_bytes()[:-40])
+
+
+@pytest.mark.parametrize(
+    ("damage", "problem"),
+    [
+        (_cut, r"recipe.yaml' is damaged: its sha256"),
+        (lambda run: run.recipe.unlink(), r"recipe.yaml"),
+        (lambda run: run.recipe.write_text("- a\n- b\n"), "AttributeError|mapping"),
+        (lambda run: run.recipe.write_text("a: [" * 9), "flow|YAML"),
+        (lambda run: run.state.write_text("[]"), r"state.json' is damaged: it is not a JSON object"),
+        (lambda run: run.provenance.write_bytes(b"\xff"), r"provenance.json' is damaged: it is not JSON"),
+        (lambda run: run.provenance.write_text('{"splits": 3}'), "AttributeError"),
+        (lambda run: run.events.write_text('{"seq": 1, "time": 1, "type": "epoch"}\n'), "duration_s"),
+        (lambda run: run.checkpoint("latest").write_bytes(b""), r"latest.safetensors' is damaged"),
+    ],
+)
+def test_a_broken_run_is_listed_as_broken_and_ends_nothing(copy, damage, problem):
+    wide = RunDir(copy.runs_dir / "wide")
+    wide.recipe.write_bytes(sealed_text(wide.recipe.read_text()))
+    damage(wide)
+    found = {run.run_id: run for run in list_runs(copy)}
+    assert found["wide"].status == "broken"
+    assert (found["narrow"].status, found["narrow"].problems) == ("succeeded", ())
+    listed = CliRunner().invoke(runs, ["list", "--store", str(copy.root)])
+    assert listed.exit_code == 0, listed.output
+    assert re.search(rf"(?m)^wide: .*({problem})", listed.output), listed.output
+    compared = CliRunner().invoke(runs, ["compare", "narrow", "wide", "--store", str(copy.root)])
+    assert compared.exit_code == 0, compared.output
+    assert "broken" in compared.output
+    assert re.search(rf"(?m)^wide: .*({problem})", compared.output)
+
+
+def test_lost_and_damaged_events_are_named(copy):
+    events = RunDir(copy.runs_dir / "wide").events
+    lines = events.read_bytes().splitlines(keepends=True)
+    events.write_bytes(b"".join([lines[0], lines[1][:30] + b"?" + lines[1][31:], *lines[2:4], lines[4][:50]]))
+    (run,) = [run for run in list_runs(copy) if run.run_id == "wide"]
+    damaged, cut, lost = run.problems
+    assert "Line 2 of" in damaged
+    assert "Line 5 of" in cut
+    assert "cut off" in cut
+    assert "ends at event 4, but a checkpoint was saved after event" in lost
 
 
 def test_the_commands_print_tables(store):

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from cache.backbones.weights import write_tensors
 from cache.feature_store import list_feature_sets
 from cache.feature_store.manage.copy import copy_feature_set, copy_split
-from cache.split_store import load_split
+from cache.split_store import load_split, split_file
 from cache.store import Store
+from cli.cache_commands.verify_files import verify_runs, verify_splits, verify_weights
 from recognizer_svc.bucket_runs import fetch_run, publish_run, sole_training
 from recognizer_svc.predict import BoxesOfKeyFrame, Predictor
 from recognizer_svc.recipe import parse_recipe
@@ -97,6 +100,25 @@ def test_the_newer_copy_of_a_run_counts(machine: OpenStore, run: RunDir) -> None
     assert not run.checkpoint("latest").exists()
     fetch_run(machine("one"), "first")
     assert run.checkpoint("latest").read_bytes() == b"better weights"
+
+
+def test_what_a_bucket_holds_is_verified(machine: OpenStore, run: RunDir, toy_store: Store) -> None:  # noqa: F811
+    upload, other = machine("upload"), machine("other")
+    copy_split(toy_store, upload, "toy", "test")
+    split, weights = split_file(upload, "toy", "test"), upload.weights_dir / "w.safetensors"
+    split.write_bytes(split.read_bytes()[512:])  # as earlier versions wrote it
+    write_tensors(weights, {"a": torch.ones(99)}, key="stal_backbone", metadata={"b": 1})
+    weights.write_bytes(weights.read_bytes()[:-1])
+    for path in (split, weights):
+        upload.publish(path)
+    (problem,) = verify_splits(other, None, None, repair=False)
+    assert "carries no checksum" in problem
+    assert verify_splits(other, None, None, repair=True) == []
+    assert verify_splits(machine("third"), None, None, repair=False) == []
+    (problem,) = verify_weights(other)
+    assert "w.safetensors' is damaged" in problem
+    (problem,) = verify_runs(other)
+    assert problem.startswith("runs/first: ")
 
 
 def test_only_what_is_new_is_sent(machine: OpenStore, run: RunDir, proxy: FaultProxy) -> None:  # noqa: F811

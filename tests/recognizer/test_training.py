@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from recognizer_svc.checkpoint import load_checkpoint
 from recognizer_svc.recipe import load_recipe
@@ -194,18 +195,16 @@ def test_the_batch_must_suit_the_number_of_processes(new_run):
 def test_only_tensors_and_plain_values_are_read_from_a_checkpoint(new_run, tmp_path):
     run_dir = new_run("read", ["training.epochs=1"])
     train(run_dir)
-    content = torch.load(run_dir.checkpoint("latest"), weights_only=True)
-    assert content["version"] == 1
-    damaged = tmp_path / "damaged.pt"
-    damaged.write_bytes(run_dir.checkpoint("latest").read_bytes()[:-2000])
-    with pytest.raises(InputError, match=r"damaged\.pt' does not read"):
-        load_checkpoint(damaged)
+    foreign = tmp_path / "foreign.safetensors"
+    save_file({"a": torch.ones(3)}, foreign)
+    with pytest.raises(InputError, match="damaged or no checkpoint: it does not begin with its checksum"):
+        load_checkpoint(foreign)
     hostile = tmp_path / "hostile.pt"
     torch.save({"version": 1, "recipe": Path("x")}, hostile)
     with pytest.raises(InputError, match=r"hostile\.pt' does not read"):
         load_checkpoint(hostile)
     torch.save({"state_dict": {}}, tmp_path / "foreign.pt")
-    with pytest.raises(InputError, match="not a checkpoint of version 1"):
+    with pytest.raises(InputError, match="not a checkpoint of this program"):
         load_checkpoint(tmp_path / "foreign.pt")
     with pytest.raises(NotFoundError, match="has not saved one yet"):
         load_checkpoint(tmp_path / "none.pt")

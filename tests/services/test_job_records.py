@@ -12,11 +12,12 @@ from recognizer_svc.run_dir import RunDir
 from recognizer_svc.service.jobs import JobManager
 from recognizer_svc.service.record import JobFiles, JobStatus, read_record
 from stal_data.errors import ConflictError
+from stal_data.sealed import parse_json, sealed_json
 from tests.services.job_scripts import DONE, LIMITS, SLEEP, Launcher, reaches, started, submission
 
 
 def change(path: Path, **values: Any) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+    path.write_bytes(sealed_json(parse_json(path.read_bytes(), str(path), "") | values))
 
 
 async def ended_run(store: Store, launcher: Launcher, run_id: str) -> Path:

@@ -3,14 +3,15 @@
 import asyncio
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from cache.store import Store
 from protos.generated import recognizer_pb2 as pb
+from recognizer_svc.checkpoint import load_checkpoint, save_checkpoint
 from recognizer_svc.client import RecognizerClient
 from recognizer_svc.service.model_list import list_models
 from recognizer_svc.service.served_models import MAX_SERVED, ServedModels
@@ -27,18 +28,16 @@ def checkpoint(trained: Trained) -> Iterator[Path]:
     """The file of a run that nobody else uses."""
     run = trained.store.runs_dir / RUN
     (run / "checkpoints").mkdir(parents=True)
-    path = run / "checkpoints" / "latest.pt"
-    shutil.copyfile(trained.store.runs_dir / TRAINED / "checkpoints" / "best.pt", path)
+    path = run / "checkpoints" / "latest.safetensors"
+    shutil.copyfile(trained.store.runs_dir / TRAINED / "checkpoints" / "best.safetensors", path)
     yield path
     shutil.rmtree(run)
 
 
 def change(path: Path) -> None:
     """Replace the checkpoint by one with other weights, as training does."""
-    content = torch.load(path, weights_only=True)
-    content["head"] = {name: values * 0.5 for name, values in content["head"].items()}
-    torch.save(content, path.with_name("next.pt"))
-    path.with_name("next.pt").replace(path)
+    content = load_checkpoint(path)
+    save_checkpoint(path, replace(content, head_state={name: half * 0.5 for name, half in content.head_state.items()}))
 
 
 async def scores(client: RecognizerClient) -> tuple[str, list[float]]:
@@ -59,7 +58,7 @@ async def test_a_loaded_head_stays_until_the_next_one_is_whole(trained: Trained,
 
         whole = checkpoint.read_bytes()
         checkpoint.write_bytes(whole[: len(whole) // 2])
-        with pytest.raises(InputError, match="does not read"):
+        with pytest.raises(InputError, match="is damaged"):
             await client.load_model(RUN)
         assert await scores(client) == before
 

@@ -12,7 +12,7 @@ from cache.feature_store import FeatureBatch, FeatureSet, FeatureWriter, RowInde
 from cache.split_store import publish_split
 from cache.store import Store
 from protos.generated import recognizer_pb2 as pb
-from recognizer_svc.checkpoint import Checkpoint, Progress, save_checkpoint
+from recognizer_svc.checkpoint import Checkpoint, Progress, load_checkpoint, save_checkpoint
 from recognizer_svc.client import RecognizerClient
 from recognizer_svc.heads.batch import FeatureShapes, HeadBatch
 from recognizer_svc.heads.build import build_head
@@ -100,11 +100,10 @@ def scored_directly(store: Store, boxes_N4: NDArray[np.float32]) -> NDArray[np.f
     assert row.fast is not None
     assert row.vit is not None
     assert row.vit_moments is not None
-    content = torch.load(store.runs_dir / "crowd" / "checkpoints" / "latest.pt", weights_only=True)
-    recipe = parse_recipe(content["recipe"])
+    checkpoint = load_checkpoint(RunDir(store.runs_dir / "crowd").checkpoint("latest"))
     shapes = FeatureShapes(slow_CHW=(64, 14, 14), fast_CHW=(16, 14, 14), vit_CHW=(48, 16, 16), vit_frames=VIT_FRAMES)
-    head = build_head(recipe.head, shapes, LABELS.num_classes)
-    head.load_state_dict(content["head"])
+    head = build_head(checkpoint.recipe.head, shapes, LABELS.num_classes)
+    head.load_state_dict(checkpoint.head_state)
     batch = HeadBatch(
         slow_BCHW=torch.from_numpy(row.slow.astype(np.float32)),
         fast_BCHW=torch.from_numpy(row.fast.astype(np.float32)),

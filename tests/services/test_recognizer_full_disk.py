@@ -38,15 +38,15 @@ def test_a_checkpoint_that_does_not_fit_leaves_the_old_one(
         optimizer_state={},
         progress=Progress(),
     )
-    path = tmp_path / "latest.pt"
+    path = tmp_path / "latest.safetensors"
     save_checkpoint(path, checkpoint)
     before = path.read_bytes()
     limited_files(10_000)
-    with pytest.raises(StalError, match=r"latest.pt' could not be written: File too large .*make room and run"):
+    with pytest.raises(StalError, match=r"latest.safetensors' could not be written: File too large .*run"):
         save_checkpoint(path, checkpoint)
     limited_files(-1)
     assert path.read_bytes() == before
-    assert [file.name for file in tmp_path.iterdir()] == ["latest.pt"]
+    assert [file.name for file in tmp_path.iterdir()] == ["latest.safetensors"]
 
 
 async def test_a_job_whose_end_cannot_be_recorded_is_told_as_failed_and_recorded_later(
@@ -76,7 +76,7 @@ async def test_a_job_is_cancelled_although_the_request_cannot_be_written_down(
     store: Store, launcher: Launcher, limited_files: Callable[[int], None]
 ) -> None:
     launcher(
-        'signal.signal(signal.SIGTERM, lambda *_: (event(2, "checkpoint", epoch=1, name="latest.pt"), sys.exit(1)))\n'
+        'signal.signal(signal.SIGTERM, lambda *_: (event(2, "checkpoint", epoch=1, name="latest"), sys.exit(1)))\n'
         + SLEEP
     )
     jobs = JobManager(store, LIMITS)

@@ -1,7 +1,6 @@
 """The job manager: jobs run, wait, are watched, cancelled, and fail."""
 
 import asyncio
-import json
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from recognizer_svc.service.events import Event, EventReader
 from recognizer_svc.service.jobs import JobManager
 from recognizer_svc.service.processes import job_processes
 from recognizer_svc.service.record import JobFiles, JobRecord, JobStatus, read_record
+from stal_data.sealed import parse_json
 from svc_common.errors import BusyError, ServiceUnavailableError
 from tests.recognizer.toy_store import ACAR
 from tests.services.job_scripts import DONE, LIMITS, SLEEP, Launcher, eventually, reaches, seen, started, submission
@@ -37,7 +37,7 @@ async def test_a_job_runs_to_its_end_and_is_on_disk(store: Store, launcher: Laun
     assert last.status is JobStatus.SUCCEEDED
     assert last.ended_s >= last.started_s >= last.created_s
     run = RunDir(store.runs_dir / "one")
-    assert json.loads(run.state.read_text()) == {"status": "succeeded", "message": "", "attempt": 1}
+    assert parse_json(run.state.read_bytes(), "state.json", "") == {"status": "succeeded", "message": "", "attempt": 1}
     assert read_record(JobFiles(run).record) == last
 
 
@@ -55,7 +55,7 @@ async def test_watching_again_gives_the_whole_history_or_the_rest_of_it(store: S
 
 async def test_cancel_lets_the_launcher_leave_in_order(store: Store, launcher: Launcher) -> None:
     launcher(
-        'signal.signal(signal.SIGTERM, lambda *_: (event(2, "checkpoint", epoch=1, name="latest.pt"), sys.exit(1)))\n'
+        'signal.signal(signal.SIGTERM, lambda *_: (event(2, "checkpoint", epoch=1, name="latest"), sys.exit(1)))\n'
         + SLEEP
     )
     jobs = JobManager(store, LIMITS)

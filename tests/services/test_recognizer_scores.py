@@ -18,6 +18,7 @@ from cache.spec import FeatureSpec
 from cache.split_store import load_split, publish_split
 from cache.store import Store
 from protos.generated import recognizer_pb2 as pb
+from recognizer_svc.checkpoint import load_checkpoint, save_checkpoint
 from recognizer_svc.client import KeyFrameScores, RecognizerClient, SplitScores
 from recognizer_svc.features import check_fits, open_fitting
 from recognizer_svc.predict import BoxesOfKeyFrame, Predictor
@@ -59,7 +60,7 @@ async def predict(trained: Trained, request: pb.PredictRequest) -> tuple[SplitSc
 
 def expected(store: Store, checkpoint: str = "best") -> dict[KeyFrame, NDArray[np.float32]]:
     """Scores of the test split's ground-truth boxes without any service."""
-    predictor = Predictor.load(store.runs_dir / TRAINED / "checkpoints" / f"{checkpoint}.pt", device="cpu")
+    predictor = Predictor.load(store.runs_dir / TRAINED / "checkpoints" / f"{checkpoint}.safetensors", device="cpu")
     people = [
         BoxesOfKeyFrame(key=item.key, boxes_N4=item.boxes_N4)
         for item in load_split(store, "toy", "test").key_frames
@@ -187,7 +188,7 @@ def test_the_row_layout_scores_annotated_people_alone(trained: Trained, tmp_path
         with output.open(newline="") as file:
             rows[layout] = list(csv.reader(file))
     assert [row[:7] for row in rows["rows"]] == [row[:7] for row in rows["key_frames"]]
-    predictor = Predictor.load(trained.store.runs_dir / TRAINED / "checkpoints" / "best.pt", device="cpu")
+    predictor = Predictor.load(trained.store.runs_dir / TRAINED / "checkpoints" / "best.safetensors", device="cpu")
     alone = [
         BoxesOfKeyFrame(key=item.key, boxes_N4=item.boxes_N4[[person]])
         for item in load_split(trained.store, "toy", "test").key_frames
@@ -236,15 +237,13 @@ def test_a_head_is_loaded_once_and_again_when_its_file_changes(trained: Trained,
     run = tmp_path / "runs" / "copy" / "checkpoints"
     run.mkdir(parents=True)
     source = trained.store.runs_dir / TRAINED / "checkpoints"
-    (run / "latest.pt").write_bytes((source / "best.pt").read_bytes())
+    (run / "latest.safetensors").write_bytes((source / "best.safetensors").read_bytes())
     models = ModelCache(Store.open(tmp_path), device="cpu")
     first = models.get("copy", "")
     assert models.get("copy", "latest") is first
-    replacement = run / "next.pt"
-    checkpoint = torch.load(source / "best.pt", weights_only=True)
-    checkpoint["progress"]["epochs_done"] += 1
-    torch.save(checkpoint, replacement)
-    replacement.replace(run / "latest.pt")
+    checkpoint = load_checkpoint(source / "best.safetensors")
+    progress = replace(checkpoint.progress, epochs_done=checkpoint.progress.epochs_done + 1)
+    save_checkpoint(run / "latest.safetensors", replace(checkpoint, progress=progress))
     second = models.get("copy", "")
     assert second.info.digest != first.info.digest
     assert second.info.epoch == first.info.epoch + 1

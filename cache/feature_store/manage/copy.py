@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from cache.feature_store.manage.diff import diff_feature_sets
 from cache.feature_store.marks import read_marks
 from cache.feature_store.reader import FeatureSet
 from cache.feature_store.remote import how_to_delete
@@ -91,10 +92,11 @@ def copy_split(source: Store, target: Store, dataset: str, split: str) -> bool:
 
 def _compare(features: FeatureSet, copy: Path) -> None:
     mine, theirs = features.marks(), read_marks(copy, features.manifest)
-    different = (mine.digests_K != theirs.digests_K) & mine.done_K & theirs.done_K
-    if different.any():
-        row = int(different.argmax())
+    if not ((mine.digests_K != theirs.digests_K) & mine.done_K & theirs.done_K).any():
+        return
+    different = diff_feature_sets(features.path, copy).different  # rows that were there may be rounded otherwise
+    if different:
         raise ConflictError(
-            f"{int(different.sum())} rows of '{copy}' differ from '{features.path}', first "
-            f"{features.key_frames[row]}; see 'stal-cli cache diff {features.path} {copy}'."
+            f"{len(different)} rows of '{copy}' differ from '{features.path}', first {different[0]}; see 'stal-cli "
+            f"cache diff {features.path} {copy}'."
         )

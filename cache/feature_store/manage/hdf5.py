@@ -18,7 +18,7 @@ from cache.files import replacing
 from cache.store import Store
 from stal_data.errors import ConflictError, InputError
 
-KIND, VERSION = "feature-set", 1
+KIND = h5.Kind(name="feature-set", version=1, way_out="Export the set again.")
 Report = Callable[[int, int], None]
 
 
@@ -29,7 +29,7 @@ def export_hdf5(path: Path, output: Path, report: Report | None = None) -> int:
     """
     features = FeatureSet(path)
     manifest, index, marks = features.manifest, features.index, features.marks()
-    with replacing(output) as partial, h5.creating(partial, kind=KIND, version=VERSION) as file:
+    with replacing(output) as partial, h5.creating(partial, KIND) as file:
         file.create_dataset("manifest", data=json.dumps(manifest.to_attributes()), dtype=h5py.string_dtype())
         h5.write_keys(file.create_group("key_frames"), index.key_frames)
         columns = {
@@ -67,8 +67,8 @@ def import_hdf5(source: Path, store: Store, report: Report | None = None) -> Pat
 
     Every row is checked against its digest first. A set of the same spec but of other frames is refused.
     """
-    with h5.opened(source, kind=KIND, version=VERSION) as file:
-        with h5.complete(source, kind=KIND):
+    with h5.opened(source, KIND, old=True) as file:
+        with h5.complete(source, KIND):
             exported = _Exported.open(file, source)
         manifest = exported.manifest
         writer = FeatureWriter.open(
@@ -107,7 +107,7 @@ class _Exported:
     def open(cls, file: h5py.File, source: Path) -> Self:
         manifest = _manifest(file, source)
         count = manifest.num_rows
-        keys = h5.read_keys(file["key_frames"])
+        keys = h5.read_keys(file, "key_frames")
         if len(keys) != count:
             raise InputError(f"'{source}' names {len(keys)} key frames, but its manifest says {count}.")
         return cls(
@@ -128,7 +128,7 @@ class _Exported:
 
     def read(self, rows: range) -> FeatureBatch:
         """Return these rows, checked against their digests."""
-        with h5.complete(self.source, kind=KIND):
+        with h5.complete(self.source, KIND):
             features = FeatureBatch(**{name: values[rows.start : rows.stop] for name, values in self.arrays.items()})
         for place, row in enumerate(rows):
             checksums = [checksum(getattr(features, name)[place]) for name in self.manifest.arrays]
@@ -153,11 +153,7 @@ def _manifest(file: h5py.File, source: Path) -> FeatureManifest:
 
 def _dataset(file: h5py.File, source: Path, name: str, shape: tuple[int, ...], dtype: str) -> Any:
     """Return a dataset of exactly this shape and type that lies in the file itself, not behind a link to another."""
-    link, found = file.get(name, getlink=True), None
-    if isinstance(link, h5py.HardLink):
-        found = file[name]
-    if not isinstance(found, h5py.Dataset) or found.is_virtual or found.external:
-        raise InputError(f"'{source}' lacks the dataset '{name}'; export the set again.")
+    found = h5.dataset(file, name)
     if (found.shape, found.dtype.name) != (shape, dtype):
         raise InputError(f"'{name}' in '{source}' is {found.dtype.name} {found.shape}; it must be {dtype} {shape}.")
     return found
