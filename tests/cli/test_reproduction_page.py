@@ -1,4 +1,4 @@
-"""docs/reproduction.md from its first command to its last, on a stand-in of the smallest sizes for the published files."""
+"""docs/reproduction.md from its first command to its last, on a small stand-in for the published files."""
 
 import csv
 import json
