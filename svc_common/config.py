@@ -44,8 +44,8 @@ def _check_hosts(**hosts: str | None) -> None:
     for field, host in hosts.items():
         if host and not (is_host(host) or is_host(f"[{host}]")):
             raise InputError(
-                f"--{field.replace('_', '-')} '{host}' must be a name or an address alone, such as 127.0.0.1, without a "
-                "scheme and a port."
+                f"--{field.replace('_', '-')} '{host}' must be a name or an address alone, such as 127.0.0.1, without "
+                "a scheme and a port."
             )
 
 
