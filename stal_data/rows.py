@@ -128,7 +128,7 @@ def _refuse_first_header(fields: Sequence[str], line: int) -> None:
 def _parse_key(video: str, time: str) -> tuple[KeyFrame, float]:
     """Return the key frame of a video id and a time in seconds, whose whole part it is, and the time."""
     try:
-        check_video_id("the video", video)
+        video = check_video_id("the video", video)
     except InputError as error:
         raise _BadFieldError("video", str(error)) from None
     seconds = _number("time", time)

@@ -16,6 +16,8 @@ from stal_data.media import MediaInfo
 
 FPS = 25
 """Rate of the time line on which windows and clips are numbered."""
+MAX_SPAN_S = 7 * 86400
+"""Longest video: a number out of place, in a file's name or in its times, must not become millions of key frames."""
 
 
 START_SLACK_S = 0.2

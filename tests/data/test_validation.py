@@ -9,6 +9,7 @@ import pytest
 from stal_data.dataset import Dataset
 from stal_data.validation import Report, media_checks, validate
 from tests.data.folders import DATASET_YAML, rows_of, write_small_dataset
+from tests.data.video_kinds import KINDS
 from tests.data.videos import constant, write_video
 
 
@@ -212,3 +213,17 @@ def test_videos_without_annotations_are_checked_too(tmp_path: Path) -> None:
     (finding,) = _validate(tmp_path).errors
     assert finding.rule == "media"
     assert "bad.mp4 does not decode as a video" in finding.message
+
+
+def test_what_is_left_out_and_a_clock_that_jumps_are_warnings(tmp_path: Path) -> None:
+    KINDS["restarted.ts"](tmp_path / "a.ts")
+    (tmp_path / "dataset.yaml").write_text("name: own\nmedia: {kind: video, root: .}\nsplits: {all: {videos: a}}")
+    (tmp_path / "notes.txt").write_text("")
+    report = _validate(tmp_path)
+    assert not report.errors
+    assert [(finding.rule, finding.path.name) for finding in report.findings] == [
+        ("clock", "dataset.yaml"),
+        ("left-out", tmp_path.name),
+    ]
+    assert "video 'a': its clock jumps by" in report.findings[0].message
+    assert "notes.txt is left out, since it is no video by its ending" in report.findings[1].message
