@@ -38,7 +38,7 @@ def _ranked_by_sort_calls(alignment: Alignment, matching: Matching, protocol: Pr
     kept_R = _kept(alignment, matching, protocol, capacity)
     rank_R = np.arange(len(kept_R)) - _starts(rows.key_N[kept_R])
     # Of each row of the file, N of them.
-    target_N, void_N = (_by_row(values, matching) for values in (matching.target_N, matching.void_N))
+    target_N, void_N = _by_row(matching.target_N, matching), _by_row(matching.void_N, matching)
     rank_N = _by_row(matching.rank_N, matching)
     rank_N[kept_R] = rank_R
     kept_R = kept_R[~void_N[kept_R]]
@@ -58,7 +58,8 @@ def _ranked_by_sort_calls(alignment: Alignment, matching: Matching, protocol: Pr
         scores = rows.score_N[mine].astype(protocol.precision)
         ranked = np.argsort(scores, kind="stable" if protocol.tie_order == "reversed_stable" else None)[::-1]
         place = slice(matching.class_offsets[label], matching.class_offsets[label + 1])
-        row_N[place] = np.concatenate([mine[ranked], (dropped := matching.row_N[place])[void_N[dropped]]])
+        others = matching.row_N[place]
+        row_N[place] = np.concatenate([mine[ranked], others[void_N[others]]])
     return replace(
         matching, row_N=row_N, rank_N=rank_N[row_N], target_N=target_N[row_N], hit_N=hit_N[row_N], void_N=void_N[row_N]
     )

@@ -1,4 +1,4 @@
-"""docs/reproduction.md from its first command to its last, on a stand-in of the smallest sizes for the published files."""
+"""docs/reproduction.md from its first command to its last, on a small stand-in for the published files."""
 
 import csv
 import json
@@ -40,7 +40,9 @@ def test_every_command_of_the_page_works_and_gives_the_published_figures(
             if words[0] == "predict":  # one service for all saves the start of one for each
                 service = service or RecognizerProcess(tmp_path / "store", tmp_path).start()
                 smaller = ["--recognizer", service.address]
-            run([word.replace("/data/frames", str(tmp_path / "frames")) for word in words] + smaller)
+            output = run([word.replace("/data/frames", str(tmp_path / "frames")) for word in words] + smaller)
+            if words[0] == "eval":
+                assert ("--exact computes them all" in output) == ("--capacities" not in words)
     finally:
         if service is not None:
             service.stop()

@@ -44,7 +44,7 @@ def test_a_good_data_set_has_no_findings_and_is_counted(root: Path) -> None:
         ("0.1,0.2,0.3,0.4", "0.1,nan,0.3,0.4", "number", "y1 is 'nan', but must be finite"),
         (",2,1,26,", ",17,1,26,", "label", "label id 18 is not in .*labels.pbtxt, which has 3 labels, 1 to 3"),
         (",0,0", ",0", "columns", "the line has 12 columns"),
-        (",2.0,", ",7.0,", "time", "Second 7 of video 'b' has no frame: its media run from 0 s to 3 s"),
+        (",2.0,", ",7.0,", "time", "Second 0007 of video 'b' has no frame: its media run from 0 s to 3 s"),
         (
             ",26,76,",
             ",26,77,",

@@ -4,7 +4,7 @@ import asyncio
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
@@ -73,20 +73,25 @@ def test_its_job_ends_with_it(trained: Trained, services: list[subprocess.Popen[
 
 
 TALKER = """
-import pathlib, sys
+import pathlib, signal, sys
+
+def end(*_):
+    print("no memory is left", flush=True)
+    sys.exit(3)
+
+signal.signal(signal.SIGTERM, end)
 port_file = pathlib.Path(sys.argv[1])
 print("x" * 100_000)
 print("the traceback", flush=True)
 port_file.with_suffix(".tmp").write_text("1")
 port_file.with_suffix(".tmp").rename(port_file)
 sys.stdin.read(1)
-print("no memory is left", flush=True)
-sys.exit(3)
+end()
 """
 
 
 @pytest.fixture
-def talker(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[bytes]]:
+def talker(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[subprocess.Popen[bytes]]]:
     """Stands in for the service: says something, is ready, says something more when it is told to, and ends."""
     processes: list[subprocess.Popen[bytes]] = []
 
@@ -96,17 +101,18 @@ def talker(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[bytes]]:
         return processes[-1]
 
     monkeypatch.setattr(private_service, "_start", start)
-    return processes
+    yield processes
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.close()
 
 
-def fail(error: Exception, store: Path, process: Callable[[], subprocess.Popen[bytes]] | None = None) -> None:
-    """Let a command meet the error, after its service, if given, has ended."""
+def fail(error: Exception, store: Path, ended: list[subprocess.Popen[bytes]] | None = None) -> None:
+    """Let a command meet the error, after its service has ended if that is given."""
     with recognizer_at(None, str(store)):
-        if process is not None:
-            ended = process()
-            assert ended.stdin is not None
-            ended.stdin.close()
-            ended.wait()
+        for process in ended or ():
+            process.terminate()
+            process.wait()
         raise error
 
 
@@ -120,7 +126,7 @@ def test_an_internal_error_comes_with_what_the_service_wrote(tmp_path: Path) -> 
 def test_a_service_that_has_ended_is_not_looked_for(tmp_path: Path, talker: list[subprocess.Popen[bytes]]) -> None:
     match = r"has ended with exit code 3, after:\nx+\nthe traceback\nno memory is left$"
     with pytest.raises(PrivateServiceError, match=match):
-        fail(ServiceUnavailableError("does not answer; is it running?"), tmp_path, talker.pop)
+        fail(ServiceUnavailableError("does not answer; is it running?"), tmp_path, talker)
 
 
 def test_without_a_temporary_folder_the_error_names_tmpdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
