@@ -8,6 +8,7 @@ import click
 
 from cli.lazy import LazyGroup
 from stal_data.errors import StalError
+from stal_data.owner import end_with_owner
 
 TRACEBACK_VARIABLE = "STAL_TRACEBACK"
 
@@ -56,6 +57,7 @@ def main() -> None:
 
     So is an error of the system that names a file, such as a missing right; STAL_TRACEBACK=1 shows where it arose.
     """
+    end_with_owner()
     try:
         root(standalone_mode=True)
     except StalError as error:

@@ -106,8 +106,11 @@ def precompute(
     from cache.precompute import precompute as run
     from cache.store import Store
     from stal_data.dataset import Dataset
+    from stal_data.owner import end_with
 
     part = read_part(shard, os.environ)
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        end_with(os.getppid())
     opened = Dataset.open(dataset).split(split)
     target = Store.open(store, create=not estimate_only, may_lack=estimate_only)
     chosen = PrecomputeOptions(

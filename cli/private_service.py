@@ -15,6 +15,7 @@ import click
 import cli
 from cli.stage import StageOptions
 from stal_data.errors import StalError
+from stal_data.owner import owned
 from svc_common.config import ClientConfig
 
 _START_TIMEOUT_S = 120.0
@@ -59,7 +60,6 @@ def _private_recognizer(options: list[str]) -> Iterator[str]:
         try:
             address = _wait_until_ready(process, port_file, log)
         except BaseException:
-            process.terminate()  # it may not read its stdin yet, and has no job that a second signal could hurt
             _stop(process)
             log.close()
             raise
@@ -75,11 +75,10 @@ def _start(options: list[str], port_file: Path, output: IO[bytes]) -> subprocess
     package_root = str(Path(cli.__file__).parent.parent)
     return subprocess.Popen(
         [sys.executable, "-m", "cli.main", *words],
-        # The service ends when this pipe does, so it cannot outlive a command that was killed.
-        stdin=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=subprocess.STDOUT,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")]))},
+        env=owned() | {"PYTHONPATH": os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")]))},
         # Ctrl-C in the terminal is for the command alone; the command then ends the service in order.
         start_new_session=True,
     )
@@ -101,10 +100,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], port_file: Path, log: IO
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
     """End the service; jobs that it still runs are cancelled, each with a checkpoint."""
-    assert process.stdin is not None
-    # At this it sends SIGTERM to itself. A second one, now or when this process dies while it waits, would kill the
-    # service before its jobs have ended.
-    process.stdin.close()
+    process.terminate()  # only once: a second one would kill the service before its jobs have ended
     while True:
         try:
             process.wait()

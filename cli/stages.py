@@ -11,14 +11,15 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import IO, Self
 
 import click
 
 from stal_data.errors import StalError
+from stal_data.owner import owned
 
 SERVICE_START_TIMEOUT_S = 120.0
-SERVICE_STOP_TIMEOUT_S = 30.0
+_STOP_TIMEOUT_S = 120.0
 # Services take a free port each time they start, so an address says nothing about what a stage made.
 _LOOPBACK_ADDRESS = re.compile(r"127\.0\.0\.1:\d+")
 
@@ -79,15 +80,40 @@ class Stages:
         with log_path.open("wb") as log:
             log.write(f"$ stal-cli {shlex.join(words)}\n".encode())
             log.flush()
-            code = subprocess.run(
-                cli_command(*words), stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
-            ).returncode
+            process = _start(words, log)
+            try:
+                code = process.wait()
+            finally:
+                _end(process)
         if code != 0:
             click.echo("failed")
             raise StageError(
                 f"stage {name} failed with exit code {code}: stal-cli {shlex.join(words)}\n{_tail(log_path)}\n"
                 f"The whole log is {log_path}; run the same command again to go on from this stage."
             )
+
+
+def _start(words: Sequence[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        cli_command(*words),
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        env=owned(),
+        # Ctrl-C in the terminal is for this process alone, which ends the child in order.
+        start_new_session=True,
+    )
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a child that still runs; a service whose jobs write checkpoints needs its time."""
+    if process.poll() is None:
+        process.terminate()
+    try:
+        process.wait(_STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _remove(path: Path) -> None:
@@ -125,12 +151,7 @@ class Service:
         self._port_file.unlink(missing_ok=True)
         self._log_path.parent.mkdir(parents=True, exist_ok=True)
         with self._log_path.open("wb") as log:
-            self._process = subprocess.Popen(
-                cli_command("serve", self.name, *self._options),
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-            )
+            self._process = _start(("serve", self.name, *self._options), log)
         try:
             self.address = self._wait_for_address()
         except BaseException:
@@ -152,11 +173,6 @@ class Service:
         )
 
     def __exit__(self, *_: object) -> None:
-        if self._process is not None and self._process.poll() is None:
-            self._process.terminate()
-            try:
-                self._process.wait(SERVICE_STOP_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+        if self._process is not None:
+            _end(self._process)
         self._port_file.unlink(missing_ok=True)

@@ -2,7 +2,6 @@
 
 import io
 import json
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from detector_svc.yolo import YoloConfig, YoloDetector
 from detector_svc.yolo_format import YoloPart, write_yolo_folder
 from stal_data.errors import InputError, NotFoundError, StalError
 from stal_data.files import write_atomically
+from stal_data.work_folder import work_folder
 
 Report = Callable[[str, int, int], None]
 """Called with what is counted, done and total: `images` converted, `batches` trained, or an epoch's losses."""
@@ -78,9 +78,7 @@ def train_detector(
     if output.suffix != ".pt":
         raise InputError(f"--output '{output}' must end in .pt.")
     show: Report = report or (lambda stage, done, total: None)  # noqa: ARG005
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{output.stem}-", dir=output.parent) as folder:
-        work = Path(folder).absolute()
+    with work_folder(output.absolute()) as work:
         data = write_yolo_folder(work / "data", train, val, progress=lambda done, total: show("images", done, total))
         best, own_metrics = _run_ultralytics(config, data.data_yaml, work, show)
         finished = work / output.name

@@ -13,6 +13,7 @@ import recognizer_svc
 from recognizer_svc.service.processes import JOB_DIR_OPTION, NODE_RANK_VARIABLE
 from recognizer_svc.service.record import JobFiles, Launch
 from stal_data.errors import InputError, did_you_mean
+from stal_data.owner import owned
 
 LOOPBACK = "127.0.0.1"
 LAUNCHER_MODULE = "recognizer_svc.train.launcher"
@@ -97,11 +98,13 @@ def start(
     interface: str | None,
     stop_timeout_s: float,
     data_root: Path | None = None,
+    ends_with_service: bool = False,
 ) -> subprocess.Popen[bytes]:
     """Start the launcher.
 
     interface: of the traffic between several nodes; a job of one node stays on loopback.
     data_root: folder below which the recipe may name a data set.
+    ends_with_service: with this process, also when that is killed.
 
     Its output goes to the job's log, after that of earlier attempts.
 
@@ -116,6 +119,6 @@ def start(
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=env,
+            env=owned(env) if ends_with_service else env,
             start_new_session=True,
         )
