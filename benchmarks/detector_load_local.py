@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from detector_svc.images import decode_image
 from detector_svc.memory import keep_freed_memory
 from detector_svc.offline import import_ultralytics
 from detector_svc.yolo import YoloConfig, YoloDetector
+from stal_data.media.images import decode_image
 
 WARM_UP_S = 2.0
 
@@ -37,7 +37,7 @@ def batched(options: argparse.Namespace) -> Callable[[list[bytes]], int]:
     )
 
     def run(images: list[bytes]) -> int:
-        prepared = [detector.prepare(decode_image(image, "image")) for image in images]
+        prepared = [detector.prepare(decode_image(image, "The image")) for image in images]
         return sum(map(len, detector.detect(prepared)))
 
     return run

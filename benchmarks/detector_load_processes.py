@@ -19,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from detector_svc.key_images import key_frame_image
 from detector_svc.offline import import_ultralytics
+from stal_data.children import python_command, python_environment
 from stal_data.dataset import Dataset
 from stal_data.synth import render_dataset
 
@@ -73,13 +74,13 @@ class Pinned:
 
     def __init__(self, options: argparse.Namespace, inputs: Inputs, weights: Path, folder: Path) -> None:
         self._options, self._inputs, self._weights, self._folder = options, inputs, weights, folder
-        self._environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        self._environment = python_environment() | {"OMP_NUM_THREADS": "1"}
         cores = sorted(os.sched_getaffinity(0))
         self.server_core, self.client_core = cores[0], cores[-1]
 
     def start(self, core: int, module: str, *words: object, **options: Any) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            ["taskset", "-c", str(core), sys.executable, "-m", module, *map(str, words)],
+            ["taskset", "-c", str(core), *python_command(module, *map(str, words))],
             env=self._environment,
             **options,
         )

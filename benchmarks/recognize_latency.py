@@ -37,10 +37,10 @@ from recognizer_svc.heads.batch import FeatureShapes
 from recognizer_svc.heads.build import build_head
 from recognizer_svc.recipe import load_recipe
 from recognizer_svc.run_dir import RunDir
+from stal_data.children import python_command, python_environment
 from stal_data.labels import Label, LabelMap
 from svc_common.config import ClientConfig
 
-ROOT = Path(__file__).parents[1]
 RUN = "benchmark"
 WARM_UP = 3
 SIZES = {"published": (), "small": ("head.reduce_channels=128", "head.context_channels=64")}
@@ -74,10 +74,9 @@ def serving(store: Path, folder: Path, options: argparse.Namespace, max_batch: i
     port_file = folder / f"port{max_batch}"
     command = ["serve", "recognizer", "--store", str(store), "--device", options.device, "--port", "0"]
     command += ["--port-file", str(port_file), "--max-requests", "100", "--max-batch", str(max_batch)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with (folder / f"log{max_batch}").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "cli.main", *command], env=environment, stdout=log, stderr=log
+            python_command("cli.main", *command), env=python_environment(), stdout=log, stderr=log
         )
     try:
         while not port_file.exists():

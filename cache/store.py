@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
 from cache.object_store import mirror_at
-from stal_data.errors import InputError, NotFoundError, did_you_mean
+from stal_data.errors import InputError, NotFoundError, did_you_mean, how_to_install
 from stal_data.names import check_name
 
 if TYPE_CHECKING:
@@ -58,7 +58,10 @@ class Store:
             raise InputError(
                 f"The store '{text}' is neither a folder nor s3://BUCKET/PREFIX; mount it, or copy it to one of these."
             )
-        root = Path(text.removeprefix("file://")).absolute()
+        folder = text.removeprefix("file://")
+        if folder != text and not folder.startswith("/"):
+            raise InputError(f"The store '{text}' must be file:///FOLDER with three slashes, or the folder alone.")
+        root = Path(folder).absolute()
         try:
             if root.exists() and not root.is_dir():
                 raise InputError(f"The store '{text}' is a file; it must be a folder.")
@@ -80,7 +83,7 @@ class Store:
         try:
             from cache.object_store.mirror import Mirror, not_found
         except ModuleNotFoundError as error:
-            raise InputError(f"A store in a bucket needs '{error.name}': pip install 'stal[s3]'.") from None
+            raise InputError(f"A store in a bucket needs '{error.name}'; {how_to_install('s3')}") from None
         mirror = Mirror.open(text, folder=stage.folder, stage_bytes=stage.limit_bytes)
         if not (mirror.exists() or create):
             raise not_found(text)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
+from cli.params import COUNT, SEED, THREADS, Real
+
 if TYPE_CHECKING:
     from cache.backbones.train import StepReport
     from cache.spec import BackboneKind
@@ -33,17 +35,21 @@ def backbone() -> None:
     show_default=True,
     help="Learn the labels of this type of the label map (repeatable): those that one person's pixels show.",
 )
-@click.option("--steps", type=click.IntRange(min=1), required=True, help="Number of training steps.")
+@click.option("--steps", type=COUNT, required=True, help="Number of training steps.")
 @click.option(
     "--batch-size",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, 1024),
     help="Examples a step; default: 24 windows around people for slowfast, 8 whole clips for vit.",
 )
-@click.option("--learning-rate", type=float, default=3e-3, show_default=True, help="Peak of the schedule.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of weights and order.")
+@click.option(
+    "--learning-rate", type=Real(0, 1000, min_open=True), default=3e-3, show_default=True, help="Peak of the schedule."
+)
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Of weights and order.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda:N.")
-@click.option("--threads", type=click.IntRange(min=1), help="Decoder threads; default: one a CPU core.")
-@click.option("--memory", type=click.IntRange(min=0), default=2048, show_default=True, help="MiB of clips to keep.")
+@click.option("--threads", type=THREADS, help="Decoder threads; default: one a CPU core.")
+@click.option(
+    "--memory", type=click.IntRange(0, 1 << 30), default=2048, show_default=True, help="MiB of clips to keep."
+)
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="The .safetensors file to write.")
 def train(
     dataset: Path,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cli.dataset_import import import_proposals, import_published
+from cli.params import COUNT_FROM_0, SEED
 
 if TYPE_CHECKING:
     from stal_data.validation import Counts, Finding, Report
@@ -35,9 +36,9 @@ dataset.add_command(import_proposals)
 
 @dataset.command()
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--seed", type=click.IntRange(0), required=True, help="The same seed gives the same bytes.")
-@click.option("--train-videos", type=click.IntRange(0), default=160, show_default=True, help="Three key frames each.")
-@click.option("--test-videos", type=click.IntRange(0), default=60, show_default=True, help="With people of their own.")
+@click.option("--seed", type=SEED, required=True, help="The same seed gives the same bytes.")
+@click.option("--train-videos", type=COUNT_FROM_0, default=160, show_default=True, help="Three key frames each.")
+@click.option("--test-videos", type=COUNT_FROM_0, default=60, show_default=True, help="With people of their own.")
 def synth(out: Path, seed: int, train_videos: int, test_videos: int) -> None:
     """Render a synthetic data set of articulated people into the new folder OUT.
 
@@ -58,7 +59,7 @@ def synth(out: Path, seed: int, train_videos: int, test_videos: int) -> None:
 @_DATASET
 @click.option("--split", "splits", multiple=True, help="Check only this split; may be given again. Default: all.")
 @click.option("--decode", is_flag=True, help="Also decode every frame that a clip needs: slow, finds damaged files.")
-@click.option("--limit", type=click.IntRange(0), default=20, show_default=True, help="Findings shown a kind; 0: all.")
+@click.option("--limit", type=COUNT_FROM_0, default=20, show_default=True, help="Findings shown a kind; 0: all.")
 def validate(dataset: Path, splits: tuple[str, ...], decode: bool, limit: int) -> None:
     """Find what would fail or score 0 later: file, line, rule and way out. Exits with 1 when there are errors.
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cli.params import IMAGE_SIZE
+from cli.params import IMAGE_SIZE, Real
 
 if TYPE_CHECKING:
     from stal_data.published.annotations import AnnotationReport
@@ -70,7 +70,7 @@ def import_published(
 @click.option("--image-size", type=IMAGE_SIZE, default="180x320", show_default=True, help="Of the detector's input.")
 @click.option(
     "--confidence",
-    type=click.FloatRange(0, 1),
+    type=Real(0, 1),
     default=0.3,
     show_default=True,
     help="Below which the detector dropped boxes; the pickle does not say.",

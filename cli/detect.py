@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from cli.options import replica_options
+from cli.params import LONGEST_S, Real
 from svc_common.config import ClientConfig
 
 
@@ -20,7 +21,7 @@ from svc_common.config import ClientConfig
 )
 @click.option("--window", type=click.IntRange(1, 1000), default=24, show_default=True, help="Frames in flight.")
 @click.option(
-    "--timeout-s", type=click.FloatRange(0.1), default=60.0, show_default=True, help="Longest wait for one answer."
+    "--timeout-s", type=Real(0.1, LONGEST_S), default=60.0, show_default=True, help="Longest wait for one answer."
 )
 @replica_options("detector")
 def detect(

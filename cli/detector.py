@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.params import BATCH, IMAGE_SIZE
+from cli.params import BATCH, COUNT, IMAGE_SIZE, SEED, Real
 
 if TYPE_CHECKING:
     from detector_svc.yolo_format import YoloPart
@@ -15,14 +15,10 @@ _PART_OPTIONS = (
     click.argument("dataset", type=click.Path(path_type=Path)),
     click.option("--split", default="train", show_default=True, help="Split to learn from."),
     click.option("--val-split", help="Split to validate on; default: some videos of --split are held out."),
-    click.option(
-        "--held-out", type=click.FloatRange(0, 0.9), default=0.1, show_default=True, help="Share of videos held out."
-    ),
-    click.option("--max-images", type=click.IntRange(1), help="Key frames drawn from the split; default: all."),
-    click.option(
-        "--max-val-images", type=click.IntRange(1), default=100, show_default=True, help="Key frames to validate on."
-    ),
-    click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the draw and the order."),
+    click.option("--held-out", type=Real(0, 0.9), default=0.1, show_default=True, help="Share of videos held out."),
+    click.option("--max-images", type=COUNT, help="Key frames drawn from the split; default: all."),
+    click.option("--max-val-images", type=COUNT, default=100, show_default=True, help="Key frames to validate on."),
+    click.option("--seed", type=SEED, default=0, show_default=True, help="Of the draw and the order."),
 )
 
 
@@ -44,17 +40,23 @@ def detector() -> None:
 @click.option(
     "--image-size", type=IMAGE_SIZE, default="180x320", show_default=True, help="As in serving, height x width."
 )
-@click.option("--epochs", type=click.IntRange(1), default=5, show_default=True, help="Passes over the images.")
-@click.option("--batch", type=click.IntRange(1), default=4, show_default=True, help="Images a batch.")
-@click.option("--nbs", type=click.IntRange(1), help="Images an optimizer step; default: the batch.")
+@click.option("--epochs", type=COUNT, default=5, show_default=True, help="Passes over the images.")
+@click.option("--batch", type=click.IntRange(1, 1024), default=4, show_default=True, help="Images a batch.")
+@click.option("--nbs", type=COUNT, help="Images an optimizer step; default: the batch.")
 @click.option("--optimizer", default="AdamW", show_default=True, help="SGD, AdamW, ...: as Ultralytics names them.")
-@click.option("--lr0", type=float, default=3e-3, show_default=True, help="First learning rate.")
-@click.option("--scale", type=float, default=0.2, show_default=True, help="Random zoom, as a share.")
-@click.option("--translate", type=float, default=0.05, show_default=True, help="Random shift, as a share.")
+@click.option("--lr0", type=Real(0, 1000, min_open=True), default=3e-3, show_default=True, help="First learning rate.")
+@click.option(
+    "--scale", type=Real(0, 1, max_open=True), default=0.2, show_default=True, help="Random zoom, as a share."
+)
+@click.option(
+    "--translate", type=Real(0, 1, max_open=True), default=0.05, show_default=True, help="Random shift, as a share."
+)
 @click.option("--mosaic/--no-mosaic", default=False, show_default=True, help="Four images in one; square sizes only.")
-@click.option("--workers", type=click.IntRange(0), default=2, show_default=True, help="Loader processes (GPU only).")
+@click.option(
+    "--workers", type=click.IntRange(0, 1024), default=2, show_default=True, help="Loader processes (GPU only)."
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda:N.")
-@click.option("--confidence", type=float, default=0.3, show_default=True, help="Recall is measured at it.")
+@click.option("--confidence", type=Real(0, 1), default=0.3, show_default=True, help="Recall is measured at it.")
 @click.option("--output", type=_FILE, required=True, help="The .pt file to write; numbers go beside it as .json.")
 def train(
     dataset: Path,

@@ -8,6 +8,8 @@ from importlib import metadata, util
 
 import click
 
+from stal_data.errors import how_to_install
+
 # Our import packages with names generic enough to be someone else's too.
 GENERIC_PACKAGES = ("cache", "cli", "protos", "recipes")
 _SUMS = ("all", "dev")
@@ -26,8 +28,8 @@ _REQUIREMENT = re.compile(r"([\w.-]+)(\[.*?\])?.*\bextra == ['\"]([\w-]+)['\"]")
     help="Port of a service that is to run here; repeat for several.",
 )
 def doctor(store: str | None, ports: tuple[int, ...]) -> None:
-    """Check this machine: versions, extras, GPUs, ports, the name localhost, and packages of other projects that shadow
-    ours; with --store also whether it can be written and its locks hold.
+    """Check this machine: versions, extras, GPUs, ports, the name localhost, proxies, and packages of other projects
+    that shadow ours; with --store also whether it can be written and its locks hold.
 
     Exits with 1 when something would break a command, and says what to do about it. An extra that is not installed is
     none of these: no machine needs all of them.
@@ -37,17 +39,18 @@ def doctor(store: str | None, ports: tuple[int, ...]) -> None:
       stal-cli doctor
       stal-cli doctor --store shared-store
     """
-    from cli.doctor_machine import check_devices, check_localhost, check_port
+    from cli.doctor_machine import check_devices, check_localhost, check_port, check_proxies
     from cli.doctor_store import check_store
 
     click.echo(f"stal {metadata.version('stal')}, Python {platform.python_version()}, {platform.platform()}")
     for extra, missing in missing_by_extra(metadata.requires("stal") or []).items():
-        _line(extra, "ok" if not missing else f"missing {', '.join(missing)}: pip install 'stal[{extra}]'")
+        _line(extra, "ok" if not missing else f"missing {', '.join(missing)}; {how_to_install(extra)}")
     problems = find_shadows()
     for name, (state, found) in {
         "devices": check_devices(),
         **{f"port {port}": check_port(port) for port in ports},
         "localhost": check_localhost(),
+        "proxies": check_proxies(),
         **({} if store is None else {"store": check_store(store)}),
     }.items():
         _line(name, state)

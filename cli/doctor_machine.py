@@ -4,13 +4,14 @@ import os
 import re
 import socket
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from importlib import util
 from pathlib import Path
 
-from svc_common.config import is_loopback
+from stal_data.hosts import is_loopback
+from svc_common.proxies import EXCEPTIONS, VARIABLES, proxy_of, without_password
 
 _DRIVER = Path("/proc/driver/nvidia/version")
 
@@ -65,6 +66,19 @@ def check_localhost(resolve: Callable[[], list[str]] | None = None) -> tuple[str
             f"the name localhost stands for {text}, another machine: let /etc/hosts say '127.0.0.1 localhost'"
         ]
     return ", ".join(found), []
+
+
+def check_proxies(environment: Mapping[str, str] = os.environ) -> tuple[str, list[str]]:
+    """Which proxies the environment names, and what goes through them: nothing that stays on this machine."""
+    names = [name for name in (*VARIABLES, "all_proxy") if environment.get(name)]
+    names += [name.upper() for name in (*VARIABLES, "all_proxy", "no_proxy") if environment.get(name.upper())]
+    names += [name for name in EXCEPTIONS if environment.get(name)]
+    if not names:
+        return "none", []
+    shown = ", ".join(f"{name}={without_password(environment[name])}" for name in names)
+    proxy = proxy_of("services.invalid", environment)
+    way = "directly" if proxy is None else f"through {proxy.partition('=')[0]}"
+    return f"{shown}; calls to services on other machines go {way}, on this machine always directly", []
 
 
 def _resolve_localhost() -> list[str]:

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cli.params import COUNT_FROM_0, SEED
+
 if TYPE_CHECKING:
     from stal_eval.comparison import Comparison, Delta
 
@@ -14,9 +16,11 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.argument("a", type=_FOLDER)
 @click.argument("b", type=_FOLDER)
-@click.option("--capacity", type=click.IntRange(0), help="For both, 0: no limit.  [default: the one each reports]")
-@click.option("--replicates", type=click.IntRange(1), default=1000, show_default=True, help="Resamples of the videos.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the resamples.")
+@click.option("--capacity", type=COUNT_FROM_0, help="For both, 0: no limit.  [default: the one each reports]")
+@click.option(
+    "--replicates", type=click.IntRange(1, 100_000), default=1000, show_default=True, help="Resamples of the videos."
+)
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Of the resamples.")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Also write it as JSON.")
 def compare(a: Path, b: Path, capacity: int | None, replicates: int, seed: int, output: Path | None) -> None:
     """B minus A, class by class, with 95 % confidence intervals over videos.

@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 
 import click
 
-from stal_data.errors import InputError, NotFoundError, did_you_mean
+from stal_data.errors import InputError, NotFoundError, did_you_mean, shown
+from stal_data.yaml_text import load_yaml, read_yaml
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 SECTIONS = ("predict", "eval")
@@ -29,7 +30,7 @@ def recipe_option(section: str) -> Callable[[Decorated], Decorated]:
         found = load_evaluation(value)[section]
         for key in found:
             if key not in known or key == "recipe":
-                raise InputError(f"{value}: '{section}' has no option '{key}'. {did_you_mean(key, known)}")
+                raise InputError(f"{value}: '{section}' has no option {shown(key)}. {did_you_mean(key, known)}")
         ctx.default_map = {**(ctx.default_map or {}), **{known[key]: item for key, item in found.items()}}
 
     return click.option(
@@ -50,28 +51,23 @@ def shipped() -> tuple[str, ...]:
 
 def load_evaluation(source: str) -> dict[str, Mapping[str, Any]]:
     """Return the options of each section; an absent one is empty. source: a file, or a shipped name."""
-    import yaml
-
     path, name = Path(source), source.removesuffix(".yaml")
     if path.is_file():
-        text = path.read_text(encoding="utf-8")
+        values = read_yaml(path)
     elif name in shipped():
         text = files("recipes").joinpath("evaluation", f"{name}.yaml").read_text(encoding="utf-8")
+        values = load_yaml(text, source)
     else:
         raise NotFoundError(
             f"No evaluation recipe '{source}': neither a file nor a shipped one. {did_you_mean(name, shipped())}"
         )
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"{source} is not YAML: {error}") from None
     if not isinstance(values, dict):
         raise InputError(f"{source} must be a mapping with the keys name, {', '.join(SECTIONS)}.")
     for key in values:
         if key not in ("name", *SECTIONS):
-            raise InputError(f"{source}: unknown key '{key}'. {did_you_mean(str(key), ('name', *SECTIONS))}")
+            raise InputError(f"{source}: unknown key {shown(key)}. {did_you_mean(str(key), ('name', *SECTIONS))}")
     sections = {section: values.get(section) or {} for section in SECTIONS}
     for section, options in sections.items():
         if not isinstance(options, dict):
-            raise InputError(f"{source}: '{section}' is {options!r}, but must hold options by name.")
+            raise InputError(f"{source}: '{section}' is {shown(options)}, but must hold options by name.")
     return sections

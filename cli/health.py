@@ -5,15 +5,14 @@ from typing import Any
 import click
 
 from cli.options import client_settings
+from cli.params import LONGEST_S, Real
 from svc_common.config import ClientConfig
 
 
 @click.command()
 @click.argument("address", metavar="HOST:PORT")
 @click.option("--live", is_flag=True, help="Ask whether the process lives, not whether it is ready.")
-@click.option(
-    "--timeout-s", type=click.FloatRange(0, min_open=True), default=5.0, show_default=True, help="For it all."
-)
+@click.option("--timeout-s", type=Real(0, LONGEST_S, min_open=True), default=5.0, show_default=True, help="For it all.")
 @client_settings
 def health(address: str, live: bool, timeout_s: float, settings: dict[str, Any]) -> None:
     """Ask a service whether it is ready; exit with 0 when it is, else with 1. No token is needed.

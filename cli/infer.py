@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from cli.options import client_settings, client_words
+from cli.params import Real
 from svc_common.addresses import split_list
 from svc_common.config import ClientConfig
 
@@ -27,9 +28,9 @@ from svc_common.config import ClientConfig
     help="Running detector service instead of --detector-weights; as `detect` takes it, with the options below.",
 )
 @click.option("--image-size", default="180x320", show_default=True, help="Detector input, height x width.")
-@click.option("--confidence", type=click.FloatRange(0, 1), default=0.3, show_default=True, help="Least box confidence.")
+@click.option("--confidence", type=Real(0, 1), default=0.3, show_default=True, help="Least box confidence.")
 @click.option("--classes", help="Detector class indices that are persons, as 0,1; by default those named person.")
-@click.option("--min-score", type=click.FloatRange(0, 1), default=0.3, show_default=True, help="Least score drawn.")
+@click.option("--min-score", type=Real(0, 1), default=0.3, show_default=True, help="Least score drawn.")
 @click.option(
     "--output", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder for the results."
 )

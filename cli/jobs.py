@@ -10,6 +10,7 @@ import click
 from rich.table import Table
 
 from cli.options import client_options
+from cli.params import COUNT
 from cli.tables import add_row, print_table
 from stal_data.errors import StalError
 from svc_common.config import ClientConfig
@@ -41,7 +42,7 @@ def jobs() -> None:
 
 @jobs.command("list")
 @_STORE
-@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="Show the newest so many.")
+@click.option("--limit", type=COUNT, default=100, show_default=True, help="Show the newest so many.")
 @client_options("recognizer", required=False)
 def list_command(client: ClientConfig | None, store_url: str | None, limit: int) -> None:
     """List jobs, newest first."""
@@ -66,7 +67,7 @@ def list_command(client: ClientConfig | None, store_url: str | None, limit: int)
 @jobs.command()
 @click.argument("run_id", metavar="RUN")
 @_STORE
-@click.option("--from-seq", type=click.IntRange(0), default=0, help="Leave out events before this number.")
+@click.option("--from-seq", type=click.IntRange(0, 2**63 - 1), default=0, help="Leave out events before this number.")
 @client_options("recognizer", required=False)
 def watch(client: ClientConfig | None, store_url: str | None, run_id: str, from_seq: int) -> None:
     """Show a job's history and follow it to its end. Exit code 1 if it fails or is cancelled."""

@@ -1,5 +1,7 @@
 """A command group that imports a command only to run it."""
 
+import os
+import re
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
@@ -8,6 +10,20 @@ import click
 
 from stal_data.errors import did_you_mean
 
+# At the beginning of a word or of an option's value, up to the first slash.
+_HOME = re.compile(r"^(--[\w-]+=)?(~[^/]*)(?=/|$)")
+
+
+def _home_folder(match: re.Match[str]) -> str:
+    option, name = match[1] or "", match[2]
+    folder = os.path.expanduser(name)  # noqa: PTH111 - Path's raises RuntimeError for an unknown user
+    if folder == name and (option or match.end() < len(match.string)):
+        raise click.UsageError(
+            f"'{match.string}': there is no user '{name[1:]}' here, whose home folder '{name}' would be. Write "
+            f"'./{name}' for a file of that name."
+        )
+    return option + folder
+
 
 class LazyGroup(click.Group):
     """A group that knows its commands by name: name -> (module:attribute, help line)."""
@@ -15,6 +31,10 @@ class LazyGroup(click.Group):
     def __init__(self, *args: Any, lazy: Mapping[str, tuple[str, str]], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._lazy = lazy
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take `--store=~/x` for what it says; shells leave a ~ alone that does not begin a word."""
+        return super().parse_args(ctx, [_HOME.sub(_home_folder, word) for word in args])
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return list(self._lazy)

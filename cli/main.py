@@ -7,6 +7,7 @@ from typing import NoReturn
 import click
 
 from cli.lazy import LazyGroup
+from stal_data.children import safe_path
 from stal_data.errors import StalError
 from stal_data.owner import end_with_owner
 
@@ -59,7 +60,8 @@ def main() -> None:
     """
     end_with_owner()
     try:
-        root(standalone_mode=True)
+        with safe_path():
+            root(standalone_mode=True)
     except StalError as error:
         _fail(str(error))
     except OSError as error:

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import click
 
+from cli.params import LONGEST_S, Real
 from svc_common.addresses import split_list
 from svc_common.config import DEFAULT_MESSAGE_BYTES, ClientConfig, ServerConfig
 from svc_common.logs import LOG_FORMATS
@@ -59,7 +60,7 @@ def server_options(*, default_port: int) -> Callable[[F], F]:
             click.option("--reflection", is_flag=True, help="Let clients list the methods (grpcurl)."),
             click.option(
                 "--grace-s",
-                type=click.FloatRange(0),
+                type=Real(0, LONGEST_S),
                 default=10.0,
                 show_default=True,
                 help="Seconds that running calls get after SIGTERM.",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
+from cli.params import COUNT, THREADS
 from cli.precompute_progress import extraction_progress
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ WEIGHTS_HELP = "A .safetensors file, random:SEED (untrained), or none."
     help="Compute in half precision, which is faster on a GPU and makes another feature set; none is float32.",
 )
 @click.option("--compile", "compiled", is_flag=True, help="Compile the backbones first; makes another feature set.")
-@click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True, help="Clips a batch.")
+@click.option("--batch-size", type=click.IntRange(1, 1024), default=8, show_default=True, help="Clips a batch.")
 @click.option(
     "--device",
     "devices",
@@ -71,10 +72,10 @@ WEIGHTS_HELP = "A .safetensors file, random:SEED (untrained), or none."
 )
 @click.option(
     "--rows-per-shard",
-    type=click.IntRange(min=1),
+    type=COUNT,
     help="Key frames written at once, the most that a kill loses; only for a new set. Default: at most 64, full 16.",
 )
-@click.option("--decode-threads", type=click.IntRange(min=1), help="Default: one a CPU core, at most 8.")
+@click.option("--decode-threads", type=THREADS, help="Default: one a CPU core, at most 8.")
 @click.option("--estimate", "estimate_only", is_flag=True, help="Measure a few clips, print time and bytes, and stop.")
 def precompute(
     dataset: Path,

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -12,8 +11,8 @@ from typing import IO
 
 import click
 
-import cli
 from cli.stage import StageOptions
+from stal_data.children import python_command, python_environment
 from stal_data.errors import StalError
 from stal_data.owner import owned
 from svc_common.config import ClientConfig
@@ -72,13 +71,12 @@ def _private_recognizer(options: list[str]) -> Iterator[str]:
 
 def _start(options: list[str], port_file: Path, output: IO[bytes]) -> subprocess.Popen[bytes]:
     words = ["serve", "recognizer", "--private", *options, "--port", "0", "--port-file", str(port_file)]
-    package_root = str(Path(cli.__file__).parent.parent)
     return subprocess.Popen(
-        [sys.executable, "-m", "cli.main", *words],
+        python_command("cli.main", *words),
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=subprocess.STDOUT,
-        env=owned() | {"PYTHONPATH": os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")]))},
+        env=owned(python_environment()),
         # Ctrl-C in the terminal is for the command alone; the command then ends the service in order.
         start_new_session=True,
     )

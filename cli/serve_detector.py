@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from cli.options import server_options
-from cli.params import IMAGE_SIZE, NUMBER_LIST
+from cli.params import IMAGE_SIZE, NUMBER_LIST, Real
 from svc_common.config import ServerConfig
 
 
@@ -19,8 +19,20 @@ from svc_common.config import ServerConfig
 @click.option(
     "--image-size", type=IMAGE_SIZE, default="180x320", show_default=True, help="Input of the network, height x width."
 )
-@click.option("--confidence", type=float, default=0.3, show_default=True, help="Boxes below it are dropped.")
-@click.option("--overlap", type=float, default=0.7, show_default=True, help="IoU above which two boxes are one person.")
+@click.option(
+    "--confidence",
+    type=Real(0, 1, min_open=True, max_open=True),
+    default=0.3,
+    show_default=True,
+    help="Boxes below it are dropped.",
+)
+@click.option(
+    "--overlap",
+    type=Real(0, 1, min_open=True),
+    default=0.7,
+    show_default=True,
+    help="IoU above which two boxes are one person.",
+)
 @click.option("--classes", type=NUMBER_LIST, help="Class ids that are people; default: those named person.")
 @click.option("--name", help="What proposals are filed under; default: the weight file's name.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda:N.")
@@ -29,12 +41,16 @@ from svc_common.config import ServerConfig
     type=click.Path(file_okay=False, path_type=Path),
     help="Let clients run data sets below this folder (detect --server-side).",
 )
-@click.option("--max-batch", type=click.IntRange(1), default=8, show_default=True, help="Most frames in one batch.")
 @click.option(
-    "--max-delay-ms", type=click.FloatRange(0, 10_000), default=5.0, show_default=True, help="Wait for a fuller batch."
+    "--max-batch", type=click.IntRange(1, 1024), default=8, show_default=True, help="Most frames in one batch."
 )
+@click.option("--max-delay-ms", type=Real(0, 10_000), default=5.0, show_default=True, help="Wait for a fuller batch.")
 @click.option(
-    "--queue-size", type=click.IntRange(1), default=64, show_default=True, help="Frames accepted and unanswered."
+    "--queue-size",
+    type=click.IntRange(1, 10_000),
+    default=64,
+    show_default=True,
+    help="Frames accepted and unanswered.",
 )
 @server_options(default_port=50051)
 def detector(
@@ -83,6 +99,7 @@ def detector(
             classes=classes,
             device=device,
             name=name,
+            gpu_pass=max_batch,
         ),
         batcher=BatcherConfig(max_batch=max_batch, max_delay_s=max_delay_ms / 1000, queue_size=queue_size),
         data_root=data_root,

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from cli.options import server_options
+from cli.params import LONGEST_S, Real
 from cli.stage import StageOptions, stage_options
 from recognizer_svc.service.bounds import LONGEST_STOP_S
 from svc_common.config import ServerConfig
@@ -40,14 +41,14 @@ from svc_common.config import ServerConfig
 )
 @click.option(
     "--job-stop-s",
-    type=click.FloatRange(1, LONGEST_STOP_S),
+    type=Real(1, LONGEST_STOP_S),
     default=60.0,
     show_default=True,
     help="Seconds that a cancelled job gets to write its checkpoint.",
 )
 @click.option(
     "--job-stall-s",
-    type=click.FloatRange(0),
+    type=Real(0, LONGEST_S),
     default=3600.0,
     show_default=True,
     help="Stop a job that says nothing for so long; 0 turns it off.",

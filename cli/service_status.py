@@ -14,6 +14,7 @@ from svc_common.client import RetryPolicy
 from svc_common.config import ClientConfig
 from svc_common.errors import BusyError
 from svc_common.probe import NotReadyError, probe
+from svc_common.proxies import through_proxy
 
 Kind = Literal["detector", "recognizer"]
 _RETRY = RetryPolicy(retries=1)
@@ -84,7 +85,7 @@ async def _ask(service: ServiceToAsk, timeout_s: float) -> ServiceStatus:
         return replace(answer, state="busy", message=_first_line(error))
     except TimeoutError:
         state = "busy" if answer.state == "refused" else answer.state
-        return replace(answer, state=state, message=f"no answer within {timeout_s:g} s")
+        return replace(answer, state=state, message=f"no answer{through_proxy(answer.address)} within {timeout_s:g} s")
     except (StalError, OSError) as error:
         return replace(answer, message=_first_line(error))
 

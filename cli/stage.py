@@ -22,7 +22,7 @@ class SizeType(click.ParamType[int]):
     name = "SIZE"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:  # noqa: ARG002
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(MB|GB|TB)", str(value).upper())
+        match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)\s*(MB|GB|TB)", str(value).upper())
         if match is None or not float(match[1]):
             self.fail(f"'{value}' must be a number and MB, GB or TB, e.g. 200GB.")
         return int(float(match[1]) * _UNITS[match[2]])

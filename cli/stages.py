@@ -6,7 +6,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +17,7 @@ from typing import IO, Any, Self
 import click
 
 from cli.fingerprints import fingerprint
+from stal_data.children import python_command, python_environment
 from stal_data.errors import ConflictError, InputError, StalError
 from stal_data.files import write_atomically
 from stal_data.owner import owned
@@ -30,11 +30,6 @@ _LOOPBACK_ADDRESS = re.compile(r"127\.0\.0\.1:\d+")
 
 class StageError(StalError):
     """A stage's command failed; carries the end of its log."""
-
-
-def cli_command(*words: str) -> list[str]:
-    """Return the argument list that runs `stal-cli WORDS` with this very interpreter."""
-    return [sys.executable, "-m", "cli.main", *words]
 
 
 @dataclass(frozen=True)
@@ -175,11 +170,11 @@ def _check_own(name: str, products: Sequence[Product], now: Mapping[str, str], b
 
 def _start(words: Sequence[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        cli_command(*words),
+        python_command("cli.main", *words),
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=subprocess.STDOUT,
-        env=owned(),
+        env=owned(python_environment()),
         # Ctrl-C in the terminal is for this process alone, which ends the child in order.
         start_new_session=True,
     )

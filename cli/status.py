@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from cli.options import client_settings
+from cli.params import Real
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -28,7 +29,7 @@ from cli.options import client_settings
     envvar="STAL_SERVICES",
     help="YAML list of services: detector or recognizer, and the options to reach it.",
 )
-@click.option("--timeout-s", type=click.FloatRange(0.1, 60), default=5.0, show_default=True, help="For each service.")
+@click.option("--timeout-s", type=Real(0.1, 60), default=5.0, show_default=True, help="For each service.")
 @client_settings
 def status(
     detectors: tuple[str, ...],

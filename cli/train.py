@@ -48,7 +48,7 @@ INTERRUPTED = 130  # as a shell reports Ctrl-C
     help="Processes on each machine; default: one per GPU, or one without a GPU.",
 )
 @click.option("--nnodes", type=click.IntRange(1, 1024), default=1, show_default=True, help="Number of machines.")
-@click.option("--node-rank", type=click.IntRange(0), default=0, show_default=True, help="Which of them, from 0.")
+@click.option("--node-rank", type=click.IntRange(0, 1023), default=0, show_default=True, help="Which of them, from 0.")
 @click.option("--rdzv-endpoint", default="", metavar="HOST:PORT", help="Where the machines meet: on machine 0.")
 @click.option("--backend", type=click.Choice(["gloo", "nccl"]), help="Default: nccl where each process has a GPU.")
 @click.option(

@@ -4,7 +4,7 @@
 FROM python:3.11-slim-bookworm AS build
 ARG PIP_EXTRA_INDEX_URL
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
-RUN python3 -m venv /opt/stal
+RUN python3 -P -m venv /opt/stal
 ENV PATH=/opt/stal/bin:$PATH
 WORKDIR /src
 # PyTorch is most of the image and changes least.

@@ -16,10 +16,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from detector_svc.backend import Backend, detect_each
 from detector_svc.detections import FrameDetections
-from detector_svc.images import decode_image
 from detector_svc.offline import available_cpus
 from detector_svc.yolo import PreparedImage
 from stal_data.errors import InputError, StalError
+from stal_data.media.images import decode_image
 from svc_common.errors import BusyError, DeadlineError, ServiceUnavailableError
 
 _SOONEST_RETRY_S, _LATEST_RETRY_S = 0.05, 10.0
@@ -166,7 +166,7 @@ class MicroBatcher:
         return min(max(self.pending * self._frame_s, _SOONEST_RETRY_S), _LATEST_RETRY_S)
 
     def _prepare(self, data: bytes, frame_id: str) -> PreparedImage:
-        return self._backend.prepare(decode_image(data, frame_id))
+        return self._backend.prepare(decode_image(data, f"Frame '{frame_id}'"))
 
     async def _run(self) -> None:
         while True:

@@ -15,6 +15,7 @@ from stal_data.errors import StalError
 from svc_common.client import RetryPolicy, call_metadata, call_with_retries, open_channel
 from svc_common.config import ClientConfig
 from svc_common.errors import DeadlineError, ServiceUnavailableError, error_of
+from svc_common.proxies import through_proxy
 
 T = TypeVar("T")
 SERVICE = "detector"
@@ -90,7 +91,8 @@ class Connection:
                 answer = await call_with_retries(call, service=SERVICE, address=self.address, policy=_FIRST_CONTACT)
         except TimeoutError:
             raise DeadlineError(
-                f"The {SERVICE} service at {self.address} does not answer within {patience_s:g} s."
+                f"The {SERVICE} service at {self.address} does not answer{through_proxy(self.address)} within "
+                f"{patience_s:g} s."
             ) from None
         return DetectorInfo(
             name=answer.name,

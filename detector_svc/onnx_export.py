@@ -95,9 +95,9 @@ def _to_onnx(model: Any, size: tuple[int, int], batch: int | None, metadata: dic
 
 
 def _difference(model: Any, network: OnnxNetwork, size: tuple[int, int]) -> float:
-    """Largest difference of scores, and of boxes in longer sides, on three images of noise."""
+    """Largest difference of scores, and of boxes in longer sides, on images of noise."""
     rng = np.random.default_rng(0)
-    images_BHW3 = rng.integers(0, 256, (3, *size, 3), dtype=np.uint8)
+    images_BHW3 = rng.integers(0, 256, (network.batch or 3, *size, 3), dtype=np.uint8)
     images_B3HW = torch.from_numpy(images_BHW3.transpose(0, 3, 1, 2)).float() / 255
     with torch.no_grad():
         ours, theirs = model(images_B3HW).numpy(), network(images_BHW3).numpy()

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stal_data.errors import InputError
+from stal_data.errors import InputError, how_to_install
 
 _LONGEST_METADATA = 100_000
 _EXPORT_AGAIN = "Export it again with 'stal-cli detector export', or with Ultralytics without nms and half precision."
@@ -75,30 +75,21 @@ class OnnxNetwork:
         if len(inputs) != 1 or inputs[0].type != "tensor(float)" or len(shape) != 4 or shape[1] != 3:
             found = "; ".join(f"{item.type} {item.shape}" for item in inputs)
             raise self._refused(f"takes {found}, not one tensor(float) [B, 3, H, W]")
-        self._batch: int | None = shape[0] if isinstance(shape[0], int) else None
+        self.batch: int | None = shape[0] if isinstance(shape[0], int) else None
         sides = shape[2:]
         self.input_size: tuple[int, int] | None = (
             (sides[0], sides[1]) if all(isinstance(side, int) for side in sides) else None
         )
 
     def __call__(self, images_BHW3: NDArray[np.uint8]) -> torch.Tensor:
-        """Run any number of images in batches of the model's size."""
-        size = self._batch or len(images_BHW3)
-        parts = [self._run(images_BHW3[start : start + size], size) for start in range(0, len(images_BHW3), size)]
-        return torch.from_numpy(np.concatenate(parts))
-
-    def _run(self, images_BHW3: NDArray[np.uint8], size: int) -> NDArray[np.float32]:
-        """Run one batch of at most `size`, filled up to it with black images."""
-        count = len(images_BHW3)
-        batch_B3HW = np.zeros((size, 3, *images_BHW3.shape[1:3]), np.float32)
-        np.divide(images_BHW3.transpose(0, 3, 1, 2), 255, out=batch_B3HW[:count], dtype=np.float32)
-        found: NDArray[np.float32] = self._session.run(None, {self._input: batch_B3HW})[0]
-        return found[:count]
+        """Run one batch."""
+        batch_B3HW = np.divide(images_BHW3.transpose(0, 3, 1, 2), 255, dtype=np.float32, order="C")
+        return torch.from_numpy(self._session.run(None, {self._input: batch_B3HW})[0])
 
     def _check_output(self) -> None:
         """Run one grey image; an output that is not a detection head's is an error."""
         height, width = self.input_size or (2 * self.stride, 2 * self.stride)
-        found = self(np.full((1, height, width, 3), 127, np.uint8))
+        found = self(np.full((self.batch or 1, height, width, 3), 127, np.uint8))
         channels = 4 + len(self.names)
         right = found.ndim == 3 and (found.shape[2] == 6 if self.end2end else found.shape[1] == channels)
         if not right:
@@ -117,7 +108,7 @@ def import_onnx(path: Path) -> tuple[Any, Any]:
         import onnx
         import onnxruntime
     except ModuleNotFoundError as error:
-        raise InputError(f"For '{path}' the package '{error.name}' is needed: pip install 'stal[onnx]'.") from None
+        raise InputError(f"For '{path}' the package '{error.name}' is needed; {how_to_install('onnx')}") from None
     return onnx, onnxruntime
 
 

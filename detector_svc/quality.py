@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from detector_svc.images import decode_image
 from detector_svc.key_images import key_frame_image
 from detector_svc.yolo import YoloDetector
 from detector_svc.yolo_format import YoloPart
+from stal_data.media.images import decode_image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ def measure(detector: YoloDetector, part: YoloPart, *, batch: int = 8) -> Qualit
     people = found = boxes = 0
     for start in range(0, len(part.key_frames), batch):
         items = part.key_frames[start : start + batch]
-        images = [decode_image(key_frame_image(part.media, item), str(item.key)) for item in items]
+        images = [decode_image(key_frame_image(part.media, item), f"Key frame {item.key}") for item in items]
         for item, detections in zip(items, detector.detect([detector.prepare(i) for i in images]), strict=True):
             people_M4 = _distinct(item.boxes_N4)
             people += len(people_M4)

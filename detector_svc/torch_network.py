@@ -19,6 +19,7 @@ class TorchNetwork:
     """A `detector_svc.yolo.Network`."""
 
     input_size: tuple[int, int] | None = None
+    batch: int | None = None
     library: str | None = None
 
     def __init__(self, path: Path, device: str) -> None:

@@ -40,6 +40,8 @@ class YoloConfig:
     """`auto` (the first GPU, else the CPU), `cpu` or `cuda:N`."""
     name: str | None = None
     """What proposals are filed under; None: the weight file's name without its ending."""
+    gpu_pass: int = 8
+    """Images that a GPU runs at once, at least 1; see YoloDetector.pass_size."""
 
     def __post_init__(self) -> None:
         if min(self.height, self.width) < 32 or max(self.height, self.width) > 4096:
@@ -80,6 +82,8 @@ class Network(Protocol):
     """Sides of its input are multiples of this."""
     input_size: tuple[int, int] | None
     """Height and width of its input where it takes no other."""
+    batch: int | None
+    """Images in its input where it takes no other number."""
     end2end: bool
     """True for heads that choose the boxes themselves."""
     library: str | None
@@ -118,6 +122,9 @@ class YoloDetector:
                 f"others, but --image-size {config.height}x{config.width} runs as {_size(self.input_size)}. Give "
                 f"--image-size {_size(network.input_size)}, or export them for this size."
             )
+        self.pass_size = network.batch or (1 if self.device == "cpu" else config.gpu_pass)
+        """Images in every pass of the network, filled up with black ones: in passes of other sizes a frame's numbers
+        differ in their last bits, and with them which of two nearly equal boxes is first, or kept."""
         from ultralytics.data.augment import LetterBox
 
         # The same shape for every image, so that boxes do not depend on what else is in the batch.
@@ -130,12 +137,15 @@ class YoloDetector:
 
     @torch.inference_mode()
     def detect(self, images: Sequence[PreparedImage]) -> list[FrameDetections]:
-        """Run one batch."""
+        """Find people in any number of images; what is found in one does not depend on the others."""
         from ultralytics.utils.nms import non_max_suppression
         from ultralytics.utils.ops import scale_boxes
 
+        passes = [
+            self.forward(images[start : start + self.pass_size]) for start in range(0, len(images), self.pass_size)
+        ]
         found = non_max_suppression(
-            self.network(np.stack([image.pixels_HW3 for image in images])),
+            torch.cat(passes),
             # Ultralytics keeps what is strictly above its threshold.
             conf_thres=float(np.nextafter(np.float32(self.config.confidence), np.float32(0))),
             iou_thres=self.config.overlap,
@@ -152,6 +162,14 @@ class YoloDetector:
             scaled_N4: Any = scale_boxes(self.input_size, found_N6[:, :4], (image.height, image.width))
             detections.append(_normalised(scaled_N4.cpu().numpy(), found_N6[:, 4].cpu().numpy(), image))
         return detections
+
+    @torch.inference_mode()
+    def forward(self, images: Sequence[PreparedImage]) -> torch.Tensor:
+        """The network's output (see Network) for at most `pass_size` images."""
+        batch_BHW3 = np.zeros((self.pass_size, *self.input_size, 3), np.uint8)
+        for number, image in enumerate(images):
+            batch_BHW3[number] = image.pixels_HW3
+        return self.network(batch_BHW3)[: len(images)]
 
 
 def _normalised(boxes_N4: NDArray[np.float32], scores_N: NDArray[np.float32], image: PreparedImage) -> FrameDetections:

@@ -24,6 +24,7 @@ from stal_data.errors import ConflictError, InputError
 from stal_data.keyframes import AnnotatedKeyFrame
 from stal_data.media import Media
 from stal_data.media.frames import FrameFolders
+from stal_data.media.images import decode_image, image_file_bytes, picture_to_send, shown_alike
 
 _PNG = b"\x89PNG"
 Progress = Callable[[int, int], None]
@@ -136,13 +137,16 @@ def _file_stem(number: int, item: AnnotatedKeyFrame) -> str:
 
 
 def _write_image(media: Media, item: AnnotatedKeyFrame, path: Path) -> None:
+    data = key_frame_image(media, item)
+    if not shown_alike(data):  # the training's own reader must see what the service sees
+        data = picture_to_send(decode_image(data, f"Key frame {item.key}"))
+    target = path.with_name(path.name + (".png" if data.startswith(_PNG) else ".jpg"))
     if isinstance(media, FrameFolders):
         source = media.path(item.key.video, key_image_frame(item, media.info(item.key.video)))
-        if source.is_file():
-            _link_or_copy(source, path.with_name(path.name + source.suffix.lower()))
+        if image_file_bytes(source) == data:
+            _link_or_copy(source, target)
             return
-    data = key_frame_image(media, item)
-    path.with_name(path.name + (".png" if data.startswith(_PNG) else ".jpg")).write_bytes(data)
+    target.write_bytes(data)
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

@@ -25,8 +25,10 @@ from stal_data.errors import InputError
 
 CheckpointKind = Literal["slowfast", "vit", "full"]
 
-PREFIXES: dict[str, str] = {"slowfast": "backbone.module.", "vit": "backbone.submodule.", "head": "head."}
-"""Of the tensors in a whole published checkpoint, after the DataParallel prefix."""
+PREFIXES: dict[str, str] = {"slowfast": "backbone.module.", "vit": "backbone.submodule.", "head": "head.module."}
+"""Of the tensors in a whole published checkpoint, after the DataParallel prefix of them all."""
+
+_SHOWN = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,11 +59,13 @@ def import_checkpoint(
     whole = [name for name in checkpoint.tensors if name.startswith((PREFIXES["slowfast"], PREFIXES["vit"]))]
     if kind != "full" and whole:
         raise InputError(f"'{path}' is a whole checkpoint (it holds {whole[0]}); import it with --kind full.")
-    if kind == "full" and not whole:
-        first = next(iter(checkpoint.tensors))
+    absent = [prefix for prefix in PREFIXES.values() if not any(name.startswith(prefix) for name in checkpoint.tensors)]
+    if kind == "full" and absent:
+        others = [name for name in checkpoint.tensors if not name.startswith(tuple(PREFIXES.values()))]
         raise InputError(
-            f"'{path}' is no whole checkpoint: no tensor is under {PREFIXES['slowfast']} or {PREFIXES['vit']}; the "
-            f"first one is {first}. Import a backbone alone with --kind slowfast or --kind vit."
+            f"'{path}' is no whole checkpoint: no tensor is under {', '.join(absent)}"
+            + (f"; elsewhere are {', '.join(others[:_SHOWN])}. " if others else ". ")
+            + "Import a backbone alone with --kind slowfast or --kind vit."
         )
     sizes: dict[BackboneKind, tuple[str, BackboneConfig]] = {
         "slowfast": slowfast or _default("slowfast"),

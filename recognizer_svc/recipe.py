@@ -1,6 +1,5 @@
 """A recipe: everything that decides a training run, read from YAML and checked before anything starts."""
 
-import reprlib
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path, PurePosixPath
@@ -9,16 +8,25 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from stal_data.errors import InputError, NotFoundError, did_you_mean
+from stal_data.errors import InputError, NotFoundError, did_you_mean, shown, shown_problems
+from stal_data.labels import MAX_LABELS
+from stal_data.names import MAX_NAME_LENGTH
+from stal_data.user_files import read_text_bounded
+from stal_data.yaml_text import MAX_BYTES, load_yaml
 
 Stream = Literal["slowfast", "vit"]
 Layout = Literal["key_frames", "rows"]
 """What a clip shows: all people of a key frame, or one annotation row, as published: its person and action alone."""
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=MAX_NAME_LENGTH)]
+_MAX_COUNT = 1_000_000
+_MAX_CHANNELS = 8192
+_MAX_PATH = 1000
 
 
 def _relative(value: str) -> str:
     path = PurePosixPath(value)
+    if len(value) > _MAX_PATH:
+        raise ValueError(f"has {len(value)} characters, but may have {_MAX_PATH} at most")
     if not value or not value.isprintable() or "\\" in value or path.is_absolute() or ".." in path.parts:
         raise ValueError(f"'{value}' must be a path relative to the folder that the operator chose, without '..'")
     return value
@@ -49,7 +57,7 @@ class Section(BaseModel):
         if isinstance(values, Mapping):
             for key in values:
                 if key not in cls.model_fields:
-                    raise ValueError(f"unknown key '{key}'. {did_you_mean(str(key), cls.model_fields)}")
+                    raise ValueError(f"unknown key {shown(key)}. {did_you_mean(str(key), cls.model_fields)}")
         return values
 
 
@@ -57,9 +65,9 @@ class Data(Section):
     dataset: Name
     train_split: Name = "train"
     layout: Layout = "key_frames"
-    streams: tuple[Stream, ...] | None = None
+    streams: Annotated[tuple[Stream, ...], Field(max_length=2)] | None = None
     """Backbones whose features the head sees; None = all that the feature set holds."""
-    feature_set: str | None = None
+    feature_set: Annotated[str, Field(max_length=MAX_NAME_LENGTH)] | None = None
     """Id of the identity set; needed only where the store holds several."""
     hflip_probability: float = Field(default=0.5, ge=0, le=1)
     """How often a clip is seen mirrored; takes effect where the store holds the `hflip` set of the same spec."""
@@ -73,25 +81,25 @@ class Data(Section):
 class Validation(Section):
     split: Name | None = None
     """Annotated split that is scored after an epoch; None = no validation."""
-    every_epochs: int = Field(default=1, ge=1)
+    every_epochs: int = Field(default=1, ge=1, le=_MAX_COUNT)
     keep_best: bool = True
     """Keep the checkpoint with the best validation mAP; switch it off where the split is the test split."""
 
 
 class AcarHead(Section):
     kind: Literal["acar"]
-    reduce_channels: int = Field(default=1024, ge=1)
+    reduce_channels: int = Field(default=1024, ge=1, le=_MAX_CHANNELS)
     """Channels of the fused map and of an actor's vector."""
-    context_channels: int = Field(default=512, ge=1)
-    depth: int = Field(default=2, ge=0)
+    context_channels: int = Field(default=512, ge=1, le=_MAX_CHANNELS)
+    depth: int = Field(default=2, ge=0, le=100)
     """Number of HR2O layers."""
     dropout: float = Field(default=0.2, ge=0, lt=1)
-    roi_size: int = Field(default=7, ge=1)
+    roi_size: int = Field(default=7, ge=1, le=64)
 
 
 class LinearHead(Section):
     kind: Literal["linear"]
-    roi_size: int = Field(default=7, ge=1)
+    roi_size: int = Field(default=7, ge=1, le=64)
     standardise: bool = True
     """Bring each channel of an actor's vector to mean 0 and variance 1 (BatchNorm without scale and shift)."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
@@ -99,7 +107,7 @@ class LinearHead(Section):
 
 class PoseSoftmaxLoss(Section):
     kind: Literal["pose_softmax"]
-    num_poses: int = Field(default=13, ge=1)
+    num_poses: int = Field(default=13, ge=1, le=MAX_LABELS)
     """Number of first classes of which a person has exactly one: softmax over them, sigmoid over the rest."""
 
 
@@ -109,10 +117,10 @@ class SigmoidLoss(Section):
 
 class Sgd(Section):
     kind: Literal["sgd"]
-    learning_rate: float = Field(gt=0)
+    learning_rate: float = Field(gt=0, le=1000)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     nesterov: bool = True
-    weight_decay: float = Field(default=1e-7, ge=0)
+    weight_decay: float = Field(default=1e-7, ge=0, le=1000)
 
     @model_validator(mode="after")
     def _nesterov_has_momentum(self) -> Self:
@@ -123,22 +131,22 @@ class Sgd(Section):
 
 class AdamW(Section):
     kind: Literal["adamw"]
-    learning_rate: float = Field(gt=0)
+    learning_rate: float = Field(gt=0, le=1000)
     beta1: float = Field(default=0.9, ge=0, lt=1)
     beta2: float = Field(default=0.999, ge=0, lt=1)
-    weight_decay: float = Field(default=0.01, ge=0)
+    weight_decay: float = Field(default=0.01, ge=0, le=1000)
 
 
 class Warmup(Section):
     """Linear from `warmup_start` times the learning rate to all of it."""
 
-    warmup_epochs: float = Field(default=0, ge=0)
+    warmup_epochs: float = Field(default=0, ge=0, le=_MAX_COUNT)
     warmup_start: float = Field(default=0.125, ge=0, le=1)
 
 
 class StepSchedule(Warmup):
     kind: Literal["steps"]
-    milestones: tuple[Annotated[float, Field(gt=0)], ...] = ()
+    milestones: Annotated[tuple[Annotated[float, Field(gt=0, le=_MAX_COUNT)], ...], Field(max_length=1000)] = ()
     """Epochs (fractions allowed) at which the learning rate is multiplied by `gamma`."""
     gamma: float = Field(default=0.1, gt=0, le=1)
 
@@ -150,14 +158,14 @@ class CosineSchedule(Warmup):
 
 
 class Training(Section):
-    epochs: int = Field(ge=1)
-    batch_clips: int = Field(ge=1)
+    epochs: int = Field(ge=1, le=_MAX_COUNT)
+    batch_clips: int = Field(ge=1, le=_MAX_COUNT)
     """Key frames a step, over all ranks together; a multiple of the number of ranks."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=2**63 - 1)
     batch_norm: Literal["per_rank", "shared"] = "per_rank"
     """Whose clips a BatchNorm's statistics are of: each process's own, as published, or those of all processes."""
-    log_every_steps: int = Field(default=10, ge=1)
-    collective_timeout_s: float = Field(default=600, gt=0)
+    log_every_steps: int = Field(default=10, ge=1, le=_MAX_COUNT)
+    collective_timeout_s: float = Field(default=600, gt=0, le=30 * 86400)
     """How long a rank waits for the others before the job fails."""
     backbone: Literal["none", "slowfast"] = "none"
     """Backbone that is trained with the head, on clips that are decoded while training."""
@@ -235,10 +243,7 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 def parse_recipe(text: str, overrides: Sequence[str] = (), *, source: str = "recipe") -> Recipe:
     """Check a recipe's text; `source` names it in errors. Reads no file, so a service may pass a client's text."""
-    try:
-        values = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # 2001-99-99, a thousand nested lists
-        raise InputError(f"{source} is not YAML: {error}") from None
+    values = load_yaml(text, source)
     if not isinstance(values, dict):
         raise InputError(f"{source} must be a mapping with the keys {', '.join(Recipe.model_fields)}.")
     for override in overrides:
@@ -246,7 +251,7 @@ def parse_recipe(text: str, overrides: Sequence[str] = (), *, source: str = "rec
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        raise InputError(f"{source}: " + "; ".join(_describe(dict(item)) for item in error.errors())) from None
+        raise InputError(f"{source}: {shown_problems(error.errors(), _describe)}") from None
 
 
 def read_recipe(source: str | Path) -> tuple[str, str]:
@@ -255,7 +260,7 @@ def read_recipe(source: str | Path) -> tuple[str, str]:
         return source, "recipe"
     path = Path(source)
     if path.is_file():
-        return path.read_text(encoding="utf-8"), str(path)
+        return read_text_bounded(path, MAX_BYTES), str(path)
     name = str(source).removesuffix(".yaml")
     if name in shipped_recipes():
         return files("recipes").joinpath(f"{name}.yaml").read_text(encoding="utf-8"), f"recipes/{name}.yaml"
@@ -267,21 +272,21 @@ def read_recipe(source: str | Path) -> tuple[str, str]:
 def _apply(values: dict[str, Any], override: str) -> None:
     """Set one `section.key=value` in place; sections on the way are created."""
     path, separator, text = override.partition("=")
-    shown = override if len(override) <= 200 else f"{override[:200]} ..."
+    quoted = override if len(override) <= 200 else f"{override[:200]} ..."
     keys = path.strip().split(".")
     if not separator or not all(keys):
-        raise InputError(f"Override '{shown}' must have the form section.key=value, for example head.depth=1.")
+        raise InputError(f"Override '{quoted}' must have the form section.key=value, for example head.depth=1.")
     for key in keys[:-1]:
         values = values.setdefault(key, {})
         if not isinstance(values, dict):
-            raise InputError(f"Override '{shown}': '{key[:100]}' is a value, not a section.")
+            raise InputError(f"Override '{quoted}': '{key[:100]}' is a value, not a section.")
     try:
-        values[keys[-1]] = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError):
-        raise InputError(f"Override '{shown}': '{text[:100]}' is not a YAML value.") from None
+        values[keys[-1]] = load_yaml(text, "the value")
+    except InputError:
+        raise InputError(f"Override '{quoted}': '{text[:100]}' is not a YAML value.") from None
 
 
-def _describe(item: dict[str, Any]) -> str:
+def _describe(item: Any) -> str:
     """`head.depth is 'two': Input should be a valid integer`; unknown keys already carry their own sentence."""
     # A union's location names the chosen variant behind the key: head, acar, depth.
     variants = {"acar", "linear", "pose_softmax", "sigmoid", "sgd", "adamw", "steps", "cosine"}
@@ -289,5 +294,4 @@ def _describe(item: dict[str, Any]) -> str:
     message = str(item["msg"]).removeprefix("Value error, ")
     if item["type"] in ("value_error", "missing") or isinstance(item["input"], Mapping):
         return f"{where}: {message}"
-    # Shortened: a few aliases in YAML make a list that would fill the memory when written out.
-    return f"{where} is {reprlib.repr(item['input'])}: {message}"
+    return f"{where} is {shown(item['input'])}: {message}"

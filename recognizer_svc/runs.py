@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from cache.store import Store
 from recognizer_svc.bucket_runs import fetch_run, fetch_summaries
 from recognizer_svc.run_dir import RunDir, read_events
 from stal_data.errors import InputError, NotFoundError, did_you_mean
 from stal_data.names import check_name
+from stal_data.yaml_text import read_yaml
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +75,7 @@ def find_run(store: Store, run_id: str) -> Path:
 def summarise(folder: Path) -> RunSummary:
     """Read one run's folder; files that are not there yet leave gaps."""
     run_dir = RunDir(folder)
-    recipe = yaml.safe_load(run_dir.recipe.read_text(encoding="utf-8"))
+    recipe = read_yaml(run_dir.recipe)
     provenance, state = _json(run_dir.provenance), _json(run_dir.state)
     last: dict[str, dict[str, Any]] = {}
     first_time, train_s = None, 0.0

@@ -149,6 +149,6 @@ def _matching(patterns: Iterable[str], videos: tuple[str, ...], path: Path) -> t
     for pattern in patterns:
         found = [pattern] if pattern in videos else fnmatch.filter(videos, pattern)
         if not found:
-            raise NotFoundError(f"{path}: no video is named like '{pattern}'. {did_you_mean(pattern, videos[:1000])}")
+            raise NotFoundError(f"{path}: no video is named like '{pattern}'. {did_you_mean(pattern, videos)}")
         chosen.update(found)
     return tuple(sorted(chosen))

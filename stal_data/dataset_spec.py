@@ -1,26 +1,31 @@
 """dataset.yaml: what a data set consists of. Paths in it are relative to its folder."""
 
+import re
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from stal_data.errors import InputError, NotFoundError, did_you_mean
+from stal_data.errors import InputError, NotFoundError, did_you_mean, shown, shown_problems
 from stal_data.media.timeline import FPS
 from stal_data.names import check_name, check_video_id
+from stal_data.yaml_text import read_yaml
 
 FILE_NAME = "dataset.yaml"
+_RATE = re.compile(r"\d{1,9}(\.\d{1,20})?(/\d{1,9})?")
+_RATE_RULE = "write a number such as 25, 29.97 or '30000/1001'"
 
 
 def _fraction(value: Any) -> Any:
     """Accept 25, 29.97 and "30000/1001"; a float means its decimal text."""
+    if isinstance(value, str) and not _RATE.fullmatch(value):  # 1e999999999 would fill the memory
+        raise ValueError(_RATE_RULE)
     if isinstance(value, (int, float, str)) and not isinstance(value, bool):
         try:
             return Fraction(str(value))
         except (ValueError, ZeroDivisionError):
-            raise ValueError("write a number such as 25, 29.97 or '30000/1001'") from None
+            raise ValueError(_RATE_RULE) from None
     return value
 
 
@@ -30,6 +35,7 @@ def _positive(value: Fraction) -> Fraction:
     return value
 
 
+Seconds = Annotated[float, Field(ge=-1e9, le=1e9, allow_inf_nan=False)]
 Rate = Annotated[Fraction, BeforeValidator(_fraction), AfterValidator(_positive)]
 Name = Annotated[str, AfterValidator(lambda value: check_name("The name", value))]
 VideoId = Annotated[str, AfterValidator(lambda value: check_video_id("The video id", value))]
@@ -46,8 +52,8 @@ class FramesSpec(_Section):
     root: str
     pattern: str = "{video}/{video}_{frame:06d}.png"
     fps: Rate = Fraction(FPS)
-    first_frame: Annotated[int, Field(ge=0)] = 1
-    start_s: float = 0.0
+    first_frame: Annotated[int, Field(ge=0, le=10**9)] = 1
+    start_s: Seconds = 0.0
 
 
 class VideoSpec(_Section):
@@ -56,7 +62,7 @@ class VideoSpec(_Section):
     kind: Literal["video"]
     root: str | None = None
     files: dict[VideoId, str] | None = None
-    start_s: float = 0.0
+    start_s: Seconds = 0.0
 
     @model_validator(mode="after")
     def _one_source(self) -> "VideoSpec":
@@ -104,26 +110,25 @@ class DatasetSpec(_Section):
 def read_spec(path: Path) -> DatasetSpec:
     """Read a dataset.yaml; an error names the file and the field."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        content = read_yaml(path)
     except FileNotFoundError:
         raise NotFoundError(
             f"There is no data set at {path.parent}: it has no {FILE_NAME}. Give a folder with one; "
             "`stal-cli dataset synth` and `stal-cli dataset from-videos` write such folders."
         ) from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path} cannot be read as YAML: {error}.") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error}.") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} must hold a map with the keys {', '.join(DatasetSpec.model_fields)}.")
     try:
         return DatasetSpec.model_validate(content)
     except ValidationError as error:
-        problems = "; ".join(_describe(problem) for problem in error.errors())
-        raise InputError(f"{path}: {problems}.") from error
+        raise InputError(f"{path}: {shown_problems(error.errors(), _describe)}.") from None
 
 
 def _describe(problem: Any) -> str:
     # A discriminated union puts its tag into the location; the reader knows only the keys of the file.
-    location = [str(part) for part in problem["loc"]]
+    location = [str(part)[:100] for part in problem["loc"]]
     if len(location) > 1 and location[0] == "media" and location[1] in ("frames", "video"):
         del location[1]
     field = ".".join(location) or "the data set"
@@ -134,7 +139,7 @@ def _describe(problem: Any) -> str:
     text = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "string_type" and isinstance(problem["input"], (bool, int, float)):
         text = "YAML reads this as another type than text: put it in quotes"
-    value = "" if isinstance(problem["input"], dict) else f" is {problem['input']!r}"
+    value = "" if isinstance(problem["input"], dict) else f" is {shown(problem['input'])}"
     return f"{field}{value}: {text}".rstrip(".")
 
 

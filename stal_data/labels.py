@@ -2,16 +2,21 @@
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from stal_data.errors import InputError, NotFoundError
+from stal_data.errors import InputError, NotFoundError, shown_problems
+from stal_data.user_files import read_text_bounded
 
 _TOKEN = re.compile(
     r"""\s+|\#[^\n]*|(?P<text>"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')|(?P<word>[\w.+-]+)|(?P<sign>[{}:;,])"""
 )
 _ESCAPE = re.compile(r"\\(.)")
+MAX_BYTES = 8 << 20  # 8 MiB
+MAX_LABELS = 10_000  # scores are an array of boxes by labels
+MAX_ID = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +37,13 @@ class LabelMap:
         self.source = source
         if not self.labels:
             raise InputError(f"{source} holds no label, but needs at least one 'label {{ name: ... label_id: ... }}'.")
+        if len(self.labels) > MAX_LABELS:
+            raise InputError(f"{source} holds {len(self.labels)} labels, but may hold {MAX_LABELS} at most.")
         for label in self.labels:
-            if label.id < 1:
-                raise InputError(f"{source}: the id of '{label.name}' is {label.id}, but ids start at 1.")
+            if not 1 <= label.id <= MAX_ID:
+                raise InputError(
+                    f"{source}: the id of '{label.name}' is {label.id}, but ids start at 1 and end at {MAX_ID}."
+                )
             if not label.name or not label.name.isprintable():
                 raise InputError(
                     f"{source}: the name of label {label.id} is {label.name!r}, but must be printable text."
@@ -43,9 +52,10 @@ class LabelMap:
         self.names = tuple(label.name for label in self.labels)
         self.types = tuple(label.type for label in self.labels)
         for field, values in (("id", self.ids), ("name", self.names)):
-            repeated = sorted({str(value) for value in values if values.count(value) > 1})
+            repeated = sorted(str(value) for value, count in Counter(values).items() if count > 1)
             if repeated:
-                raise InputError(f"{source}: the {field} {', '.join(repeated)} is used twice, but must be unique.")
+                named = shown_problems(repeated, str, separator=", ")
+                raise InputError(f"{source}: the {field} {named} is used twice, but must be unique.")
         self._index = {label_id: index for index, label_id in enumerate(self.ids)}
 
     def __contains__(self, label_id: int) -> bool:
@@ -90,10 +100,10 @@ class LabelMap:
     @classmethod
     def read(cls, path: Path) -> "LabelMap":
         try:
-            text = path.read_text(encoding="utf-8-sig")
+            text = read_text_bounded(path, MAX_BYTES)
         except FileNotFoundError:
             raise NotFoundError(f"The label map {path} does not exist.") from None
-        except (OSError, UnicodeDecodeError) as error:
+        except OSError as error:
             raise InputError(f"The label map {path} cannot be read as text: {error}.") from error
         return cls.parse(text, str(path))
 
@@ -149,7 +159,7 @@ def _label(fields: dict[str, str], where: str) -> Label:
         raise InputError(
             f"{where}: a label needs a name and a label_id (or id), got only {', '.join(fields) or 'nothing'}."
         )
-    if not re.fullmatch(r"-?\d+", label_id):
+    if not re.fullmatch(r"-?\d{1,20}", label_id):
         raise InputError(f"{where}: the id of '{fields['name']}' is '{label_id}', but must be a whole number.")
     return Label(int(label_id), fields["name"], fields.get("label_type", ""))
 

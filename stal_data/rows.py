@@ -1,23 +1,27 @@
 """Rows of annotation files, with every rule they must keep; used by the strict readers and by `dataset validate`."""
 
 import csv
+import io
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
-from stal_data.errors import InputError, NotFoundError
+from stal_data.errors import InputError, NotFoundError, shown
 from stal_data.keyframes import KeyFrame
 from stal_data.labels import LabelMap
 from stal_data.names import check_video_id
+from stal_data.user_files import bounded_lines, open_regular
 
+Number = TypeVar("Number", int, float)
 AnnotationFormat = Literal["chaotic_world", "ava"]
 
 BOX_SLACK = 1e-6
 """Boxes this far outside [0,1] count as rounding and are clipped."""
 
+_LARGEST = 2**53
 CHAOTIC_WORLD_COLUMNS = 13
 AVA_COLUMNS = 8
 
@@ -97,8 +101,8 @@ def _text(box: tuple[float, ...]) -> str:
 def read_csv(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield line number (from 1) and fields of every line that is not empty."""
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
+        with io.TextIOWrapper(open_regular(path), encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(bounded_lines(file, path))
             for fields in reader:
                 if fields:
                     yield reader.line_num, fields
@@ -186,15 +190,21 @@ def _number(field: str, text: str) -> float:
         value = float(text)
     except ValueError:
         hint = ": annotation files have no header line, remove it" if text.strip().lower().startswith(field[:4]) else ""
-        raise _BadFieldError("number", f"{field} is '{text}', but must be a number{hint}.") from None
+        raise _BadFieldError("number", f"{field} is {shown(text)}, but must be a number{hint}.") from None
     if not math.isfinite(value):
         raise _BadFieldError("number", f"{field} is '{text}', but must be finite.")
+    return _bounded(field, text, value)
+
+
+def _bounded(field: str, text: str, value: Number) -> Number:
+    if abs(value) > _LARGEST:
+        raise _BadFieldError("number", f"{field} is '{text[:100]}', but must be at most {_LARGEST}.")
     return value
 
 
 def _integer(field: str, text: str) -> int:
     try:
-        return int(text)
+        return _bounded(field, text, int(text))
     except ValueError:
         value = _number(field, text)
     if value != int(value):

@@ -4,14 +4,14 @@ import math
 import re
 from collections.abc import Iterable
 
-from stal_data.errors import InputError
+from stal_data.errors import InputError, shown
 
 NO_LIMIT = 0
 """The capacity that keeps every row; it sorts after all others."""
 
 _MAX_CAPACITIES = 100_000
 
-_ITEM = re.compile(r"\s*(\d+)\s*(?::\s*(\d+)\s*)?")
+_ITEM = re.compile(r"\s*(\d{1,9})\s*(?::\s*(\d{1,9})\s*)?")
 
 
 def parse_capacities(text: str) -> tuple[int, ...]:
@@ -21,7 +21,7 @@ def parse_capacities(text: str) -> tuple[int, ...]:
         match = _ITEM.fullmatch(item)
         if match is None:
             raise InputError(
-                f"capacities is '{text}', but must be numbers and ranges such as 50:2200 (50 to 2199) or 50,100."
+                f"capacities is {shown(text)}, but must be numbers and ranges such as 50:2200 (50 to 2199) or 50,100."
             )
         start = int(match[1])
         end = int(match[2]) if match[2] is not None else start + 1
@@ -29,8 +29,8 @@ def parse_capacities(text: str) -> tuple[int, ...]:
             raise InputError(f"capacities: the range '{item.strip()}' is empty, its end is exclusive: write 50:2200.")
         if len(capacities) + end - start > _MAX_CAPACITIES:
             raise InputError(
-                f"capacities is '{text}', but a sweep visits at most {_MAX_CAPACITIES}: give a smaller range, or 0 for "
-                "no limit."
+                f"capacities is {shown(text)}, but a sweep visits at most {_MAX_CAPACITIES}: give a smaller range, or "
+                "0 for no limit."
             )
         capacities.extend(range(start, end))
     return check_capacities(capacities)

@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
+from stal_data.errors import how_to_install
+
 try:
     from numba import njit
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
-        "Evaluation needs numba, which is not installed: pip install 'stal[evaluation]'.", name=error.name
+        f"Evaluation needs numba, which is not installed; {how_to_install('evaluation')}", name=error.name
     ) from error
 
 P = ParamSpec("P")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from stal_data.errors import InputError, NotFoundError
+from stal_data.user_files import bounded_lines
 from stal_eval.rules import Kind, columns_of
 
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -34,7 +35,7 @@ def digest_of(path: Path) -> str:
 def read_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield line number (from 1) and fields of every line that is not empty."""
     with _clear_errors(path), gzip.open(path) if _is_gzip(path) else path.open("rb") as file:
-        reader = csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""))
+        reader = csv.reader(bounded_lines(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""), path))
         for fields in reader:
             if fields:
                 yield reader.line_num, fields

@@ -1,26 +1,17 @@
 """How a service listens and how a client reaches it. No grpc here, so that the CLI can build these for `--help`."""
 
+import re
 from dataclasses import dataclass, replace
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Self
 
 from stal_data.errors import InputError, NotFoundError
+from stal_data.hosts import is_host, is_loopback
 from svc_common.logs import LogFormat
 
 DEFAULT_MESSAGE_BYTES = 32 << 20  # 32 MiB
 DNS_PREFIX = "dns:///"
 """Before NAME:PORT in a client's address: the name stands for as many replicas as it has addresses."""
-
-
-def is_loopback(host: str) -> bool:
-    """True when only this machine reaches the host: `localhost`, 127.0.0.0/8 or ::1."""
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def join_address(host: str, port: int) -> str:
@@ -30,10 +21,23 @@ def join_address(host: str, port: int) -> str:
 
 def split_address(address: str) -> tuple[str, int]:
     """Host and port of HOST:PORT; the port is 1 to 65535."""
-    host, separator, port = address.rpartition(":")
-    if not separator or not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise InputError(f"Address '{address}' must be HOST:PORT with a port from 1 to 65535, e.g. 127.0.0.1:50051.")
-    return host, int(port)
+    if is_address(address):
+        host, _, port = address.rpartition(":")
+        return host, int(port)
+    bare = re.sub(r"^[A-Za-z][A-Za-z0-9+.-]*:/*(?=.*:)|/.*$", "", address)
+    bracketed = f"[{address.rpartition(':')[0]}]:{address.rpartition(':')[2]}"
+    hint = "e.g. 127.0.0.1:50051"
+    if is_address(bracketed):
+        hint = f"and an IPv6 address is in brackets: {bracketed}"
+    elif is_address(bare):
+        hint = f"without a scheme and a path: {bare}"
+    raise InputError(f"Address '{address}' must be HOST:PORT with a port from 1 to 65535, {hint}.")
+
+
+def is_address(text: str) -> bool:
+    """True for HOST:PORT with a port from 1 to 65535."""
+    host, _, port = text.rpartition(":")
+    return is_host(host) and re.fullmatch(r"[0-9]{1,5}", port) is not None and 0 < int(port) < 65536
 
 
 def _check_files(**files: Path | None) -> None:
@@ -96,6 +100,12 @@ class ServerConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.port < 65536:
             raise InputError(f"--port {self.port} must be 0 to 65535 (0 takes a free one).")
+        for option, host in (("--host", self.host), ("--metrics-host", self.metrics_host)):
+            if host and not (is_host(host) or is_host(f"[{host}]")):
+                raise InputError(
+                    f"{option} '{host}' must be a name or an address alone, such as 127.0.0.1; the port has an option "
+                    "of its own."
+                )
         if (self.tls_cert is None) != (self.tls_key is None):
             raise InputError("--tls-cert and --tls-key go together; give both or neither.")
         if self.tls_ca is not None and self.tls_cert is None:

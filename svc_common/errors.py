@@ -5,6 +5,7 @@ from urllib.parse import quote
 import grpc
 
 from stal_data.errors import ConflictError, InputError, NotFoundError, StalError
+from svc_common.proxies import through_proxy
 
 # gRPC carries the text percent-encoded in a header; headers above 8 KB are refused.
 MAX_DETAILS_BYTES = 6000
@@ -104,7 +105,7 @@ def error_of(error: grpc.aio.AioRpcError, *, service: str, address: str) -> Stal
     code, details = error.code(), error.details() or ""
     if code is grpc.StatusCode.UNAVAILABLE:
         return ServiceUnavailableError(
-            f"The {service} service at {address} does not answer ({details}). "
+            f"The {service} service at {address} does not answer{through_proxy(address)} ({details}). "
             f"Is it running? Start it with: stal-cli serve {service} --port {address.rpartition(':')[2]} ..."
         )
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
@@ -119,7 +120,7 @@ def error_of(error: grpc.aio.AioRpcError, *, service: str, address: str) -> Stal
     if kind is None:
         return ServiceError(f"The {service} service at {address} failed: {code.name}: {details}", code)
     if issubclass(kind, ServiceError):
-        return kind(f"The {service} service at {address} answered {code.name}: {details}", code)
+        return kind(f"The {service} service at {address} answered{through_proxy(address)} {code.name}: {details}", code)
     return kind(details)
 
 

@@ -26,13 +26,21 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 MAX_CONNECTIONS = 32
-"""More are closed at once: each has a thread."""
+"""Each has a thread. One more takes the place of the oldest that has not asked for anything yet."""
 LIFETIME_S = 10.0
 """A connection is closed after it, whatever it is at; it carries one request."""
 _POLL_S = 0.1
 
 
 class _Handler(WSGIRequestHandler):
+    server: "_Server"
+
+    def parse_request(self) -> bool:
+        asked = super().parse_request()
+        if asked:
+            self.server.keep(self.request)
+        return asked
+
     def log_message(self, format: str, *args: Any) -> None:
         """A probe every few seconds is no news."""
 
@@ -42,11 +50,13 @@ class _Server(ThreadingMixIn, WSGIServer):
 
     daemon_threads = True
     block_on_close = False
+    request_queue_size = 128
 
     def __init__(self, address: tuple[str, int], certificates: ServerCertificates | None) -> None:
         self._certificates = certificates
-        self._places = threading.BoundedSemaphore(MAX_CONNECTIONS)
-        self._open: dict[socket.socket, float] = {}
+        # When each began, the oldest first.
+        self._silent: dict[socket.socket, float] = {}
+        self._answered: dict[socket.socket, float] = {}
         self._open_lock = threading.Lock()
         if ":" in address[0]:
             self.address_family = socket.AF_INET6
@@ -67,11 +77,9 @@ class _Server(ThreadingMixIn, WSGIServer):
         return context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False), address
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if not self._places.acquire(blocking=False):
+        if not self._take_place(request):
             self.shutdown_request(request)
             return
-        with self._open_lock:
-            self._open[request] = time.monotonic()
         try:
             super().process_request(request, client_address)
         except BaseException:  # no thread could be started
@@ -84,10 +92,28 @@ class _Server(ThreadingMixIn, WSGIServer):
         finally:
             self._forget(request)
 
+    def _take_place(self, request: Any) -> bool:
+        with self._open_lock:
+            if len(self._silent) + len(self._answered) >= MAX_CONNECTIONS:
+                oldest = next(iter(self._silent), None)
+                if oldest is None:
+                    return False
+                del self._silent[oldest]
+                _hang_up(oldest)
+            self._silent[request] = time.monotonic()
+            return True
+
+    def keep(self, request: Any) -> None:
+        """The request has come: the connection gives its place to nobody until it is answered."""
+        with self._open_lock:
+            begun = self._silent.pop(request, None)
+            if begun is not None:  # else its place is gone, and it is closed
+                self._answered[request] = begun
+
     def _forget(self, request: Any) -> None:
         with self._open_lock:
-            del self._open[request]
-        self._places.release()
+            self._silent.pop(request, None)
+            self._answered.pop(request, None)
 
     def service_actions(self) -> None:
         """Between two connections, at least every _POLL_S: hang up on those that are over their time.
@@ -96,15 +122,20 @@ class _Server(ThreadingMixIn, WSGIServer):
         """
         latest = time.monotonic() - LIFETIME_S
         with self._open_lock:
-            over = [connection for connection, begun in self._open.items() if begun < latest]
-        for connection in over:
-            with suppress(OSError):
-                # Not the TLS socket's own method, which is not for a socket that another thread reads from.
-                socket.socket.shutdown(connection, socket.SHUT_RDWR)
+            for connection, begun in (*self._silent.items(), *self._answered.items()):
+                if begun < latest:
+                    _hang_up(connection)
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
         """Timeouts, failed handshakes and connections that break off are the client's."""
         log.debug("a request to the metrics port failed", exc_info=True)
+
+
+def _hang_up(connection: socket.socket) -> None:
+    """Let the connection's thread meet its end."""
+    with suppress(OSError):
+        # Not the TLS socket's own method, which is not for a socket that another thread reads from.
+        socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
 
 class HttpEndpoint:

@@ -1,5 +1,6 @@
 """gRPC channel arguments. Sizes are set in both directions on both sides, else the default of 4 MB receives cuts in."""
 
+from stal_data.hosts import is_loopback
 from svc_common.config import ClientConfig, ServerConfig
 
 Options = list[tuple[str, int | str]]
@@ -35,5 +36,7 @@ def channel_options(config: ClientConfig) -> Options:
         ("grpc.enable_retries", 0),
         ("grpc.initial_reconnect_backoff_ms", 200),
         ("grpc.max_reconnect_backoff_ms", 5_000),
+        # 127.0.0.1 would be the proxy's own machine.
+        *([("grpc.enable_http_proxy", 0)] if is_loopback(config.endpoint[0]) else []),
         *([("grpc.ssl_target_name_override", config.server_name)] if config.server_name is not None else []),
     ]

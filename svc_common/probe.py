@@ -7,6 +7,7 @@ from svc_common.client import open_channel
 from svc_common.config import ClientConfig
 from svc_common.errors import BusyError, ServiceError, ServiceUnavailableError
 from svc_common.health import REASON_TRAILER
+from svc_common.proxies import through_proxy
 
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 
@@ -36,7 +37,8 @@ async def probe(config: ClientConfig, *, service: str, timeout_s: float) -> None
             if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
                 raise BusyError(f"The service at {config.address} has too many calls in progress.") from error
             raise ServiceUnavailableError(
-                f"The service at {config.address} does not answer ({error.code().name}: {error.details()})."
+                f"The service at {config.address} does not answer{through_proxy(config.address)} "
+                f"({error.code().name}: {error.details()})."
             ) from error
     if answer.status != _SERVING:
         reason = dict(trailers).get(REASON_TRAILER, "it starts or stops, or has failed (see its log)")

@@ -15,7 +15,7 @@ from cache.backbones.architectures import (
 from cache.backbones.vit.published import from_published_layout, is_published_layout
 from cache.backbones.weights import assign_state, random_state, read_weights, save_backbone, weights_digest
 from cache.spec import BackboneKind, BackboneSpec
-from stal_data.errors import InputError
+from stal_data.errors import InputError, shown
 
 __all__ = ["LoadedBackbone", "load_backbone", "save_backbone", "weights_digest"]
 
@@ -63,8 +63,10 @@ def load_backbone(kind: BackboneKind, *, weights: str, preset: str | None = None
 
 def _load_random(kind: BackboneKind, weights: str, preset: str) -> LoadedBackbone:
     seed = weights.removeprefix(RANDOM)
-    if not (seed.isascii() and seed.isdigit()):
-        raise InputError(f"Weights are '{weights}'; the seed after '{RANDOM}' must be a whole number from 0.")
+    if not (seed.isascii() and seed.isdigit() and len(seed) <= 20):
+        raise InputError(
+            f"Weights are {shown(weights)}; the seed after '{RANDOM}' must be a whole number of at most 20 digits."
+        )
     config = preset_config(kind, preset)
     model = build_without_weights(kind, config)
     assign_state(model, random_state(model, int(seed)), weights)

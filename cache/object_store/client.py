@@ -4,6 +4,7 @@ import logging
 import os
 import threading
 from typing import Any
+from urllib.parse import urlsplit
 
 import boto3
 from botocore.config import Config
@@ -11,6 +12,7 @@ from botocore.exceptions import BotoCoreError
 
 from cache.object_store.retries import Limits
 from stal_data.errors import InputError
+from stal_data.hosts import is_loopback
 
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 """Variables with the server's address; the first counts."""
@@ -35,7 +37,10 @@ def new_client(limits: Limits, connections: int) -> Any:
     )
     with _session_lock:  # clients may be shared by threads, sessions not
         try:
-            return boto3.client("s3", config=config)
+            client = boto3.client("s3", config=config)
+            if is_loopback(urlsplit(client.meta.endpoint_url).hostname or ""):  # no proxy stands before this machine
+                client = boto3.client("s3", config=config.merge(Config(proxies={})))
+            return client
         except BotoCoreError:  # some are ValueErrors, too
             raise
         except ValueError as error:

@@ -11,7 +11,7 @@ from stal_data.errors import InputError
 
 Environment = Mapping[str, str]
 
-_PART = re.compile(r"(\d+)/(\d+)")
+_PART = re.compile(r"(\d{1,9})/(\d{1,9})")
 _AUTO = re.compile(r"auto(?:/(\d+))?")
 _BY_HAND = "name the part by hand, such as --shard 3/16"
 

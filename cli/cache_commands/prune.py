@@ -5,6 +5,7 @@ import time
 import click
 
 from cli.cache_commands.text import of_split, size, table
+from cli.params import Real
 from stal_data.errors import ConflictError
 
 DAY_S = 86400
@@ -18,7 +19,7 @@ DAY_S = 86400
     "--incomplete", is_flag=True, help="Sets with key frames that are not computed, or that cannot be opened."
 )
 @click.option(
-    "--older-than", type=click.FloatRange(min=0), metavar="DAYS", help="Sets to which nothing was written for so long."
+    "--older-than", type=Real(0, 100_000), metavar="DAYS", help="Sets to which nothing was written for so long."
 )
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def prune(

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+from cli.params import SEED
+
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
@@ -14,7 +16,7 @@ import click
     show_default=True,
     help="Folder for data, weights, store, logs and results.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the synthetic data.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the synthetic data.")
 @click.option(
     "--head-seeds",
     type=click.IntRange(min=1, max=10),

@@ -27,7 +27,7 @@ class DetectRequest(_message.Message):
     frame_id: _builtins.str
     """Chosen by the client, unique among the frames of the stream that have no answer yet; 1 to 512 characters."""
     image: _builtins.bytes
-    """A whole JPEG or PNG file."""
+    """A whole JPEG, PNG, WebP or BMP file."""
     def __init__(
         self,
         *,

@@ -4,14 +4,13 @@ service's end takes it along, and no handler of torch elastic gets into the serv
 import os
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import psutil
 
-import recognizer_svc
 from recognizer_svc.service.processes import JOB_DIR_OPTION, NODE_RANK_VARIABLE
 from recognizer_svc.service.record import JobFiles, Launch
+from stal_data.children import python_command, python_environment
 from stal_data.errors import InputError, did_you_mean
 from stal_data.owner import owned
 
@@ -43,7 +42,7 @@ def command(
     data_root: folder below which the recipe may name a data set.
     """
     return [
-        *(sys.executable, "-m", LAUNCHER_MODULE),
+        *python_command(LAUNCHER_MODULE),
         *("--rdzv-endpoint", launch.rdzv_endpoint or local_address, "--rdzv-id", run_id),
         *("--rdzv-conf", f"is_host={str(launch.node_rank == 0).lower()}"),
         *("--local-addr", local_address),
@@ -61,9 +60,7 @@ def environment(files: JobFiles, launch: Launch, *, interface: str, stop_timeout
     stop_timeout_s: how long workers may take to write their checkpoint after SIGTERM.
     """
     # PET_* would override the launcher's options.
-    env = {name: value for name, value in os.environ.items() if not name.startswith("PET_")}
-    package_root = str(Path(recognizer_svc.__file__).parent.parent)
-    env["PYTHONPATH"] = os.pathsep.join(filter(None, [package_root, env.get("PYTHONPATH")]))
+    env = {name: value for name, value in python_environment().items() if not name.startswith("PET_")}
     env["PYTHONUNBUFFERED"] = "1"
     env[NODE_RANK_VARIABLE] = str(launch.node_rank)
     env["TORCHELASTIC_ERROR_FILE"] = str(files.error)

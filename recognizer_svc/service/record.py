@@ -2,7 +2,6 @@
 
 import json
 import logging
-import re
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from pathlib import Path
@@ -12,9 +11,9 @@ from cache.files import told_when_full
 from recognizer_svc.run_dir import RunDir
 from stal_data.errors import ConflictError, InputError, StalError
 from stal_data.files import write_atomically
+from svc_common.config import is_address
 
 _LOG = logging.getLogger(__name__)
-_ENDPOINT = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9.-]{0,252}|\[[0-9A-Fa-f:.]{2,45}\]):[0-9]{1,5}")
 
 
 class JobStatus(StrEnum):
@@ -59,7 +58,7 @@ class Launch:
                 f"rdzv_endpoint is '{self.rdzv_endpoint}' with {self.nnodes} node(s): several nodes need HOST:PORT "
                 "of node 0, one node takes none."
             )
-        if self.rdzv_endpoint and not _ENDPOINT.fullmatch(self.rdzv_endpoint):
+        if self.rdzv_endpoint and not is_address(self.rdzv_endpoint):
             raise InputError(
                 f"rdzv_endpoint is {self.rdzv_endpoint[:200]!r}, but must be HOST:PORT of node 0, e.g. 10.0.0.1:29400."
             )

@@ -13,7 +13,7 @@ from recognizer_svc.losses import check_loss
 from recognizer_svc.recipe import Layout, Recipe
 from recognizer_svc.row_layout import counts_note, row_clips, single_people
 from recognizer_svc.train.sets import open_sets
-from stal_data.errors import InputError
+from stal_data.errors import InputError, how_to_install
 from stal_data.labels import LabelMap
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def _open_joint(recipe: Recipe, store: Store, data_root: Path | None) -> "JointI
     except ModuleNotFoundError as error:
         raise InputError(
             f"training.backbone is slowfast, but this machine lacks '{error.name}', which decodes or computes clips; "
-            "install the extra: pip install 'stal[precompute]'."
+            f"{how_to_install('precompute')}"
         ) from None
     return JointInputs.open(recipe, store, data_root)
 

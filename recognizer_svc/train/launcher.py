@@ -1,6 +1,6 @@
 """torch.distributed.run with the rendezvous of `recognizer_svc.train.rendezvous`, started as
 
-python -m recognizer_svc.train.launcher --local-addr ADDRESS --nproc-per-node 2 -m recognizer_svc.train.worker ...
+python -P -m recognizer_svc.train.launcher --local-addr ADDRESS --nproc-per-node 2 -m recognizer_svc.train.worker ...
 """
 
 import os

@@ -25,7 +25,7 @@ from torch.distributed.elastic.rendezvous.dynamic_rendezvous import create_handl
 from torch.distributed.elastic.rendezvous.utils import parse_rendezvous_endpoint
 
 from stal_data.errors import ConflictError, InputError
-from svc_common.config import is_loopback
+from stal_data.hosts import is_loopback
 
 NAME = "stal"
 """Under which the launcher registers it."""

@@ -1,6 +1,6 @@
 """One process of a training job, started by the launcher:
 
-python -m recognizer_svc.train.launcher --local-addr 127.0.0.1 --nproc-per-node 2 \\
+python -P -m recognizer_svc.train.launcher --local-addr 127.0.0.1 --nproc-per-node 2 \\
     -m recognizer_svc.train.worker --job-dir STORE/runs/RUN
 
 The folder must hold recipe.yaml. A folder with a checkpoint is continued from it, so a restart never starts over.

@@ -12,6 +12,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+READING = "rules-2"
+"""Part of every decoder's name: changes with the rules by which a file becomes the pictures of its frames."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MediaInfo:
@@ -48,7 +51,10 @@ class Media(Protocol):
         """Return the frames in the given order (repeats allowed) as THW3 RGB."""
 
     def encoded(self, video: str, frame: int) -> bytes:
-        """Return one frame as image file bytes: the file itself for folders, PNG for video files."""
+        """Return one frame as image file bytes: the file itself for folders, PNG for video files.
+
+        Of what is too large to be sent, a smaller picture as PNG (see `picture_to_send`).
+        """
 
     def missing(self, video: str, frames: Sequence[int]) -> list[Path]:
         """Return the files that `read` would not find, each once; none for a video file, which holds all its frames."""

@@ -1,7 +1,6 @@
-"""Frames from folders of PNG or JPEG files, one folder a video."""
+"""Frames from folders of image files, one folder a video."""
 
 import hashlib
-import io
 import re
 import string
 import threading
@@ -13,13 +12,14 @@ from pathlib import Path
 import numpy as np
 import PIL
 from numpy.typing import NDArray
-from PIL import Image
 
 from stal_data.errors import InputError, NotFoundError, did_you_mean
-from stal_data.media import MediaInfo
+from stal_data.media import READING, MediaInfo
+from stal_data.media.images import image_file_bytes, image_file_to_send, read_image_file
 from stal_data.media.timeline import FPS, media_frame_at_slot, num_slots
 from stal_data.names import check_video_id
 
+MAX_SPAN_S = 7 * 86400
 DEFAULT_PATTERN = "{video}/{video}_{frame:06d}.png"
 
 
@@ -59,7 +59,7 @@ class FrameFolders:
 
     @property
     def decoder(self) -> str:
-        return f"pillow-{PIL.__version__}"
+        return f"pillow-{PIL.__version__}/{READING}"
 
     def videos(self) -> tuple[str, ...]:
         return tuple(sorted(entry.name for entry in self.root.iterdir() if entry.is_dir() and entry.name[0] != "."))
@@ -89,7 +89,7 @@ class FrameFolders:
                 clip_THW3[index] = clip_THW3[first_use[path]]
                 continue
             first_use[path] = index
-            image_HW3 = _decode(path)
+            image_HW3 = read_image_file(path)
             if image_HW3.shape != clip_THW3.shape[1:]:
                 raise InputError(
                     f"{path} is {image_HW3.shape[1]}x{image_HW3.shape[0]} pixels, but video '{video}' is "
@@ -99,7 +99,7 @@ class FrameFolders:
         return clip_THW3
 
     def encoded(self, video: str, frame: int) -> bytes:
-        return _read_bytes(self._existing(video, frame))
+        return image_file_to_send(self._existing(video, frame))
 
     def digest(self, video: str, frames: Sequence[int]) -> int:
         files: dict[Path, bytes] = {}
@@ -107,7 +107,7 @@ class FrameFolders:
         for frame in frames:
             path = self._existing(video, frame)
             if path not in files:
-                files[path] = hashlib.blake2b(_read_bytes(path), digest_size=16).digest()
+                files[path] = hashlib.blake2b(image_file_bytes(path), digest_size=16).digest()
             whole.update(files[path])
         return int.from_bytes(whole.digest(), "little")
 
@@ -136,7 +136,7 @@ class FrameFolders:
         if not directory.is_dir():
             raise NotFoundError(
                 f"Video '{video}' has no frames: the folder {directory} does not exist. "
-                f"{did_you_mean(video, self.videos()[:1000])}"
+                f"{did_you_mean(video, self.videos())}"
             )
         regex = self._files.regex(video)
         numbers = frozenset(int(m[1]) for entry in directory.iterdir() if (m := regex.fullmatch(entry.name)))
@@ -151,8 +151,13 @@ class FrameFolders:
                 f"{self.first_frame}: set media.first_frame in dataset.yaml to the number of a video's first frame."
             )
         count = max(numbers) - self.first_frame + 1
+        if count > MAX_SPAN_S * self._fps:
+            raise InputError(
+                f"The files of {directory} are numbered up to {max(numbers)}, which is more than a week of video: "
+                "rename or remove what is no frame."
+            )
         duration = count / self._fps
-        height, width = _decode(self.root / self.pattern.format(video=video, frame=min(numbers))).shape[:2]
+        height, width = read_image_file(self.root / self.pattern.format(video=video, frame=min(numbers))).shape[:2]
         info = MediaInfo(
             width=width,
             height=height,
@@ -195,21 +200,3 @@ def _pattern_problem(pattern: str) -> str | None:
     except (ValueError, KeyError, IndexError):
         return "holds something else than {video} and {frame:06d}"
     return None if fields.count("frame") == 1 else "needs exactly one {frame:06d} in the file name"
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}.") from error
-
-
-def _decode(path: Path) -> NDArray[np.uint8]:
-    """Return an image file as HW3 RGB."""
-    try:
-        with Image.open(io.BytesIO(_read_bytes(path))) as image:
-            return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path} does not decode as an image ({error}): extract the video again.") from error

@@ -1,7 +1,6 @@
 """Frames straight from video files, by presentation time."""
 
 import hashlib
-import io
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,10 +10,10 @@ from pathlib import Path
 import av
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from stal_data.errors import InputError, NotFoundError, did_you_mean
-from stal_data.media import MediaInfo
+from stal_data.media import READING, MediaInfo
+from stal_data.media.images import picture_to_send
 from stal_data.media.video_index import VideoIndex, read_index
 from stal_data.media.video_reader import VideoReader
 from stal_data.names import check_video_id
@@ -60,7 +59,9 @@ class VideoFiles:
     @property
     def decoder(self) -> str:
         versions = {name: ".".join(map(str, version)) for name, version in av.library_versions.items()}
-        return f"pyav-{av.__version__}/libavcodec-{versions['libavcodec']}/libswscale-{versions['libswscale']}"
+        return (
+            f"pyav-{av.__version__}/libavcodec-{versions['libavcodec']}/libswscale-{versions['libswscale']}/{READING}"
+        )
 
     def videos(self) -> tuple[str, ...]:
         return tuple(sorted(self.files))
@@ -78,10 +79,7 @@ class VideoFiles:
         return clip_THW3
 
     def encoded(self, video: str, frame: int) -> bytes:
-        file = io.BytesIO()
-        # Level 1: the bytes travel over a local network once; the strongest level takes ten times as long.
-        Image.fromarray(self.read(video, [frame])[0]).save(file, format="png", compress_level=1)
-        return file.getvalue()
+        return picture_to_send(self.read(video, [frame])[0])
 
     def missing(self, video: str, frames: Sequence[int]) -> list[Path]:
         self._positions(video, self._index(video), frames)

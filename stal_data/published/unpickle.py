@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from stal_data.errors import InputError, NotFoundError
+from stal_data.user_files import read_bounded
 
 MAX_BYTES = 1 << 30
 """A larger file is refused; what is read takes some ten times its size in memory."""
@@ -24,7 +25,7 @@ def load_plain(path: Path) -> object:
         size = path.stat().st_size
         if size > MAX_BYTES:
             raise InputError(f"{path} has {size} bytes, more than {MAX_BYTES}: split the file, or import a part of it.")
-        content = path.read_bytes()
+        content = read_bounded(path, MAX_BYTES)
     except FileNotFoundError:
         raise NotFoundError(f"The file {path} does not exist.") from None
     except OSError as error:

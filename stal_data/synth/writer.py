@@ -16,6 +16,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 from stal_data.annotations import read_chaotic_world, write_ground_truth
+from stal_data.children import safe_path
 from stal_data.errors import ConflictError, InputError
 from stal_data.files import write_atomically
 from stal_data.labels import LabelMap
@@ -96,9 +97,11 @@ def _render_all(
         return annotations
     # Not forked: the caller may have threads, such as a progress display's.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(
-        min(processes, len(videos)), mp_context=context, initializer=_begin, initargs=(os.getpid(),)
-    ) as pool:
+    processes = min(processes, len(videos))
+    with (
+        safe_path(),
+        ProcessPoolExecutor(processes, mp_context=context, initializer=_begin, initargs=(os.getpid(),)) as pool,
+    ):
         pending = {pool.submit(_render_video, video, frames): video.name for video in videos}
         try:
             for future in as_completed(pending):

@@ -1,6 +1,5 @@
 """`precompute --estimate`: bytes are exact, time comes from measured clips, nothing is written."""
 
-import time
 from pathlib import Path
 
 import pytest
@@ -46,14 +45,10 @@ def test_only_what_is_left_of_a_part_counts(store: Store, split: Split, vit: Loa
     assert estimate(split, store, PrecomputeOptions(**options)).num_clips == 6
 
 
-def test_the_time_is_of_the_measured_order(store: Store, split: Split) -> None:
-    vit = load_backbone("vit", weights="random:0", preset="small")
+def test_the_time_is_that_of_the_measured_clips(store: Store, split: Split, vit: LoadedBackbone) -> None:
     found = estimate(split, store, PrecomputeOptions(slowfast=None, vit=vit, batch_size=4))
-    start = time.perf_counter()
-    precompute(split, store, PrecomputeOptions(slowfast=None, vit=vit, batch_size=4))
-    took = time.perf_counter() - start
-    # Wide, because tests share the machine with others.
-    assert took / 10 < found.total_s < took * 10
+    assert min(found.measured_clips, found.check_s_per_clip, found.decode_s_per_clip, found.compute_s_per_clip) > 0
+    assert found.total_s >= found.num_clips * found.compute_s_per_clip
 
 
 def test_the_command_prints_and_stops(frames_root: Path, tmp_path: Path) -> None:

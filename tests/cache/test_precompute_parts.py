@@ -20,6 +20,7 @@ from stal_data.dataset import Split
 from stal_data.errors import ConflictError
 from stal_data.media.frames import FrameFolders
 from tests.cache.samples import make_split
+from tests.hostile import STAL_CLI, hostile_folder
 
 ROOT = Path(__file__).parents[2]
 
@@ -148,11 +149,15 @@ def environment(**extra: str) -> dict[str, str]:
 
 
 def test_torchruns_ranks_fill_a_set_together(dataset: Path, tmp_path: Path) -> None:
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "--no-python"]
+    torchrun = [sys.executable, "-P", "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     done = subprocess.run(
-        [*torchrun, str(Path(sys.executable).with_name("stal-cli")), *command(dataset, tmp_path / "store")],
-        cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=250,
-    )  # fmt: skip
+        [*torchrun, "--no-python", STAL_CLI, *command(dataset, tmp_path / "store")],
+        cwd=hostile_folder(tmp_path),
+        env=environment(PYTHONPATH=str(ROOT)),
+        capture_output=True,
+        text=True,
+        timeout=250,
+    )
     assert done.returncode == 0, done.stderr
     half = r"part {} of 2 \(torchrun rank {}\): {} of the set's {} shards"
     [info] = list_feature_sets(Store.open(tmp_path / "store"))

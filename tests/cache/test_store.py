@@ -19,6 +19,9 @@ def test_other_urls_and_files_are_refused(tmp_path: Path) -> None:
         Store.open("gs://bucket/store")
     with pytest.raises(InputError, match="is neither a folder nor s3://"):
         Store.open(Path("s3://bucket/store"), create=True)
+    for text in ("file://~/store", "file://localhost/store", "file://store"):
+        with pytest.raises(InputError, match="must be file:///FOLDER with three slashes"):
+            Store.open(text, create=True)
     with pytest.raises(InputError, match="--stage is for a store in a bucket"):
         Store.open(tmp_path, stage=Stage(folder=tmp_path))
     (tmp_path / "file").write_text("")

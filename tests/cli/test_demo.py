@@ -1,18 +1,21 @@
 """The demo end to end at its tiny size: every command, both services, real processes."""
 
 import json
+import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from tests.hostile import STAL_CLI, hostile_folder
+
 
 def _demo(folder: Path) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "cli.main", "demo", "--tiny", "--output", str(folder)]
-    return subprocess.run(command, capture_output=True, text=True)
+    command = [STAL_CLI, "demo", "--tiny", "--output", str(folder)]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    return subprocess.run(command, cwd=hostile_folder(folder.parent), env=environment, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cli.doctor import find_shadows, missing_by_extra
-from cli.doctor_machine import check_localhost, gpu_problems
+from cli.doctor_machine import check_localhost, check_proxies, gpu_problems
 from cli.doctor_store import local_locks, mount_of
 from cli.main import root
 from tests.cache.object_store.s3_server import s3_server
@@ -188,3 +188,23 @@ def test_gpus_that_torch_cannot_use_are_problems(monkeypatch: pytest.MonkeyPatch
     assert kernel.startswith("cuda:1 (Old) cannot compute: no kernel image")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert problems("580.1", "13.0") == []
+
+
+@pytest.mark.parametrize(
+    ("environment", "state"),
+    [
+        ({}, "none"),
+        (
+            {"http_proxy": "http://me:secret@proxy:3128", "no_proxy": ".lab"},
+            "http_proxy=http://proxy:3128, no_proxy=.lab; calls to services on other machines go through http_proxy, "
+            "on this machine always directly",
+        ),
+        (
+            {"HTTPS_PROXY": "http://proxy:3128", "all_proxy": "socks5://proxy"},
+            "all_proxy=socks5://proxy, HTTPS_PROXY=http://proxy:3128; calls to services on other machines go directly, "
+            "on this machine always directly",
+        ),
+    ],
+)
+def test_proxies_are_shown_with_what_goes_through_them(environment: dict[str, str], state: str) -> None:
+    assert check_proxies(environment) == (state, [])

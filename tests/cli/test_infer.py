@@ -12,6 +12,7 @@ from cli.stages import StageError
 from stal_data.errors import InputError
 from tests.data.videos import constant, write_video
 from tests.detector.replica import ReplicaService
+from tests.hostile import hostile_folder
 from tests.services.certificates import make_authority, make_certificate
 from tests.services.echo import in_a_thread
 
@@ -31,7 +32,10 @@ def infer(folder: Path, *options: str) -> None:
     raise result.exception
 
 
-def test_the_detector_is_reached_with_certificate_name_and_token(tmp_path: Path) -> None:
+def test_the_detector_is_reached_with_certificate_name_and_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(hostile_folder(tmp_path))  # the stages are processes of their own
     authority = make_authority(tmp_path / "tls", "ca")
     certificate, key = make_certificate(authority, "server", valid_for="DNS:detector.stal.svc")
     token = tmp_path / "token"

@@ -55,6 +55,35 @@ def test_every_option_of_every_command_has_a_help_text() -> None:
     assert silent == []
 
 
+def test_every_number_that_a_command_takes_has_an_upper_bound() -> None:
+    numbers = (click.types.IntParamType, click.types.FloatParamType)
+    unbounded = [
+        f"{name} {parameter.opts[0]}"
+        for name, command in _leaves(root, "stal-cli")
+        for parameter in command.params
+        if isinstance(parameter.type, numbers) and getattr(parameter.type, "max", None) is None
+    ]
+    assert unbounded == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["serve", "recognizer", "--store", "x", "--grace-s", "nan"], "'nan' must be a number"),
+        (["serve", "recognizer", "--store", "x", "--grace-s", "inf"], "is not in the range"),
+        (["serve", "recognizer", "--store", "x", "--stage-limit", "9" * 400 + "GB"], "must be a number and MB"),
+        (["serve", "detector", "--weights", "x", "--classes", "9" * 5000], "must be whole numbers"),
+        (["serve", "detector", "--weights", "x", "--image-size", "0x0"], "must be HEIGHTxWIDTH"),
+        (["jobs", "watch", "x", "--from-seq", "9" * 20], "is not in the range"),
+        (["detector", "export", "--batch", "9" * 5000], "must be a number from 1 to 1024"),
+    ],
+)
+def test_numbers_that_nothing_can_hold_are_usage_errors(words: list[str], message: str) -> None:
+    result = CliRunner().invoke(root, words)
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
 def test_an_unknown_command_offers_the_closest_one() -> None:
     result = CliRunner().invoke(root, ["precomput"])
     assert result.exit_code == 2
@@ -72,3 +101,19 @@ def test_a_path_that_cannot_be_written_is_one_line_and_a_traceback_on_request(tm
     shown = subprocess.run(command, capture_output=True, text=True, check=False, env=variables)
     assert shown.returncode == 1
     assert "Traceback (most recent call last)" in shown.stderr
+
+
+@pytest.mark.parametrize("words", [["--store=~/x"], ["--store", "~/x"]])
+def test_a_tilde_is_the_home_folder_wherever_it_begins_a_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    result = CliRunner().invoke(root, ["runs", "list", *words])
+    assert f"There is no store at '{tmp_path / 'x'}'" in str(result.exception)
+
+
+def test_a_tilde_before_nobodys_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(root, ["precompute", "data", "--split", "x", "--store=~no-such-user/x"])
+    assert (result.exit_code, list(tmp_path.iterdir())) == (2, [])
+    assert "there is no user 'no-such-user' here" in result.stderr

@@ -58,7 +58,7 @@ def test_info_on_damaged_metadata_is_an_error_of_ours(tmp_path, metadata):
 
 def test_what_is_missing_is_an_error_without_files(tmp_path):
     state = tiny_state()
-    del state["head.fc1.weight"]
+    del state["head.module.fc1.weight"]
     torch.save({"state_dict": state}, tmp_path / "c.pth")
     result = CliRunner().invoke(
         weights, ["import", str(tmp_path / "c.pth"), "--kind", "full", "--output", str(tmp_path / "out"), *SIZES]

@@ -134,7 +134,7 @@ def test_a_split_can_take_some_videos(tmp_path: Path) -> None:
         ("  root: frames", "  root: frames\n  fps: fast", "media.fps is 'fast': write a number such as 25"),
         ("    exclusions:", "    videos: '*'\n    exclusions:", "splits.test: needs either annotations"),
         ("name: small", "name: 7", "name is 7: YAML reads this as another type than text: put it in quotes"),
-        ("name: small", "name: [", "cannot be read as YAML"),
+        ("name: small", "name: [", "is not YAML: "),
         (DATASET_YAML, "- 1", "must hold a map with the keys name, format"),
     ],
 )

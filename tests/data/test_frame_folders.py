@@ -85,6 +85,26 @@ def test_grey_palette_and_transparent_images_become_rgb(tmp_path: Path) -> None:
     assert [number_of(frame) for frame in FrameFolders(tmp_path).read("v", [1, 2, 3])] == [1, 2, 3]
 
 
+def test_frames_are_turned_as_exif_says(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the stored left edge is seen at the top
+    for number in (1, 2):
+        path = tmp_path / "v" / f"v_{number:06d}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(np.rot90(numbered_picture(number))).save(path, exif=exif)
+    media = FrameFolders(tmp_path)
+    assert (media.info("v").width, media.info("v").height) == (WIDTH, HEIGHT)
+    np.testing.assert_array_equal(media.read("v", [2])[0], numbered_picture(2))
+
+
+def test_other_formats_are_refused_with_a_way_out(tmp_path: Path) -> None:
+    media = FrameFolders(
+        _folder(tmp_path, numbers=range(1, 4), pattern="{video}/{frame}.tif"), pattern="{video}/{frame}.tif"
+    )
+    with pytest.raises(InputError, match=r"1.tif does not decode as an image \(it is not a JPEG, .*as PNG or JPEG"):
+        media.read("v", [1])
+
+
 def test_the_digest_follows_the_bytes_and_the_frames(tmp_path: Path) -> None:
     media = FrameFolders(_folder(tmp_path))
     before = media.digest("v", [1, 2, 3])

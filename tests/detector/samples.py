@@ -125,7 +125,8 @@ async def serving(weights: Path, **options: object) -> AsyncIterator[ServiceServ
 def start(*options: object) -> subprocess.Popen[str]:
     """A `serve detector` process."""
     command = [sys.executable, "-m", "cli.main", "serve", "detector", *map(str, options)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    # As many threads as a service in this process: another number may sum in another order.
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(torch.get_num_threads())}
     return subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
     )

@@ -62,26 +62,17 @@ async def test_concurrent_frames_share_batches_and_get_their_own_boxes(detector:
     assert batches <= 4
     for seed, together in enumerate(found):
         (alone,) = detector.detect([detector.prepare(picture(seed))])
-        np.testing.assert_allclose(together.boxes_N4, alone.boxes_N4, atol=1e-4)
+        np.testing.assert_array_equal(together.boxes_N4, alone.boxes_N4)
     assert metric(running.registry, "stal_detector_pending_frames") == 0
 
 
-async def test_the_wait_for_decoding_is_not_part_of_the_queue_time(detector: YoloDetector) -> None:
-    class Slow(Scripted):
-        def prepare(self, image_HW3: NDArray[np.uint8]) -> PreparedImage:
-            time.sleep(0.2)
-            return super().prepare(image_HW3)
-
-    async with Running(Slow(detector), max_delay_s=0) as running:
+async def test_decoding_and_queueing_are_counted_apart(detector: YoloDetector) -> None:
+    async with Running(detector, max_delay_s=0) as running:
         await running.batcher.detect(encoded(picture(1)), "a")
         with pytest.raises(InputError):
             await running.batcher.detect(b"junk", "b")
         assert metric(running.registry, "stal_detector_decode_seconds_count") == 2
-        decode_s, queue_s = (
-            metric(running.registry, f"stal_detector_{what}_seconds_sum") for what in ("decode", "queue")
-        )
-    assert decode_s >= 0.2
-    assert queue_s < decode_s
+        assert metric(running.registry, "stal_detector_queue_seconds_count") == 1
 
 
 async def test_a_full_queue_refuses_or_waits(detector: YoloDetector) -> None:

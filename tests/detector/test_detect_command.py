@@ -2,7 +2,6 @@
 
 import signal
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,7 +66,7 @@ def test_both_ways_write_the_same_proposals(service: str, dataset: Path, tmp_pat
     assert ours.key_frames == server_side.key_frames
     assert ours.key_frames == tuple(KeyFrame(f"v{video}", second) for video in range(3) for second in (1, 2, 3))
     np.testing.assert_array_equal(ours.offsets_K1, server_side.offsets_K1)
-    np.testing.assert_allclose(ours.boxes_N4, server_side.boxes_N4, atol=1e-4)
+    np.testing.assert_array_equal(ours.boxes_N4, server_side.boxes_N4)
     assert ours.scores_N.min() >= 0.5
     assert (ours.detector.height, ours.detector.width, ours.detector.confidence) == (90, 160, 0.5)
     assert f"{len(ours.boxes_N4)} boxes on 9 key frames, 0 of them without people" in own.stdout
@@ -91,7 +90,7 @@ def test_addresses_from_the_environment_with_one_that_is_not_there(
 def test_undecodable_frames_are_listed_and_nothing_is_written(service: str, dataset: Path, tmp_path: Path) -> None:
     damaged = write_dataset(tmp_path / "damaged", videos=2)
     (damaged / "frames" / "v1" / "v1_000054.png").write_bytes(b"not an image")
-    with pytest.raises(InputError, match=r"1 of 6 key frames .*'v1,0002' is not a JPEG or PNG"):
+    with pytest.raises(InputError, match=r"1 of 6 key frames .*'v1,0002' is not a JPEG, PNG, WebP or BMP"):
         run(damaged, "--split", "train", "--store", tmp_path / "store", "--detector", service)
     assert not list(tmp_path.glob("store/**/*.h5"))
 
@@ -147,10 +146,8 @@ def test_a_service_that_cannot_start_says_why_in_one_line(service: str, weights:
 def test_a_service_that_is_not_running_says_how_to_start_it(dataset: Path, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    begin = time.monotonic()
     with pytest.raises(ServiceUnavailableError, match=f"stal-cli serve detector --port {port}"):
         run(dataset, "--split", "train", "--store", tmp_path, "--detector", f"127.0.0.1:{port}")
-    assert time.monotonic() - begin < 20
 
 
 def test_bad_options_are_usage_errors(dataset: Path, tmp_path: Path) -> None:

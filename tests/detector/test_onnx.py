@@ -21,8 +21,8 @@ from detector_svc.yolo import YoloConfig, YoloDetector
 from stal_data.errors import InputError, NotFoundError
 from tests.detector.samples import ROOT, encoded, make_client, numbered, picture, save_tiny_weights, serving
 
-# Boxes in [0,1] and scores. Kernels sum in another order, and the test network's random weights make more of that than
-# trained ones do; measured: 1e-4.
+# Boxes in pixels over 100, and scores. Kernels sum in another order, and the test network's random weights make more of
+# that than trained ones do; measured: 1e-4.
 TOLERANCE = 1e-3
 
 
@@ -39,21 +39,19 @@ def load(path: Path, **options: object) -> YoloDetector:
     return YoloDetector(YoloConfig(**config))
 
 
-def assert_same_boxes(one: YoloDetector, other: YoloDetector, *, images: int) -> None:
-    pictures = [picture(seed, 100 + 30 * seed, 90) for seed in range(images)]
-    for mine, yours in zip(
-        one.detect([one.prepare(image) for image in pictures]),
-        other.detect([other.prepare(image) for image in pictures]),
-        strict=True,
-    ):
-        assert len(mine) == len(yours) > 3
-        np.testing.assert_allclose(mine.boxes_N4, yours.boxes_N4, atol=TOLERANCE)
-        np.testing.assert_allclose(mine.scores_N, yours.scores_N, atol=TOLERANCE)
+def assert_same_output(one: YoloDetector, other: YoloDetector, *, images: int) -> None:
+    """Compare the networks' outputs. Which boxes are then chosen may hang on a last bit where two are nearly equal."""
+    for seed in range(images):
+        image = one.prepare(picture(seed, 100 + 30 * seed, 90))
+        (found_RA,), (expected_RA,) = one.forward([image]).numpy(), other.forward([image]).numpy()
+        np.testing.assert_allclose(found_RA[:4], expected_RA[:4], atol=100 * TOLERANCE)
+        np.testing.assert_allclose(found_RA[4:], expected_RA[4:], atol=TOLERANCE)
+        assert len(one.detect([image])[0]) > 3
 
 
 def test_boxes_equal_those_of_the_checkpoint(exported: Path, detector: YoloDetector) -> None:
     served = load(exported)
-    assert_same_boxes(served, detector, images=5)
+    assert_same_output(served, detector, images=5)
     assert (served.class_names, served.input_size) == (detector.class_names, detector.input_size)
     assert served.weights_digest != detector.weights_digest
     assert served.library.startswith(f"{detector.library} onnxruntime-")
@@ -62,7 +60,7 @@ def test_boxes_equal_those_of_the_checkpoint(exported: Path, detector: YoloDetec
 def test_a_fixed_batch_is_filled_up(weights: Path, detector: YoloDetector, tmp_path: Path) -> None:
     written = export_onnx(weights, tmp_path / "three.onnx", height=90, width=160, batch=3)
     assert written.size == (96, 160)
-    assert_same_boxes(load(written.path), detector, images=5)
+    assert_same_output(load(written.path), detector, images=5)
 
 
 def test_a_file_of_ultralytics_own_export_is_served(weights: Path, detector: YoloDetector, tmp_path: Path) -> None:
@@ -75,27 +73,27 @@ def test_a_file_of_ultralytics_own_export_is_served(weights: Path, detector: Yol
             format="onnx", imgsz=[96, 160], dynamic=True, simplify=False, device="cpu", verbose=False
         )
     own = tmp_path / "own.onnx"
-    assert_same_boxes(load(own), detector, images=3)
+    assert_same_output(load(own), detector, images=3)
     load(own, height=64, width=64)  # dynamic: any size
 
 
 def test_several_classes_keep_their_names(tmp_path: Path) -> None:
     two = save_tiny_weights(tmp_path / "two.pt", names={0: "dog", 1: "person"})
     written = export_onnx(two, tmp_path / "two.onnx", height=90, width=160, batch=None)
-    assert_same_boxes(load(written.path), load(two), images=2)
+    assert_same_output(load(written.path), load(two), images=2)
     with pytest.raises(InputError, match="0=dog, 1=person"):
         load(written.path, classes=(2,))
 
 
-async def test_the_service_takes_it(exported: Path, weights: Path) -> None:
+async def test_the_service_takes_it(exported: Path) -> None:
     images = {str(number): encoded(picture(number)) for number in range(6)}
-    found = []
-    for path in (exported, weights):
-        async with serving(path) as server, make_client(server.port) as client:
-            assert (await client.info()).name == "tiny"
-            found.append(dict([answer async for answer in client.detect(numbered(images))]))
-    for name in images:
-        np.testing.assert_allclose(found[0][name].boxes_N4, found[1][name].boxes_N4, atol=TOLERANCE)
+    async with serving(exported) as server, make_client(server.port) as client:
+        assert (await client.info()).name == "tiny"
+        found = dict([answer async for answer in client.detect(numbered(images))])
+    here = load(exported)
+    for number in range(6):
+        (expected,) = here.detect([here.prepare(picture(number))])
+        np.testing.assert_array_equal(found[str(number)].boxes_N4, expected.boxes_N4)
 
 
 def test_another_image_size_is_refused(exported: Path) -> None:
@@ -207,7 +205,7 @@ def test_a_missing_package_says_what_to_install(
     exported: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
     monkeypatch.setitem(sys.modules, missing, None)
-    needs = rf"'{missing}' is needed: pip install 'stal\[onnx\]'"
+    needs = rf"'{missing}' is needed; in the checkout: pip install -c constraints.txt '\.\[onnx\]'"
     with pytest.raises(InputError, match=needs):
         export_onnx(weights, tmp_path / "new.onnx", height=90, width=160, batch=None)
     with pytest.raises(InputError, match=needs):

@@ -134,12 +134,12 @@ async def test_when_all_are_gone_each_is_named_with_its_reason() -> None:
 async def test_a_replica_that_hangs_loses_its_frames_to_the_others() -> None:
     async with replicas(ReplicaService(), ReplicaService()) as (hanging, second):
         hanging.service.answering.clear()
-        async with client_of(hanging.address, second.address, timeout_s=0.5) as client:
+        async with client_of(hanging.address, second.address, timeout_s=2.0) as client:
             assert sorted(await detected(client, COUNT)) == once_each(COUNT)
         assert set(hanging.service.taken) <= set(second.service.answered)
         alone = RetryPolicy(retries=1, first_s=0.01)
-        async with client_of(hanging.address, timeout_s=0.2, retry=alone) as client:
-            with pytest.raises(DeadlineError, match=r"no answer for 0\.2 s"):
+        async with client_of(hanging.address, timeout_s=1.0, retry=alone) as client:
+            with pytest.raises(DeadlineError, match=r"no answer for 1 s"):
                 await detected(client, COUNT)
 
 

@@ -40,8 +40,8 @@ async def test_concurrent_streams_get_each_frame_once_with_its_own_boxes(weights
             seed = 20 * stream + int(name.split("-")[1])
             (alone,) = detector.detect([detector.prepare(picture(seed))])
             assert isinstance(together, FrameDetections)
-            np.testing.assert_allclose(together.boxes_N4, alone.boxes_N4, atol=1e-4)
-            np.testing.assert_allclose(together.scores_N, alone.scores_N, atol=1e-4)
+            np.testing.assert_array_equal(together.boxes_N4, alone.boxes_N4)
+            np.testing.assert_array_equal(together.scores_N, alone.scores_N)
 
 
 async def test_a_bad_image_is_named_and_the_stream_goes_on(weights: Path) -> None:
@@ -187,9 +187,9 @@ async def test_an_answer_that_does_not_come_is_a_deadline() -> None:
     retry = RetryPolicy(retries=1, first_s=0.01)
     async with (
         echo_serving(SilentService()) as (server, _),
-        make_client(server.port, timeout_s=0.3, retry=retry) as client,
+        make_client(server.port, timeout_s=1.0, retry=retry) as client,
     ):
-        with pytest.raises(DeadlineError, match=r"no answer for 0\.3 s"):
+        with pytest.raises(DeadlineError, match=r"no answer for 1 s"):
             await collect(client, {"a": encoded(picture(1))})
 
 
@@ -204,7 +204,7 @@ async def test_propose_runs_a_split_in_order(weights: Path, dataset: Path) -> No
     assert head == ProposedSplit(dataset="small", split="train", key_frames=9)
     assert [key for key, _ in items] == [KeyFrame(f"v{v}", second) for v in range(3) for second in (1, 2, 3)]
     for key, found in items:
-        np.testing.assert_allclose(found.boxes_N4, sent[str(key)].boxes_N4, atol=1e-4)
+        np.testing.assert_array_equal(found.boxes_N4, sent[str(key)].boxes_N4)
 
 
 def frame_of(key: KeyFrame) -> int:

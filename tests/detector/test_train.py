@@ -17,6 +17,7 @@ from detector_svc.yolo_format import choose_parts
 from stal_data.dataset import Dataset
 from stal_data.errors import InputError, NotFoundError
 from tests.detector.samples import MODEL, picture
+from tests.hostile import hostile_folder
 
 ROOT = Path(__file__).parents[2]
 # Every look-up of a name, connection and child process of the interpreter goes through these audit events.
@@ -50,7 +51,11 @@ def trained(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     }
     environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HOME": str(home), "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
-        [sys.executable, "-c", WATCHED, *map(str, arguments)], env=environment, capture_output=True, text=True, cwd=home
+        [sys.executable, "-P", "-c", WATCHED, *map(str, arguments)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        cwd=hostile_folder(home),
     )
     assert done.returncode == 0, done.stderr
     assert "recall" in done.stdout

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from detector_svc.torch_network import choose_device
 from detector_svc.yolo import YoloConfig, YoloDetector, choose_classes
@@ -50,14 +51,33 @@ def test_boxes_equal_ultralytics_prediction(
     assert (np.diff(found.scores_N) <= 0).all()
 
 
-def test_a_batch_gives_the_same_boxes_as_one_by_one(detector: YoloDetector) -> None:
-    images = [detector.prepare(picture(seed, 100 + 40 * seed, 150)) for seed in range(5)]
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda:0", marks=pytest.mark.gpu)])
+def test_boxes_do_not_depend_on_what_shares_the_batch(weights: Path, device: str) -> None:
+    """To the last bit, with more images than one pass of a GPU takes."""
+    detector = YoloDetector(
+        YoloConfig(weights=weights, height=90, width=160, confidence=0.5, device=device, gpu_pass=4)
+    )
+    images = [detector.prepare(picture(seed, 100 + 40 * seed, 150)) for seed in range(6)]
     for image, found in zip(images, detector.detect(images), strict=True):
         (alone,) = detector.detect([image])
         assert len(alone) == len(found) > 0
-        # Kernels for other batch sizes sum in another order.
-        np.testing.assert_allclose(alone.boxes_N4, found.boxes_N4, atol=1e-4)
-        np.testing.assert_allclose(alone.scores_N, found.scores_N, atol=1e-4)
+        np.testing.assert_array_equal(alone.boxes_N4, found.boxes_N4)
+        np.testing.assert_array_equal(alone.scores_N, found.scores_N)
+
+
+def test_every_pass_of_the_network_has_one_shape(detector: YoloDetector, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels for another number of images may sum in another order."""
+    monkeypatch.setattr(detector, "pass_size", 4)
+    network, shapes = detector.network, []
+
+    def watched(images_BHW3: NDArray[np.uint8]) -> torch.Tensor:
+        shapes.append(images_BHW3.shape)
+        return network(images_BHW3)
+
+    monkeypatch.setattr(detector, "network", watched)
+    watched.end2end = network.end2end
+    assert len(detector.detect([detector.prepare(picture(seed)) for seed in range(6)])) == 6
+    assert shapes == [(4, 96, 160, 3)] * 2
 
 
 def test_confidence_is_inclusive(weights: Path) -> None:

@@ -8,10 +8,15 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
+from detector_svc.key_images import key_frame_image
 from detector_svc.yolo_format import YoloPart, choose_parts, label_lines, write_yolo_folder
 from stal_data.dataset import Dataset
 from stal_data.errors import ConflictError, InputError
+from stal_data.media.images import decode_image
+
+from tests.detector.samples import write_dataset
 
 
 def choose(dataset: Path, **options: object) -> tuple[YoloPart, YoloPart]:
@@ -41,6 +46,21 @@ def test_images_are_the_key_frames_own_bytes(dataset: Path, tmp_path: Path) -> N
     for item, path in zip(train.key_frames, sorted((tmp_path / "yolo/images/train").iterdir()), strict=True):
         video, frame = item.key.video, 25 * item.key.timestamp + 4
         assert path.read_bytes() == (dataset / "frames" / video / f"{video}_{frame:06d}.png").read_bytes()
+
+
+def test_a_turned_image_is_written_as_the_service_sees_it(tmp_path: Path) -> None:
+    dataset = write_dataset(tmp_path / "small", videos=2, seconds=2)
+    train, val = choose(dataset)
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    for path in (dataset / "frames").rglob("*.png"):
+        Image.open(path).save(path, exif=exif)
+    write_yolo_folder(tmp_path / "yolo", train, val)
+    written = sorted((tmp_path / "yolo/images/train").iterdir())
+    for item, path in zip(train.key_frames, written, strict=True):
+        seen_HW3 = decode_image(key_frame_image(train.media, item), "a")
+        np.testing.assert_array_equal(np.asarray(Image.open(path)), seen_HW3)
+        assert Image.open(path).getexif().get(0x0112) is None
 
 
 def test_held_out_videos_are_never_trained_on(dataset: Path) -> None:

@@ -73,7 +73,7 @@ def start_detector(host: Host, *options: object, port: int = DETECTOR_PORT) -> S
     One frame a batch: the company that a frame has in its batch changes the last digits of its boxes.
     """
     weights = ("--weights", host.disk / "tiny.pt", "--image-size", "90x160", "--confidence", 0.5, "--device", "cpu")
-    return _start(host, port, "detector", *weights, "--max-batch", 1, *options)
+    return _start(host, port, "detector", *weights, *options)
 
 
 def start_recognizer(host: Host, store: str, *options: object, port: int = RECOGNIZER_PORT) -> Service:

@@ -1,21 +1,26 @@
 """Published checkpoints become our weight files: the same features and logits come out of the normal loaders."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from cache.backbones.architectures import preset_config
+from cache.backbones.architectures import build_without_weights, preset_config
 from cache.backbones.load import load_backbone
+from cache.backbones.slowfast.model import SlowFastConfig
 from cache.backbones.vit.model import ViTConfig
 from cache.backbones.vit.published import from_published_layout
 from recognizer_svc.head_file import load_head_file
+from recognizer_svc.heads.batch import FeatureShapes
 from recognizer_svc.heads.build import build_head
 from recognizer_svc.import_checkpoint import Import, import_checkpoint
+from recognizer_svc.recipe import AcarHead
 from stal_data.errors import InputError
 from tests.recognizer.test_acar_head import pooled
+from tests.recognizer.tiny_checkpoint import tiny_state
 from tests.seeded import head_inputs, seeded_state_dict, slowfast_clip, vit_clip
 from tests.tolerances import FEATURES, LOGITS
 
@@ -25,6 +30,10 @@ FIXTURES = {
     "head": Path(__file__).parent / "fixtures" / "head_shapes.json",
 }
 VIT = ("giant", ViTConfig(depth=2))  # of the giant's 40 blocks
+# Every tensor of a whole checkpoint as the published code writes it, name -> shape.
+WHOLE: dict[str, list[int]] = json.loads((FIXTURES["head"].with_name("published_checkpoint_shapes.json")).read_text())
+PREFIXES = {"module.backbone.module.": "slowfast", "module.backbone.submodule.": "vit", "module.head.module.": "head"}
+_LATER_BLOCK = re.compile(r"module\.backbone\.submodule\.blocks\.([2-9]|\d\d)\.")
 
 
 def published(part: str) -> dict[str, torch.Tensor]:
@@ -37,6 +46,10 @@ def expected(part: str) -> dict[str, np.ndarray]:
     return dict(np.load(FIXTURES[part].with_name(name)))
 
 
+def shapes_of(module: torch.nn.Module) -> dict[str, list[int]]:
+    return {name: list(tensor.shape) for name, tensor in module.state_dict().items()}
+
+
 def assert_close(actual: torch.Tensor, wanted: np.ndarray, tolerance: float) -> None:
     assert actual.shape == wanted.shape
     assert np.abs(actual.numpy() - wanted).max() <= tolerance * np.abs(wanted).max()
@@ -45,8 +58,9 @@ def assert_close(actual: torch.Tensor, wanted: np.ndarray, tolerance: float) -> 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Import:
     """A whole checkpoint as the published training saves it, imported."""
-    prefixes = {"slowfast": "module.backbone.module.", "vit": "module.backbone.submodule.", "head": "module.head."}
-    state = {prefix + name: tensor for part, prefix in prefixes.items() for name, tensor in published(part).items()}
+    tensors = {prefix + name: tensor for prefix, part in PREFIXES.items() for name, tensor in published(part).items()}
+    state = {name: tensors[name] for name in WHOLE if not _LATER_BLOCK.match(name)}
+    assert {name: list(tensor.shape) for name, tensor in state.items()} == {name: WHOLE[name] for name in state}
     folder = tmp_path_factory.mktemp("whole")
     momentum = {"state": {0: {"momentum_buffer": torch.ones(3)}}, "param_groups": [{"lr": 0.064, "params": [0]}]}
     torch.save(
@@ -56,6 +70,42 @@ def whole(tmp_path_factory) -> Import:
     imported = import_checkpoint(folder / "ckpt_12.pth.tar", "full", folder / "out", vit=VIT)
     (folder / "ckpt_12.pth.tar").unlink()
     return imported
+
+
+def test_every_tensor_of_a_whole_checkpoint_has_its_place(tmp_path):
+    """All names of a published file, the giant's 40 blocks included, with fewer channels."""
+    sizes = {
+        "slowfast": SlowFastConfig(stem_channels=8, widths=(8, 16, 32, 64)),
+        "vit": ViTConfig(channels=16, heads=2, mlp_channels=32),
+    }
+    shapes = {kind: shapes_of(build_without_weights(kind, config)) for kind, config in sizes.items()}
+    bias = {name: shape for name, shape in shapes["vit"].items() if name.endswith("attn.qkv.bias")}
+    for name, (size,) in bias.items():
+        del shapes["vit"][name]
+        shapes["vit"] |= {name.replace("qkv.bias", part): [size // 3] for part in ("q_bias", "v_bias")}
+    shapes["vit"] |= {"fc_norm.weight": [16], "fc_norm.bias": [16], "head.weight": [7, 16], "head.bias": [7]}
+    maps = sizes["slowfast"].map_shapes | sizes["vit"].map_shapes
+    features = FeatureShapes(slow_CHW=maps["slow"], fast_CHW=maps["fast"], vit_CHW=maps["vit"], vit_frames=16)
+    section = AcarHead(kind="acar", reduce_channels=16, context_channels=8, depth=2)
+    shapes["head"] = shapes_of(build_head(section, features, num_classes=50))
+    tensors = {
+        prefix + name: tensor
+        for prefix, part in PREFIXES.items()
+        for name, tensor in seeded_state_dict(shapes[part]).items()
+    }
+    assert tensors.keys() == WHOLE.keys()
+    torch.save({"epoch": 7, "state_dict": tensors}, tmp_path / "whole.pth.tar")
+    named = {kind: ("slim", config) for kind, config in sizes.items()}
+    imported = import_checkpoint(tmp_path / "whole.pth.tar", "full", tmp_path / "out", **named)
+    assert [len(file.loaded) for file in imported.files] == [660, 526 - 40 - 4, 24]
+    assert imported.ignored == {"epoch": "beside the weights"}
+    loaded = load_backbone("vit", weights=str(imported.files[1].path)).model
+    wanted = tensors["module.backbone.submodule.blocks.39.attn.v_bias"]
+    assert torch.equal(loaded.state_dict()["blocks.39.attn.qkv.bias"][-16:], wanted)
+
+
+def test_the_small_checkpoint_of_other_tests_has_published_names_alone():
+    assert {f"module.{name}" for name in tiny_state()} < WHOLE.keys()
 
 
 def test_the_imported_slowfast_gives_the_published_features(whole):
@@ -155,7 +205,10 @@ def test_all_that_is_wrong_is_listed_and_nothing_is_written(tmp_path):
 
 def test_the_parts_of_a_whole_checkpoint_are_checked_together(tmp_path):
     state = {f"module.backbone.submodule.{name}": tensor for name, tensor in small_vit().items()}
-    state |= {"module.backbone.module.fast_bn1.bias": torch.zeros(3), "module.head.fc2.weight": torch.zeros(5, 4)}
+    state |= {
+        "module.backbone.module.fast_bn1.bias": torch.zeros(3),
+        "module.head.module.fc2.weight": torch.zeros(5, 4),
+    }
     with pytest.raises(InputError) as caught:
         import_small(tmp_path / "f.pth", {"state_dict": state}, kind="full")
     assert "fast_bn1.bias [3] instead of [2]" in str(caught.value)
@@ -177,6 +230,12 @@ def test_counters_that_old_files_lack_are_zero_and_said(tmp_path):
     [
         ({"module.backbone.module.x": torch.ones(1)}, "slowfast", "whole checkpoint .*--kind full"),
         ({"blocks.0.norm1.weight": torch.ones(1)}, "full", "no whole checkpoint: .*--kind vit"),
+        (
+            {f"module.backbone.{part}.x": torch.ones(1) for part in ("module", "submodule")}
+            | {"module.head.fc1.weight": torch.ones(1)},
+            "full",
+            r"no tensor is under head\.module\.; elsewhere are head\.fc1\.weight, other\. ",
+        ),
         (
             {"layer1.weight": torch.ones(1)},
             "slowfast",

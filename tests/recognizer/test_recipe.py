@@ -1,6 +1,6 @@
 import pytest
 
-from recognizer_svc.recipe import load_recipe, parse_recipe, shipped_recipes
+from recognizer_svc.recipe import Recipe, load_recipe, parse_recipe, shipped_recipes
 from recognizer_svc.schedule import learning_rate
 from stal_data.errors import InputError, NotFoundError
 from tests.recognizer.toy_store import ACAR
@@ -54,6 +54,14 @@ def test_later_overrides_win():
         ("head.depth.more=1", "'depth' is a value, not a section"),
         ("head.depth", "must have the form section.key=value"),
         ("head.depth=[", r"'\[' is not a YAML value"),
+        ("training.epochs=3000000000", "training.epochs is 3000000000: .*less than or equal to 1000000"),
+        ("training.seed=0x" + "f" * 80, "training.seed is .*less than or equal to 9223372036854775807"),
+        ("data.folder=" + "x/" * 600, "data.folder.*has 1200 characters, but may have 1000 at most"),
+        ("x" * 50_000 + "=1", r"top level: unknown key 'x+\.\.\.x+'"),
+        (
+            "schedule={kind: steps, milestones: [" + "9000000, " * 500 + "]}",
+            "schedule.milestones.0 is .*; and 480 more",
+        ),
     ],
 )
 def test_a_wrong_override_says_what_was_meant(override, message):
@@ -84,3 +92,24 @@ def test_going_on_starts_at_the_rate_where_the_published_schedule_ends():
     )
     assert end == pytest.approx(going_on.optimizer.learning_rate, rel=1e-12)
     assert (going_on.head, going_on.loss) == (published.head, published.loss)
+
+
+def test_every_number_has_an_upper_bound_and_every_list_a_length():
+    schema = Recipe.model_json_schema()
+    unbounded = []
+
+    def walk(node, where):
+        if isinstance(node, list):
+            for item in node:
+                walk(item, where)
+        if not isinstance(node, dict):
+            return
+        if node.get("type") in ("integer", "number") and not node.keys() & {"maximum", "exclusiveMaximum"}:
+            unbounded.append(where)
+        if node.get("type") == "array" and "maxItems" not in node:
+            unbounded.append(where)
+        for key, value in node.items():
+            walk(value, f"{where}.{key}")
+
+    walk(schema, "")
+    assert not unbounded

@@ -3,7 +3,6 @@
 import base64
 import os
 import pickle
-import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
@@ -93,12 +92,11 @@ def test_a_port_in_use_is_named() -> None:
 
 
 def test_a_node_0_that_does_not_come_is_named_with_the_way_out() -> None:
-    port, begin_s = free_port(), time.monotonic()
+    port = free_port()
     with pytest.raises(
         ConflictError, match=rf"(?s)Node 0 could not be reached at {LOOPBACK}:{port} for 1 s .*--resume"
     ):
         node(port, is_host=False, read_timeout="1")
-    assert time.monotonic() - begin_s < 30  # torch's own patience is minutes
 
 
 def test_the_other_nodes_look_for_node_0_for_a_minute() -> None:

@@ -25,7 +25,7 @@ def tiny_state(num_classes: int = 4, seed: int = 0) -> dict[str, Tensor]:
     torch.manual_seed(seed)
     shapes = FeatureShapes(slow_CHW=(16, 4, 6), fast_CHW=(4, 4, 6), vit_CHW=(16, 6, 8), vit_frames=2)
     head = build_head(HEAD, shapes, num_classes).state_dict()
-    parts = {"backbone.module.": slowfast, "backbone.submodule.": vit, "head.": head}
+    parts = {"backbone.module.": slowfast, "backbone.submodule.": vit, "head.module.": head}
     return {prefix + name: tensor for prefix, part in parts.items() for name, tensor in part.items()}
 
 

@@ -25,6 +25,7 @@ class EchoService(rpc.DetectorServicer):
         self.release = asyncio.Event()
         self.entered = asyncio.Event()
         self.stopped = False
+        self.time_remaining: float | None = None
 
     def register(self, server: grpc.aio.Server) -> None:
         rpc.add_DetectorServicer_to_server(self, server)
@@ -50,10 +51,11 @@ class EchoService(rpc.DetectorServicer):
         raise self.error
 
     async def GetInfo(self, request, context):
+        self.time_remaining = context.time_remaining()
         self.entered.set()
         if self.error is not None:
             raise self.error
-        if context.time_remaining() is not None:
+        if self.time_remaining is not None:
             await self.release.wait()
         return pb.GetInfoResponse(name="echo")
 

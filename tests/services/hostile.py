@@ -162,15 +162,14 @@ def is_orderly(code: grpc.StatusCode) -> bool:
 class Footprint:
     """What a process holds."""
 
-    memory_mb: float
     threads: int
     descriptors: int
 
     @classmethod
     def of(cls, pid: int) -> "Footprint":
         process = psutil.Process(pid)
-        return cls(process.memory_info().rss / 2**20, process.num_threads(), process.num_fds())
+        return cls(process.num_threads(), process.num_fds())
 
-    def growth(self, before: "Footprint") -> Iterator[tuple[str, float]]:
-        for name in ("memory_mb", "threads", "descriptors"):
+    def growth(self, before: "Footprint") -> Iterator[tuple[str, int]]:
+        for name in ("threads", "descriptors"):
             yield name, getattr(self, name) - getattr(before, name)

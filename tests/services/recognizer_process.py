@@ -3,7 +3,6 @@
 import os
 import socket
 import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import cli
 from cli.main import root
 from stal_data.errors import StalError
 from svc_common.config import ClientConfig
+from tests.hostile import STAL_CLI, hostile_folder
 
 START_TIMEOUT_S = 120
 ROOT = Path(cli.__file__).parent.parent
@@ -67,7 +67,8 @@ class RecognizerProcess:
         words = ["serve", "recognizer", *self._options, "--port", str(self._port), "--port-file", str(port_file)]
         with (self._folder / "service.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "cli.main", *words],
+                [STAL_CLI, *words],
+                cwd=hostile_folder(self._folder),
                 env=ENVIRONMENT,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

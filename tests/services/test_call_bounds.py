@@ -12,7 +12,7 @@ from svc_common.interceptors import CallInterceptor
 from tests.services.echo import EchoService, calling, serving
 
 ADDRESS_LIMIT = 5
-READ_TIMEOUT_S = 0.5
+READ_TIMEOUT_S = 2.0
 
 
 @pytest.fixture
@@ -68,14 +68,14 @@ async def test_a_stream_that_nobody_reads_frees_what_it_holds() -> None:
         await anext(answers)
         await asyncio.wait_for(service.closed.wait(), 30)
         assert (await stub.GetInfo(pb.GetInfoRequest())).name == "echo"
-        with pytest.raises(grpc.aio.AioRpcError, match=r"took no answer for 0\.5 s"):
+        with pytest.raises(grpc.aio.AioRpcError, match=r"took no answer for 2 s"):
             async for _ in answers:
                 pass
 
 
 @pytest.mark.usefixtures("tight")
-async def test_a_stream_that_is_read_may_last_much_longer() -> None:
+async def test_a_stream_that_is_read_may_last_longer() -> None:
     async with serving(Talker()) as (server, _), calling(server.port) as stub:
-        answers, end = aiter(stub.Propose(pb.ProposeRequest())), time.monotonic() + 3 * READ_TIMEOUT_S
+        answers, end = aiter(stub.Propose(pb.ProposeRequest())), time.monotonic() + 1.5 * READ_TIMEOUT_S
         while time.monotonic() < end:
             assert (await anext(answers)).header.dataset

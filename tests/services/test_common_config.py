@@ -9,8 +9,9 @@ from grpc._cython import cygrpc
 
 from cli.options import client_options, server_options
 from stal_data.errors import InputError, NotFoundError
+from stal_data.hosts import is_loopback
 from svc_common.client import RetryPolicy
-from svc_common.config import ClientConfig, ServerConfig, is_loopback, join_address, read_tokens, split_address
+from svc_common.config import ClientConfig, ServerConfig, join_address, read_tokens, split_address
 from svc_common.options import channel_options
 from svc_common.options import server_options as grpc_server_options
 
@@ -50,6 +51,49 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
 def test_bad_addresses_are_refused(address: str) -> None:
     with pytest.raises(InputError, match="must be HOST:PORT"):
         ClientConfig(address=address)
+
+
+@pytest.mark.parametrize(
+    ("address", "hint"),
+    [
+        ("http://127.0.0.1:50051", "without a scheme and a path: 127.0.0.1:50051."),
+        ("https://gpu1:50051/", "without a scheme and a path: gpu1:50051."),
+        ("ipv4:127.0.0.1:50051", "without a scheme and a path: 127.0.0.1:50051."),
+        ("gpu1:50051/path", "without a scheme and a path: gpu1:50051."),
+        ("::1:50051", "and an IPv6 address is in brackets: [::1]:50051."),
+        ("2001:db8::7:50051", "and an IPv6 address is in brackets: [2001:db8::7]:50051."),
+        ("unix:/run/stal.sock", "e.g."),
+        ("[gpu1]:50051", "e.g."),
+        ("user@gpu1:50051", "e.g."),
+        ("127.1:50051", "e.g."),
+        ("2130706433:50051", "e.g."),
+        ("0x7f000001:50051", "e.g."),
+        ("256.0.0.1:50051", "e.g."),
+        ("gpu 1:50051", "e.g."),
+        ("gpu1:\uff15\uff10\uff10\uff15\uff11", "e.g."),
+        ("-gpu1:50051", "e.g."),
+        ("grün:50051", "e.g."),
+        ("gpu1:50051\n", "e.g."),
+        ("x" * 300 + ":1", "e.g."),
+    ],
+)
+@pytest.mark.parametrize("prefix", ["", "dns:///"])
+def test_what_is_no_address_is_refused_as_such(prefix: str, address: str, hint: str) -> None:
+    with pytest.raises(InputError) as caught:
+        ClientConfig(address=prefix + address)
+    assert f"Address '{address}' must be HOST:PORT with a port from 1 to 65535, {hint}" in str(caught.value)
+
+
+@pytest.mark.parametrize("host", ["http://127.0.0.1", "127.0.0.1:50051", "127.1", "a b", "unix:/run/x"])
+@pytest.mark.parametrize("option", ["host", "metrics_host"])
+def test_a_service_listens_at_a_name_or_an_address(option: str, host: str) -> None:
+    with pytest.raises(InputError, match=f"--{option.replace('_', '-')} '{host}' must be a name or an address alone"):
+        ServerConfig(**{option: host}, insecure=True)
+
+
+@pytest.mark.parametrize("host", ["LocalHost", "localhost.", "[::ffff:127.0.0.1]"])
+def test_other_spellings_of_this_machine_need_no_tls(host: str) -> None:
+    assert ClientConfig(address=f"{host}:50051").tls_ca is None
 
 
 def test_addresses_round_trip() -> None:

@@ -164,10 +164,15 @@ async def test_a_message_over_the_limit_says_what_to_raise(limits: tuple[int, in
 
 async def test_the_deadline_reaches_the_service() -> None:
     async with serving() as (server, service), calling(server.port) as stub:
+        waiting = stub.GetInfo(pb.GetInfoRequest(), timeout=60)
+        await service.entered.wait()  # it waits there for as long as it has a deadline
+        assert service.time_remaining is not None
+        assert 0 < service.time_remaining <= 60
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await stub.GetInfo(pb.GetInfoRequest(), timeout=0.2)  # the service saw it, else it would answer
-    assert isinstance(error_of(caught.value, service="detector", address="h:1"), DeadlineError)
-    assert service.entered.is_set()
+            await stub.GetInfo(pb.GetInfoRequest(), timeout=0.01)
+        assert isinstance(error_of(caught.value, service="detector", address="h:1"), DeadlineError)
+        service.release.set()
+        assert (await waiting).name == "echo"
 
 
 async def test_draining_lets_running_calls_finish() -> None:

@@ -29,7 +29,7 @@ def get(port: int, path: str) -> tuple[int, str]:
 async def test_a_hung_event_loop_is_neither_live_nor_ready_until_it_turns_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(liveness, "STALLED_S", 0.5)
+    monkeypatch.setattr(liveness, "STALLED_S", 2.0)
     async with serving(metrics_port=0) as (server, _):
         seen: dict[str, tuple[int, str]] = {}
         hung, noticed = threading.Event(), threading.Event()
@@ -42,7 +42,6 @@ async def test_a_hung_event_loop_is_neither_live_nor_ready_until_it_turns_again(
             noticed.set()
 
         threading.Thread(target=probe, daemon=True).start()
-        assert (await asyncio.to_thread(get, server.metrics_port, "/live"))[0] == 200
         hung.set()
         assert noticed.wait(TIMEOUT_S)  # hangs: the loop is this thread's
         assert (seen["/live"][0], seen["/ready"][0], seen["/other"][0]) == (503, 503, 404)

@@ -17,7 +17,7 @@ from tests.services.job_scripts import ONE
 def test_the_launchers_command_names_the_rendezvous(tmp_path: Path) -> None:
     two = Launch(nproc_per_node=4, backend="nccl", nnodes=2, node_rank=1, rdzv_endpoint="node0:29400", max_restarts=3)
     words = launch.command(JobFiles(RunDir(tmp_path), 1), "one", two, local_address="10.0.0.2")
-    assert words[:3] == [sys.executable, "-m", launch.LAUNCHER_MODULE]
+    assert words[:4] == [sys.executable, "-P", "-m", launch.LAUNCHER_MODULE]
     options = dict(pairwise(words))
     assert {name: options[name] for name in ("--rdzv-endpoint", "--rdzv-id", "--rdzv-conf")} == {
         "--rdzv-endpoint": "node0:29400",

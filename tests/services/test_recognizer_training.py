@@ -20,6 +20,7 @@ from recognizer_svc.service.launch import interface_address, loopback_interface
 from recognizer_svc.service.processes import job_processes
 from recognizer_svc.service.record import JobFiles, JobStatus, read_record
 from stal_data.errors import ConflictError, InputError, NotFoundError
+from tests.hostile import STAL_CLI, hostile_folder
 from tests.recognizer.toy_store import ACAR
 from tests.services.conftest import TRAINED, Trained
 from tests.services.job_listeners import listening_addresses
@@ -194,7 +195,8 @@ def test_ctrl_c_in_a_private_training_cancels_it_and_says_how_to_go_on(trained: 
     words += ["--backend", "gloo", "--nproc-per-node", "1"]
     words += [word for value in ENDLESS for word in ("--set", value)]
     with subprocess.Popen(
-        [sys.executable, "-m", "cli.main", *words],
+        [STAL_CLI, *words],
+        cwd=hostile_folder(tmp_path),
         env=ENVIRONMENT,
         stderr=subprocess.PIPE,
         text=True,

@@ -3,7 +3,6 @@
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -44,11 +43,9 @@ def test_a_signal_while_the_service_loads_ends_it(number: signal.Signals) -> Non
 def test_a_service_that_hangs_is_gone_soon_after_the_grace_time(step: str) -> None:
     with hanging(step, "1", errors=subprocess.PIPE) as process:
         wait_for(process, "ready on")
-        begin = time.monotonic()
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=TIMEOUT_S)
         assert process.returncode == 0, errors
-        assert time.monotonic() - begin < 10  # 1.5 s, on a machine that is not busy
         assert "not stopped within 1.5 s; leaving as it is" in errors
         assert "model_0" in errors or step != "work"
 

@@ -223,7 +223,7 @@ def test_a_certificate_for_another_name_than_the_address_is_accepted_when_named(
         ("- detector: h:1\n  server_name: 7", "server_name of service 1 .* is 7"),
         ("- detector: h:1\n  server_name: other", "--server-name .* needs --tls-ca"),
         ("- detector: h:1", "'h:1' is another machine"),
-        ("- [", "not a YAML file"),
+        ("- [", "is not YAML: "),
     ],
 )
 def test_a_wrong_services_file_is_refused(tmp_path: Path, text: str, message: str) -> None:

@@ -149,6 +149,16 @@ def test_an_endpoint_without_a_scheme_is_named(
         Bucket(BucketUrl.parse("s3://cache"), limits=QUICK)
 
 
+@pytest.mark.parametrize("variable", ["http_proxy", "HTTP_PROXY", "all_proxy"])
+def test_a_server_on_this_machine_is_reached_past_every_proxy(
+    proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, "http://127.0.0.1:9")  # nobody listens there
+    assert not Bucket(BucketUrl.parse("s3://cache"), limits=QUICK).any(attempts=1)
+
+
 @pytest.mark.usefixtures("new_session")
 def test_an_expired_login_says_how_to_log_in(
     proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -249,4 +259,3 @@ def test_no_request_of_many_is_left_running_after_an_error(bucket: Bucket) -> No
     assert running_then
     assert bucket.map(str, range(3)) == ["0", "1", "2"]
     assert finished == running_then
-    assert len(finished) < 99

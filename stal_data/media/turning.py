@@ -1,0 +1,40 @@
+"""Showing a stored picture upright: the eight ways in which files say that it lies, or stands mirrored."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What to do with stored rows and columns, in this order."""
+
+    transpose: bool = False
+    flip_rows: bool = False
+    flip_columns: bool = False
+
+    def shown(self, stored_HW3: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return the picture as it is to be seen."""
+        shown_HW3 = stored_HW3.swapaxes(0, 1) if self.transpose else stored_HW3
+        return shown_HW3[:: -1 if self.flip_rows else 1, :: -1 if self.flip_columns else 1]
+
+    def size(self, width: int, height: int) -> tuple[int, int]:
+        """Return width and height as shown, from those stored; also the other way round."""
+        return (height, width) if self.transpose else (width, height)
+
+
+_OF_EXIF = {
+    2: Turn(flip_columns=True),
+    3: Turn(flip_rows=True, flip_columns=True),
+    4: Turn(flip_rows=True),
+    5: Turn(transpose=True),
+    6: Turn(transpose=True, flip_columns=True),
+    7: Turn(transpose=True, flip_rows=True, flip_columns=True),
+    8: Turn(transpose=True, flip_rows=True),
+}
+
+
+def turn_of_exif(orientation: object) -> Turn:
+    """Return the turn that the value of EXIF's tag 0x0112 asks for; any value that it does not define is none."""
+    return _OF_EXIF.get(orientation, Turn()) if isinstance(orientation, int) else Turn()
