@@ -25,9 +25,15 @@ def number_of(picture_HW3: NDArray[np.uint8]) -> int:
 
 
 def write_video(
-    path: Path, times_s: Sequence[Fraction], *, codec: str = "libx264", pix_fmt: str = "yuv420p", gop: int = 12
+    path: Path,
+    times_s: Sequence[Fraction],
+    *,
+    codec: str = "libx264",
+    pix_fmt: str = "yuv420p",
+    gop: int = 12,
+    first: int = 0,
 ) -> Path:
-    """Encode picture 0, 1, ... to be shown at the given times."""
+    """Encode picture first, first + 1, ... to be shown at the given times."""
     # Two pictures between references give presentation and decoding different orders, as in most real files.
     options = {"g": str(gop), "bf": "2", "preset": "ultrafast"} if codec == "libx264" else {"g": str(gop)}
     time_base = Fraction(1, 1000) if codec == "mjpeg" else CLOCK
@@ -35,7 +41,7 @@ def write_video(
         stream = container.add_stream(codec, rate=30, options=options)
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, pix_fmt
         stream.time_base = stream.codec_context.time_base = time_base
-        for number, time_s in enumerate(times_s):
+        for number, time_s in enumerate(times_s, start=first):
             frame = av.VideoFrame.from_ndarray(numbered_picture(number), format="rgb24")
             frame.pts, frame.time_base = round(time_s / time_base), time_base
             container.mux(stream.encode(frame))
