@@ -8,6 +8,7 @@ import click
 
 from cli.params import COUNT, THREADS
 from cli.precompute_progress import extraction_progress
+from stal_data.owner import end_with
 
 if TYPE_CHECKING:
     from cache.backbones.load import LoadedBackbone
@@ -100,6 +101,8 @@ def precompute(
       torchrun --nproc-per-node 8 --no-python stal-cli precompute data --split train --store store \\
         --vit vit.safetensors --autocast bf16
     """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        end_with(os.getppid())  # torchrun, at whose SIGKILL its ranks would go on
     if slowfast == vit == "none":
         raise click.UsageError("Name the weights of at least one backbone: --slowfast, --vit or both.")
 
@@ -107,11 +110,8 @@ def precompute(
     from cache.precompute import precompute as run
     from cache.store import Store
     from stal_data.dataset import Dataset
-    from stal_data.owner import end_with
 
     part = read_part(shard, os.environ)
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        end_with(os.getppid())
     opened = Dataset.open(dataset).split(split)
     target = Store.open(store, create=not estimate_only, may_lack=estimate_only)
     chosen = PrecomputeOptions(

@@ -97,17 +97,19 @@ def _render_all(
         return annotations
     # Not forked: the caller may have threads, such as a progress display's.
     context = multiprocessing.get_context("spawn")
-    processes = min(processes, len(videos))
+    processes, others = min(processes, len(videos)), set(multiprocessing.active_children())
     with (
         safe_path(),
         ProcessPoolExecutor(processes, mp_context=context, initializer=_begin, initargs=(os.getpid(),)) as pool,
     ):
-        pending = {pool.submit(_render_video, video, frames): video.name for video in videos}
         try:
+            pending = {pool.submit(_render_video, video, frames): video.name for video in videos}
             for future in as_completed(pending):
                 annotations[pending[future]] = future.result()
                 report(len(annotations), len(videos))
         except BaseException:
+            for process in set(multiprocessing.active_children()) - others:
+                process.kill()  # else what it is at, and what it has fetched already, would be rendered first
             pool.shutdown(cancel_futures=True)
             raise
     return annotations
