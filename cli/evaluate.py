@@ -113,11 +113,11 @@ def evaluate(
     path = result.write(output)
     print_result(result)
     click.echo(f"Wrote {path}.")
-    from stal_eval.report import REPORT_FILE, write_report
+    from stal_eval.report import REPORT_FILE, is_report, write_report
 
     if report or frames is not None:
         click.echo(f"Wrote {write_report(result, output, title=predictions.name, frames=frames)}.")
-    elif (old := output / REPORT_FILE).exists():
+    elif (old := output / REPORT_FILE).is_file() and is_report(old):
         old.unlink()
         click.echo(f"Removed {old}, which showed an earlier result; --report writes it anew.")
 
