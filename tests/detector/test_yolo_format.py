@@ -15,7 +15,6 @@ from detector_svc.yolo_format import YoloPart, choose_parts, label_lines, write_
 from stal_data.dataset import Dataset
 from stal_data.errors import ConflictError, InputError
 from stal_data.media.images import decode_image
-
 from tests.detector.samples import write_dataset
 
 
