@@ -47,10 +47,9 @@ def synth(out: Path, seed: int, train_videos: int, test_videos: int) -> None:
       stal-cli dataset synth data --seed 0 --train-videos 160 --test-videos 60
     """
     from cli.progress import counted
-    from cli.sigterm import unwound_by_sigterm
     from stal_data.synth import render_dataset
 
-    with unwound_by_sigterm(), counted("rendering", unit="videos") as progress:
+    with counted("rendering", unit="videos") as progress:
         render_dataset(out, seed=seed, train_videos=train_videos, test_videos=test_videos, progress=progress)
     click.echo(f"Wrote {train_videos} train and {test_videos} test videos to {out}.")
 

@@ -86,7 +86,6 @@ def train(
     if (weights is None) == (model is None):
         raise click.UsageError("Give either --weights FILE.pt to fine-tune or --model FILE.yaml to start from scratch.")
     from cli.progress import counted
-    from cli.sigterm import unwound_by_sigterm
     from detector_svc.train import DetectorTrainConfig, train_detector
 
     start = weights or model
@@ -94,7 +93,7 @@ def train(
     height, width = image_size
     config = DetectorTrainConfig(start=start, height=height, width=width, **options)
     train_part, val_part = _choose(dataset, split, val_split, held_out, max_images, max_val_images, options["seed"])
-    with unwound_by_sigterm(), counted("training", unit="batches") as update:
+    with counted("training", unit="batches") as update:
 
         def report(what: str, done: int, total: int) -> None:
             if what == "batches":

@@ -77,7 +77,6 @@ def infer(
         () if detector is None else tuple(ClientConfig(address=item, **settings) for item in split_list(detector))
     )
     from cli.inference import InferenceRequest, run_inference
-    from cli.sigterm import unwound_by_sigterm
 
     request = InferenceRequest(
         videos=tuple(video.resolve() for video in videos),
@@ -103,8 +102,7 @@ def infer(
         min_score=min_score,
         output=output.resolve(),
     )
-    with unwound_by_sigterm():
-        people = run_inference(request)
+    people = run_inference(request)
     click.echo(
         f"{people} people in all key frames. Predictions: {output / 'predictions.csv'}; a line for each person: "
         f"{output / 'actions.jsonl'}; annotated key frames: {output / 'frames'}"

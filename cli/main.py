@@ -7,6 +7,7 @@ from typing import NoReturn
 import click
 
 from cli.lazy import LazyGroup
+from cli.sigterm import unwound_by_sigterm
 from stal_data.children import safe_path
 from stal_data.errors import StalError
 from stal_data.owner import end_with_owner
@@ -60,7 +61,7 @@ def main() -> None:
     """
     end_with_owner()
     try:
-        with safe_path():
+        with unwound_by_sigterm(), safe_path():
             root(standalone_mode=True)
     except StalError as error:
         _fail(str(error))

@@ -1,6 +1,7 @@
 """`stal-cli precompute`: run the backbones once over a split and fill the feature cache."""
 
 import os
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -103,6 +104,8 @@ def precompute(
     """
     if "TORCHELASTIC_RUN_ID" in os.environ:
         end_with(os.getppid())  # torchrun, at whose SIGKILL its ranks would go on
+    # A kill costs one shard at most, and to wait for the batches that devices are at may take minutes.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if slowfast == vit == "none":
         raise click.UsageError("Name the weights of at least one backbone: --slowfast, --vit or both.")
 

@@ -1,6 +1,5 @@
-"""SIGTERM to a command that has something to save or to clear away."""
+"""SIGTERM to a command, which may have something to save or to clear away."""
 
-import asyncio
 import signal
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ class _Terminated(SystemExit):
 def unwound_by_sigterm() -> Iterator[None]:
     """In the block SIGTERM raises, as Ctrl-C does, so that every `finally` is run; then it ends the process as ever.
 
-    A second one ends it at once.
+    Not with an exit code: whoever sent the signal must not take the command for finished. A second one ends it at once.
     """
 
     def stop(*_: object) -> None:
@@ -35,10 +34,9 @@ def unwound_by_sigterm() -> Iterator[None]:
 
 
 def run_until_sigterm(main: Coroutine[Any, Any, T]) -> T:
-    """Like asyncio.run; SIGTERM cancels `main`, as Ctrl-C does, and once it has cleaned up ends the process as ever.
+    """Like asyncio.run; SIGTERM cancels `main`, as Ctrl-C does, and once it has cleaned up ends the process as ever."""
 
-    Not with an exit code: whoever sent the signal must not take the command for finished. A second one ends it at once.
-    """
+    import asyncio
 
     async def guarded() -> T:
         loop, running, told = asyncio.get_running_loop(), asyncio.current_task(), False

@@ -41,14 +41,13 @@ def demo(output: Path, seed: int, head_seeds: int | None, tiny: bool, fresh: boo
     from cli.demo.settings import DEFAULT, TINY
     from cli.demo.workflow import run_workflow
     from cli.output_folder import claimed
-    from cli.sigterm import unwound_by_sigterm
     from cli.stages import Stages
 
     settings = TINY if tiny else DEFAULT
     if head_seeds is not None:
         settings = replace(settings, head_seeds=tuple(range(head_seeds)))
     output = output.resolve()
-    with unwound_by_sigterm(), claimed(output, "demo"):
+    with claimed(output, "demo"):
         click.echo(f"Demo in {output}; each stage's log is in {output / 'logs'}.")
         stages = Stages(output, fresh=fresh)
         folders = run_workflow(stages, settings, seed)

@@ -13,7 +13,6 @@ from cache.files import sync, temporary_name
 from cache.store import Store
 from stal_data.errors import ConflictError, InputError, NotFoundError, StalError, did_you_mean
 
-
 _SET_ID = re.compile(r"[0-9a-f]{16}")
 _LEFT = re.compile(r"\.[0-9a-f]{16}\..+\.[0-9a-f]{32}\.partial")
 """Names of sets and of half ones. Folders of other names in a store are not ours: they are no candidates."""
