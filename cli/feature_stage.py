@@ -15,7 +15,7 @@ def precompute(
 
     store, dataset, split: where the command is told to put them. The path of a set ends with its id.
     """
-    line = re.compile(rf"^{re.escape(dataset)}/{re.escape(split)}/([0-9a-f]+): ", re.MULTILINE)
+    line = re.compile(rf"{re.escape(dataset)}/{re.escape(split)}/([0-9a-f]+): ")
     folder = store / "features" / dataset / split
 
     def made() -> list[Product]:

@@ -21,7 +21,7 @@ from cli.fingerprints import RUN_PARTS, digest_of
 from cli.output_folder import claimed
 from cli.stages import Product, Service, Stages
 from stal_data.dataset import Dataset, Split
-from stal_data.errors import NotFoundError, StalError
+from stal_data.errors import ConflictError, NotFoundError, StalError
 from stal_data.keyframes import KeyFrame
 from stal_data.labels import LabelMap
 from svc_common.config import ClientConfig
@@ -60,8 +60,29 @@ def run_inference(request: InferenceRequest) -> int:
         return _infer(Stages(request.output), request, run)
 
 
+class _Unchanged:
+    """Notices when a video is written to while it is read: a name in the store must not lie about the content."""
+
+    def __init__(self, videos: Sequence[Path]) -> None:
+        self._versions = {video: self._version(video) for video in videos}
+
+    def check(self, what_else: str = "") -> None:
+        for video, version in self._versions.items():
+            if self._version(video) != version:
+                raise ConflictError(
+                    f"The video '{video}' was changed while infer read it; run it again when the file is complete."
+                    f"{what_else}"
+                )
+
+    @staticmethod
+    def _version(video: Path) -> tuple[int, int, int]:
+        found = video.stat()
+        return found.st_ino, found.st_size, found.st_mtime_ns
+
+
 def _infer(stages: Stages, request: InferenceRequest, run: Path) -> int:
     predictions, dataset = request.output / "predictions.csv", request.output / "dataset"
+    watched = _Unchanged(request.videos)
     videos = {str(video): stages.digest(video) for video in request.videos}
     name = _dataset_name(request.videos, stages)
     stages.run(
@@ -73,7 +94,7 @@ def _infer(stages: Stages, request: InferenceRequest, run: Path) -> int:
     content = {"dataset": stages.digest(dataset), **videos}
     # Whoever works on the same videos at the same time waits here, and then finds that all is done.
     with locked(request.store / "features" / name / SPLIT / ".locks" / "infer.lock"):
-        proposals = _detect(stages, request, name, dataset, content)
+        proposals = _detect(stages, request, name, dataset, content, watched)
         words = [word for option, value in request.backbone_options.items() for word in (f"--{option}", value)]
         (features,) = precompute(
             stages,
@@ -83,6 +104,9 @@ def _infer(stages: Stages, request: InferenceRequest, run: Path) -> int:
             dataset=name,
             split=SPLIT,
             inputs=content | {value: stages.digest(Path(value)) for value in request.backbone_options.values()},
+        )
+        watched.check(
+            f" Delete the features: stal-cli cache prune {request.store} --set {features.path.name} --dataset {name}"
         )
     made_from = {
         "run": stages.digest(run, RUN_PARTS),
@@ -101,9 +125,14 @@ def _infer(stages: Stages, request: InferenceRequest, run: Path) -> int:
     split = Dataset.open(dataset).split(SPLIT)
     people = read_predictions(predictions, min_score=request.min_score)
     label_map = LabelMap.read(run / "label_map.pbtxt")
+
+    def write() -> None:
+        _write_results(split, people, label_map, lines, frames)
+        watched.check()
+
     stages.make(
         "results",
-        lambda: _write_results(split, people, label_map, lines, frames),
+        write,
         asked=["--min-score", str(request.min_score)],
         inputs=content | {"predictions": stages.digest(predictions), "label_map": label_map.digest},
         products=[Product(lines), Product(frames)],
@@ -112,7 +141,12 @@ def _infer(stages: Stages, request: InferenceRequest, run: Path) -> int:
 
 
 def _detect(
-    stages: Stages, request: InferenceRequest, dataset_name: str, dataset: Path, content: dict[str, str]
+    stages: Stages,
+    request: InferenceRequest,
+    dataset_name: str,
+    dataset: Path,
+    content: dict[str, str],
+    watched: "_Unchanged",
 ) -> Path:
     """Have the proposals of this very detector in the store; return their file."""
     if request.detector_weights is None:
@@ -136,6 +170,11 @@ def _detect(
             inputs={"model": model, **content},
             products=[Product(proposals, kept=True)],
         )
+    try:
+        watched.check()
+    except ConflictError:
+        proposals.unlink()  # just made, of another content than its name says
+        raise
     return proposals
 
 

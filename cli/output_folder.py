@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from cache.files import told_when_full
 from stal_data.errors import ConflictError
 
 _MARK = ".stal-output.json"
@@ -20,8 +21,8 @@ def claimed(root: Path, command: str) -> Iterator[None]:
     if not mark.exists() and (held := sorted(path.name for path in root.iterdir())):
         names = ", ".join(held[:3]) + (f" and {len(held) - 3} others" if len(held) > 3 else "")
         raise ConflictError(
-            f"The output folder '{root}' holds files that {command} did not make ({names}); nothing was touched. Name "
-            "a new or empty folder with --output."
+            f"The output folder '{root}' holds {names}, but no mark of {command} ({_MARK}), so these may be yours; "
+            "nothing was touched. Name a new or empty folder with --output."
         )
     descriptor = os.open(mark, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
@@ -40,7 +41,8 @@ def claimed(root: Path, command: str) -> Iterator[None]:
                 f"The output folder '{root}' is that of another command ({found.decode(errors='replace')}); name "
                 "another --output."
             )
-        os.pwrite(descriptor, wanted, 0)
-        yield
+        with told_when_full(root):
+            os.pwrite(descriptor, wanted, 0)
+            yield
     finally:
         os.close(descriptor)

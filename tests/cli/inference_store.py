@@ -1,7 +1,7 @@
 """A store with a trained run, and `infer` with all its commands in this process: to start Python costs more."""
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -61,10 +61,11 @@ def train(store: Path, run_id: str, *, seed: int) -> None:
 
 
 class Inference:
-    """Calls `infer` and notes which stages ran a command. `before` is called with the name of each."""
+    """Calls `infer` and notes which stages ran a command. before: what to do before that of a stage."""
 
     def __init__(self, store: Path) -> None:
         self.store, self.ran = store, list[str]()
+        self.before: dict[str, Callable[[], object]] = {}
 
     def __call__(self, video: Path, output: Path, *options: object, run: str = "first") -> list[str]:
         self.ran.clear()
@@ -74,6 +75,7 @@ class Inference:
 
     def execute(self, stages: Stages, name: str, words: Sequence[str]) -> None:
         self.ran.append(name)
+        self.before.get(name, lambda: None)()
         output = stal_cli(*words)
         stages.log(name).parent.mkdir(exist_ok=True)
         stages.log(name).write_text(f"$ stal-cli {shlex.join(words)}\n{output}")

@@ -90,6 +90,7 @@ ALL = ["dataset", "detect", "precompute", "predict"]
 
 def video(path: Path, *, start: int = 0) -> Path:
     """Three seconds whose pictures differ by `start`."""
+    path.parent.mkdir(exist_ok=True)
     path.unlink(missing_ok=True)
     return write_video(path, constant(25, 75), first=start)
 
@@ -117,6 +118,23 @@ def test_a_replaced_video_gets_its_own_results(inference: Inference, person: tup
     assert results(out) == results(tmp_path / "other")
     assert inference(video(latest), out, *person) == ["dataset", "precompute", "predict"]
     assert results(out) == first
+
+
+@pytest.mark.parametrize("stage", ["detect", "precompute"])
+def test_a_video_that_is_replaced_meanwhile_is_not_taken_for_the_one_before(
+    inference: Inference, person: tuple[str, ...], tmp_path: Path, stage: str
+) -> None:
+    latest, out = tmp_path / "latest.mp4", tmp_path / "out"
+    inference.before[stage] = lambda: video(latest, start=500)
+    with pytest.raises(ConflictError, match="was changed while infer read it; run it again"):
+        inference(video(latest), out, *person)
+    inference.before.clear()
+    if stage == "precompute":
+        (features,) = (inference.store / "features").glob("latest-*/all/[!.]*")
+        stal_cli("cache", "prune", inference.store, "--set", features.name, "--dataset", features.parts[-3], "--yes")
+    inference(video(latest), out, *person)
+    inference(video(tmp_path / "other" / "latest.mp4"), tmp_path / "other" / "out", *person)
+    assert results(out) == results(tmp_path / "other" / "out")
 
 
 def test_a_run_that_was_trained_further_scores_anew(

@@ -33,7 +33,7 @@ def test_a_folder_with_files_of_the_users_own_is_refused(tmp_path: Path, command
     mine.write_text("my own work")
     result = CliRunner().invoke(root, words(command, tmp_path / "store", tmp_path / "out"))
     assert isinstance(result.exception, ConflictError)
-    assert f"holds files that {command} did not make ({own.partition('/')[0]})" in str(result.exception)
+    assert f"holds {own.partition('/')[0]}, but no mark of {command}" in str(result.exception)
     assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == [mine]
 
 
