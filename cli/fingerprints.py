@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from stal_data.errors import ConflictError
+
 ABSENT = "absent"
 
 RUN_PARTS = ("recipe.yaml", "label_map.pbtxt", "checkpoints/[!.]*", "[!.]*.safetensors")
@@ -48,3 +50,24 @@ def _of_entry(path: Path) -> str:
 def _of_file(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Unchanged:
+    """Notices when files are written to while a command works with them."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._versions = {path: self._version(path) for path in paths}
+
+    def check(self, what_else: str = "") -> None:
+        """Raise ConflictError where one was changed. what_else: to do, besides running the command again."""
+        for path, version in self._versions.items():
+            if self._version(path) != version:
+                raise ConflictError(
+                    f"'{path}' was changed while it was read; run the command again when the file is complete."
+                    f"{what_else}"
+                )
+
+    @staticmethod
+    def _version(path: Path) -> tuple[int, int, int]:
+        found = path.stat()
+        return found.st_ino, found.st_size, found.st_mtime_ns

@@ -76,6 +76,7 @@ def infer(
     services = (
         () if detector is None else tuple(ClientConfig(address=item, **settings) for item in split_list(detector))
     )
+    from cli.detect_stage import Detector
     from cli.inference import InferenceRequest, run_inference
 
     request = InferenceRequest(
@@ -92,13 +93,15 @@ def infer(
             )
             if value is not None
         },
-        detector_weights=None if detector_weights is None else detector_weights.resolve(),
-        detector_options=(
-            *("--image-size", image_size, "--confidence", str(confidence)),
-            *(("--classes", classes) if classes is not None else ()),
+        detector=Detector(
+            weights=None if detector_weights is None else detector_weights.resolve(),
+            options=(
+                *("--image-size", image_size, "--confidence", str(confidence)),
+                *(("--classes", classes) if classes is not None else ()),
+            ),
+            services=services,
+            connection=client_words(settings),
         ),
-        detector_services=services,
-        detector_connection=client_words(settings),
         min_score=min_score,
         output=output.resolve(),
     )

@@ -4,46 +4,36 @@ What goes into the store is named by the content that it was made from, so that 
 find it there, and nothing of another content ever has its name.
 """
 
-import asyncio
 import json
-import re
-from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-import click
-
 from cache.files import locked
 from cli.annotated import Person, draw_key_frame, read_predictions
+from cli.detect_stage import Detector, detect
 from cli.feature_stage import precompute
-from cli.fingerprints import RUN_PARTS, digest_of
+from cli.fingerprints import RUN_PARTS, Unchanged
 from cli.output_folder import claimed
-from cli.stages import Product, Service, Stages
+from cli.stages import Product, Stages
+from cli.stored_names import stored_name
 from stal_data.dataset import Dataset, Split
-from stal_data.errors import ConflictError, NotFoundError, StalError
+from stal_data.errors import NotFoundError
 from stal_data.keyframes import KeyFrame
 from stal_data.labels import LabelMap
-from svc_common.config import ClientConfig
 
 SPLIT = "all"
 
 
 @dataclass(frozen=True, kw_only=True)
 class InferenceRequest:
-    """One call of `infer`. Either detector_weights (start a private service) or detector_services is given."""
+    """One call of `infer`."""
 
     videos: tuple[Path, ...]
     store: Path
     run_id: str
     backbone_options: dict[str, str]
     """Values of precompute's options by name: slowfast, vit, slowfast-preset, vit-preset."""
-    detector_weights: Path | None
-    detector_options: tuple[str, ...]
-    """Of the private service."""
-    detector_services: tuple[ClientConfig, ...]
-    detector_connection: tuple[str, ...]
-    """Options of `detect` that say how to reach those services."""
+    detector: Detector
     min_score: float
     output: Path
 
@@ -60,31 +50,11 @@ def run_inference(request: InferenceRequest) -> int:
         return _infer(Stages(request.output), request, run)
 
 
-class _Unchanged:
-    """Notices when a video is written to while it is read: a name in the store must not lie about the content."""
-
-    def __init__(self, videos: Sequence[Path]) -> None:
-        self._versions = {video: self._version(video) for video in videos}
-
-    def check(self, what_else: str = "") -> None:
-        for video, version in self._versions.items():
-            if self._version(video) != version:
-                raise ConflictError(
-                    f"The video '{video}' was changed while infer read it; run it again when the file is complete."
-                    f"{what_else}"
-                )
-
-    @staticmethod
-    def _version(video: Path) -> tuple[int, int, int]:
-        found = video.stat()
-        return found.st_ino, found.st_size, found.st_mtime_ns
-
-
 def _infer(stages: Stages, request: InferenceRequest, run: Path) -> int:
     predictions, dataset = request.output / "predictions.csv", request.output / "dataset"
-    watched = _Unchanged(request.videos)
+    watched = Unchanged(request.videos)
     videos = {str(video): stages.digest(video) for video in request.videos}
-    name = _dataset_name(request.videos, stages)
+    name = stored_name(request.videos[0].stem, sorted([video.stem, stages.digest(video)] for video in request.videos))
     stages.run(
         "dataset",
         *("dataset", "from-videos", *videos, "--output", str(dataset), "--name", name),
@@ -94,7 +64,16 @@ def _infer(stages: Stages, request: InferenceRequest, run: Path) -> int:
     content = {"dataset": stages.digest(dataset), **videos}
     # Whoever works on the same videos at the same time waits here, and then finds that all is done.
     with locked(request.store / "features" / name / SPLIT / ".locks" / "infer.lock"):
-        proposals = _detect(stages, request, name, dataset, content, watched)
+        proposals = detect(
+            stages,
+            request.detector,
+            folder=dataset,
+            store=request.store,
+            dataset=name,
+            split=SPLIT,
+            inputs=content,
+            videos=watched,
+        )
         words = [word for option, value in request.backbone_options.items() for word in (f"--{option}", value)]
         (features,) = precompute(
             stages,
@@ -138,78 +117,6 @@ def _infer(stages: Stages, request: InferenceRequest, run: Path) -> int:
         products=[Product(lines), Product(frames)],
     )
     return sum(len(found) for found in people.values())
-
-
-def _detect(
-    stages: Stages,
-    request: InferenceRequest,
-    dataset_name: str,
-    dataset: Path,
-    content: dict[str, str],
-    watched: "_Unchanged",
-) -> Path:
-    """Have the proposals of this very detector in the store; return their file."""
-    if request.detector_weights is None:
-        stem, model = _ask_detector(request.detector_services)
-    else:
-        stem, model = request.detector_weights.stem, stages.digest(request.detector_weights)
-    name = _stored_name(stem, [model, *request.detector_options])
-    proposals = request.store / "proposals" / dataset_name / SPLIT / f"{name}.h5"
-    if _is_readable(proposals):
-        click.echo(f"  {'detect':<40} in the store already")
-        return proposals
-    private = request.detector_weights is not None
-    options = ("--weights", str(request.detector_weights), *request.detector_options)
-    with Service("detector", request.output, *options) if private else nullcontext() as service:
-        addresses = service.address if service else ",".join(client.address for client in request.detector_services)
-        stages.run(
-            "detect",
-            *("detect", str(dataset), "--split", SPLIT, "--store", str(request.store), "--name", name),
-            *("--detector", addresses),
-            connection=() if private else request.detector_connection,
-            inputs={"model": model, **content},
-            products=[Product(proposals, kept=True)],
-        )
-    try:
-        watched.check()
-    except ConflictError:
-        proposals.unlink()  # just made, of another content than its name says
-        raise
-    return proposals
-
-
-def _ask_detector(services: tuple[ClientConfig, ...]) -> tuple[str, str]:
-    """Return the name and a digest of what the running services detect with."""
-    from detector_svc.client import DetectorClient, DetectorClientConfig
-
-    async def ask() -> tuple[str, str]:
-        async with DetectorClient(DetectorClientConfig(services=services)) as client:
-            info = await client.info()
-            return info.name, digest_of(info.model)
-
-    return asyncio.run(ask())
-
-
-def _is_readable(proposals: Path) -> bool:
-    from cache.proposal_store import read_proposals
-
-    if not proposals.exists():
-        return False
-    try:
-        read_proposals(proposals)
-    except StalError:
-        return False
-    return True
-
-
-def _dataset_name(videos: Sequence[Path], stages: Stages) -> str:
-    """A name from the first video's, and a digest of what decides about the data set: names and contents."""
-    return _stored_name(videos[0].stem, sorted([video.stem, stages.digest(video)] for video in videos))
-
-
-def _stored_name(stem: str, content: object) -> str:
-    readable = re.sub(r"[^A-Za-z0-9._-]+", "-", stem)[:60].strip("-._") or "videos"
-    return f"{readable}-{digest_of(content)[:16]}"
 
 
 def _write_results(

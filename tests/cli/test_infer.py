@@ -3,7 +3,9 @@
 import json
 import shutil
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -126,7 +128,7 @@ def test_a_video_that_is_replaced_meanwhile_is_not_taken_for_the_one_before(
 ) -> None:
     latest, out = tmp_path / "latest.mp4", tmp_path / "out"
     inference.before[stage] = lambda: video(latest, start=500)
-    with pytest.raises(ConflictError, match="was changed while infer read it; run it again"):
+    with pytest.raises(ConflictError, match="was changed while it was read; run the command again"):
         inference(video(latest), out, *person)
     inference.before.clear()
     if stage == "precompute":
@@ -181,6 +183,24 @@ def test_a_detector_of_other_weights_under_the_same_name_detects_anew(inference:
             assert inference(street, out, "--detector", f"127.0.0.1:{port}") == ran
         assert service.answered
     assert len(list((inference.store / "proposals").rglob("*.h5"))) == 2
+
+
+def test_replaced_detector_weights_and_other_options_detect_anew(
+    inference: Inference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    street, out, weights = video(tmp_path / "street.mp4"), tmp_path / "out", tmp_path / "person.pt"
+    with in_a_thread(ReplicaService()) as port:  # in place of the private service that would load the weights
+        service = SimpleNamespace(address=f"127.0.0.1:{port}")
+        monkeypatch.setattr("cli.detect_stage.Service", lambda *_: nullcontext(service))
+        for content, option, ran in (
+            ("one", "0.3", ALL),
+            ("one", "0.3", []),
+            ("two", "0.3", ["detect", "predict"]),
+            ("two", "0.4", ["detect", "predict"]),
+            ("one", "0.3", ["predict"]),
+        ):
+            weights.write_text(content)
+            assert inference(street, out, "--detector-weights", weights, "--confidence", option) == ran
 
 
 def test_results_that_are_gone_are_written_again(inference: Inference, person: tuple[str, ...], tmp_path: Path) -> None:
