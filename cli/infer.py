@@ -95,7 +95,9 @@ def infer(
         },
         detector=Detector(
             weights=None if detector_weights is None else detector_weights.resolve(),
-            options=(
+            options=()
+            if detector_weights is None
+            else (
                 *("--image-size", image_size, "--confidence", str(confidence)),
                 *(("--classes", classes) if classes is not None else ()),
             ),
