@@ -136,8 +136,11 @@ def from_videos(videos: tuple[Path, ...], output: Path, name: str) -> None:
     from cli.progress import counted
     from stal_data.own_videos import SPLIT, write_video_dataset
 
+    notes: list[str] = []
     with counted("opening", unit="videos") as progress:
-        opened = write_video_dataset(output, name, videos, progress=progress)
+        opened = write_video_dataset(output, name, videos, progress=progress, note=notes.append)
+    for note in notes:
+        click.echo(note, err=True)
     split = opened.split(SPLIT)
     num_videos, num_key_frames = len(opened.media.videos()), len(split.key_frames)
     click.echo(f"Wrote {opened.path}: {num_videos} videos, {num_key_frames} key frames in split '{SPLIT}'.")

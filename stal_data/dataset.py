@@ -2,6 +2,7 @@
 
 import fnmatch
 import threading
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -146,7 +147,7 @@ def _without_people(key: KeyFrame) -> AnnotatedKeyFrame:
 
 def _matching(patterns: Iterable[str], videos: tuple[str, ...], path: Path) -> tuple[str, ...]:
     chosen: set[str] = set()
-    for pattern in patterns:
+    for pattern in (unicodedata.normalize("NFC", text) for text in patterns):  # as video ids are
         found = [pattern] if pattern in videos else fnmatch.filter(videos, pattern)
         if not found:
             raise NotFoundError(f"{path}: no video is named like '{pattern}'. {did_you_mean(pattern, videos)}")

@@ -1,6 +1,7 @@
 """Rules for the names that become folders and files, so that none can leave its root."""
 
 import re
+import unicodedata
 
 from stal_data.errors import InputError
 
@@ -25,7 +26,11 @@ def check_name(field: str, value: str) -> str:
 
 
 def check_video_id(field: str, value: str) -> str:
-    """Return `value` if it may name a video: printable, and no part of it can leave the media folder."""
+    """Return `value` if it may name a video: printable, and no part of it can leave the media folder.
+
+    In Unicode's composed form (NFC), whatever form a file name or an annotation has: what looks equal is equal.
+    """
+    value = unicodedata.normalize("NFC", value)
     if not value or not value.isprintable() or "/" in value or "\\" in value or ".." in value or value == ".":
         raise InputError(
             f"{field} is {value!r}, but a video id must be printable and hold no '/', '\\' or '..': rename the video."

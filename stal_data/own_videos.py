@@ -9,28 +9,37 @@ from stal_data.dataset import Dataset
 from stal_data.dataset_spec import FILE_NAME
 from stal_data.errors import ConflictError, InputError, NotFoundError
 from stal_data.files import write_atomically
-from stal_data.media.video import EXTENSIONS, VideoFiles
+from stal_data.media.video import VideoFiles
+from stal_data.media.video_folder import EXTENSIONS, by_video_id, scan_folder
 from stal_data.names import check_name
 
 SPLIT = "all"
+MAX_NAMED = 100
+"""Files of one folder that are named as left out."""
 
 
 def write_video_dataset(
-    output: Path, name: str, paths: Sequence[Path], *, progress: Callable[[int, int], None] | None = None
+    output: Path,
+    name: str,
+    paths: Sequence[Path],
+    *,
+    progress: Callable[[int, int], None] | None = None,
+    note: Callable[[str], None] = lambda _: None,
 ) -> Dataset:
     """Write output/dataset.yaml over the given video files and folders of them; the videos stay where they are.
 
     Every file is opened and its first picture decoded, so that a bad one is found now.
-    progress: called with (videos done, videos in all).
+    progress: called with (videos done, videos in all). note: told what is left out, and what is unusual about a video.
     """
     check_name("--name", name)
     target = output / FILE_NAME
     if target.exists():
         raise ConflictError(f"{output} already holds a data set ({target}): choose another folder, or remove the file.")
-    files = _by_id(_video_files(paths))
+    files = by_video_id(_video_files(paths, note))
     media = VideoFiles(files)
     for done, video in enumerate(files, start=1):
-        media.info(video)
+        for text in media.info(video).notes:
+            note(f"{files[video]}: {text}.")
         if progress is not None:
             progress(done, len(files))
     content = {
@@ -42,29 +51,21 @@ def write_video_dataset(
     return Dataset.open(output)
 
 
-def _video_files(paths: Sequence[Path]) -> Iterable[Path]:
+def _video_files(paths: Sequence[Path], note: Callable[[str], None]) -> Iterable[Path]:
     for path in paths:
         if not path.exists():
             raise NotFoundError(f"The video {path} does not exist.")
         if not path.is_dir():
             yield path
             continue
-        found = sorted(item for item in path.iterdir() if item.suffix.lower() in EXTENSIONS and item.name[0] != ".")
-        if not found:
-            raise InputError(f"The folder {path} holds no video file ({', '.join(EXTENSIONS)}).")
-        yield from found
-
-
-def _by_id(paths: Iterable[Path]) -> dict[str, Path]:
-    files: dict[str, Path] = {}
-    for path in paths:
-        if path.stem in files:
-            raise InputError(
-                f"{files[path.stem]} and {path} would both be video '{path.stem}' (the name without extension): "
-                "rename one."
-            )
-        files[path.stem] = path
-    return files
+        folder = scan_folder(path)
+        if not folder.videos:
+            raise InputError(f"The folder {path} holds no video file ({', '.join(sorted(EXTENSIONS))}).")
+        if folder.left_out:
+            named = ", ".join(f"{item.name} ({reason})" for item, reason in folder.left_out[:MAX_NAMED])
+            more = len(folder.left_out) - MAX_NAMED
+            note(f"Left out of {path}: {named}{f' and {more} others' if more > 0 else ''}. Name what is a video, too.")
+        yield from folder.videos
 
 
 def _stored_path(path: Path, output: Path) -> str:

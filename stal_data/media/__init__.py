@@ -20,11 +20,12 @@ READING = "rules-2"
 class MediaInfo:
     """What one video is, taken from the media.
 
-    width, height: pixels, as shown (after the rotation that a phone writes into the file).
+    width, height: pixels, as shown (after the turn that a phone writes into the file).
     rate: frames a second of the media themselves; an average where it varies.
     num_frames: frames on the 25 fps time line, numbered 1 to num_frames.
     start_s: time of frame 1 on the clock that key frames use (0 unless the data set says otherwise).
     duration_s: time from frame 1 to the end.
+    notes: what is unusual about the media and changes what key frames show, each a clause about the video.
     """
 
     width: int
@@ -33,6 +34,7 @@ class MediaInfo:
     num_frames: int
     start_s: float
     duration_s: float
+    notes: tuple[str, ...] = ()
 
 
 class Media(Protocol):
@@ -44,6 +46,9 @@ class Media(Protocol):
 
     def videos(self) -> tuple[str, ...]:
         """The ids of the videos that exist, sorted."""
+
+    def left_out(self) -> Sequence[tuple[Path, str]]:
+        """Return what lies in the folder of the videos and is none of them, each with the reason."""
 
     def info(self, video: str) -> MediaInfo: ...
 

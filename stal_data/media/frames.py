@@ -4,6 +4,7 @@ import hashlib
 import re
 import string
 import threading
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -16,10 +17,9 @@ from numpy.typing import NDArray
 from stal_data.errors import InputError, NotFoundError, did_you_mean
 from stal_data.media import READING, MediaInfo
 from stal_data.media.images import image_file_bytes, image_file_to_send, read_image_file
-from stal_data.media.timeline import FPS, media_frame_at_slot, num_slots
+from stal_data.media.timeline import FPS, MAX_SPAN_S, media_frame_at_slot, num_slots
 from stal_data.names import check_video_id
 
-MAX_SPAN_S = 7 * 86400
 DEFAULT_PATTERN = "{video}/{video}_{frame:06d}.png"
 
 
@@ -62,7 +62,10 @@ class FrameFolders:
         return f"pillow-{PIL.__version__}/{READING}"
 
     def videos(self) -> tuple[str, ...]:
-        return tuple(sorted(entry.name for entry in self.root.iterdir() if entry.is_dir() and entry.name[0] != "."))
+        return tuple(sorted(unicodedata.normalize("NFC", name) for name in self._folder_names()))
+
+    def left_out(self) -> Sequence[tuple[Path, str]]:
+        return ()
 
     def info(self, video: str) -> MediaInfo:
         return self._folder(video).info
@@ -70,12 +73,12 @@ class FrameFolders:
     def path(self, video: str, frame: int) -> Path:
         """Return the file behind a frame of the 25 fps time line, whether it exists or not."""
         number = self.first_frame + media_frame_at_slot(frame - 1, self._fps)
-        return self.root / self.pattern.format(video=video, frame=number)
+        return self._file(video, number)
 
     def missing(self, video: str, frames: Sequence[int]) -> list[Path]:
         folder = self._folder(video)
         wanted = {self.first_frame + media_frame_at_slot(frame - 1, self._fps) for frame in frames}
-        return [self.root / self.pattern.format(video=video, frame=n) for n in sorted(wanted - folder.numbers)]
+        return [self._file(video, number) for number in sorted(wanted - folder.numbers)]
 
     def read(self, video: str, frames: Sequence[int]) -> NDArray[np.uint8]:
         if not frames:
@@ -111,6 +114,19 @@ class FrameFolders:
             whole.update(files[path])
         return int.from_bytes(whole.digest(), "little")
 
+    def _file(self, video: str, number: int) -> Path:
+        return self.root / self.pattern.format(video=self._disk_name(video), frame=number)
+
+    def _folder_names(self) -> list[str]:
+        return [entry.name for entry in self.root.iterdir() if entry.is_dir() and entry.name[0] != "."]
+
+    def _disk_name(self, video: str) -> str:
+        """Return how the folder is spelled: some systems write names in Unicode's decomposed form."""
+        if video.isascii() or (self.root / video).is_dir():
+            return video
+        same = (name for name in self._folder_names() if unicodedata.normalize("NFC", name) == video)
+        return next(same, video)
+
     def _existing(self, video: str, frame: int) -> Path:
         path = self.path(video, frame)
         folder = self._folder(video)
@@ -132,13 +148,13 @@ class FrameFolders:
         return known
 
     def _scan(self, video: str) -> _Folder:
-        directory = (self.root / self.pattern.format(video=video, frame=self.first_frame)).parent
+        directory = self._file(video, self.first_frame).parent
         if not directory.is_dir():
             raise NotFoundError(
                 f"Video '{video}' has no frames: the folder {directory} does not exist. "
                 f"{did_you_mean(video, self.videos())}"
             )
-        regex = self._files.regex(video)
+        regex = self._files.regex(self._disk_name(video))
         numbers = frozenset(int(m[1]) for entry in directory.iterdir() if (m := regex.fullmatch(entry.name)))
         if not numbers:
             raise InputError(
@@ -157,7 +173,7 @@ class FrameFolders:
                 "rename or remove what is no frame."
             )
         duration = count / self._fps
-        height, width = read_image_file(self.root / self.pattern.format(video=video, frame=min(numbers))).shape[:2]
+        height, width = read_image_file(self._file(video, min(numbers))).shape[:2]
         info = MediaInfo(
             width=width,
             height=height,

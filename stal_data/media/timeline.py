@@ -16,6 +16,8 @@ from stal_data.media import MediaInfo
 
 FPS = 25
 """Rate of the time line on which windows and clips are numbered."""
+MAX_SPAN_S = 7 * 86400
+"""Longest video: a number out of place, in a file's name or in its times, must not become millions of key frames."""
 
 
 START_SLACK_S = 0.2
@@ -44,7 +46,7 @@ def frame_at(timestamp: float, video: str, info: MediaInfo) -> int:
         return 1
     if not 1 <= frame <= info.num_frames:
         raise InputError(
-            f"Second {timestamp:g} of video '{video}' has no frame: its media run from {info.start_s:g} s to "
+            f"Second {timestamp:04g} of video '{video}' has no frame: its media run from {info.start_s:g} s to "
             f"{info.start_s + info.duration_s:g} s. Remove or exclude the key frame, or set media.start_s in "
             "dataset.yaml."
         )

@@ -1,5 +1,6 @@
 """Showing a stored picture upright: the eight ways in which files say that it lies, or stands mirrored."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,3 +39,21 @@ _OF_EXIF = {
 def turn_of_exif(orientation: object) -> Turn:
     """Return the turn that the value of EXIF's tag 0x0112 asks for; any value that it does not define is none."""
     return _OF_EXIF.get(orientation, Turn()) if isinstance(orientation, int) else Turn()
+
+
+def turn_of_matrix(matrix: Sequence[int]) -> Turn | None:
+    """Return the turn that the nine numbers of a video's display matrix ask for; None for a turn by other angles.
+
+    Point (x, y) of the stored picture is shown at (a x + c y, b x + d y); the first numbers are a, b, u, c, d, v.
+    A size or a place in the matrix changes nothing, as in ffmpeg.
+    """
+    a, b, _, c, d, _ = matrix[:6]
+    if max(abs(b), abs(c)) * _ONE_DEGREE <= min(abs(a), abs(d)):
+        return Turn(flip_rows=d < 0, flip_columns=a < 0)
+    if max(abs(a), abs(d)) * _ONE_DEGREE <= min(abs(b), abs(c)):
+        return Turn(transpose=True, flip_rows=b < 0, flip_columns=c < 0)
+    return None
+
+
+_ONE_DEGREE = 57
+"""One over the tangent of one degree: ffmpeg takes that for no angle."""

@@ -1,4 +1,4 @@
-"""Frames straight from video files, by presentation time."""
+"""Frames straight from video files."""
 
 import hashlib
 import threading
@@ -14,14 +14,11 @@ from numpy.typing import NDArray
 from stal_data.errors import InputError, NotFoundError, did_you_mean
 from stal_data.media import READING, MediaInfo
 from stal_data.media.images import picture_to_send
+from stal_data.media.video_folder import by_video_id, scan_folder, video_id_of
 from stal_data.media.video_index import VideoIndex, read_index
 from stal_data.media.video_reader import VideoReader
 from stal_data.names import check_video_id
 
-EXTENSIONS = (
-    *(".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg"),
-    *(".mpg", ".mts", ".mxf", ".ogv", ".ts", ".webm", ".wmv", ".3gp"),
-)
 IDLE_READERS = 4
 """Videos kept open between reads. Each holds at most 256 MiB of pictures, far less for small ones."""
 
@@ -33,6 +30,7 @@ class VideoFiles:
         """files: video id to path. start_s: what the key frames' clock shows when a file begins to play."""
         self.files = {check_video_id("The video id", video): path for video, path in files.items()}
         self._start_s = start_s
+        self._left_out: tuple[tuple[Path, str], ...] = ()
         self._lock = threading.Lock()  # guards the maps below; held only to look things up
         self._video_locks: dict[str, threading.Lock] = {}
         self._indexes: dict[str, VideoIndex] = {}
@@ -44,17 +42,10 @@ class VideoFiles:
         """Take every video file of a folder; its id is its name without the extension."""
         if not root.is_dir():
             raise NotFoundError(f"The video folder {root} does not exist: check media.root in dataset.yaml.")
-        files: dict[str, Path] = {}
-        for path in sorted(root.iterdir()):
-            if path.suffix.lower() not in EXTENSIONS or path.name.startswith("."):
-                continue
-            if path.stem in files:
-                raise InputError(
-                    f"{files[path.stem]} and {path} would both be video '{path.stem}': rename one, or name them under "
-                    "media.files in dataset.yaml."
-                )
-            files[path.stem] = path
-        return cls(files, start_s=start_s)
+        folder = scan_folder(root)
+        media = cls(by_video_id(folder.videos), start_s=start_s)
+        media._left_out = folder.left_out
+        return media
 
     @property
     def decoder(self) -> str:
@@ -65,6 +56,9 @@ class VideoFiles:
 
     def videos(self) -> tuple[str, ...]:
         return tuple(sorted(self.files))
+
+    def left_out(self) -> Sequence[tuple[Path, str]]:
+        return self._left_out
 
     def info(self, video: str) -> MediaInfo:
         return self._index(video).info
@@ -100,10 +94,13 @@ class VideoFiles:
                 f"Frames {wanted.min()} to {wanted.max()} of video '{video}' were asked for, but {self.files[video]} "
                 f"has frames 1 to {index.info.num_frames} (25 a second): correct or exclude the key frame."
             )
-        return index.positions(wanted)
+        return index.shown_at(wanted)
 
     def _path(self, video: str) -> Path:
         if video not in self.files:
+            for path, reason in self._left_out:
+                if video_id_of(path) == video:
+                    raise NotFoundError(f"There is no file of video '{video}': {path} is {reason}.")
             raise NotFoundError(f"There is no file of video '{video}'. {did_you_mean(video, self.files)}")
         return self.files[video]
 

@@ -144,7 +144,7 @@ class _Fields:
 def _element(fields: _Fields, label_map: LabelMap) -> Element:
     video = fields.text("video")
     try:
-        check_video_id("video", video)
+        video_id = check_video_id("video", video)
     except InputError as error:
         raise InputError(f"{fields.where}: {error}") from None
     if fields.text("format_str") != video + FRAME_NAME:
@@ -153,7 +153,7 @@ def _element(fields: _Fields, label_map: LabelMap) -> Element:
         raise fields.error("frame_rate", f"windows are counted at {FPS} frames a second; write them at that rate")
     start, frames = fields.whole("start_frame", least=-_MAX_INT), fields.whole("n_frames", least=1)
     return Element(
-        key=KeyFrame(video, fields.whole("time", least=0)),
+        key=KeyFrame(video_id, fields.whole("time", least=0)),
         window=(start, start + frames),
         mid_frame=fields.whole("mid_frame", least=0),
         boxes=tuple(_box(entry, label_map) for entry in fields.each("labels")),
@@ -186,8 +186,6 @@ def _labels(labels: object, source: str) -> Iterator[Label]:
     for number, entry in enumerate(labels):
         fields = _Fields(entry, f"{source}, label {number}")
         kind = fields.text("label_type") if "label_type" in fields.values else ""
-        if not all(character.isalnum() or character == "_" for character in kind):
-            raise fields.error("label_type", "must hold letters, digits and '_' only")
         yield Label(fields.whole("id", least=1), fields.text("name"), kind)
 
 

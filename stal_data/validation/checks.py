@@ -38,6 +38,7 @@ def validate(
             continue
         counts.append(checker.counts())
         videos[name] = {item.key.video for item in checker.key_frames}
+    findings.extend(_left_out(dataset))
     findings.extend(_shared_videos(dataset.path, videos))
     return Report(findings=tuple(findings), counts=tuple(counts))
 
@@ -110,6 +111,21 @@ class _SplitChecker:
                 path=path,
                 message=f"split '{self._name}' has no usable key frame: add rows, or correct the ones named above.",
             )
+
+
+def _left_out(dataset: Dataset) -> Iterator[Finding]:
+    try:
+        left_out = dataset.media.left_out()
+    except StalError:
+        return  # each split has named it
+    splits = dataset.spec.splits.values()
+    names = [dataset.spec.label_map, *(name for split in splits for name in (split.annotations, split.exclusions))]
+    own = {dataset.path.resolve(), *((dataset.root / name).resolve() for name in names if name is not None)}
+    for path, reason in left_out:
+        if path.resolve() in own:
+            continue
+        text = f"{path.name} is left out, since it is {reason}. If it is a video, name it under media.files."
+        yield Finding(split="", severity="warning", rule="left-out", path=path.parent, message=text)
 
 
 def _shared_videos(path: Path, videos: dict[str, set[str]]) -> Iterator[Finding]:

@@ -10,7 +10,7 @@ from stal_data.errors import InputError, StalError
 from stal_data.keyframes import AnnotatedKeyFrame, KeyFrame
 from stal_data.media import Media, MediaInfo
 from stal_data.media.timeline import FPS, frame_at
-from stal_data.validation.findings import Finding
+from stal_data.validation.findings import Finding, Severity
 
 MAX_BROKEN = 100
 """Frames of one video that are named; in a video file each costs decoding from a key picture on."""
@@ -38,6 +38,8 @@ class MediaChecker:
         except StalError as error:
             yield self._finding("media", key_frames[0].key, f"{error} ({len(key_frames)} key frames need it)")
             return
+        for note in info.notes:
+            yield self._finding("clock", key_frames[0].key, f"video '{video}': {note}.", severity="warning")
         wanted: dict[int, KeyFrame] = {}  # frame -> the first key frame that needs it
         for key_frame in key_frames:
             outside = list(self._outside(key_frame, info))
@@ -108,10 +110,10 @@ class MediaChecker:
                 if not alone:  # what a decoder makes of a damaged file may depend on where it starts
                     yield some[0], error
 
-    def _finding(self, rule: str, key: KeyFrame, message: str) -> Finding:
+    def _finding(self, rule: str, key: KeyFrame, message: str, *, severity: Severity = "error") -> Finding:
         return Finding(
             split=self._split,
-            severity="error",
+            severity=severity,
             rule=rule,
             path=self._path,
             line=self._lines.get(key),

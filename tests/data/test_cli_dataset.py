@@ -67,6 +67,16 @@ def test_videos_become_a_data_set_wherever_the_command_runs(tmp_path: Path, monk
     assert not (tmp_path / "gt.csv").exists()
 
 
+def test_what_from_videos_leaves_out_is_named(tmp_path: Path) -> None:
+    (tmp_path / "mix" / "more").mkdir(parents=True)
+    write_video(tmp_path / "mix" / "a.asf", constant(25, 30), codec="wmv2", rate=25)
+    (tmp_path / "mix" / "b.mp4").symlink_to("nowhere.mp4")
+    result = _run("from-videos", tmp_path / "mix", "--output", tmp_path / "own", "--name", "own")
+    assert result.exit_code == 0, result.output
+    assert "b.mp4 (a broken link), more (a folder, which is not looked into). Name what is a video" in result.stderr
+    assert "1 videos, 2 key frames in split 'all'" in result.stdout
+
+
 def test_a_mistake_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
     words = [sys.executable, "-m", "cli.main", "dataset", "validate", str(tmp_path)]
     done = subprocess.run(words, capture_output=True, text=True, cwd=Path(__file__).parents[2])

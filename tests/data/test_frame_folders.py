@@ -1,5 +1,6 @@
 """Frames from image folders: numbering, rates, missing and damaged files."""
 
+import unicodedata
 from fractions import Fraction
 from pathlib import Path
 
@@ -95,6 +96,14 @@ def test_frames_are_turned_as_exif_says(tmp_path: Path) -> None:
     media = FrameFolders(tmp_path)
     assert (media.info("v").width, media.info("v").height) == (WIDTH, HEIGHT)
     np.testing.assert_array_equal(media.read("v", [2])[0], numbered_picture(2))
+
+
+def test_a_folder_is_found_in_every_unicode_form(tmp_path: Path) -> None:
+    composed, decomposed = (unicodedata.normalize(form, "Café") for form in ("NFC", "NFD"))
+    media = FrameFolders(_folder(tmp_path, numbers=range(1, 6), video=decomposed))
+    assert media.videos() == (composed,)
+    assert number_of(media.read(composed, [5])[0]) == 5
+    assert media.missing(composed, [5, 6]) == [tmp_path / decomposed / f"{decomposed}_000006.png"]
 
 
 def test_other_formats_are_refused_with_a_way_out(tmp_path: Path) -> None:

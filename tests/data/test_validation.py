@@ -9,6 +9,7 @@ import pytest
 from stal_data.dataset import Dataset
 from stal_data.validation import Report, media_checks, validate
 from tests.data.folders import DATASET_YAML, rows_of, write_small_dataset
+from tests.data.video_kinds import KINDS
 from tests.data.videos import constant, write_video
 
 
@@ -43,7 +44,7 @@ def test_a_good_data_set_has_no_findings_and_is_counted(root: Path) -> None:
         ("0.1,0.2,0.3,0.4", "0.1,nan,0.3,0.4", "number", "y1 is 'nan', but must be finite"),
         (",2,1,26,", ",17,1,26,", "label", "label id 18 is not in .*labels.pbtxt, which has 3 labels, 1 to 3"),
         (",0,0", ",0", "columns", "the line has 12 columns"),
-        (",2.0,", ",7.0,", "time", "Second 7 of video 'b' has no frame: its media run from 0 s to 3 s"),
+        (",2.0,", ",7.0,", "time", "Second 0007 of video 'b' has no frame: its media run from 0 s to 3 s"),
         (
             ",26,76,",
             ",26,77,",
@@ -66,6 +67,24 @@ def test_a_bad_row_is_named_with_file_and_line(root: Path, old: str, new: str, r
     assert found[0].line is not None
     assert old not in path.read_text().splitlines()[found[0].line - 1]
     assert re.search(message, found[0].message)
+
+
+def test_times_within_a_second_are_named_one_by_one(root: Path) -> None:
+    spec = DATASET_YAML.replace("chaotic_world", "ava")
+    (root / "dataset.yaml").write_text(spec)
+    for name, video in (("train", "a"), ("test", "b")):
+        lines = [f"{video},{time},0.{tenth},0.2,0.9,0.4,{tenth},0" for tenth, time in ((1, 1), (2, 1.2), (3, 1.4))]
+        (root / f"{name}.csv").write_text("\n".join(lines) + "\n")
+    (root / "excluded.csv").write_text("time,video\nb,2.5\n")
+    found = [(item.split, item.rule, item.path.name, item.line) for item in _validate(root).errors]
+    assert found == [
+        ("train", "time", "train.csv", 2),
+        ("train", "time", "train.csv", 3),
+        ("test", "header", "excluded.csv", 1),
+        ("test", "time", "excluded.csv", 2),
+        ("test", "time", "test.csv", 2),
+        ("test", "time", "test.csv", 3),
+    ]
 
 
 def test_every_bad_row_is_found_in_one_run(root: Path) -> None:
@@ -194,3 +213,17 @@ def test_videos_without_annotations_are_checked_too(tmp_path: Path) -> None:
     (finding,) = _validate(tmp_path).errors
     assert finding.rule == "media"
     assert "bad.mp4 does not decode as a video" in finding.message
+
+
+def test_what_is_left_out_and_a_clock_that_jumps_are_warnings(tmp_path: Path) -> None:
+    KINDS["restarted.ts"](tmp_path / "a.ts")
+    (tmp_path / "dataset.yaml").write_text("name: own\nmedia: {kind: video, root: .}\nsplits: {all: {videos: a}}")
+    (tmp_path / "notes.txt").write_text("")
+    report = _validate(tmp_path)
+    assert not report.errors
+    assert [(finding.rule, finding.path.name) for finding in report.findings] == [
+        ("clock", "dataset.yaml"),
+        ("left-out", tmp_path.name),
+    ]
+    assert "video 'a': its clock jumps by" in report.findings[0].message
+    assert "notes.txt is left out, since it is no video by its ending" in report.findings[1].message

@@ -1,6 +1,8 @@
 """Frames straight from video files, whatever their rate, start, codec and order of reading."""
 
+import os
 import random
+import unicodedata
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
@@ -13,6 +15,7 @@ import pytest
 from PIL import Image
 
 from stal_data.clips import clip_frames
+from stal_data.dataset import Dataset
 from stal_data.errors import InputError, NotFoundError
 from stal_data.media import video_reader
 from stal_data.media.video import VideoFiles
@@ -242,3 +245,40 @@ def test_a_folder_of_videos_names_them_by_their_stems(tmp_path: Path) -> None:
     write_video(tmp_path / "b.avi", constant(25, 5), codec="mjpeg", pix_fmt="yuvj420p")
     with pytest.raises(InputError, match=r"would both be video 'b'"):
         VideoFiles.in_folder(tmp_path)
+
+
+@pytest.mark.parametrize("on_disk", ["NFC", "NFD"])
+@pytest.mark.parametrize("in_list", ["NFC", "NFD"])
+def test_a_name_is_the_same_in_every_unicode_form(tmp_path: Path, on_disk: str, in_list: str) -> None:
+    video, listed = unicodedata.normalize(on_disk, "Café"), unicodedata.normalize(in_list, "Café")
+    write_video(tmp_path / f"{video}.mp4", constant(25, 50))
+    (tmp_path / "labels.pbtxt").write_text('label { name: "stand" label_id: 1 }')
+    (tmp_path / "train.csv").write_text(f"{listed},1,0.1,0.1,0.4,0.9,1,0\n", encoding="utf-8")
+    (tmp_path / "dataset.yaml").write_text(
+        "name: own\nformat: ava\nlabel_map: labels.pbtxt\nmedia: {kind: video, root: .}\n"
+        f"splits: {{train: {{annotations: train.csv}}, all: {{videos: '{listed}*'}}}}\n",
+        encoding="utf-8",
+    )
+    dataset = Dataset.open(tmp_path)
+    for name in ("train", "all"):
+        assert {item.key.video for item in dataset.split(name).key_frames} == {"Café"}
+    assert dataset.media.info("Café").num_frames == 50
+
+
+def test_what_is_no_video_is_named_with_the_reason(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.vob", constant(25, 5), codec="mpeg2video", rate=25)
+    (tmp_path / "x.mp4").mkdir()
+    (tmp_path / "gone.mp4").symlink_to(tmp_path / "nowhere.mp4")
+    (tmp_path / "notes.txt").write_text("no video")
+    (tmp_path / ".hidden").write_text("")
+    os.mkfifo(tmp_path / "pipe.mp4")
+    media = VideoFiles.in_folder(tmp_path)
+    assert media.videos() == ("a",)
+    assert {path.name: reason for path, reason in media.left_out()} == {
+        "gone.mp4": "a broken link",
+        "notes.txt": "no video by its ending",
+        "pipe.mp4": "no regular file",
+        "x.mp4": "a folder, which is not looked into",
+    }
+    with pytest.raises(NotFoundError, match=r"There is no file of video 'gone': .*gone.mp4 is a broken link"):
+        media.info("gone")

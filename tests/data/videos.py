@@ -31,21 +31,31 @@ def write_video(
     codec: str = "libx264",
     pix_fmt: str = "yuv420p",
     gop: int = 12,
+    rate: Fraction | int | None = None,
     first: int = 0,
+    container: str | None = None,
+    options: dict[str, str] | None = None,
 ) -> Path:
-    """Encode picture first, first + 1, ... to be shown at the given times."""
+    """Encode picture first, first + 1, ... to be shown at the given times.
+
+    rate: of constant times, which then are what the encoder counts. container: where the name does not tell.
+    """
     # Two pictures between references give presentation and decoding different orders, as in most real files.
-    options = {"g": str(gop), "bf": "2", "preset": "ultrafast"} if codec == "libx264" else {"g": str(gop)}
-    time_base = Fraction(1, 1000) if codec == "mjpeg" else CLOCK
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=30, options=options)
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, pix_fmt
+    settings = {"g": str(gop)}
+    if codec in ("libx264", "mpeg4", "mpeg1video", "mpeg2video"):
+        settings["bf"] = "2"
+    if codec.startswith("libx26"):
+        settings["preset"] = "ultrafast"
+    time_base = 1 / Fraction(rate) if rate else Fraction(1, 1000) if codec == "mjpeg" else CLOCK
+    with av.open(str(path), "w", format=container) as file:
+        stream = file.add_stream(codec, rate=rate or 30, options=settings | (options or {}))
+        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = WIDTH, HEIGHT, pix_fmt, 2_000_000
         stream.time_base = stream.codec_context.time_base = time_base
         for number, time_s in enumerate(times_s, start=first):
             frame = av.VideoFrame.from_ndarray(numbered_picture(number), format="rgb24")
             frame.pts, frame.time_base = round(time_s / time_base), time_base
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode(None))
     return path
 
 
