@@ -2,6 +2,7 @@
 
 import csv
 from collections import defaultdict
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,9 @@ import numpy as np
 from stal_data.clips import key_image_frame
 from stal_data.dataset import Split
 from stal_data.keyframes import AnnotatedKeyFrame, KeyFrame
+
+_NAME_BYTES = 255
+"""The longest name of a file, on nearly every file system."""
 
 Box = tuple[float, float, float, float]
 Person = tuple[Box, list[tuple[int, float]]]
@@ -57,6 +61,15 @@ def draw_key_frame(
     boxes = np.array([box for box, _ in people], dtype=np.float32).reshape(-1, 4)
     captions = ["\n".join(f"{names[label]} {score:.2f}" for label, score in actions[:3]) for _, actions in people]
     drawn = draw_actions(np.asarray(image), boxes, captions)
-    path = folder / f"{Path(frame.key.video).name}_{frame.key.timestamp:04d}.png"
+    path = folder / _picture_name(frame.key)
     Image.fromarray(drawn).save(path)
     return path
+
+
+def _picture_name(key: KeyFrame) -> str:
+    """VIDEO_TIME.png; a video's name that would make it too long for a file's is cut and ends with a digest."""
+    stem, end = Path(key.video).name, f"_{key.timestamp:04d}.png"
+    if len(stem.encode()) + len(end) > _NAME_BYTES:
+        digest = f"-{sha256(stem.encode()).hexdigest()[:16]}"
+        stem = stem.encode()[: _NAME_BYTES - len(end) - len(digest)].decode(errors="ignore") + digest
+    return stem + end

@@ -110,7 +110,7 @@ def evaluate(
     _make_folder(output)
     from stal_data.files import write_together
     from stal_eval.preparation import prepare
-    from stal_eval.report import REPORT_FILE, report_text
+    from stal_eval.report import REPORT_FILE, is_report, report_text
     from stal_eval.result import METRICS_FILE
     from stal_eval.scoring import score
     from stal_eval.stored import MATCHES_FILE, matches_content
@@ -131,7 +131,7 @@ def evaluate(
     click.echo(f"Wrote {output / METRICS_FILE}.")
     if page in contents:
         click.echo(f"Wrote {page}.")
-    elif page.exists():
+    elif page.is_file() and is_report(page):
         page.unlink()
         click.echo(f"Removed {page}, which showed an earlier result; --report writes it anew.")
 

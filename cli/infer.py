@@ -56,7 +56,9 @@ def infer(
 
     Detects people through a detector service (a private one with --detector-weights), computes features into the
     store, scores them through a private recognizer service, and writes predictions.csv, actions.jsonl (a line for each
-    person) and frames/ (annotated key frames) into the output folder. Interrupted, it goes on where it stopped.
+    person) and frames/ (annotated key frames) into the output folder, which must be new, empty, or of an earlier infer.
+    Run again, it makes only what is missing or whose videos, weights or run have changed; features and proposals stay
+    in the store, where other runs and output folders find them.
 
     \b
     Examples:
@@ -71,16 +73,18 @@ def infer(
         raise click.UsageError(
             "--store must be a folder: infer keeps its stages in it. A run comes from a bucket with 'stal-cli predict'."
         )
-    for address in () if detector is None else split_list(detector):
-        ClientConfig(address=address, **settings)  # what it refuses shows at once, not in a stage's log
+    services = (
+        () if detector is None else tuple(ClientConfig(address=item, **settings) for item in split_list(detector))
+    )
+    from cli.detect_stage import Detector
     from cli.inference import InferenceRequest, run_inference
 
     request = InferenceRequest(
         videos=tuple(video.resolve() for video in videos),
         store=store.resolve(),
         run_id=run_id,
-        backbone_options=tuple(
-            word
+        backbone_options={
+            name: value
             for name, value in (
                 ("slowfast", slowfast),
                 ("vit", vit),
@@ -88,17 +92,18 @@ def infer(
                 ("vit-preset", vit_preset),
             )
             if value is not None
-            for word in (f"--{name}", value)
+        },
+        detector=Detector(
+            weights=None if detector_weights is None else detector_weights.resolve(),
+            options=()
+            if detector_weights is None
+            else (
+                *("--image-size", image_size, "--confidence", str(confidence)),
+                *(("--classes", classes) if classes is not None else ()),
+            ),
+            services=services,
+            connection=client_words(settings),
         ),
-        detector_options=()
-        if detector_weights is None
-        else (
-            *("--weights", str(detector_weights.resolve()), "--image-size", image_size),
-            *("--confidence", str(confidence)),
-            *(("--classes", classes) if classes is not None else ()),
-        ),
-        detector_address=detector,
-        detector_connection=client_words(settings),
         min_score=min_score,
         output=output.resolve(),
     )

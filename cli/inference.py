@@ -1,14 +1,21 @@
-"""What `infer` does: the workflow's commands on a data set made of the given videos, then the readable results."""
+"""What `infer` does: the workflow's commands on a data set made of the given videos, then the readable results.
+
+What goes into the store is named by the content that it was made from, so that other runs and other output folders
+find it there, and nothing of another content ever has its name.
+"""
 
 import json
-import re
-from contextlib import nullcontext
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 
+from cache.files import locked
 from cli.annotated import Person, draw_key_frame, read_predictions
-from cli.stages import Service, Stages
+from cli.detect_stage import Detector, detect
+from cli.feature_stage import precompute
+from cli.fingerprints import RUN_PARTS, Unchanged
+from cli.output_folder import claimed
+from cli.stages import Product, Stages
+from cli.stored_names import stored_name
 from stal_data.dataset import Dataset, Split
 from stal_data.errors import NotFoundError
 from stal_data.keyframes import KeyFrame
@@ -19,88 +26,111 @@ SPLIT = "all"
 
 @dataclass(frozen=True, kw_only=True)
 class InferenceRequest:
-    """One call of `infer`. Either detector_options (start a private service) or detector_address is given."""
+    """One call of `infer`."""
 
     videos: tuple[Path, ...]
     store: Path
     run_id: str
-    backbone_options: tuple[str, ...]
-    detector_options: tuple[str, ...]
-    detector_address: str | None
-    detector_connection: tuple[str, ...]
-    """Options of `detect` that say how to reach that address."""
+    backbone_options: dict[str, str]
+    """Values of precompute's options by name: slowfast, vit, slowfast-preset, vit-preset."""
+    detector: Detector
     min_score: float
     output: Path
-
-    @property
-    def dataset_name(self) -> str:
-        """A name from the first video's, and a hash of all paths so that two `street.mp4` do not meet in the store."""
-        stem = re.sub(r"[^A-Za-z0-9._-]+", "-", self.videos[0].stem).strip("-._") or "videos"
-        paths = "\0".join(str(video) for video in self.videos)
-        return f"{stem}-{blake2b(paths.encode(), digest_size=4).hexdigest()}"
 
 
 def run_inference(request: InferenceRequest) -> int:
     """Run every stage and write the results; return the number of people scored, over all key frames."""
-    label_map_path = request.store / "runs" / request.run_id / "label_map.pbtxt"
-    if not label_map_path.exists():
+    run = request.store / "runs" / request.run_id
+    if not (run / "label_map.pbtxt").exists():
         raise NotFoundError(
             f"--run {request.run_id!r}: no such run in {request.store}. `stal-cli runs list --store {request.store}` "
             "lists them."
         )
-    output = request.output
-    output.mkdir(parents=True, exist_ok=True)
-    stages = Stages(output)
-    predictions = output / "predictions.csv"
-    _run_stages(stages, request, predictions)
-    split = Dataset.open(output / "dataset").split(SPLIT)
+    with claimed(request.output, "infer"):
+        return _infer(Stages(request.output), request, run)
+
+
+def _infer(stages: Stages, request: InferenceRequest, run: Path) -> int:
+    predictions, dataset = request.output / "predictions.csv", request.output / "dataset"
+    watched = Unchanged(request.videos)
+    videos = {str(video): stages.digest(video) for video in request.videos}
+    name = stored_name(request.videos[0].stem, sorted([video.stem, stages.digest(video)] for video in request.videos))
+    stages.run(
+        "dataset",
+        *("dataset", "from-videos", *videos, "--output", str(dataset), "--name", name),
+        inputs=videos,
+        products=[Product(dataset)],
+    )
+    content = {"dataset": stages.digest(dataset), **videos}
+    # Whoever works on the same videos at the same time waits here, and then finds that all is done.
+    with locked(request.store / "features" / name / SPLIT / ".locks" / "infer.lock"):
+        proposals = detect(
+            stages,
+            request.detector,
+            folder=dataset,
+            store=request.store,
+            dataset=name,
+            split=SPLIT,
+            inputs=content,
+            videos=watched,
+        )
+        words = [word for option, value in request.backbone_options.items() for word in (f"--{option}", value)]
+        (features,) = precompute(
+            stages,
+            "precompute",
+            *(str(dataset), "--split", SPLIT, "--store", str(request.store), *words),
+            store=request.store,
+            dataset=name,
+            split=SPLIT,
+            inputs=content | {value: stages.digest(Path(value)) for value in request.backbone_options.values()},
+        )
+        watched.check(
+            f" Delete the features: stal-cli cache prune {request.store} --set {features.path.name} --dataset {name}"
+        )
+    made_from = {
+        "run": stages.digest(run, RUN_PARTS),
+        "proposals": stages.digest(proposals),
+        "features": stages.digest(features.path, features.parts),
+    }
+    stages.run(
+        "predict",
+        *("predict", "--run", request.run_id, "--dataset", name, "--split", SPLIT),
+        *("--boxes", f"proposals:{proposals.stem}", "--feature-set", features.path.name),
+        *("--store", str(request.store), "--output", str(predictions)),
+        inputs=made_from,
+        products=[Product(predictions)],
+    )
+    lines, frames = request.output / "actions.jsonl", request.output / "frames"
+    split = Dataset.open(dataset).split(SPLIT)
     people = read_predictions(predictions, min_score=request.min_score)
-    names = _names(LabelMap.read(label_map_path))
-    _write_lines(output / "actions.jsonl", split, people, names)
-    frames = output / "frames"
-    frames.mkdir(exist_ok=True)
-    for frame in split.key_frames:
-        draw_key_frame(split, frame, people.get(frame.key, []), frames, names=names)
+    label_map = LabelMap.read(run / "label_map.pbtxt")
+
+    def write() -> None:
+        _write_results(split, people, label_map, lines, frames)
+        watched.check()
+
+    stages.make(
+        "results",
+        write,
+        asked=["--min-score", str(request.min_score)],
+        inputs=content | {"predictions": stages.digest(predictions), "label_map": label_map.digest},
+        products=[Product(lines), Product(frames)],
+    )
     return sum(len(found) for found in people.values())
 
 
-def _run_stages(stages: Stages, request: InferenceRequest, predictions: Path) -> None:
-    dataset, name, store = str(request.output / "dataset"), request.dataset_name, str(request.store)
-    stages.run(
-        "dataset",
-        *("dataset", "from-videos", *map(str, request.videos), "--output", dataset, "--name", name),
-        produces=Path(dataset),
-    )
-    private = request.detector_address is None
-    with Service("detector", request.output, *request.detector_options) if private else nullcontext() as service:
-        address = service.address if service is not None else str(request.detector_address)
-        stages.run(
-            "detect",
-            *("detect", dataset, "--split", SPLIT, "--store", store, "--detector", address),
-            connection=() if private else request.detector_connection,
-            produces=request.store / "proposals" / name,
-        )
-    stages.run(
-        "precompute",
-        *("precompute", dataset, "--split", SPLIT, "--store", store, *request.backbone_options),
-        produces=request.store / "features" / name,
-        resumable=True,
-    )
-    stages.run(
-        "predict",
-        *("predict", "--run", request.run_id, "--dataset", name, "--split", SPLIT, "--boxes", "proposals"),
-        *("--store", store, "--output", str(predictions)),
-        produces=predictions,
-    )
-
-
-def _names(label_map: LabelMap) -> dict[int, str]:
-    return dict(zip(label_map.ids, label_map.names, strict=True))
+def _write_results(
+    split: Split, people: dict[KeyFrame, list[Person]], label_map: LabelMap, lines: Path, frames: Path
+) -> None:
+    names = dict(zip(label_map.ids, label_map.names, strict=True))
+    _write_lines(lines, split, people, names)
+    frames.mkdir()
+    for frame in split.key_frames:
+        draw_key_frame(split, frame, people.get(frame.key, []), frames, names=names)
 
 
 def _write_lines(path: Path, split: Split, people: dict[KeyFrame, list[Person]], names: dict[int, str]) -> None:
-    unfinished = path.with_suffix(".tmp")
-    with unfinished.open("w", encoding="utf-8") as file:
+    with path.open("w", encoding="utf-8") as file:
         for frame in split.key_frames:
             for box, actions in people.get(frame.key, []):
                 line = {
@@ -110,4 +140,3 @@ def _write_lines(path: Path, split: Split, people: dict[KeyFrame, list[Person]],
                     "actions": {names[label]: round(score, 4) for label, score in actions},
                 }
                 file.write(json.dumps(line) + "\n")
-    unfinished.replace(path)

@@ -10,9 +10,11 @@ from typing import Any, NoReturn, TextIO
 import click
 
 from cli.lazy import LazyGroup
+from cli.sigterm import unwound_by_sigterm
 from stal_data.children import safe_path
 from stal_data.errors import StalError
 from stal_data.files import naming
+from stal_data.owner import end_with_owner
 
 TRACEBACK_VARIABLE = "STAL_TRACEBACK"
 
@@ -62,8 +64,9 @@ def main() -> None:
     So is an error of the system that names a file, such as a missing right, and a disk, a quota or a standard output
     that takes no more; STAL_TRACEBACK=1 shows where it arose.
     """
+    end_with_owner()
     try:
-        with safe_path(), _naming_output():
+        with unwound_by_sigterm(), safe_path(), _naming_output():
             root(standalone_mode=True)
     except StalError as error:
         _fail(str(error))

@@ -1,6 +1,7 @@
 """`stal-cli precompute`: run the backbones once over a split and fill the feature cache."""
 
 import os
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -8,6 +9,7 @@ import click
 
 from cli.params import COUNT, THREADS
 from cli.precompute_progress import extraction_progress
+from stal_data.owner import end_with
 
 if TYPE_CHECKING:
     from cache.backbones.load import LoadedBackbone
@@ -100,6 +102,10 @@ def precompute(
       torchrun --nproc-per-node 8 --no-python stal-cli precompute data --split train --store store \\
         --vit vit.safetensors --autocast bf16
     """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        end_with(os.getppid())  # torchrun, at whose SIGKILL its ranks would go on
+    # A kill costs one shard at most, and to wait for the batches that devices are at may take minutes.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if slowfast == vit == "none":
         raise click.UsageError("Name the weights of at least one backbone: --slowfast, --vit or both.")
 

@@ -16,6 +16,7 @@ import grpc
 from cli.stage import StageOptions
 from stal_data.children import python_command, python_environment
 from stal_data.errors import StalError
+from stal_data.owner import owned
 from svc_common.config import ClientConfig
 from svc_common.errors import ServiceError
 
@@ -91,7 +92,6 @@ def _private_recognizer(options: list[str]) -> Iterator[str]:
         try:
             address = _wait_until_ready(process, port_file, output)
         except BaseException:
-            process.terminate()  # it may not read its stdin yet, and has no job that a second signal could hurt
             _stop(process)
             raise
     try:
@@ -123,11 +123,10 @@ def _start(options: list[str], port_file: Path) -> subprocess.Popen[bytes]:
     words = ["serve", "recognizer", "--private", *options, "--port", "0", "--port-file", str(port_file)]
     return subprocess.Popen(
         python_command("cli.main", *words),
-        # The service ends when this pipe does, so it cannot outlive a command that was killed.
-        stdin=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env=python_environment(),
+        env=owned(python_environment()),
         # Ctrl-C in the terminal is for the command alone; the command then ends the service in order.
         start_new_session=True,
     )
@@ -149,10 +148,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], port_file: Path, output:
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
     """End the service; jobs that it still runs are cancelled, each with a checkpoint."""
-    assert process.stdin is not None
-    # At this it sends SIGTERM to itself. A second one, now or when this process dies while it waits, would kill the
-    # service before its jobs have ended.
-    process.stdin.close()
+    process.terminate()  # only once: a second one would kill the service before its jobs have ended
     while True:
         try:
             process.wait()

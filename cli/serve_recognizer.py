@@ -119,6 +119,7 @@ def recognizer(
         interface=interface,
         data_root=None if data_root is None else data_root.absolute(),
         machine=machine,
+        end_with_service=private or cancel_jobs,
     )
     config = RecognizerConfig(
         store=Store.open(store_url, create=True, stage=stage.stage()),

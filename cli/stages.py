@@ -1,24 +1,29 @@
-"""Runs a workflow's commands as child processes: one log each, finished ones are not run again."""
+"""Runs a workflow's commands as child processes: one log each, and what is up to date is not made again."""
 
 import json
+import os
 import re
 import shlex
 import shutil
 import subprocess
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
-from typing import Self
+from typing import IO, Any, Self
 
 import click
 
+from cli.fingerprints import fingerprint
 from stal_data.children import python_command, python_environment
-from stal_data.errors import StalError
+from stal_data.errors import ConflictError, InputError, StalError
+from stal_data.files import write_atomically
+from stal_data.owner import owned
 
 SERVICE_START_TIMEOUT_S = 120.0
-SERVICE_STOP_TIMEOUT_S = 30.0
+_STOP_TIMEOUT_S = 120.0
 # Services take a free port each time they start, so an address says nothing about what a stage made.
 _LOOPBACK_ADDRESS = re.compile(r"127\.0\.0\.1:\d+")
 
@@ -27,60 +32,118 @@ class StageError(StalError):
     """A stage's command failed; carries the end of its log."""
 
 
+@dataclass(frozen=True)
+class Product:
+    """A file or folder that a stage makes.
+
+    parts: glob patterns of what counts of a folder; empty is all of it.
+    kept: the stage's command replaces or completes what is there, and it may be others' too; so it is never removed.
+    """
+
+    path: Path
+    parts: tuple[str, ...] = ()
+    kept: bool = False
+
+
 @dataclass
 class Stages:
     """The stages of one output folder, in the order they are run.
 
-    A finished stage leaves `stages/NAME.json` with its command and wall time; it is skipped when the same command
-    is asked for again and nothing before it had to run. What a stage `produces` is removed before it runs, unless
-    the stage is `resumable` and was only interrupted.
+    A stage leaves `stages/NAME.json`: its command, digests of what went in and of what it made, and its wall time. It
+    is skipped when all of these are as they were. Else its old products are removed first, but only those that are
+    still as the stage made them, or that it was interrupted at.
+
+    fresh: run every stage, whatever was done before.
     """
 
     root: Path
+    fresh: bool = False
     wall_s: dict[str, float] = field(default_factory=dict)
-    restart: bool = False
+    _digests: dict[tuple[Path, tuple[str, ...]], str] = field(default_factory=dict)
+
+    def digest(self, path: Path, parts: tuple[str, ...] = ()) -> str:
+        """Return the fingerprint of a path; it is worked out again once a stage has made something there."""
+        if (path, parts) not in self._digests:
+            self._digests[path, parts] = fingerprint(path, parts)
+        return self._digests[path, parts]
 
     def run(
-        self, name: str, *words: str, produces: Path, connection: Sequence[str] = (), resumable: bool = False
+        self,
+        name: str,
+        *words: str,
+        inputs: Mapping[str, str],
+        products: Sequence[Product] | Callable[[], Sequence[Product]],
+        connection: Sequence[str] = (),
     ) -> None:
         """Run `stal-cli WORDS CONNECTION` as the stage `name`; raise StageError with the log's end when it fails.
 
+        inputs: digests of all that the command reads and that decides what it makes.
+        products: or a function that says what was made, where only the command's output tells.
         connection: options that say how a service is reached; as they change nothing of what the stage makes, it is
         not run again when they are others.
         """
-        stable = [word for word in words if not _LOOPBACK_ADDRESS.fullmatch(word)]
+        asked = [word for word in words if not _LOOPBACK_ADDRESS.fullmatch(word)]
+        self.make(
+            name, lambda: self._execute(name, (*words, *connection)), asked=asked, inputs=inputs, products=products
+        )
+
+    def make(
+        self,
+        name: str,
+        work: Callable[[], None],
+        *,
+        asked: Sequence[str],
+        inputs: Mapping[str, str],
+        products: Sequence[Product] | Callable[[], Sequence[Product]],
+    ) -> None:
+        """Call `work` as the stage `name`, unless it was called before with the same words and inputs."""
         marker = self.root / "stages" / f"{name}.json"
-        if not self.restart and (done := _read_marker(marker, stable)) is not None:
-            self.wall_s[name] = done
-            click.echo(f"  {name:<40} done before ({done:.0f} s)")
+        wanted = {"command": list(asked), "inputs": {**inputs, "stal": version("stal")}}
+        before = _read_marker(marker)
+        found = products() if callable(products) else products
+        now = self._digests_of(found)
+        if not self.fresh and before.items() >= {**wanted, "products": now}.items():
+            self.wall_s[name] = float(before["wall_s"])
+            click.echo(f"  {name:<40} done before ({self.wall_s[name]:.0f} s)")
             return
-        if self.restart or not resumable:
-            _remove(produces)
-        self.restart = True  # what follows was made from this stage's old result
-        marker.unlink(missing_ok=True)
+        _check_own(name, found, now, before)
+        for product in found:
+            if not product.kept:
+                _remove(product.path)
+        write_atomically(marker, json.dumps(wanted))  # what is there from now on, this stage has made
         click.echo(f"  {name:<40} ", nl=False)
         started = time.monotonic()
-        self._execute(name, (*words, *connection))
+        work()
         self.wall_s[name] = round(time.monotonic() - started, 2)
         click.echo(f"{self.wall_s[name]:6.1f} s")
-        marker.parent.mkdir(exist_ok=True)
-        unfinished = marker.with_suffix(".tmp")
-        unfinished.write_text(json.dumps({"command": stable, "wall_s": self.wall_s[name]}))
-        unfinished.replace(marker)
+        found = products() if callable(products) else products
+        self._forget(found)
+        made = {"products": self._digests_of(found), "wall_s": self.wall_s[name]}
+        write_atomically(marker, json.dumps(wanted | made))
+
+    def log(self, name: str) -> Path:
+        """Return where the output of a stage's command is."""
+        return self.root / "logs" / f"{name}.log"
+
+    def _digests_of(self, products: Sequence[Product]) -> dict[str, str]:
+        return {str(product.path): self.digest(product.path, product.parts) for product in products}
+
+    def _forget(self, products: Sequence[Product]) -> None:
+        for known in list(self._digests):
+            if any(known[0].is_relative_to(p.path) or p.path.is_relative_to(known[0]) for p in products):
+                del self._digests[known]
 
     def _execute(self, name: str, words: Sequence[str]) -> None:
-        log_path = self.root / "logs" / f"{name}.log"
+        log_path = self.log(name)
         log_path.parent.mkdir(parents=True, exist_ok=True)
         with log_path.open("wb") as log:
             log.write(f"$ stal-cli {shlex.join(words)}\n".encode())
             log.flush()
-            code = subprocess.run(
-                python_command("cli.main", *words),
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                env=python_environment(),
-            ).returncode
+            process = _start(words, log)
+            try:
+                code = process.wait()
+            finally:
+                _end(process)
         if code != 0:
             click.echo("failed")
             raise StageError(
@@ -89,19 +152,60 @@ class Stages:
             )
 
 
+def _check_own(name: str, products: Sequence[Product], now: Mapping[str, str], before: Mapping[str, Any]) -> None:
+    """Refuse to remove what the stage did not make, or what was changed since."""
+    made = before.get("products")
+    for product in products:
+        path, found = str(product.path), now[str(product.path)]
+        if product.kept or not os.path.lexists(product.path):
+            continue
+        if before and (made is None or made.get(path) == found):
+            continue
+        how = "files in it were changed or added" if product.path.is_dir() else "it was changed"
+        raise ConflictError(
+            f"'{path}' is to be made again, but is not as stage {name} left it ({how}), so it was not removed. Move it "
+            "away, or name another --output."
+        )
+
+
+def _start(words: Sequence[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        python_command("cli.main", *words),
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        env=owned(python_environment()),
+        # Ctrl-C in the terminal is for this process alone, which ends the child in order.
+        start_new_session=True,
+    )
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a child that still runs; a service whose jobs write checkpoints needs its time."""
+    if process.poll() is None:
+        process.terminate()
+    try:
+        process.wait(_STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
 
 
-def _read_marker(path: Path, command: list[str]) -> float | None:
+def _read_marker(path: Path) -> dict[str, Any]:
+    """Return what a stage has noted; nothing where it never began. `products` are missing where it has not ended."""
     try:
-        marker = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
-    return float(marker["wall_s"]) if marker.get("command") == command else None
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"'{path}' cannot be read ({error}); name another --output.") from None
 
 
 def _tail(path: Path, lines: int = 20) -> str:
@@ -124,13 +228,7 @@ class Service:
         self._port_file.unlink(missing_ok=True)
         self._log_path.parent.mkdir(parents=True, exist_ok=True)
         with self._log_path.open("wb") as log:
-            self._process = subprocess.Popen(
-                python_command("cli.main", "serve", self.name, *self._options),
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                env=python_environment(),
-            )
+            self._process = _start(("serve", self.name, *self._options), log)
         try:
             self.address = self._wait_for_address()
         except BaseException:
@@ -152,11 +250,6 @@ class Service:
         )
 
     def __exit__(self, *_: object) -> None:
-        if self._process is not None and self._process.poll() is None:
-            self._process.terminate()
-            try:
-                self._process.wait(SERVICE_STOP_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+        if self._process is not None:
+            _end(self._process)
         self._port_file.unlink(missing_ok=True)

@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import tempfile
 import uuid
 import zipfile
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from detector_svc.yolo import YoloConfig, YoloDetector
 from detector_svc.yolo_format import YoloPart, write_yolo_folder
 from stal_data.errors import InputError, NotFoundError, StalError
 from stal_data.files import write_atomically
+from stal_data.work_folder import work_folder
 
 Report = Callable[[str, int, int], None]
 """Called with what is counted, done and total: `images` converted, `batches` trained, or an epoch's losses."""
@@ -107,9 +107,7 @@ def train_detector(
         name="trained",
     )
     model = _open_start(config)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{output.stem}-", dir=output.parent) as folder:
-        work = Path(folder).absolute()
+    with work_folder(output.absolute()) as work:
         data = write_yolo_folder(work / "data", train, val, progress=lambda done, total: show("images", done, total))
         try:
             best, own_metrics = _run_ultralytics(model, config, data.data_yaml, work, show)

@@ -18,6 +18,7 @@ from grpc_reflection.v1alpha import reflection
 
 from stal_data.errors import ConflictError
 from stal_data.files import write_atomically
+from stal_data.owner import let_go
 from svc_common.certificates import ServerCertificates
 from svc_common.config import ServerConfig, join_address
 from svc_common.health import Health
@@ -195,6 +196,7 @@ def _stop_signal() -> asyncio.Event:
     loop, stopping = asyncio.get_running_loop(), asyncio.Event()
 
     def stop() -> None:
+        let_go()
         for number in _STOP_SIGNALS:
             loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_DFL)  # SIGINT would raise KeyboardInterrupt, which waits for threads

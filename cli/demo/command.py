@@ -29,8 +29,8 @@ def demo(output: Path, seed: int, head_seeds: int | None, tiny: bool, fresh: boo
 
     Runs the same commands that you would type, each in its own process: renders a data set, trains the person
     detector and two small backbones, serves both services on loopback, detects, fills the feature cache, trains
-    the ACAR head with two ranks and a linear head, predicts and evaluates. Eleven minutes on two cores. A demo that was
-    interrupted goes on where it stopped.
+    the ACAR head with two ranks and a linear head, predicts and evaluates. Eleven minutes on two cores. The output
+    folder must be new, empty, or of an earlier demo, which goes on where it was interrupted.
 
     \b
     Examples:
@@ -40,16 +40,17 @@ def demo(output: Path, seed: int, head_seeds: int | None, tiny: bool, fresh: boo
     from cli.demo.report import print_table, write_report
     from cli.demo.settings import DEFAULT, TINY
     from cli.demo.workflow import run_workflow
+    from cli.output_folder import claimed
     from cli.stages import Stages
 
     settings = TINY if tiny else DEFAULT
     if head_seeds is not None:
         settings = replace(settings, head_seeds=tuple(range(head_seeds)))
     output = output.resolve()
-    output.mkdir(parents=True, exist_ok=True)
-    click.echo(f"Demo in {output}; each stage's log is in {output / 'logs'}.")
-    stages = Stages(output, restart=fresh)
-    folders = run_workflow(stages, settings, seed)
-    summary = write_report(stages, folders, settings)
+    with claimed(output, "demo"):
+        click.echo(f"Demo in {output}; each stage's log is in {output / 'logs'}.")
+        stages = Stages(output, fresh=fresh)
+        folders = run_workflow(stages, settings, seed)
+        summary = write_report(stages, folders, settings)
     print_table(summary)
     click.echo(f"\nSummary: {output / 'summary.json'}\nOpen in a browser: {output / 'index.html'}")

@@ -7,11 +7,14 @@ from itertools import product
 from pathlib import Path
 
 from cli.demo.settings import DemoSettings
-from cli.stages import Service, Stages
+from cli.feature_stage import precompute
+from cli.fingerprints import RUN_PARTS
+from cli.stages import Product, Service, Stages
 
 DATASET = "synthetic"
 HEADS = ("acar", "linear")
-BOXES = {"ground_truth_boxes": "ground-truth", "detected_boxes": "proposals"}
+DETECTOR = "detector"
+BOXES = {"ground_truth_boxes": "ground-truth", "detected_boxes": f"proposals:{DETECTOR}"}
 DETECTOR_IMAGE_SIZE = "180x320"  # height x width of the frames
 DETECTOR_MODEL = "yolov8-slim.yaml"
 # The slim detector boxes one person twice at the default of 0.7.
@@ -34,6 +37,13 @@ class Folders:
     def store(self) -> Path:
         return self.root / "store"
 
+    @property
+    def proposals(self) -> Path:
+        return self.store / "proposals" / DATASET / "test" / f"{DETECTOR}.h5"
+
+    def run(self, head: str, seed: int) -> Product:
+        return Product(self.store / "runs" / run_name(head, seed), RUN_PARTS)
+
     def weights(self, name: str) -> Path:
         return self.root / "weights" / name
 
@@ -55,22 +65,26 @@ def results(settings: DemoSettings) -> Iterator[tuple[str, str, int]]:
 
 
 def run_workflow(stages: Stages, settings: DemoSettings, seed: int) -> Folders:
-    """Run every stage up to the evaluations; finished ones are skipped."""
+    """Run every stage up to the evaluations; what is up to date is skipped."""
     folders = Folders(stages.root)
     _make_data_and_weights(stages, folders, settings, seed)
-    detector = Service(
-        "detector",
-        stages.root,
-        *("--weights", str(folders.weights("detector.pt")), "--image-size", DETECTOR_IMAGE_SIZE),
+    options = (
+        *("--image-size", DETECTOR_IMAGE_SIZE),
         *("--confidence", str(settings.detector_confidence), "--overlap", BOX_OVERLAP),
     )
+    detector = Service("detector", stages.root, "--weights", str(folders.weights("detector.pt")), *options)
     recognizer = Service("recognizer", stages.root, "--store", str(folders.store), "--cancel-jobs")
     with detector, recognizer:
-        _fill_store(stages, folders, detector.address)
-        _train_heads(stages, folders, settings, recognizer.address)
-        _predict(stages, folders, settings, recognizer.address)
+        _detect(stages, folders, detector.address, options)
+        features = _precompute(stages, folders)
+        _train_heads(stages, folders, settings, recognizer.address, features["train"])
+        _predict(stages, folders, settings, recognizer.address, features["test"])
     _evaluate(stages, folders, settings)
     return folders
+
+
+def _digests(stages: Stages, *paths: Path) -> dict[str, str]:
+    return {path.relative_to(stages.root).as_posix(): stages.digest(path) for path in paths}
 
 
 def _make_data_and_weights(stages: Stages, folders: Folders, settings: DemoSettings, seed: int) -> None:
@@ -79,7 +93,8 @@ def _make_data_and_weights(stages: Stages, folders: Folders, settings: DemoSetti
         "synthesize",
         *("dataset", "synth", data, "--seed", str(seed)),
         *("--train-videos", str(settings.train_videos), "--test-videos", str(settings.test_videos)),
-        produces=folders.data,
+        inputs={},
+        products=[Product(folders.data)],
     )
     with as_file(files("detector_svc") / "models" / DETECTOR_MODEL) as model:
         stages.run(
@@ -87,67 +102,92 @@ def _make_data_and_weights(stages: Stages, folders: Folders, settings: DemoSetti
             *("detector", "train", data, "--split", "train", "--model", str(model)),
             *("--image-size", DETECTOR_IMAGE_SIZE, "--epochs", str(settings.detector_epochs)),
             *("--max-images", str(settings.detector_images), "--output", str(folders.weights("detector.pt"))),
-            produces=folders.weights("detector.pt"),
+            inputs=_digests(stages, folders.data) | {"model": stages.digest(model)},
+            products=[Product(folders.weights("detector.pt")), Product(folders.weights("detector.json"))],
         )
     for kind, steps in (("slowfast", settings.slowfast_steps), ("vit", settings.vit_steps)):
         stages.run(
             f"train_{kind}",
             *("backbone", "train", data, "--split", "train", "--kind", kind, "--preset", settings.backbone_preset),
             *("--steps", str(steps), "--seed", "0", "--output", str(folders.weights(f"{kind}.safetensors"))),
-            produces=folders.weights(f"{kind}.safetensors"),
+            inputs=_digests(stages, folders.data),
+            products=[Product(folders.weights(f"{kind}.safetensors"))],
         )
 
 
-def _fill_store(stages: Stages, folders: Folders, detector: str) -> None:
-    data, store = str(folders.data), str(folders.store)
+def _detect(stages: Stages, folders: Folders, detector: str, options: tuple[str, ...]) -> None:
     stages.run(
         "detect",
-        *("detect", data, "--split", "test", "--store", store, "--detector", detector),
-        produces=folders.store / "proposals",
+        *("detect", str(folders.data), "--split", "test", "--store", str(folders.store), "--name", DETECTOR),
+        *("--detector", detector),
+        inputs=_digests(stages, folders.data, folders.weights("detector.pt")) | {"service": " ".join(options)},
+        products=[Product(folders.proposals, kept=True)],
     )
-    weights = [
-        word for kind in ("slowfast", "vit") for word in (f"--{kind}", str(folders.weights(f"{kind}.safetensors")))
-    ]
-    for split, views in (("train", ("identity", "hflip")), ("test", ("identity",))):
-        stages.run(
+
+
+def _precompute(stages: Stages, folders: Folders) -> dict[str, list[Product]]:
+    """Return the feature sets of each split, in the order of their views."""
+    weights = {kind: folders.weights(f"{kind}.safetensors") for kind in ("slowfast", "vit")}
+    return {
+        split: precompute(
+            stages,
             f"precompute_{split}",
-            *("precompute", data, "--split", split, "--store", store, *weights),
+            *(str(folders.data), "--split", split, "--store", str(folders.store)),
+            *(word for kind, path in weights.items() for word in (f"--{kind}", str(path))),
             *(word for view in views for word in ("--view", view)),
-            produces=folders.store / "features" / DATASET / split,
-            resumable=True,
+            store=folders.store,
+            dataset=DATASET,
+            split=split,
+            inputs=_digests(stages, folders.data, *weights.values()),
         )
+        for split, views in (("train", ("identity", "hflip")), ("test", ("identity",)))
+    }
 
 
-def _train_heads(stages: Stages, folders: Folders, settings: DemoSettings, recognizer: str) -> None:
+def _feature_digests(stages: Stages, features: list[Product]) -> dict[str, str]:
+    return {item.path.name: stages.digest(item.path, item.parts) for item in features}
+
+
+def _train_heads(
+    stages: Stages, folders: Folders, settings: DemoSettings, recognizer: str, features: list[Product]
+) -> None:
     overrides = [word for value in settings.train_overrides for word in ("--set", value)]
     ranks = {"acar": 2, "linear": 1}
     for head, seed in product(HEADS, settings.head_seeds):
         stages.run(
             f"train_{run_name(head, seed)}",
             *("train", head, "--store", str(folders.store), "--run-id", run_name(head, seed)),
-            *("--set", f"training.seed={seed}", *overrides),
+            *("--set", f"training.seed={seed}", "--set", f"data.feature_set={features[0].path.name}", *overrides),
             *("--nproc-per-node", str(ranks[head]), "--recognizer", recognizer),
-            produces=folders.store / "runs" / run_name(head, seed),
+            inputs=_digests(stages, folders.data) | _feature_digests(stages, features),
+            products=[folders.run(head, seed)],
         )
 
 
-def _predict(stages: Stages, folders: Folders, settings: DemoSettings, recognizer: str) -> None:
+def _predict(
+    stages: Stages, folders: Folders, settings: DemoSettings, recognizer: str, features: list[Product]
+) -> None:
     for boxes, head, seed in results(settings):
+        run = folders.run(head, seed)
         stages.run(
             f"predict_{boxes}-{run_name(head, seed)}",
             *("predict", "--run", run_name(head, seed), "--dataset", DATASET, "--split", "test"),
-            *("--boxes", BOXES[boxes], "--store", str(folders.store)),
+            *("--boxes", BOXES[boxes], "--feature-set", features[0].path.name, "--store", str(folders.store)),
             *("--output", str(folders.predictions(boxes, head, seed)), "--recognizer", recognizer),
-            produces=folders.predictions(boxes, head, seed),
+            inputs=_digests(stages, folders.data, folders.proposals)
+            | _feature_digests(stages, features)
+            | {"run": stages.digest(run.path, run.parts)},
+            products=[Product(folders.predictions(boxes, head, seed))],
         )
 
 
 def _evaluate(stages: Stages, folders: Folders, settings: DemoSettings) -> None:
     annotations = folders.data / "annotations"
     for boxes, head, seed in results(settings):
+        predictions = folders.predictions(boxes, head, seed)
         stages.run(
             f"eval_{boxes}-{run_name(head, seed)}",
-            *("eval", "--predictions", str(folders.predictions(boxes, head, seed))),
+            *("eval", "--predictions", str(predictions)),
             *(
                 "--ground-truth",
                 str(annotations / "test_gt.csv"),
@@ -156,5 +196,6 @@ def _evaluate(stages: Stages, folders: Folders, settings: DemoSettings) -> None:
             ),
             *("--capacities", CAPACITIES, "--report", "--frames", str(folders.data)),
             *("--output", str(folders.evaluation(boxes, head, seed))),
-            produces=folders.evaluation(boxes, head, seed),
+            inputs=_digests(stages, predictions, folders.data),
+            products=[Product(folders.evaluation(boxes, head, seed))],
         )

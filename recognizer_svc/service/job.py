@@ -48,6 +48,9 @@ class JobLimits:
     machine: str | None = None
     """Name of this machine in the records of jobs; None means its host name. A service finds its jobs by it."""
 
+    end_with_service: bool = False
+    """Whether jobs end with the service even when that is killed; else the next service takes them over."""
+
     @property
     def host(self) -> str:
         return self.machine or socket.gethostname()
@@ -148,6 +151,7 @@ class Job:
             interface=limits.interface,
             stop_timeout_s=limits.stop_timeout_s,
             data_root=limits.data_root,
+            ends_with_service=limits.end_with_service,
         )
         pid = self._process.pid
         _LOG.info("job started", extra={"fields": {"pid": pid, "attempt": record.attempt}})

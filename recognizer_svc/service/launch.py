@@ -12,6 +12,7 @@ from recognizer_svc.service.processes import JOB_DIR_OPTION, NODE_RANK_VARIABLE
 from recognizer_svc.service.record import JobFiles, Launch
 from stal_data.children import python_command, python_environment
 from stal_data.errors import InputError, did_you_mean
+from stal_data.owner import owned
 
 LOOPBACK = "127.0.0.1"
 LAUNCHER_MODULE = "recognizer_svc.train.launcher"
@@ -94,11 +95,13 @@ def start(
     interface: str | None,
     stop_timeout_s: float,
     data_root: Path | None = None,
+    ends_with_service: bool = False,
 ) -> subprocess.Popen[bytes]:
     """Start the launcher.
 
     interface: of the traffic between several nodes; a job of one node stays on loopback.
     data_root: folder below which the recipe may name a data set.
+    ends_with_service: with this process, also when that is killed.
 
     Its output goes to the job's log, after that of earlier attempts.
 
@@ -113,6 +116,6 @@ def start(
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=env,
+            env=owned(env) if ends_with_service else env,
             start_new_session=True,
         )

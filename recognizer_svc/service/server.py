@@ -1,9 +1,6 @@
 """The recognizer service as a process: the store, the jobs, the scoring thread, behind one port."""
 
 import asyncio
-import os
-import signal
-import threading
 from dataclasses import dataclass, field
 
 import grpc
@@ -40,7 +37,7 @@ class RecognizerConfig:
     cancel_jobs: bool = False
     """At the end cancel the jobs, each with a checkpoint, instead of leaving them to the next service."""
     private: bool = False
-    """Serve one parent process and end with it; take over no jobs, and cancel the own ones at the end."""
+    """Serve one command: take over no jobs, and cancel the own ones at the end."""
 
 
 class RecognizerService:
@@ -83,22 +80,8 @@ class RecognizerService:
 
 
 async def serve(server: ServerConfig, config: RecognizerConfig) -> None:
-    """Serve until SIGTERM or SIGINT; a private service also until its parent closes its end of stdin."""
-    if config.private:
-        _end_with_parent()
+    """Serve until SIGTERM or SIGINT."""
     metrics = Metrics()
     drain_s = config.limits.stop_timeout_s + _ENDING_S if config.cancel_jobs or config.private else 0.0
     service = RecognizerService(config, metrics)
     await ServiceServer(server, [service], name="recognizer", metrics=metrics, drain_s=drain_s).serve()
-
-
-def _end_with_parent() -> None:
-    """End this process as SIGTERM does once the other end of stdin is closed, for whatever reason the parent left."""
-
-    def wait() -> None:
-        # Not sys.stdin: its lock, held here, would stop the interpreter from leaving.
-        while os.read(0, 1024):
-            pass
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=wait, name="parent", daemon=True).start()

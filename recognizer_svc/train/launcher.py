@@ -10,9 +10,12 @@ from torch.distributed import run
 from torch.distributed.elastic.rendezvous import rendezvous_handler_registry
 
 from recognizer_svc.train.rendezvous import NAME, create
+from stal_data.owner import end_with_owner, owned
 
 
 def main() -> None:
+    end_with_owner()
+    os.environ.update(owned())  # the ranks', so that none outlives this process
     # Else torch's part of the rendezvous would open a store for the ranks, on all addresses.
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     rendezvous_handler_registry.register(NAME, create)

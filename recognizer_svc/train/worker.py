@@ -22,6 +22,7 @@ from recognizer_svc.train.distributed import Backend, connect
 from recognizer_svc.train.loop import StopSignal
 from recognizer_svc.train.run import train_run
 from stal_data.errors import NotFoundError
+from stal_data.owner import end_with_owner
 
 STOPPED = 128 + signal.SIGTERM
 
@@ -44,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, request_stop)
+    end_with_owner()
     backend: Backend = options.backend or ("nccl" if torch.cuda.is_available() else "gloo")
     timeout_s = load_recipe(run_dir.recipe).training.collective_timeout_s
     with connect(backend, timeout_s=timeout_s) as ranks:

@@ -10,8 +10,7 @@ OUT/annotations/list_action.pbtxt
 
 import multiprocessing
 import os
-import shutil
-import uuid
+import signal
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -22,9 +21,11 @@ from stal_data.csv_lines import write_csv
 from stal_data.errors import ConflictError, InputError
 from stal_data.files import naming, write_atomically
 from stal_data.labels import LabelMap
+from stal_data.owner import end_with
 from stal_data.synth.classes import label_map_text
 from stal_data.synth.png import encode_png
 from stal_data.synth.video import SPLITS, Annotation, SyntheticVideo
+from stal_data.work_folder import work_folder
 
 Progress = Callable[[int, int], None]
 
@@ -69,9 +70,7 @@ def render_dataset(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConflictError(f"The output '{out}' exists already: name a new folder, or remove it first.")
     videos = [SyntheticVideo(seed=seed, split=name, number=i) for name in names for i in range(counts[name])]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    building = out.parent / f".{out.name}.{uuid.uuid4().hex}.tmp"
-    try:
+    with work_folder(out) as building:
         annotations = _render_all(videos, building / "frames", processes or _usable_cores(), progress)
         folder = building / "annotations"
         write_atomically(folder / "list_action.pbtxt", label_map_text())
@@ -80,8 +79,6 @@ def render_dataset(
             _write_annotations(folder, name, rows)
         write_atomically(building / "dataset.yaml", _HEADER + "".join(_SPLIT.format(name=name) for name in names))
         building.replace(out)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
 
 
 def _usable_cores() -> int:
@@ -101,16 +98,28 @@ def _render_all(
         return annotations
     # Not forked: the caller may have threads, such as a progress display's.
     context = multiprocessing.get_context("spawn")
-    with safe_path(), ProcessPoolExecutor(min(processes, len(videos)), mp_context=context) as pool:
-        pending = {pool.submit(_render_video, video, frames): video.name for video in videos}
+    processes, others = min(processes, len(videos)), set(multiprocessing.active_children())
+    with (
+        safe_path(),
+        ProcessPoolExecutor(processes, mp_context=context, initializer=_begin, initargs=(os.getpid(),)) as pool,
+    ):
         try:
+            pending = {pool.submit(_render_video, video, frames): video.name for video in videos}
             for future in as_completed(pending):
                 annotations[pending[future]] = future.result()
                 report(len(annotations), len(videos))
         except BaseException:
+            for process in set(multiprocessing.active_children()) - others:
+                process.kill()  # else what it is at, and what it has fetched already, would be rendered first
             pool.shutdown(cancel_futures=True)
             raise
     return annotations
+
+
+def _begin(owner: int) -> None:
+    """Prepare a process that renders: it has nothing to save, and Ctrl-C in the terminal is for its owner."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with(owner, signal.SIGKILL)
 
 
 def _render_video(video: SyntheticVideo, frames: Path) -> list[Annotation]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from stal_eval.result import Evaluation
 
 REPORT_FILE = "report.html"
+_TITLE_END = b": action localisation results</title>"
 
 
 def write_report(result: "Evaluation", folder: Path | str, *, title: str, frames: Path | None = None) -> Path:
@@ -44,6 +45,12 @@ def report_text(result: "Evaluation", *, title: str, frames: Path | None = None)
 
         pictures = read_pictures(frames, [example.key for example in result.details.examples])
     return render(result.metrics(), title, result.details.examples, pictures)
+
+
+def is_report(path: Path) -> bool:
+    """Whether a file is a page that `write_report` wrote."""
+    with path.open("rb") as file:
+        return _TITLE_END in file.read(10_000)
 
 
 def render(

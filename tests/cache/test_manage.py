@@ -253,6 +253,16 @@ def test_what_a_killed_process_left_is_deleted(store: Store, write_set: WriteSet
     assert path.exists()
 
 
+@pytest.mark.parametrize("name", ["notes", ".notes.partial", ".backup.host.1.partial"])
+def test_a_folder_that_is_no_feature_set_is_not_deleted(store: Store, write_set: WriteSet, name: str) -> None:
+    own = write_set(3).path.with_name(name)
+    own.mkdir()
+    (own / "mine.txt").write_text("my own work")
+    shown = run("prune", store.root, "--incomplete", "--older-than", "0", "--yes").stdout
+    assert "notes" not in shown
+    assert (own / "mine.txt").read_text() == "my own work"
+
+
 def test_where_locks_are_missing_nobody_writes_or_deletes(
     store: Store, write_set: WriteSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:

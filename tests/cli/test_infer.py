@@ -1,6 +1,11 @@
-"""`stal-cli infer` with a detector service that is already there, behind TLS and a token."""
+"""`stal-cli infer`: what it makes again and what it finds in the store, and how it reaches a running detector."""
 
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -9,7 +14,9 @@ from cache.proposal_store import open_proposals
 from cache.store import Store
 from cli.main import root
 from cli.stages import StageError
-from stal_data.errors import InputError
+from stal_data.errors import ConflictError, InputError
+from svc_common.errors import AccessError
+from tests.cli.inference_store import Inference, in_this_process, make_store, save_weights, stal_cli, train
 from tests.data.videos import constant, write_video
 from tests.detector.replica import ReplicaService
 from tests.hostile import hostile_folder
@@ -44,7 +51,7 @@ def test_the_detector_is_reached_with_certificate_name_and_token(
     with in_a_thread(service, tls_cert=certificate, tls_key=key, token_file=token) as port:
         detector = ("--detector", f"127.0.0.1:{port}")
         reach = ("--tls-ca", str(authority.certificate), "--server-name", "detector.stal.svc")
-        with pytest.raises(StageError, match=r"stage detect failed with exit code 1(?s:.*)UNAUTHENTICATED"):
+        with pytest.raises(AccessError, match="UNAUTHENTICATED"):
             infer(tmp_path, *detector, *reach)
         with pytest.raises(StageError, match="stage precompute failed"):
             infer(tmp_path, *detector, *reach, "--token-file", str(token))
@@ -58,3 +65,183 @@ def test_plain_text_to_another_machine_is_refused_before_anything_runs(tmp_path:
     with pytest.raises(InputError, match=r"'gpu1:50051' is another machine.*--tls-ca.*--insecure"):
         infer(tmp_path, "--detector", "127.0.0.1:50051,gpu1:50051")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture(scope="module")
+def made_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_store(tmp_path_factory.mktemp("made"))
+
+
+@pytest.fixture
+def inference(made_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Inference]:
+    """Calls `infer` on a store of its own, with all commands in this process."""
+    shutil.copytree(made_store.parent, tmp_path / "made")
+    with in_this_process(tmp_path / "made" / "store", monkeypatch) as made:
+        yield made
+
+
+@pytest.fixture
+def person() -> Iterator[tuple[str, ...]]:
+    """A running detector."""
+    with in_a_thread(ReplicaService()) as port:
+        yield "--detector", f"127.0.0.1:{port}"
+
+
+ALL = ["dataset", "detect", "precompute", "predict"]
+
+
+def video(path: Path, *, start: int = 0) -> Path:
+    """Three seconds whose pictures differ by `start`."""
+    path.parent.mkdir(exist_ok=True)
+    path.unlink(missing_ok=True)
+    return write_video(path, constant(25, 75), first=start)
+
+
+def results(output: Path) -> dict[str, bytes]:
+    files = [output / "predictions.csv", output / "actions.jsonl", *(output / "frames").iterdir()]
+    return {path.name: path.read_bytes() for path in files}
+
+
+def shared_files(store: Path) -> dict[Path, tuple[int, int]]:
+    """Identity and time of what `infer` shares with others."""
+    files = [path for kind in ("features", "proposals") for path in (store / kind).rglob("*") if path.is_file()]
+    return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in files if path.suffix != ".lock"}
+
+
+def test_a_replaced_video_gets_its_own_results(inference: Inference, person: tuple[str, ...], tmp_path: Path) -> None:
+    latest, out = tmp_path / "latest.mp4", tmp_path / "out"
+    assert inference(video(latest), out, *person) == ALL
+    first = results(out)
+    assert inference(latest, out, *person) == []
+    assert results(out) == first
+    assert inference(video(latest, start=500), out, *person) == ALL
+    assert results(out) != first
+    assert inference(latest, tmp_path / "other", *person) == ["dataset", "precompute", "predict"]
+    assert results(out) == results(tmp_path / "other")
+    assert inference(video(latest), out, *person) == ["dataset", "precompute", "predict"]
+    assert results(out) == first
+
+
+@pytest.mark.parametrize("stage", ["detect", "precompute"])
+def test_a_video_that_is_replaced_meanwhile_is_not_taken_for_the_one_before(
+    inference: Inference, person: tuple[str, ...], tmp_path: Path, stage: str
+) -> None:
+    latest, out = tmp_path / "latest.mp4", tmp_path / "out"
+    inference.before[stage] = lambda: video(latest, start=500)
+    with pytest.raises(ConflictError, match="was changed while it was read; run the command again"):
+        inference(video(latest), out, *person)
+    inference.before.clear()
+    if stage == "precompute":
+        (features,) = (inference.store / "features").glob("latest-*/all/[!.]*")
+        stal_cli("cache", "prune", inference.store, "--set", features.name, "--dataset", features.parts[-3], "--yes")
+    inference(video(latest), out, *person)
+    inference(video(tmp_path / "other" / "latest.mp4"), tmp_path / "other" / "out", *person)
+    assert results(out) == results(tmp_path / "other" / "out")
+
+
+def test_a_run_that_was_trained_further_scores_anew(
+    inference: Inference, person: tuple[str, ...], tmp_path: Path
+) -> None:
+    street, out = video(tmp_path / "street.mp4"), tmp_path / "out"
+    inference(street, out, *person)
+    first, shared = results(out), shared_files(inference.store)
+    shutil.rmtree(inference.store / "runs" / "first")
+    train(inference.store, "first", seed=7)
+    assert inference(street, out, *person) == ["predict"]
+    assert results(out)["predictions.csv"] != first["predictions.csv"]
+    assert shared_files(inference.store) == shared
+
+
+def test_another_run_and_another_folder_use_what_is_in_the_store(
+    inference: Inference, person: tuple[str, ...], tmp_path: Path
+) -> None:
+    street = video(tmp_path / "street.mp4")
+    inference(street, tmp_path / "out", *person)
+    shared = shared_files(inference.store)
+    train(inference.store, "second", seed=7)
+    assert inference(street, tmp_path / "other", *person, run="second") == ["dataset", "precompute", "predict"]
+    assert shared_files(inference.store) == shared
+    assert inference(street, tmp_path / "out", *person) == []
+
+
+def test_replaced_backbone_weights_are_used(inference: Inference, person: tuple[str, ...], tmp_path: Path) -> None:
+    street, out = video(tmp_path / "street.mp4"), tmp_path / "out"
+    inference(street, out, *person)
+    save_weights(inference.store.parent / "vit.safetensors", seed=5)
+    with pytest.raises(ConflictError, match="made by another spec than the head was trained on"):
+        inference(street, out, *person)
+    assert inference.ran == ["precompute", "predict"]
+    save_weights(inference.store.parent / "vit.safetensors", seed=0)
+    assert inference(street, out, *person) == ["precompute", "predict"]
+
+
+def test_a_detector_of_other_weights_under_the_same_name_detects_anew(inference: Inference, tmp_path: Path) -> None:
+    street, out = video(tmp_path / "street.mp4"), tmp_path / "out"
+    services = [ReplicaService(), ReplicaService(weights="sha256:2")]
+    for service, ran in zip(services, (ALL, ["detect", "predict"]), strict=True):
+        with in_a_thread(service) as port:
+            assert inference(street, out, "--detector", f"127.0.0.1:{port}") == ran
+        assert service.answered
+    assert len(list((inference.store / "proposals").rglob("*.h5"))) == 2
+
+
+def test_replaced_detector_weights_and_other_options_detect_anew(
+    inference: Inference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    street, out, weights = video(tmp_path / "street.mp4"), tmp_path / "out", tmp_path / "person.pt"
+    with in_a_thread(ReplicaService()) as port:  # in place of the private service that would load the weights
+        service = SimpleNamespace(address=f"127.0.0.1:{port}")
+        monkeypatch.setattr("cli.detect_stage.Service", lambda *_: nullcontext(service))
+        for content, option, ran in (
+            ("one", "0.3", ALL),
+            ("one", "0.3", []),
+            ("two", "0.3", ["detect", "predict"]),
+            ("two", "0.4", ["detect", "predict"]),
+            ("one", "0.3", ["predict"]),
+        ):
+            weights.write_text(content)
+            assert inference(street, out, "--detector-weights", weights, "--confidence", option) == ran
+
+
+def test_results_that_are_gone_are_written_again(inference: Inference, person: tuple[str, ...], tmp_path: Path) -> None:
+    street, out = video(tmp_path / "street.mp4"), tmp_path / "out"
+    inference(street, out, *person)
+    first = results(out)
+    shutil.rmtree(out / "frames")
+    assert inference(street, out, *person) == []
+    (out / "predictions.csv").unlink()
+    assert inference(street, out, *person) == ["predict"]
+    assert results(out) == first
+
+
+def test_pruned_features_and_damaged_proposals_are_made_again(
+    inference: Inference, person: tuple[str, ...], tmp_path: Path
+) -> None:
+    street, out = video(tmp_path / "street.mp4"), tmp_path / "out"
+    inference(street, out, *person)
+    first = results(out)
+    (features,) = (inference.store / "features").glob("street-*/all/[!.]*")
+    stal_cli("cache", "prune", inference.store, "--set", features.name, "--dataset", features.parts[-3], "--yes")
+    (proposals,) = (inference.store / "proposals").glob("street-*/all/*.h5")
+    proposals.write_bytes(b"damaged")
+    assert inference(street, out, *person) == ["detect", "precompute"]
+    assert results(out) == first
+
+
+@pytest.mark.parametrize(
+    "name", ["a" * 192, "a" * 251, "\u8857" * 83, "x" + "\u8857" * 83, "-" * 200, "\u8857.mp4 (1)", " a b "], ids=ascii
+)
+def test_every_name_of_a_file_works(inference: Inference, person: tuple[str, ...], tmp_path: Path, name: str) -> None:
+    inference(video(tmp_path / f"{name}.mp4"), tmp_path / "out", *person, "--min-score", "0")
+    found = [json.loads(line) for line in (tmp_path / "out" / "actions.jsonl").read_text().splitlines()]
+    assert {line["video"] for line in found} == {name}
+    assert len(list((tmp_path / "out" / "frames").glob("*.png"))) == len(found) == 3
+
+
+def test_pictures_of_long_names_that_begin_alike_stay_apart(
+    inference: Inference, person: tuple[str, ...], tmp_path: Path
+) -> None:
+    names = ["\u8857" * 83 + end for end in "ab"]
+    first, second = (video(tmp_path / f"{name}.mp4") for name in names)
+    inference(first, tmp_path / "out", second, *person)
+    assert len(list((tmp_path / "out" / "frames").glob("*.png"))) == 6

@@ -1,60 +1,150 @@
-"""Stages of a workflow: skipped when done, run again when their command or anything before them changed."""
+"""Stages of a workflow: made again when what went in has changed, and nothing is removed that they did not make."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from cli.stages import StageError, Stages
+from cli.fingerprints import ABSENT, fingerprint
+from cli.stages import Product, StageError, Stages
+from stal_data.errors import ConflictError
 
 
-def _info(root: Path, words: tuple[str, ...] = ("--version",)) -> Stages:
-    stages = Stages(root)
-    stages.run("first", *words, produces=root / "first.out")
-    stages.run("second", "--help", produces=root / "second.out")
-    return stages
+class Workflow:
+    """`first` copies source.txt into a folder; `second` copies that into a file."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.source = root / "out", root / "source.txt"
+        self.folder, self.file = self.root / "first", self.root / "second.txt"
+        self.made: list[str] = []
+        self.root.mkdir()
+        self.source.write_text("one")
+
+    def run(self, *, option: str = "", fresh: bool = False, fail: bool = False) -> list[str]:
+        """Return the stages that had to be made."""
+        self.made.clear()
+        stages = Stages(self.root, fresh=fresh)
+        inputs = {"source": stages.digest(self.source)}
+        stages.make("first", self._first(fail), asked=[option], inputs=inputs, products=[Product(self.folder)])
+        inputs = {"first": stages.digest(self.folder)}
+        stages.make("second", self._second, asked=[], inputs=inputs, products=[Product(self.file)])
+        return list(self.made)
+
+    def _first(self, fail: bool) -> Callable[[], None]:
+        def work() -> None:
+            self.made.append("first")
+            self.folder.mkdir()
+            (self.folder / "copy").write_text(self.source.read_text())
+            if fail:
+                raise StageError("failed")
+
+        return work
+
+    def _second(self) -> None:
+        self.made.append("second")
+        self.file.write_text((self.folder / "copy").read_text())
 
 
-def test_finished_stages_are_skipped_and_keep_their_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = _info(tmp_path).wall_s
-    capsys.readouterr()
-    assert _info(tmp_path).wall_s == before
-    assert capsys.readouterr().out.count("done before") == 2
+@pytest.fixture
+def workflow(tmp_path: Path) -> Workflow:
+    made = Workflow(tmp_path)
+    assert made.run() == ["first", "second"]
+    return made
 
 
-def test_a_changed_command_runs_its_stage_and_all_after_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    _info(tmp_path)
-    (tmp_path / "second.out").write_text("made from the old first stage")
-    capsys.readouterr()
-    _info(tmp_path, ("dataset", "--help"))
-    assert "done before" not in capsys.readouterr().out
-    assert not (tmp_path / "second.out").exists()
+def test_nothing_is_made_again_for_a_new_time_or_other_files_beside(workflow: Workflow) -> None:
+    workflow.source.write_text("one")
+    (workflow.root / "notes.txt").write_text("mine")
+    assert workflow.run() == []
 
 
-def test_a_failure_shows_the_end_of_the_log_and_is_run_again(tmp_path: Path) -> None:
-    stages = Stages(tmp_path)
-    with pytest.raises(
-        StageError, match=r"(?s)stage broken failed with exit code 2.*No such command 'x'.*logs/broken.log"
-    ):
-        stages.run("broken", "x", produces=tmp_path / "x")
+def test_other_content_under_the_same_name_makes_all_that_depends_on_it_again(workflow: Workflow) -> None:
+    workflow.source.write_text("two")
+    assert workflow.run() == ["first", "second"]
+    assert workflow.file.read_text() == "two"
+
+
+def test_an_option_that_changes_nothing_makes_nothing_after_its_stage_again(workflow: Workflow) -> None:
+    assert workflow.run(option="--other") == ["first"]
+
+
+def test_fresh_makes_every_stage_again(workflow: Workflow) -> None:
+    assert workflow.run(fresh=True) == ["first", "second"]
+
+
+def test_a_product_that_is_gone_is_made_again(workflow: Workflow) -> None:
+    workflow.file.unlink()
+    assert workflow.run() == ["second"]
+
+
+def test_what_an_interrupted_stage_left_is_made_again(workflow: Workflow) -> None:
+    workflow.source.write_text("two")
     with pytest.raises(StageError):
-        Stages(tmp_path).run("broken", "x", produces=tmp_path / "x")
+        workflow.run(fail=True)
+    assert workflow.run() == ["first", "second"]
+    assert workflow.file.read_text() == "two"
 
 
-def test_an_interrupted_resumable_stage_keeps_what_it_had(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["copy", "mine.txt", ".hidden", "sub/mine.txt"])
+def test_a_folder_with_files_of_the_users_own_is_refused_and_left_as_it_is(workflow: Workflow, name: str) -> None:
+    own = workflow.folder / name
+    own.parent.mkdir(exist_ok=True)
+    own.write_text("my own work")
+    workflow.source.write_text("two")
+    with pytest.raises(ConflictError, match=r"first' is to be made again, but is not as stage first left it.*--output"):
+        workflow.run()
+    assert own.read_text() == "my own work"
+    assert (workflow.folder / "copy").exists()
+
+
+def test_what_was_there_before_the_first_run_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    workflow = Workflow(tmp_path)
+    workflow.folder.mkdir()
+    with pytest.raises(ConflictError, match=r"is not as stage first left it"):
+        workflow.run()
+    assert workflow.folder.exists()
+    assert workflow.made == []
+
+
+def test_a_kept_product_is_never_removed(tmp_path: Path) -> None:
     half = tmp_path / "half"
     half.write_text("rows so far")
-    Stages(tmp_path).run("fill", "--version", produces=half, resumable=True)
+    for word in ("--version", "--help"):
+        Stages(tmp_path).run("fill", word, inputs={}, products=[Product(half, kept=True)])
     assert half.read_text() == "rows so far"
 
 
-def test_an_address_on_a_new_port_is_the_same_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for port in ("1234", "4321"):
-        Stages(tmp_path).run("call", "--version", f"127.0.0.1:{port}", produces=tmp_path / "x")
+def test_a_failure_shows_the_end_of_the_log_and_is_run_again(tmp_path: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(
+            StageError, match=r"(?s)stage broken failed with exit code 2.*No such command 'x'.*logs/broken.log"
+        ):
+            Stages(tmp_path).run("broken", "x", inputs={}, products=[])
+
+
+def test_another_address_or_another_way_to_it_is_the_same_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("cache", "ls", str(tmp_path))
+    for port, option in (("1234", "--help"), ("4321", "--version")):
+        Stages(tmp_path).run("call", *words, f"127.0.0.1:{port}", connection=[option], inputs={}, products=[])
     assert "done before" in capsys.readouterr().out
 
 
-def test_another_way_to_reach_a_service_is_the_same_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for option in ("--help", "--version"):
-        Stages(tmp_path).run("call", connection=(option,), produces=tmp_path / "x")
-    assert "done before" in capsys.readouterr().out
-    assert (tmp_path / "logs" / "call.log").read_text().startswith("$ stal-cli --help\n")
+def test_a_fingerprint_tells_names_contents_links_and_empty_folders_apart(tmp_path: Path) -> None:
+    found = {fingerprint(tmp_path / "tree")}
+    (tmp_path / "tree" / "a").mkdir(parents=True)
+    steps: list[Callable[[Path], object]] = [
+        lambda tree: None,
+        lambda tree: (tree / "b").write_text("x"),
+        lambda tree: (tree / "b").write_text("y"),
+        lambda tree: (tree / "b").rename(tree / "a" / "b"),
+        lambda tree: (tree / "c").symlink_to("a"),
+        lambda tree: (tree / ".d").write_text(""),
+    ]
+    for step in steps:
+        step(tmp_path / "tree")
+        found.add(fingerprint(tmp_path / "tree"))
+    assert len(found) == len(steps) + 1
+    assert fingerprint(tmp_path / "tree", ("nothing*",)) == ABSENT
+    assert fingerprint(tmp_path / "tree", ("a",)) == fingerprint(tmp_path / "tree", ("[a]", "a/b"))

@@ -116,6 +116,13 @@ def test_a_report_of_an_earlier_result_does_not_stay_beside_a_new_one(tmp_path: 
     assert "--report writes it anew" in " ".join(output.split())
 
 
+def test_a_page_of_the_users_own_stays_beside_a_result(tmp_path: Path) -> None:
+    own = tmp_path / "report.html"
+    own.write_text("<title>my thesis</title>")
+    assert run(*ARGUMENTS, "--capacities", "50", "--output", tmp_path)[0] == 0
+    assert own.read_text() == "<title>my thesis</title>"
+
+
 def test_threads_do_not_change_a_figure(tmp_path: Path) -> None:
     tied = tmp_path / "tied.csv"  # one digit of the score: most rows tie
     with gzip.open(PREDICTIONS, "rt") as file:

@@ -1,5 +1,6 @@
 """Deleting feature sets, but none that something uses."""
 
+import re
 import shutil
 from collections.abc import Collection
 from contextlib import suppress
@@ -12,6 +13,10 @@ from cache.files import sync
 from cache.store import Store
 from stal_data.errors import ConflictError, InputError, NotFoundError, StalError, did_you_mean
 from stal_data.files import temporary_name
+
+_SET_ID = re.compile(r"[0-9a-f]{16}")
+_LEFT = re.compile(r"\.[0-9a-f]{16}\..+\.[0-9a-f]{32}\.partial")
+"""Names of sets and of half ones. Folders of other names in a store are not ours: they are no candidates."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +73,7 @@ def prune_candidates(
             f"'{store.name}' is in a bucket, where nothing tells whether another machine reads a feature set; delete "
             "its prefix features/DATASET/SPLIT/ID/ there with the server's own tool when no job runs."
         )
-    folders = feature_set_folders(store, dataset, split)
+    folders = [path for path in feature_set_folders(store, dataset, split) if _SET_ID.fullmatch(path.name)]
     known = {folder.name for folder in folders}
     for set_id in set_ids:
         if set_id not in known:
@@ -77,7 +82,7 @@ def prune_candidates(
     found = [
         _candidate(folder, folder.name, reason, criteria) for folder in folders if (reason := criteria.reason(folder))
     ]
-    leftovers = store.find("features", dataset, split, ".*.partial")
+    leftovers = [path for path in store.find("features", dataset, split, ".*.partial") if _LEFT.fullmatch(path.name)]
     return found + [_candidate(path, path.name.split(".")[1], "left by a killed process", None) for path in leftovers]
 
 

@@ -1,0 +1,48 @@
+"""The folder that a workflow fills: new or empty at first, marked as its own from then on, used by one at a time."""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cache.files import told_when_full
+from stal_data.errors import ConflictError
+
+_MARK = ".stal-output.json"
+
+
+@contextmanager
+def claimed(root: Path, command: str) -> Iterator[None]:
+    """Hold the output folder of `command`, made when missing, for the block; refuse one that it did not begin."""
+    root.mkdir(parents=True, exist_ok=True)
+    mark = root / _MARK
+    if not mark.exists() and (held := sorted(path.name for path in root.iterdir())):
+        names = ", ".join(held[:3]) + (f" and {len(held) - 3} others" if len(held) > 3 else "")
+        raise ConflictError(
+            f"The output folder '{root}' holds {names}, but no mark of {command} ({_MARK}), so these may be yours; "
+            "nothing was touched. Name a new or empty folder with --output."
+        )
+    descriptor = os.open(mark, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConflictError(
+                f"Another {command} is at work in the output folder '{root}'; wait for it, or name another --output."
+            ) from None
+        except OSError:  # no locks on this file system
+            pass
+        wanted = json.dumps({"command": command}).encode()
+        found = os.pread(descriptor, 1000, 0)
+        if found not in (b"", wanted):
+            raise ConflictError(
+                f"The output folder '{root}' is that of another command ({found.decode(errors='replace')}); name "
+                "another --output."
+            )
+        with told_when_full(root):
+            os.pwrite(descriptor, wanted, 0)
+            yield
+    finally:
+        os.close(descriptor)

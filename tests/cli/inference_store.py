@@ -1,0 +1,91 @@
+"""A store with a trained run, and `infer` with all its commands in this process: to start Python costs more."""
+
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from cache.backbones.architectures import ARCHITECTURES
+from cache.backbones.load import load_backbone, save_backbone
+from cache.store import Store
+from cli import private_service
+from cli.main import root
+from cli.stages import Stages
+from recognizer_svc.recipe import load_recipe
+from recognizer_svc.run_dir import RunDir
+from recognizer_svc.service.server import RecognizerConfig, RecognizerService
+from recognizer_svc.train.distributed import Ranks
+from recognizer_svc.train.run import train_run
+from svc_common.metrics import Metrics
+from tests.detector.samples import write_dataset
+from tests.services.echo import in_a_thread
+
+BACKBONES = ("slowfast", "vit")
+
+
+def stal_cli(*words: object) -> str:
+    result = CliRunner().invoke(root, [str(word) for word in words])
+    if result.exception is not None:
+        raise result.exception
+    return result.output
+
+
+def make_store(folder: Path) -> Path:
+    """A data set's features of two tiny backbones, and the run `first` trained on them."""
+    store, weights = folder / "store", []
+    for kind in BACKBONES:
+        weights += [f"--{kind}", save_weights(folder / f"{kind}.safetensors", seed=0)]
+    data = write_dataset(folder / "data", videos=2, seconds=3)
+    stal_cli("precompute", data, "--split", "train", "--store", store, *weights)
+    train(store, "first", seed=0)
+    return store
+
+
+def save_weights(path: Path, *, seed: int) -> Path:
+    kind = path.stem
+    made = load_backbone(kind, weights=f"random:{seed}", preset="tiny")
+    config = ARCHITECTURES[kind].presets["tiny"]
+    save_backbone(path, made.model, kind=kind, preset="tiny", config=config, provenance={})
+    return path
+
+
+def train(store: Path, run_id: str, *, seed: int) -> None:
+    run = RunDir(store / "runs" / run_id)
+    run.root.mkdir(parents=True, exist_ok=True)
+    settings = ["data.dataset=small", "validation.split=null", "training.epochs=1"]
+    run.recipe.write_text(load_recipe("linear", [*settings, f"training.seed={seed}"]).to_yaml())
+    assert train_run(run, Ranks())
+
+
+class Inference:
+    """Calls `infer` and notes which stages ran a command. before: what to do before that of a stage."""
+
+    def __init__(self, store: Path) -> None:
+        self.store, self.ran = store, list[str]()
+        self.before: dict[str, Callable[[], object]] = {}
+
+    def __call__(self, video: Path, output: Path, *options: object, run: str = "first") -> list[str]:
+        self.ran.clear()
+        weights = [word for kind in BACKBONES for word in (f"--{kind}", self.store.parent / f"{kind}.safetensors")]
+        stal_cli("infer", video, "--store", self.store, "--run", run, *weights, "--output", output, *options)
+        return list(self.ran)
+
+    def execute(self, stages: Stages, name: str, words: Sequence[str]) -> None:
+        self.ran.append(name)
+        self.before.get(name, lambda: None)()
+        output = stal_cli(*words)
+        stages.log(name).parent.mkdir(exist_ok=True)
+        stages.log(name).write_text(f"$ stal-cli {shlex.join(words)}\n{output}")
+
+
+@contextmanager
+def in_this_process(store: Path, patch: pytest.MonkeyPatch) -> Iterator[Inference]:
+    inference = Inference(store)
+    patch.setattr(Stages, "_execute", lambda stages, name, words: inference.execute(stages, name, words))
+    service = RecognizerService(RecognizerConfig(store=Store.open(store)), Metrics())
+    with in_a_thread(service) as port:
+        patch.setattr(private_service, "_private_recognizer", lambda _: nullcontext(f"127.0.0.1:{port}"))
+        yield inference

@@ -1,0 +1,221 @@
+"""No child process outlives a command, whichever signal ends it and when, and nothing unfinished stays on disk."""
+
+import random
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import psutil
+import pytest
+
+from stal_data.work_folder import work_folder
+from tests.cli.inference_store import BACKBONES, make_store
+from tests.data.videos import constant, write_video
+from tests.detector.samples import MODEL, save_tiny_weights, write_dataset
+from tests.recognizer import toy_store
+from tests.services.recognizer_process import ENVIRONMENT
+
+SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGKILL]
+TIMEOUT_S = 120
+MARK = "STAL_TEST_FAMILY"
+
+
+class Family:
+    """A command and all that it starts, known by a variable in their environment."""
+
+    def __init__(self, words: Sequence[object], folder: Path) -> None:
+        self._mark = uuid.uuid4().hex
+        self._log = folder / "log"
+        start = [sys.executable, "-P", "-m", *map(str, words)]
+        with self._log.open("wb") as log:
+            self.command = subprocess.Popen(
+                start,
+                env=ENVIRONMENT | {MARK: self._mark},
+                stdout=log,
+                stderr=log,
+                # A shell's background job, as these tests may be one of, ignores the signal and so do its children.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+            )
+
+    def members(self) -> list[psutil.Process]:
+        return [process for process in psutil.process_iter() if self._belongs(process)]
+
+    def _belongs(self, process: psutil.Process) -> bool:
+        try:
+            return process.environ().get(MARK) == self._mark and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.Error:
+            return False
+
+    def wait_until(self, word: str) -> None:
+        """Wait for a process with the word in its command line."""
+        while not any(word in " ".join(line) for line in map(_command_line, self.members())):
+            assert self.command.poll() is None, self._log.read_text()
+
+    def end(self, number: signal.Signals) -> None:
+        """Send the command the signal; nothing may be left of the family."""
+        self.command.send_signal(number)
+        code = self.command.wait(TIMEOUT_S)
+        assert number == signal.SIGINT or code == -number, self._log.read_text()
+        _, left = psutil.wait_procs(self.members(), timeout=TIMEOUT_S)
+        assert [(process.pid, _command_line(process)) for process in left] == []
+
+    def clear(self) -> None:
+        for process in self.members():
+            process.kill()
+        self.command.wait()
+
+
+def _command_line(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+@pytest.fixture
+def start(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., Family]:
+    """Start a command."""
+
+    def begin(*words: object, module: str = "cli.main") -> Family:
+        family = Family([module, *words], tmp_path)
+        request.addfinalizer(family.clear)
+        return family
+
+    return begin
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_processes_that_render(start: Callable[..., Family], tmp_path: Path, number: signal.Signals) -> None:
+    data = tmp_path / "out" / "data"
+    family = start("dataset", "synth", data, "--seed", 0)
+    family.wait_until("spawn_main")
+    family.end(number)
+    with work_folder(data.parent / "next"):  # what a killed process left goes at the next start
+        assert len(list(data.parent.glob(".*"))) == 1
+    assert list(data.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM])
+def test_a_stage_of_the_demo(start: Callable[..., Family], tmp_path: Path, number: signal.Signals) -> None:
+    family = start("demo", "--output", tmp_path / "out")
+    family.wait_until("spawn_main")
+    family.end(number)
+    assert list((tmp_path / "out").glob(".*.unfinished")) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL])
+def test_the_detector_of_infer(start: Callable[..., Family], tmp_path: Path, number: signal.Signals) -> None:
+    family = start(*infer_words(tmp_path))
+    family.wait_until("serve detector")
+    family.end(number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL])
+def test_the_ranks_of_a_private_training(start: Callable[..., Family], tmp_path: Path, number: signal.Signals) -> None:
+    family = start(*train_words(tmp_path))
+    family.wait_until("recognizer_svc.train.worker --job-dir")
+    family.end(number)
+
+
+def infer_words(folder: Path) -> list[object]:
+    """With weights that are empty: the services start nevertheless."""
+    label_map = folder / "store" / "runs" / "first" / "label_map.pbtxt"
+    label_map.parent.mkdir(parents=True)
+    label_map.write_text('label { name: "walk" label_id: 1 }\n')
+    (folder / "person.pt").touch()
+    video = write_video(folder / "street.mp4", constant(25, 75))
+    options = ["--run", "first", "--slowfast", "gone", "--vit", "gone", "--detector-weights", folder / "person.pt"]
+    return ["infer", video, "--store", folder / "store", *options, "--output", folder / "out"]
+
+
+def train_words(folder: Path) -> list[object]:
+    store = toy_store.make_store(folder / "store", train=7, test=7, views=("identity",))
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(toy_store.ACAR)
+    sets = [word for value in ("training.epochs=100000", "validation.split=null") for word in ("--set", value)]
+    return ["train", recipe, "--store", store.root, "--run-id", "first", "--nproc-per-node", 2, *sets]
+
+
+def test_what_killed_writers_left_is_removed_and_what_others_hold_or_made_stays(tmp_path: Path) -> None:
+    code = "import os, sys, pathlib, stal_data.work_folder as w; c = w.work_folder(pathlib.Path(sys.argv[1]));"
+    code += "(c.__enter__() / 'half').touch(); os.kill(os.getpid(), 9)"
+    subprocess.run([sys.executable, "-c", code, tmp_path / "data"], env=ENVIRONMENT, check=False)
+    left = list(tmp_path.iterdir())
+    (tmp_path / ".mine.unfinished").mkdir()
+    with work_folder(tmp_path / "other") as first, work_folder(tmp_path / "data") as second:
+        assert len(left) == 1
+        assert not left[0].exists()
+        assert first.exists()
+        assert second.exists()
+    assert [path.name for path in tmp_path.iterdir()] == [".mine.unfinished"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the long commands need, enough for them to last."""
+    folder = tmp_path_factory.mktemp("made")
+    make_store(folder)
+    save_tiny_weights(folder / "person.pt")
+    write_dataset(folder / "long", videos=40)
+    write_video(folder / "street.mp4", constant(1, 600))
+    return folder
+
+
+def long_commands(made: Path, folder: Path) -> dict[str, tuple[str, list[object]]]:
+    """Module and words of each."""
+    weights = [word for kind in BACKBONES for word in (f"--{kind}", made / f"{kind}.safetensors")]
+    store, data = folder / "store", made / "long"
+    features = ["precompute", data, "--split", "train", "--store", store, *weights, "--rows-per-shard", 1]
+    run = ["--store", made / "store", "--run", "first"]
+    detector = ["--detector-weights", made / "person.pt", "--confidence", "0.001"]
+    boxes = ["--dataset", "small", "--split", "train", "--boxes", "ground-truth"]
+    made_weights = folder / "vit.safetensors"
+    stal = str(Path(sys.executable).with_name("stal-cli"))
+    return {
+        "synth": ("cli.main", ["dataset", "synth", folder / "data", "--seed", 0]),
+        "demo": ("cli.main", ["demo", "--tiny", "--output", folder / "demo"]),
+        "infer": ("cli.main", ["infer", made / "street.mp4", *run, *weights, *detector, "--output", folder / "out"]),
+        "train": ("cli.main", train_words(folder / "toy")),
+        "predict": (
+            "cli.main",
+            ["predict", *run, *boxes, "--output", folder / "predictions.csv"],
+        ),
+        "precompute": ("cli.main", features),
+        "torchrun": (
+            "torch.distributed.run",
+            ["--nproc-per-node", 2, "--standalone", "--no-python", stal, *features],
+        ),
+        "detector-train": (
+            "cli.main",
+            ["detector", "train", data, "--model", MODEL, "--epochs", 50, "--output", folder / "trained.pt"],
+        ),
+        "backbone-train": (
+            "cli.main",
+            ["backbone", "train", data, "--kind", "vit", "--preset", "tiny", "--steps", 500, "--output", made_weights],
+        ),
+    }
+
+
+COMMANDS = ["synth", "demo", "infer", "train", "predict", "precompute", "torchrun", "detector-train", "backbone-train"]
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("repeat", range(3))
+def test_at_random_moments(
+    start: Callable[..., Family], made: Path, tmp_path: Path, name: str, number: signal.Signals, repeat: int
+) -> None:
+    module, words = long_commands(made, tmp_path)[name]
+    family = start(*words, module=module)
+    longest_s = 60 if name == "demo" else 15
+    try:
+        family.command.wait(random.Random(f"{name} {number} {repeat}").uniform(0.1, longest_s))
+    except subprocess.TimeoutExpired:
+        family.end(number)
+    else:
+        assert psutil.wait_procs(family.members(), timeout=TIMEOUT_S)[1] == []
