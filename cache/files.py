@@ -66,7 +66,10 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
 
 @contextmanager
 def told_when_full(path: Path) -> Iterator[None]:
-    """Turn the system's error for a full disk, quota or file-size limit into one that says what to do."""
+    """Turn the system's error for a full disk, quota or file-size limit into one that says what to do.
+
+    path: what is written; where that is a folder, the file in it that the error names is told.
+    """
     try:
         yield
     except OSError as error:
@@ -74,7 +77,8 @@ def told_when_full(path: Path) -> Iterator[None]:
             raise
         existing = next(folder for folder in path.absolute().parents if folder.exists())
         free = shutil.disk_usage(existing).free
+        named = error.filename if path.is_dir() and error.filename is not None else path
         raise StalError(
-            f"'{path}' could not be written: {os.strerror(error.errno)} ({free / 1e6:.0f} MB free). What was finished "
+            f"'{named}' could not be written: {os.strerror(error.errno)} ({free / 1e6:.0f} MB free). What was finished "
             "before is safe; make room and run the same command again, it resumes."
         ) from error

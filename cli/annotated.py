@@ -9,6 +9,7 @@ import numpy as np
 
 from stal_data.clips import key_image_frame
 from stal_data.dataset import Split
+from stal_data.files import naming
 from stal_data.keyframes import AnnotatedKeyFrame, KeyFrame
 
 _NAME_BYTES = 255
@@ -62,7 +63,8 @@ def draw_key_frame(
     captions = ["\n".join(f"{names[label]} {score:.2f}" for label, score in actions[:3]) for _, actions in people]
     drawn = draw_actions(np.asarray(image), boxes, captions)
     path = folder / _picture_name(frame.key)
-    Image.fromarray(drawn).save(path)
+    with naming(path):
+        Image.fromarray(drawn).save(path)
     return path
 
 

@@ -5,6 +5,8 @@ find it there, and nothing of another content ever has its name.
 """
 
 import json
+import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from cli.stages import Product, Stages
 from cli.stored_names import stored_name
 from stal_data.dataset import Dataset, Split
 from stal_data.errors import NotFoundError
+from stal_data.files import write_atomically
 from stal_data.keyframes import KeyFrame
 from stal_data.labels import LabelMap
 
@@ -123,20 +126,23 @@ def _write_results(
     split: Split, people: dict[KeyFrame, list[Person]], label_map: LabelMap, lines: Path, frames: Path
 ) -> None:
     names = dict(zip(label_map.ids, label_map.names, strict=True))
-    _write_lines(lines, split, people, names)
     frames.mkdir()
-    for frame in split.key_frames:
-        draw_key_frame(split, frame, people.get(frame.key, []), frames, names=names)
-
-
-def _write_lines(path: Path, split: Split, people: dict[KeyFrame, list[Person]], names: dict[int, str]) -> None:
-    with path.open("w", encoding="utf-8") as file:
+    try:
         for frame in split.key_frames:
-            for box, actions in people.get(frame.key, []):
-                line = {
-                    "video": frame.key.video,
-                    "time_s": frame.key.timestamp,
-                    "box": [round(side, 4) for side in box],
-                    "actions": {names[label]: round(score, 4) for label, score in actions},
-                }
-                file.write(json.dumps(line) + "\n")
+            draw_key_frame(split, frame, people.get(frame.key, []), frames, names=names)
+        write_atomically(lines, "".join(f"{line}\n" for line in _lines(split, people, names)))
+    except BaseException:
+        shutil.rmtree(frames, ignore_errors=True)  # half of them is no result
+        raise
+
+
+def _lines(split: Split, people: dict[KeyFrame, list[Person]], names: dict[int, str]) -> Iterator[str]:
+    for frame in split.key_frames:
+        for box, actions in people.get(frame.key, []):
+            line = {
+                "video": frame.key.video,
+                "time_s": frame.key.timestamp,
+                "box": [round(side, 4) for side in box],
+                "actions": {names[label]: round(score, 4) for label, score in actions},
+            }
+            yield json.dumps(line)
