@@ -18,8 +18,8 @@ from stal_eval.rules import Kind, columns_of
 _GZIP_MAGIC = b"\x1f\x8b"
 # Whole numbers too are read as float64, which holds all that the rules allow: pandas turns inf into some integer.
 NUMBERS = ("timestamp", "x1", "y1", "x2", "y2", "label", "score")
-# As categories, strings are not made row by row, which would take as long as all the numbers.
-_TYPES = {"video": "category", "person": "category"} | dict.fromkeys(NUMBERS, "float64")
+# As categories of nothing but numbers pandas would take 007 and 7 for one video; persons nobody looks at.
+_TYPES = {"video": "str", "person": "category"} | dict.fromkeys(NUMBERS, "float64")
 
 
 class UnreadableError(Exception):

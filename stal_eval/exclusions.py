@@ -1,6 +1,7 @@
 """The key frames that take no part in scoring, from a file or as they are."""
 
 import hashlib
+import unicodedata
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,5 +33,5 @@ def load_exclusions(exclusions: Path | str | Collection[KeyFrame] | None) -> Exc
         rule = broken_exclusion_rule(fields, number)
         if rule is not None:
             raise InputError(f"{path}, line {number}: {rule}")
-        found.add(KeyFrame(fields[0], int(float(fields[1]))))
+        found.add(KeyFrame(unicodedata.normalize("NFC", fields[0]), int(float(fields[1]))))
     return Exclusions(keys=frozenset(found), digest=digest_of(path))

@@ -1,6 +1,7 @@
 """Rows of predictions or ground truth as arrays, from a CSV file or a DataFrame."""
 
 import hashlib
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +69,6 @@ def _from_frame(frame: pd.DataFrame, kind: Kind) -> Table:
     if not _is_valid(columns, kind):
         raise _explained(rows, kind, source, "row", "a value is out of range")
     digest = hashlib.sha256(pd.util.hash_pandas_object(columns, index=False).to_numpy().tobytes()).hexdigest()
-    columns["video"] = columns["video"].astype("category")
     return _build(columns, kind, source=source, digest=digest)
 
 
@@ -97,12 +97,16 @@ def _are_whole(values_N: NDArray[np.float64], low: int, high: int) -> bool:
 
 
 def _build(columns: pd.DataFrame, kind: Kind, *, source: str, digest: str) -> Table:
-    video = columns["video"].cat
+    video = columns["video"].astype("category").cat
+    composed = [unicodedata.normalize("NFC", name) for name in video.categories]  # as data sets read them
+    videos = sorted(set(composed))
+    number_of = {name: number for number, name in enumerate(videos)}
+    numbers = np.array([number_of[name] for name in composed], dtype=np.int64)
     return Table(
         source=source,
         digest=digest,
-        videos=tuple(map(str, video.categories)),
-        video_N=video.codes.to_numpy().astype(np.int64),
+        videos=tuple(videos),
+        video_N=numbers[video.codes.to_numpy()],
         timestamp_N=columns["timestamp"].to_numpy().astype(np.int64),
         boxes_N4=columns[["x1", "y1", "x2", "y2"]].to_numpy(),
         label_N=columns["label"].to_numpy().astype(np.int64),

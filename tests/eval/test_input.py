@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import unicodedata
 from pathlib import Path
 
 import pandas as pd
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 
 import stal_eval
 from stal_data.errors import InputError, NotFoundError
+from stal_data.keyframes import KeyFrame
+from stal_eval.exclusions import load_exclusions
 from stal_eval.rules import PREDICTION_COLUMNS, broken_rule
 from stal_eval.table import Table, load_table
 from tests.eval.brute_force import Found, Truth
@@ -286,6 +289,26 @@ def test_exclusions_may_be_gzip_and_have_whole_seconds(tmp_path: Path) -> None:
     }.items():
         with pytest.raises(InputError, match=rf"e\.csv, line 1: .*{rule}"):
             stal_eval.evaluate(found, truth, LABEL_MAP, exclusions=write(packed, line))
+
+
+@pytest.mark.parametrize("videos", [("007", "7"), ("1.0", "1"), ("12345678901234567890", "12345678901234567891")])
+def test_video_ids_that_look_like_numbers_stay_apart(tmp_path: Path, videos: tuple[str, str]) -> None:
+    files = [
+        write(tmp_path / name, *(line.replace("a,", f"{video},", 1) for video in videos))
+        for name, line in (("p.csv", GOOD), ("g.csv", GOOD_TRUTH))
+    ]
+    for path, kind in zip(files, ("predictions", "ground truth"), strict=True):
+        assert load_table(path, kind).videos == tuple(sorted(videos))
+    excluded = write(tmp_path / "e.csv", f"{videos[0]},1")
+    assert stal_eval.evaluate(*files, LABEL_MAP, exclusions=excluded).counts.excluded_key_frames == 1
+
+
+def test_video_ids_are_the_same_in_either_unicode_form(tmp_path: Path) -> None:
+    composed, decomposed = (unicodedata.normalize(form, "Café") for form in ("NFC", "NFD"))
+    path = write(tmp_path / "p.csv", *(GOOD.replace("a,", f"{video},", 1) for video in (decomposed, "z", composed)))
+    table = load_table(path, "predictions")
+    assert (table.videos, table.video_N.tolist()) == ((composed, "z"), [0, 1, 0])
+    assert load_exclusions(write(tmp_path / "e.csv", f"{decomposed},1")).keys == {KeyFrame(composed, 1)}
 
 
 def test_exclusions_without_effect_are_warned_about(tmp_path: Path) -> None:
