@@ -23,6 +23,8 @@ KEPT_BYTES = 256 << 20
 
 MIN_SKIP = 50
 """Pictures that a seek must save: it costs about as much, and drops the pictures that are kept."""
+MAX_UNKNOWN = 500
+"""Packets after a seek among which one must be known by its place in the file."""
 
 
 class _LostError(Exception):
@@ -164,8 +166,10 @@ class VideoReader:
         except av.FFmpegError:
             return
         number = -1
-        for packet in packets_of(container, stream):
+        for passed, packet in enumerate(packets_of(container, stream)):
             if number < 0:
+                if passed == MAX_UNKNOWN:
+                    return
                 found = np.flatnonzero((packets.places == packet.pos) & (packets.sizes == packet.size))
                 if packet.pos is None or packet.pos < 0 or len(found) != 1:
                     continue
@@ -196,7 +200,7 @@ class VideoReader:
     def _failed(self, number: int, error: av.FFmpegError) -> None:
         if not self._one_thread:
             raise error
-        if self._index.positions[number] >= self._begin or self._begin == 0:
+        if not 0 <= self._index.positions[number] < self._begin:
             self._damaged[number] = str(error)
 
     def _keep(self, frame: VideoFrame) -> None:
