@@ -37,7 +37,7 @@ def locked(path: Path) -> Iterator[None]:
     """Hold a lock of the kernel on a file, which is made and stays, among all threads and processes; waits for it."""
     with told_when_full(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -101,7 +101,9 @@ def train(
             elif what != "images":
                 click.echo(f"epoch {done}/{total}: {what}", err=True)
 
-        trained = train_detector(config, train_part, val_part, output, report=report)
+        trained = train_detector(
+            config, train_part, val_part, output, report=report, say=lambda text: click.echo(text, err=True)
+        )
     quality = trained.quality
     click.echo(
         f"{trained.weights}: recall {quality.recall:.3f}, precision {quality.precision:.3f} at IoU 0.5 and confidence "

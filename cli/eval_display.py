@@ -13,6 +13,12 @@ def print_result(result: Evaluation) -> None:
     console = Console()
     console.print(_summary(result))
     console.print(_weakest(result))
+    if not result.curve_is_exact:
+        exact = sorted({result.best.capacity, result.choice.capacity, 50})
+        click.echo(
+            f"Exact at {', '.join(map(_name, exact))}; at other capacities equal scores rank as by a stable sort, so "
+            "another one may be the best of the protocol itself. --exact computes them all."
+        )
     for warning in result.warnings:
         click.echo(f"Warning: {warning}", err=True)
 

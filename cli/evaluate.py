@@ -52,6 +52,12 @@ _COMMANDS = {"compare": ("cli.eval_compare:compare", "Two results class by class
     metavar="METRICS.JSON",
     help="Report at the capacity that was chosen on another split, from its metrics.json.",
 )
+@click.option(
+    "--exact",
+    is_flag=True,
+    help="Under another protocol than stal: compute every capacity of a sweep as that code base does, not only the "
+    "best, the reported one and 50. Takes a pass over the rows for each.",
+)
 @click.option("--split", help="Name of the scored split, for the record.  [default: the ground truth's file name]")
 @click.option("--dataset", help="Name of the data set, for the record.")
 @click.option("--report", is_flag=True, help="Write OUTPUT/report.html too: a page that opens from disk.")
@@ -72,6 +78,7 @@ def evaluate(
     protocol: str,
     capacities: str | None,
     capacity_from: Path | None,
+    exact: bool,
     split: str | None,
     dataset: str | None,
     report: bool,
@@ -108,7 +115,7 @@ def evaluate(
     prepared = prepare(
         predictions, ground_truth, label_map, protocol=chosen, exclusions=exclusions, split=split, dataset=dataset
     )
-    result = score(prepared, capacity_from=choice)
+    result = score(prepared, capacity_from=choice, exact=exact)
     write_matches(prepared, result, output)
     path = result.write(output)
     print_result(result)

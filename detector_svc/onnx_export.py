@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from detector_svc.onnx_network import OnnxNetwork, import_onnx
-from detector_svc.torch_network import check_weights, load_model
+from detector_svc.torch_network import TorchNetwork, check_weights
 from stal_data.errors import ConflictError, InputError
 from stal_data.files import write_atomically
 
@@ -43,12 +43,12 @@ def export_onnx(weights: Path, output: Path, *, height: int, width: int, batch: 
         raise InputError(f"--output '{output}' must end in .onnx.")
     check_weights(weights)
     import_onnx(weights)
-    model = load_model(weights)
-    stride = int(max(model.stride))
+    network = TorchNetwork(weights, "cpu")
+    stride = network.stride
     size = (-(-height // stride) * stride, -(-width // stride) * stride)
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-    content = _to_onnx(model, size, batch, {"weights": f"sha256:{digest}", "stride": str(stride)})
-    difference = _difference(model, OnnxNetwork(output, content, "cpu"), size)
+    content = _to_onnx(network, size, batch, f"sha256:{digest}")
+    difference = _difference(network.module, OnnxNetwork(output, content, "cpu"), size)
     if not difference <= TOLERANCE:
         raise ConflictError(
             f"The network of '{weights}' differs by {difference:.2g} after its export (at most {TOLERANCE}), so "
@@ -58,9 +58,10 @@ def export_onnx(weights: Path, output: Path, *, height: int, width: int, batch: 
     return Export(path=output, size=size, difference=difference)
 
 
-def _to_onnx(model: Any, size: tuple[int, int], batch: int | None, metadata: dict[str, str]) -> bytes:
+def _to_onnx(network: TorchNetwork, size: tuple[int, int], batch: int | None, weights_digest: str) -> bytes:
     import onnx
 
+    model = network.module
     head = model.model[-1]
     head.export, head.format = True, "onnx"
     # Of two, since a trace of one may take the 1 for a constant.
@@ -85,9 +86,14 @@ def _to_onnx(model: Any, size: tuple[int, int], batch: int | None, metadata: dic
             dynamic_axes=free,
         )
         exported = onnx.load(path)
-    names = {int(number): str(name) for number, name in model.names.items()}
-    end2end = bool(getattr(model, "end2end", False))
-    metadata = {"task": "detect", "names": str(names), "end2end": str(end2end), "imgsz": str(list(size)), **metadata}
+    metadata = {
+        "task": "detect",
+        "names": str(network.names),
+        "end2end": str(network.end2end),
+        "imgsz": str(list(size)),
+        "weights": weights_digest,
+        "stride": str(network.stride),
+    }
     for key, value in metadata.items():
         exported.metadata_props.add(key=key, value=value)
     content: bytes = exported.SerializeToString(deterministic=True)

@@ -12,10 +12,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from detector_svc.fitness import UnfitError, check_output, check_stride, read_names
 from stal_data.errors import InputError, how_to_install
 
 _LONGEST_METADATA = 100_000
-_EXPORT_AGAIN = "Export it again with 'stal-cli detector export', or with Ultralytics without nms and half precision."
+_EXPORT_AGAIN = (
+    "Export a YOLO detection model of RGB images with 'stal-cli detector export', or with Ultralytics without nms and "
+    "half precision."
+)
 
 
 class OnnxNetwork:
@@ -45,28 +49,27 @@ class OnnxNetwork:
                 f"The weights '{path}' cannot be read as an ONNX model ({type(error).__name__}: "
                 f"{str(error).splitlines()[0] if str(error) else 'no reason given'}). {_EXPORT_AGAIN}"
             ) from error
-        self._read_metadata(self._session.get_modelmeta().custom_metadata_map)
-        self._read_shapes()
-        self._check_output()
+        try:
+            self._read_metadata(self._session.get_modelmeta().custom_metadata_map)
+            self._read_shapes()
+            size = self.input_size or (2 * self.stride, 3 * self.stride)
+            check_output(self, (self.batch or 1, *size), num_classes=len(self.names), end2end=self.end2end)
+        except UnfitError as error:
+            raise self._refused(str(error)) from error
 
     def _read_metadata(self, metadata: Mapping[str, str]) -> None:
         def value(field: str) -> Any:
             try:
                 return ast.literal_eval(metadata[field][:_LONGEST_METADATA])  # numbers, texts and dicts; no code
             except (KeyError, ValueError, SyntaxError, MemoryError, RecursionError):
-                raise self._refused(f"has no readable '{field}' in its metadata") from None
+                raise UnfitError(f"has no readable '{field}' in its metadata") from None
 
         if metadata.get("task") != "detect":
-            raise self._refused(f"is for '{metadata.get('task')}'; a detection model is needed")
-        names, self.stride = value("names"), value("stride")
-        if not isinstance(names, dict) or not names or not all(isinstance(number, int) for number in names):
-            raise self._refused("has no classes in its metadata")
-        if not isinstance(self.stride, int) or not 0 < self.stride <= 4096:
-            raise self._refused(f"has the stride {self.stride} in its metadata")
-        self.names = {number: str(name) for number, name in names.items()}
+            raise UnfitError(f"is for '{metadata.get('task')}'; a detection model is needed")
+        self.names, self.stride = read_names(value("names")), check_stride(value("stride"))
         self.end2end = metadata.get("end2end") == "True"
         if "args" in metadata and isinstance(args := value("args"), dict) and args.get("nms"):
-            raise self._refused("has its own confidence threshold and overlap inside (nms)")
+            raise UnfitError("has its own confidence threshold and overlap inside (nms)")
 
     def _read_shapes(self) -> None:
         inputs = self._session.get_inputs()
@@ -74,7 +77,7 @@ class OnnxNetwork:
         shape = list(inputs[0].shape)
         if len(inputs) != 1 or inputs[0].type != "tensor(float)" or len(shape) != 4 or shape[1] != 3:
             found = "; ".join(f"{item.type} {item.shape}" for item in inputs)
-            raise self._refused(f"takes {found}, not one tensor(float) [B, 3, H, W]")
+            raise UnfitError(f"takes {found}, not one tensor(float) [B, 3, H, W]")
         self.batch: int | None = shape[0] if isinstance(shape[0], int) else None
         sides = shape[2:]
         self.input_size: tuple[int, int] | None = (
@@ -85,18 +88,6 @@ class OnnxNetwork:
         """Run one batch."""
         batch_B3HW = np.divide(images_BHW3.transpose(0, 3, 1, 2), 255, dtype=np.float32, order="C")
         return torch.from_numpy(self._session.run(None, {self._input: batch_B3HW})[0])
-
-    def _check_output(self) -> None:
-        """Run one grey image; an output that is not a detection head's is an error."""
-        height, width = self.input_size or (2 * self.stride, 2 * self.stride)
-        found = self(np.full((self.batch or 1, height, width, 3), 127, np.uint8))
-        channels = 4 + len(self.names)
-        right = found.ndim == 3 and (found.shape[2] == 6 if self.end2end else found.shape[1] == channels)
-        if not right:
-            expected = "[B, N, 6]" if self.end2end else f"[B, {channels}, A]"
-            raise self._refused(f"puts out {list(found.shape)}, not {expected} for its {len(self.names)} classes")
-        if not torch.isfinite(found).all():
-            raise self._refused("puts out a value that is not finite for a grey image")
 
     def _refused(self, reason: str) -> InputError:
         return InputError(f"The weights '{self._path}': the model {reason}. {_EXPORT_AGAIN}")

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from detector_svc.fitness import UnfitError, check_output, check_stride, read_names
 from detector_svc.offline import import_ultralytics
 from stal_data.errors import InputError, NotFoundError
 
@@ -24,12 +25,27 @@ class TorchNetwork:
 
     def __init__(self, path: Path, device: str) -> None:
         """Load the checkpoint; a missing or unreadable file is an error that names it. device: see YoloConfig."""
-        self._device = choose_device(device)
-        self.device = str(self._device)
-        self.module = load_model(path).to(self._device)
-        self.names = {int(number): str(name) for number, name in self.module.names.items()}
-        self.stride = int(max(self.module.stride))
-        self.end2end = bool(getattr(self.module, "end2end", False))
+        chosen = choose_device(device)
+        self.module = _load_model(path)
+        self._device = torch.device("cpu")
+        try:
+            check_kind(self.module)
+            self.names = read_names(getattr(self.module, "names", None))
+            self.stride = check_stride(_stride_of(self.module))
+            self.end2end = bool(getattr(self.module, "end2end", False))
+            with torch.no_grad():
+                size = (1, 2 * self.stride, 3 * self.stride)
+                check_output(self, size, num_classes=len(self.names), end2end=self.end2end)
+        except UnfitError as error:
+            channels = _input_channels(self.module)
+            reason = str(error) if channels in (None, 3) else f"takes images of {channels} channels, not RGB"
+            raise InputError(
+                f"The weights '{path}': the model {reason}. Give a YOLO detection model of RGB images, such as "
+                "'stal-cli detector train' makes."
+            ) from error
+        self._device = chosen
+        self.device = str(chosen)
+        self.module.to(chosen)
 
     def __call__(self, images_BHW3: NDArray[np.uint8]) -> torch.Tensor:
         """Run one batch."""
@@ -47,12 +63,41 @@ def check_weights(path: Path) -> None:
         )
 
 
-def load_model(path: Path) -> Any:
+def check_path(path: Path) -> None:
+    """Refuse a path that Ultralytics would change: it takes quotes and outer spaces out, and looks for that online."""
+    whole = str(path.absolute())
+    if path.suffix != ".pt" or "'" in whole or whole != whole.strip():
+        raise InputError(
+            f"The weights '{whole}' must be a .pt or .onnx file, its path without single quotes and outer spaces."
+        )
+
+
+def check_kind(model: Any) -> None:
+    """Refuse what is no YOLO detection model: other kinds may give an output of the same shape and other meaning."""
+    from ultralytics.nn.modules import OBB, Detect, Pose, Segment, YOLOESegment
+
+    layers = getattr(model, "model", None)
+    head = layers[-1] if isinstance(layers, torch.nn.Sequential) and len(layers) else model
+    if not isinstance(head, Detect) or isinstance(head, OBB | Pose | Segment | YOLOESegment):
+        raise UnfitError(f"is a {type(model).__name__} that ends in {type(head).__name__}, not in a detection head")
+
+
+def _stride_of(model: Any) -> object:
+    try:
+        return int(torch.as_tensor(model.stride).max())
+    except (RuntimeError, TypeError, ValueError):
+        return model.stride
+
+
+def _input_channels(model: torch.nn.Module) -> int | None:
+    convolutions = (layer for layer in model.modules() if isinstance(layer, torch.nn.Conv2d))
+    return next((layer.in_channels for layer in convolutions), None)
+
+
+def _load_model(path: Path) -> Any:
     """Return the checkpoint's network in float32, fused, in eval mode, on the CPU. Nothing in the file is executed."""
     check_weights(path)
-    # Ultralytics takes quotes and outer spaces out of a path and then looks for the rest online.
-    if path.suffix != ".pt" or "'" in str(path) or str(path) != str(path).strip():
-        raise InputError(f"The weights '{path}' must be a .pt or .onnx file, its path without quotes and outer spaces.")
+    check_path(path)
     import_ultralytics()
     from ultralytics.nn.tasks import load_checkpoint
 
@@ -67,8 +112,6 @@ def load_model(path: Path) -> Any:
             f"The weights '{path}' cannot be read as an Ultralytics checkpoint ({type(error).__name__}: "
             f"{str(error).splitlines()[0] if str(error) else 'no reason given'}). Copy or train them again."
         ) from error
-    if getattr(model, "task", None) != "detect":
-        raise InputError(f"The weights '{path}' are for '{getattr(model, 'task', None)}'; a detection model is needed.")
     for parameter_name, parameter in model.named_parameters():
         if not torch.isfinite(parameter).all():
             raise InputError(f"The weights '{path}' hold a value that is not finite in '{parameter_name}'.")

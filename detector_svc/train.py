@@ -1,18 +1,23 @@
 """Fine-tunes a YOLO person detector on a data set's annotations, through Ultralytics."""
 
+import hashlib
 import io
 import json
 import tempfile
-from collections.abc import Callable
+import uuid
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from detector_svc.fitness import UnfitError
 from detector_svc.offline import import_ultralytics, provide_font
 from detector_svc.quality import Quality, measure
-from detector_svc.torch_network import choose_device, load_model
+from detector_svc.torch_network import TorchNetwork, check_kind, check_path, choose_device
 from detector_svc.yolo import YoloConfig, YoloDetector
 from detector_svc.yolo_format import YoloPart, write_yolo_folder
 from stal_data.errors import InputError, NotFoundError, StalError
@@ -72,60 +77,141 @@ class TrainedDetector:
 
 
 def train_detector(
-    config: DetectorTrainConfig, train: YoloPart, val: YoloPart, output: Path, *, report: Report | None = None
+    config: DetectorTrainConfig,
+    train: YoloPart,
+    val: YoloPart,
+    output: Path,
+    *,
+    report: Report | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> TrainedDetector:
-    """Convert, train, measure on `val`, then write the best weights to `output` and the numbers to output.json."""
+    """Convert, train, write the best weights to `output`, then measure them on `val` for the numbers in output.json.
+
+    Whatever ends this early, the best weights so far stay: in `output`, or beside it as the error says. say: is told
+    where they are.
+    """
     if output.suffix != ".pt":
         raise InputError(f"--output '{output}' must end in .pt.")
+    check_path(output)
     show: Report = report or (lambda stage, done, total: None)  # noqa: ARG005
+    tell = say or (lambda text: None)  # noqa: ARG005
+    metrics_path = output.with_suffix(".json")
+    if metrics_path.is_dir():
+        raise InputError(f"'{metrics_path}' is a folder, but the numbers go there: choose another --output.")
+    serving = YoloConfig(
+        weights=output,
+        height=config.height,
+        width=config.width,
+        confidence=config.confidence,
+        device=config.device,
+        name="trained",
+    )
+    model = _open_start(config)
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{output.stem}-", dir=output.parent) as folder:
         work = Path(folder).absolute()
         data = write_yolo_folder(work / "data", train, val, progress=lambda done, total: show("images", done, total))
-        best, own_metrics = _run_ultralytics(config, data.data_yaml, work, show)
-        finished = work / output.name
-        _save_plain(best, finished)
-        detector = YoloDetector(
-            YoloConfig(
-                weights=finished,
-                height=config.height,
-                width=config.width,
-                confidence=config.confidence,
-                device=config.device,
-                name="trained",
-            )
-        )
+        try:
+            best, own_metrics = _run_ultralytics(model, config, data.data_yaml, work, show)
+            content = _plain(best)
+            write_atomically(output, content)
+        except BaseException as error:
+            kept = _keep(work, output)
+            if kept is None:
+                raise
+            where = f"The best weights so far are kept in '{kept}'; --weights starts from them."
+            if not isinstance(error, Exception):  # Ctrl-C
+                tell(where)
+                raise
+            raise StalError(f"The training ended early ({_reason(error)}). {where}") from error
+    metrics = {
+        "recall_at_iou_0.5": None,
+        "precision_at_iou_0.5": None,
+        "confidence": config.confidence,
+        "val_images": data.val_images,
+        "val_people": None,
+        "val_boxes": None,
+        "train_images": data.images,
+        "train_boxes": data.boxes,
+        "ultralytics": own_metrics,
+        "weights": f"sha256:{hashlib.sha256(content).hexdigest()}",
+        "library": None,
+    }
+    tell(f"{output}: the weights are written; measuring them on {data.val_images} key frames")
+    try:
+        # The numbers of older weights must not stay beside these.
+        _write_json(metrics_path, metrics)
+        detector = YoloDetector(serving)
         quality = measure(detector, val)
-        metrics = {
+        metrics |= {
             "recall_at_iou_0.5": quality.recall,
             "precision_at_iou_0.5": quality.precision,
-            "confidence": config.confidence,
-            "val_images": data.val_images,
             "val_people": quality.people,
             "val_boxes": quality.boxes,
-            "train_images": data.images,
-            "train_boxes": data.boxes,
-            "ultralytics": own_metrics,
-            "weights": detector.weights_digest,
             "library": detector.library,
         }
-        metrics_path = output.with_suffix(".json")
-        write_atomically(output, finished.read_bytes())
-        write_atomically(metrics_path, json.dumps(metrics, indent=2) + "\n")
+        _write_json(metrics_path, metrics)
+    except Exception as error:
+        raise StalError(
+            f"The trained weights are kept in '{output}', but measuring them failed ({_reason(error)})."
+        ) from error
     return TrainedDetector(weights=output, metrics=metrics_path, quality=quality)
 
 
-def _run_ultralytics(
-    config: DetectorTrainConfig, data_yaml: Path, work: Path, show: Report
-) -> tuple[Path, dict[str, float]]:
-    """Return the best epoch's checkpoint and Ultralytics' own validation numbers."""
+def _reason(error: Exception) -> str:
+    return str(error).rstrip(".") if isinstance(error, StalError) else f"{type(error).__name__}: {error}"
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    write_atomically(path, json.dumps(content, indent=2) + "\n")
+
+
+def _keep(work: Path, output: Path) -> Path | None:
+    """Move the checkpoint of an unfinished training out of `work`, which needs no space, and return where it is."""
+    for name in ("best.pt", "last.pt"):
+        checkpoint = work / "run" / "weights" / name
+        if zipfile.is_zipfile(checkpoint):  # one that was being written is none
+            # Under a name of its own: there may be one of an earlier attempt.
+            kept = output.with_name(f"{output.stem}.unfinished-{uuid.uuid4().hex[:8]}.pt")
+            checkpoint.replace(kept)
+            return kept
+    return None
+
+
+def _open_start(config: DetectorTrainConfig) -> Any:
+    """Return Ultralytics' model of the weights or the description; what cannot become a detector is an error."""
+    choose_device(config.device)
     import_ultralytics()
     provide_font()
     from ultralytics.models import YOLO
-    from ultralytics.models.yolo.detect import DetectionTrainer
 
     if config.start.suffix == ".pt":
-        load_model(config.start)  # explains what is wrong with a damaged file
+        TorchNetwork(config.start, "cpu")  # explains what is wrong with the file
+    with _clear_errors(config):
+        model = YOLO(str(config.start.absolute()), task="detect")
+    try:
+        check_kind(model.model)
+    except UnfitError as error:
+        raise InputError(f"The model '{config.start}' {error}. Give one of YOLO detection.") from None
+    return model
+
+
+@contextmanager
+def _clear_errors(config: DetectorTrainConfig) -> Iterator[None]:
+    try:
+        yield
+    except StalError:
+        raise
+    except (RuntimeError, ValueError, TypeError, SyntaxError, OSError, KeyError) as error:
+        raise InputError(f"Ultralytics could not train '{config.start}': {type(error).__name__}: {error}") from error
+
+
+def _run_ultralytics(
+    model: Any, config: DetectorTrainConfig, data_yaml: Path, work: Path, show: Report
+) -> tuple[Path, dict[str, float]]:
+    """Return the best epoch's checkpoint and Ultralytics' own validation numbers."""
+    from ultralytics.models.yolo.detect import DetectionTrainer
+
     device = choose_device(config.device)
 
     batches = 0
@@ -139,10 +225,9 @@ def _run_ultralytics(
         batches += 1
         show("batches", batches, trainer.epochs * len(trainer.train_loader))
 
-    try:
-        model = YOLO(str(config.start.absolute()), task="detect")
-        model.add_callback("on_train_batch_end", on_batch)
-        model.add_callback("on_train_epoch_end", on_epoch)
+    model.add_callback("on_train_batch_end", on_batch)
+    model.add_callback("on_train_epoch_end", on_epoch)
+    with _clear_errors(config):
         model.train(
             trainer=DetectionTrainer,
             data=str(data_yaml),
@@ -168,17 +253,13 @@ def _run_ultralytics(
             plots=False,
             verbose=False,
         )
-    except StalError:
-        raise
-    except (RuntimeError, ValueError, TypeError, SyntaxError, FileNotFoundError, KeyError) as error:
-        raise InputError(f"Ultralytics could not train '{config.start}': {type(error).__name__}: {error}") from error
     trainer: Any = model.trainer
     best = Path(trainer.best if Path(trainer.best).is_file() else trainer.last)
     return best, {name: round(float(value), 5) for name, value in trainer.metrics.items()}
 
 
-def _save_plain(checkpoint: Path, target: Path) -> None:
-    """Save only what loading needs: no date and no paths of this machine, so the same weights have the same digest."""
+def _plain(checkpoint: Path) -> bytes:
+    """Return what loading needs: no date and no path of this machine, so that the same weights have the same digest."""
     from ultralytics.nn.tasks import load_checkpoint
 
     model, found = load_checkpoint(str(checkpoint), device="cpu")  # type: ignore[no-untyped-call]
@@ -190,4 +271,4 @@ def _save_plain(checkpoint: Path, target: Path) -> None:
     # Through a buffer: a file's own name would go into the archive.
     buffer = io.BytesIO()
     torch.save({"model": model.half(), "version": found.get("version"), "license": found.get("license")}, buffer)
-    target.write_bytes(buffer.getvalue())
+    return buffer.getvalue()

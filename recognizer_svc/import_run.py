@@ -64,13 +64,19 @@ def import_run(
 
 
 def _set_of_backbones(store: Store, dataset: str, split: str, info: HeadInfo) -> str | None:
-    """The split's identity set of the head's own backbones, if there is exactly one."""
-    fitting = [
-        found.id
-        for found in list_feature_sets(store, dataset, split)
-        if found.spec.view == "identity" and info.backbones and _weights_of(found.spec) == info.backbones
-    ]
-    return fitting[0] if len(fitting) == 1 else None
+    """The split's identity set of the head's own backbones; where there is none, one that `_check` refuses by name."""
+    if not info.backbones:
+        return None
+    found = {item.id: item.spec for item in list_feature_sets(store, dataset, split) if item.spec.view == "identity"}
+    fitting = [set_id for set_id, spec in found.items() if _weights_of(spec) == info.backbones]
+    if len(fitting) > 1:
+        first = fitting[0]
+        others = "; ".join(f"{other}, {', '.join(found[first].diff(found[other]))}" for other in fitting[1:])
+        raise ConflictError(
+            f"{dataset}/{split} has several feature sets of the head's backbones: {first}; {others} ({first} / it). "
+            "Choose one with --feature-set ID."
+        )
+    return next(iter(fitting or found), None)
 
 
 def _weights_of(spec: FeatureSpec) -> dict[str, str]:

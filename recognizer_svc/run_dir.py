@@ -111,7 +111,7 @@ class EventWriter:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._seq = max((int(event["seq"]) for event in read_events(path)), default=0)
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         if _ends_inside_a_line(path):
             os.write(self._file, b"\n")
 

@@ -1,13 +1,13 @@
 """Annotation files as key frames: one entry a key frame, one box a person, all of the person's actions with it."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from stal_data.csv_lines import write_csv
 from stal_data.errors import InputError
-from stal_data.files import write_atomically
 from stal_data.keyframes import AnnotatedKeyFrame, KeyFrame
 from stal_data.labels import LabelMap
 from stal_data.rows import AnnotationFormat, Row, RowProblem, check_row, read_keys, read_rows
@@ -53,15 +53,15 @@ def read_exclusions(path: Path) -> frozenset[KeyFrame]:
 
 def write_ground_truth(path: Path, key_frames: Iterable[AnnotatedKeyFrame]) -> None:
     """Write the scoring CSV: video,time (%04d),x1,y1,x2,y2,label id,person; boxes with every digit of their float32."""
-    write_atomically(path, "".join(_ground_truth_lines(key_frames)))
+    write_csv(path, _ground_truth_rows(key_frames))
 
 
-def _ground_truth_lines(key_frames: Iterable[AnnotatedKeyFrame]) -> Iterator[str]:
-    for key_frame in key_frames:
-        for box, labels, person in zip(key_frame.boxes_N4, key_frame.labels, key_frame.persons, strict=True):
-            coordinates = ",".join(str(value) for value in box)
+def _ground_truth_rows(key_frames: Iterable[AnnotatedKeyFrame]) -> Iterator[Sequence[object]]:
+    for item in key_frames:
+        time = f"{item.key.timestamp:04d}"
+        for box, labels, person in zip(item.boxes_N4, item.labels, item.persons, strict=True):
             for label in sorted(labels):
-                yield f"{key_frame.key},{coordinates},{label},{person}\n"
+                yield (item.key.video, time, *map(str, box), label, person)
 
 
 def group_rows(rows: Iterable[Row], label_map: LabelMap, *, lose_first: bool = False) -> tuple[AnnotatedKeyFrame, ...]:

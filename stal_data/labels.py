@@ -3,17 +3,14 @@
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from stal_data.errors import InputError, NotFoundError, shown_problems
+from stal_data.errors import InputError, NotFoundError, shown, shown_problems
+from stal_data.text_format import read_messages
 from stal_data.user_files import read_text_bounded
 
-_TOKEN = re.compile(
-    r"""\s+|\#[^\n]*|(?P<text>"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')|(?P<word>[\w.+-]+)|(?P<sign>[{}:;,])"""
-)
-_ESCAPE = re.compile(r"\\(.)")
 MAX_BYTES = 8 << 20  # 8 MiB
 MAX_LABELS = 10_000  # scores are an array of boxes by labels
 MAX_ID = 2**31 - 1
@@ -47,6 +44,11 @@ class LabelMap:
             if not label.name or not label.name.isprintable():
                 raise InputError(
                     f"{source}: the name of label {label.id} is {label.name!r}, but must be printable text."
+                )
+            if not re.fullmatch(r"[A-Za-z0-9_]*", label.type):
+                raise InputError(
+                    f"{source}: the label_type of '{label.name}' is {label.type!r}, but must hold letters, digits and "
+                    "'_' only."
                 )
         self.ids = tuple(label.id for label in self.labels)
         self.names = tuple(label.name for label in self.labels)
@@ -109,58 +111,30 @@ class LabelMap:
 
     @classmethod
     def parse(cls, text: str, source: str) -> "LabelMap":
-        """Read `label { name label_id label_type }` or AVA's `item { name id }`; other fields are ignored."""
-        tokens = list(_tokens(text, source))
-        labels: list[Label] = []
-        position = 0
+        """Read protobuf's text format: `label { name label_id label_type }` or AVA's `item { name id }`.
 
-        def take(*expected: str) -> tuple[str, int]:
-            nonlocal position
-            if position == len(tokens):
-                raise InputError(f"{source}: the file ends where {' or '.join(expected)} should follow.")
-            value, line = tokens[position]
-            position += 1
-            if expected[0] in "{:" and value not in expected:
-                raise InputError(f"{source}, line {line}: expected {' or '.join(expected)}, got '{value}'.")
-            return value, line
-
-        while position < len(tokens):
-            block, line = take("label", "item")
+        Other fields are ignored.
+        """
+        labels = []
+        for block, line, fields in read_messages(text, source):
+            where = f"{source}, line {line}"
             if block not in ("label", "item"):
-                raise InputError(f"{source}, line {line}: expected 'label {{' or 'item {{', got '{block}'.")
-            take("{")
-            fields: dict[str, str] = {}
-            while (key := take("a field", "}")[0]) != "}":
-                take(":")
-                fields[key] = take("a value")[0]
-                while position < len(tokens) and tokens[position][0] in (";", ","):
-                    position += 1
-            labels.append(_label(fields, f"{source}, line {line}"))
+                raise InputError(f"{where}: expected 'label {{' or 'item {{', got '{block}'.")
+            labels.append(_label(fields, where))
         return cls(labels, source)
 
 
-def _tokens(text: str, source: str) -> Iterator[tuple[str, int]]:
-    position, line = 0, 1
-    while position < len(text):
-        match = _TOKEN.match(text, position)
-        if match is None:
-            raise InputError(f"{source}, line {line}: cannot read {text[position : position + 20]!r} as a label map.")
-        if match["text"] is not None:
-            yield _ESCAPE.sub(r"\1", match["text"][1:-1]), line
-        elif match.lastgroup is not None:
-            yield match[0], line
-        line += match[0].count("\n")
-        position = match.end()
-
-
-def _label(fields: dict[str, str], where: str) -> Label:
+def _label(fields: Mapping[str, str], where: str) -> Label:
     label_id = fields.get("label_id", fields.get("id"))
     if label_id is None or "name" not in fields:
         raise InputError(
             f"{where}: a label needs a name and a label_id (or id), got only {', '.join(fields) or 'nothing'}."
         )
-    if not re.fullmatch(r"-?\d{1,20}", label_id):
-        raise InputError(f"{where}: the id of '{fields['name']}' is '{label_id}', but must be a whole number.")
+    if not re.fullmatch(r"-?(0|[1-9][0-9]{0,18})", label_id):
+        raise InputError(
+            f"{where}: the id of '{fields['name']}' is {shown(label_id)}, but must be a whole number without leading "
+            "zeros."
+        )
     return Label(int(label_id), fields["name"], fields.get("label_type", ""))
 
 

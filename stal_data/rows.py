@@ -1,27 +1,24 @@
 """Rows of annotation files, with every rule they must keep; used by the strict readers and by `dataset validate`."""
 
-import csv
-import io
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple
 
-from stal_data.errors import InputError, NotFoundError, shown
+from stal_data.csv_lines import as_number, broken_header_rule, read_csv
+from stal_data.errors import InputError, shown
 from stal_data.keyframes import KeyFrame
 from stal_data.labels import LabelMap
 from stal_data.names import check_video_id
-from stal_data.user_files import bounded_lines, open_regular
 
-Number = TypeVar("Number", int, float)
 AnnotationFormat = Literal["chaotic_world", "ava"]
 
 BOX_SLACK = 1e-6
 """Boxes this far outside [0,1] count as rounding and are clipped."""
 
-_LARGEST = 2**53
+_LARGEST = 2**53  # up to which a float has every whole number
 CHAOTIC_WORLD_COLUMNS = 13
 AVA_COLUMNS = 8
 
@@ -29,12 +26,14 @@ AVA_COLUMNS = 8
 class Row(NamedTuple):  # a dataclass costs twice the time, and AVA has 837 000 rows
     """One person with one action, as one line of a file says it.
 
-    line: from 1. window: frames from 1 on the 25 fps time line, end exclusive. box: x1,y1,x2,y2.
+    line: from 1. time_s: as written; its whole part is the key frame's second. window: frames from 1 on the 25 fps
+    time line, end exclusive. box: x1,y1,x2,y2.
     label: as in the label map (from 1). box and label are None on a line that only names a key frame.
     """
 
     line: int
     key: KeyFrame
+    time_s: float
     window: tuple[int, int] | None
     box: tuple[float, float, float, float] | None
     label: int | None
@@ -57,13 +56,33 @@ class _BadFieldError(Exception):
 
 
 def read_rows(path: Path, annotation_format: AnnotationFormat) -> Iterator[Row | RowProblem]:
-    """Yield every line of a file, as a row or as what keeps it from being one. Values are not checked yet."""
+    """Yield every line of a file, as a row or as what keeps it from being one. Other values are not checked yet.
+
+    Rows of one key frame have one time: people of two instants are not in one picture.
+    """
     parse = _PARSERS[annotation_format]
+    first_rows: dict[KeyFrame, Row] = {}
     for line, fields in read_csv(path):
         try:
-            yield parse(fields, line)
+            _refuse_first_header(fields, line)
+            row = parse(fields, line)
+            first = first_rows.setdefault(row.key, row)
+            if row.time_s != first.time_s:
+                raise _BadFieldError(
+                    "time",
+                    f"the time is {row.time_s}, but {first.time_s} in line {first.line} of the same key frame "
+                    f"{row.key}: a key frame is one instant, and there is one a second. Keep the rows of one instant.",
+                )
+            yield row
         except _BadFieldError as error:
-            yield RowProblem(line=line, rule=error.rule, message=str(error))
+            yield _problem(fields, line, error)
+
+
+def _problem(fields: Sequence[str], line: int, error: _BadFieldError) -> RowProblem:
+    header = broken_header_rule(fields, line)
+    if header is not None:
+        return RowProblem(line=line, rule="header", message=header)
+    return RowProblem(line=line, rule=error.rule, message=str(error))
 
 
 def check_row(row: Row, label_map: LabelMap) -> list[RowProblem]:
@@ -98,23 +117,16 @@ def _text(box: tuple[float, ...]) -> str:
     return ",".join(f"{value:g}" for value in box)
 
 
-def read_csv(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield line number (from 1) and fields of every line that is not empty."""
-    try:
-        with io.TextIOWrapper(open_regular(path), encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(bounded_lines(file, path))
-            for fields in reader:
-                if fields:
-                    yield reader.line_num, fields
-    except FileNotFoundError:
-        raise NotFoundError(f"The file {path} does not exist.") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} cannot be read as CSV: {error}.") from error
+def _refuse_first_header(fields: Sequence[str], line: int) -> None:
+    """Look for a header before numbers are read: the column positions of one are numbers, too."""
+    rule = broken_header_rule(fields, line) if line == 1 else None
+    if rule is not None:
+        raise _BadFieldError("header", rule)
 
 
 @lru_cache(maxsize=4096)  # the rows of a key frame follow each other
-def parse_key(video: str, time: str) -> KeyFrame:
-    """Return the key frame of a video id and a time in seconds, of which the integer part counts."""
+def _parse_key(video: str, time: str) -> tuple[KeyFrame, float]:
+    """Return the key frame of a video id and a time in seconds, whose whole part it is, and the time."""
     try:
         video = check_video_id("the video", video)
     except InputError as error:
@@ -122,18 +134,31 @@ def parse_key(video: str, time: str) -> KeyFrame:
     seconds = _number("time", time)
     if seconds < 0:
         raise _BadFieldError("time", f"the time is {time}, but seconds count from 0.")
-    return KeyFrame(video, int(seconds))
+    return KeyFrame(video, int(seconds)), seconds
+
+
+def _parse_whole_key(video: str, time: str) -> tuple[KeyFrame, float]:
+    """As `_parse_key`; a time within a second is refused, since it would silently stand for the whole second."""
+    key, seconds = _parse_key(video, time)
+    if seconds != key.timestamp:
+        raise _BadFieldError(
+            "time",
+            f"the time is {time}, but must be whole seconds: key frames are one a second, and all times within second "
+            f"{key.timestamp} would become one. Keep the rows of whole seconds and leave out the others.",
+        )
+    return key, seconds
 
 
 def read_keys(path: Path) -> Iterator[tuple[int, KeyFrame | RowProblem]]:
     """Yield the key frames of a two-column file (video,time) with their lines."""
     for line, fields in read_csv(path):
         try:
+            _refuse_first_header(fields, line)
             if len(fields) != 2:
                 raise _BadFieldError("columns", f"the line has {len(fields)} columns, but needs 2: video,time.")
-            yield line, parse_key(*fields)
+            yield line, _parse_whole_key(*fields)[0]
         except _BadFieldError as error:
-            yield line, RowProblem(line=line, rule=error.rule, message=str(error))
+            yield line, _problem(fields, line, error)
 
 
 def _parse_chaotic_world(fields: Sequence[str], line: int) -> Row:
@@ -144,9 +169,11 @@ def _parse_chaotic_world(fields: Sequence[str], line: int) -> Row:
             "key-frame number, x1, y1, x2, y2, label (from 0), person, frame_start, frame_end, time in seconds, 0, 0.",
         )
     start, end = _integer("frame_start", fields[-5]), _integer("frame_end", fields[-4])
+    key, time_s = _parse_key(fields[0], fields[-3])
     return Row(
         line=line,
-        key=parse_key(fields[0], fields[-3]),
+        key=key,
+        time_s=time_s,
         window=(start, end),
         box=_box(fields[2:6]),
         label=_integer("label", fields[6]) + 1,
@@ -161,12 +188,13 @@ def _parse_ava(fields: Sequence[str], line: int) -> Row:
             f"the line has {len(fields)} columns, but the AVA format has {AVA_COLUMNS}: video, time, x1, y1, x2, y2, "
             "label, person (or only video, time for a key frame without people).",
         )
-    key = parse_key(fields[0], fields[1])
+    key, time_s = _parse_whole_key(fields[0], fields[1])
     if not any(fields[2:]):
-        return Row(line=line, key=key, window=None, box=None, label=None, person=-1)
+        return Row(line=line, key=key, time_s=time_s, window=None, box=None, label=None, person=-1)
     return Row(
         line=line,
         key=key,
+        time_s=time_s,
         window=None,
         box=_box(fields[2:6]),
         label=_integer("label", fields[6]) if fields[6] else None,
@@ -186,27 +214,18 @@ def _box(fields: Sequence[str]) -> tuple[float, float, float, float]:
 
 
 def _number(field: str, text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        hint = ": annotation files have no header line, remove it" if text.strip().lower().startswith(field[:4]) else ""
-        raise _BadFieldError("number", f"{field} is {shown(text)}, but must be a number{hint}.") from None
+    value = as_number(text)
+    if value is None:
+        raise _BadFieldError("number", f"{field} is {shown(text)}, but must be a number.")
     if not math.isfinite(value):
-        raise _BadFieldError("number", f"{field} is '{text}', but must be finite.")
-    return _bounded(field, text, value)
-
-
-def _bounded(field: str, text: str, value: Number) -> Number:
+        raise _BadFieldError("number", f"{field} is {shown(text)}, but must be finite.")
     if abs(value) > _LARGEST:
-        raise _BadFieldError("number", f"{field} is '{text[:100]}', but must be at most {_LARGEST}.")
+        raise _BadFieldError("number", f"{field} is {shown(text)}, but must be at most {_LARGEST}.")
     return value
 
 
 def _integer(field: str, text: str) -> int:
-    try:
-        return _bounded(field, text, int(text))
-    except ValueError:
-        value = _number(field, text)
+    value = _number(field, text)
     if value != int(value):
-        raise _BadFieldError("number", f"{field} is '{text}', but must be a whole number.")
+        raise _BadFieldError("number", f"{field} is {shown(text)}, but must be a whole number.")
     return int(value)

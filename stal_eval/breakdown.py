@@ -57,21 +57,20 @@ class ErrorAnalysis:
         np.cumsum(np.bincount(truth.key_N, minlength=alignment.num_keys), out=offsets[1:])
         self._matching = matching
         self._class_G = truth.class_N[targets]
-        fit_N, self._fit_G, self._own_G = compare_boxes(
+        self._fit_N, self._fit_G, self._own_G = compare_boxes(
             rows.key_N, rows.class_N, rows.boxes_N4, offsets, self._class_G, truth.boxes_N4[targets], NEAR_IOU, min_iou
         )
-        self._fit_N = fit_N[matching.row_N]
         self._targeted_G = np.zeros(len(targets), np.bool_)
         self._targeted_G[matching.target_N[matching.target_N >= 0]] = True
 
-    def outcomes(self, kept_N: NDArray[np.bool_], hit_N: NDArray[np.bool_]) -> Outcomes:
-        """kept_N: which rows count. hit_N: which rows have the box that they find. Both in the order of `Matching`."""
-        target_N = self._matching.target_N
+    def outcomes(self, selection: Matching, kept_N: NDArray[np.bool_]) -> Outcomes:
+        """selection: which rows have the box that they find. kept_N: which rows count, in the order of `selection`."""
+        target_N, hit_N, fit_N = selection.target_N, selection.hit_N, self._fit_N[selection.row_N]
         found_G = np.zeros(len(self._class_G), np.bool_)
         found_G[target_N[hit_N & kept_N]] = True
         return Outcomes(
             truth_G=_first_true(found_G, self._targeted_G, self._own_G, self._fit_G == FOUND, self._fit_G == NEAR),
-            row_N=_first_true(hit_N, target_N >= 0, self._fit_N == FOUND, self._fit_N == NEAR),
+            row_N=_first_true(hit_N, target_N >= 0, fit_N == FOUND, fit_N == NEAR),
             kept_N=kept_N,
         )
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from stal_data.errors import InputError, NotFoundError
+from stal_eval.protocol import recorded_fields
 
 # Which capacities are tried changes no mAP; the name stands for the other fields.
 _FIELDS_THAT_MAY_DIFFER = {"name", "capacities", "changed_fields"}
@@ -82,7 +83,7 @@ def _parse(chosen: dict[str, Any]) -> Choice:
     capacity = chosen["capacity"]
     if not isinstance(capacity, int) or capacity < 0:
         raise InputError(f"capacity-from: the capacity is {capacity!r}, but must be a whole number from 0.")
-    protocol, on = dict(chosen["protocol"]), chosen["chosen_on"]
+    protocol, on = recorded_fields(chosen["protocol"]), chosen["chosen_on"]
     if on is None:
         return Choice(capacity=capacity, split=None, protocol=protocol)
     split = Split(

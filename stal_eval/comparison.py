@@ -137,10 +137,12 @@ def _check(a: Stored, b: Stored) -> None:
 
 def _average_precision(side: Stored, capacity: int, weight_VR: NDArray[np.int32]) -> NDArray[np.float64]:
     """Return AP [K, 1 + R], the real one first; NaN for a class that is not in the mean."""
-    if capacity != side.capacity and side.protocol["claim_order"] != "score":
+    by_score = side.protocol["claim_order"] == "score"
+    if capacity != side.capacity and not (by_score and side.protocol["tie_order"] == "file"):
         raise InputError(
             f"capacity is {capacity}, but under the protocol {side.protocol['name']} a result can be compared only at "
-            f"the capacity that it was scored at, {side.capacity or 'no limit'}: leave it out."
+            f"the capacity that it reports, {side.capacity or 'no limit'}: leave it out"
+            + (f", or score both with --capacities {capacity} first." if by_score else ".")
         )
     kept_N = ~side.void_N
     if capacity != NO_LIMIT:

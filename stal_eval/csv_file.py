@@ -1,18 +1,18 @@
 """CSV files without a header, gzip or plain: whole columns for speed, single lines to explain what is wrong."""
 
-import csv
 import gzip
 import hashlib
 import io
 import zlib
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
 
+from stal_data.csv_lines import fields_of
 from stal_data.errors import InputError, NotFoundError
-from stal_data.user_files import bounded_lines
 from stal_eval.rules import Kind, columns_of
 
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -34,11 +34,12 @@ def digest_of(path: Path) -> str:
 
 def read_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield line number (from 1) and fields of every line that is not empty."""
-    with _clear_errors(path), gzip.open(path) if _is_gzip(path) else path.open("rb") as file:
-        reader = csv.reader(bounded_lines(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""), path))
-        for fields in reader:
-            if fields:
-                yield reader.line_num, fields
+    with (
+        _clear_errors(path),
+        gzip.open(path) if _is_gzip(path) else path.open("rb") as file,
+        io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text,
+    ):
+        yield from fields_of(text, path)
 
 
 def read_columns(path: Path, kind: Kind) -> pd.DataFrame:
@@ -56,6 +57,8 @@ def read_columns(path: Path, kind: Kind) -> pd.DataFrame:
     # pandas reads a column of nothing but True and False as 1 and 0; one that only becomes so it refuses.
     if any(name in NUMBERS and text.lower() in ("true", "false") for name, text in zip(names, first[1], strict=False)):
         raise UnreadableError("the first line holds True or False where a number must be")
+    if _has_quotes(path):
+        deque(read_lines(path), maxlen=0)  # pandas takes '"a" b' for the id 'a b'
     with _clear_errors(path):
         try:
             return pd.read_csv(
@@ -80,6 +83,11 @@ def _is_gzip(path: Path) -> bool:
         return file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
 
 
+def _has_quotes(path: Path) -> bool:
+    with _clear_errors(path), gzip.open(path) if _is_gzip(path) else path.open("rb") as file:
+        return any(b'"' in block for block in iter(lambda: file.read(1 << 20), b""))
+
+
 @contextmanager
 def _clear_errors(path: Path) -> Iterator[None]:
     try:
@@ -94,5 +102,5 @@ def _clear_errors(path: Path) -> Iterator[None]:
         raise NotFoundError(f"The file {path} does not exist.") from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(f"{path} is damaged gzip ({error}): write or copy it again.") from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read as CSV: {error}.") from error

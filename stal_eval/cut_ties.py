@@ -1,4 +1,5 @@
-"""Which of equal scores a heap keeps that holds the best rows of a key frame read so far, as AVA's evaluator does.
+"""Which of equal scores a heap keeps that holds the best rows of a key frame read so far, and in which order they leave
+it, as in AVA's evaluator.
 
 The heap is filled up to the capacity; then a row replaces the smallest (score, label id, y1, x1, y2, x2) when its score
 is above the smallest score. What is left is a head of one fixed order, so that all capacities share it: with
@@ -70,3 +71,65 @@ def heap_ranks(
                     node += node & -node
             first = last
     return result
+
+
+@compiled
+def heap_arrays(
+    by_key_N: NDArray[np.int64],
+    score_N: NDArray[np.float64],
+    class_N: NDArray[np.int32],
+    boxes_N4: NDArray[np.float64],
+    key_offsets: NDArray[np.int64],
+    capacity: int,
+) -> NDArray[np.int64]:
+    """Return the row numbers that each key frame's heap of `capacity` rows holds, in the order of its array.
+
+    by_key_N: row numbers by key frame, then in file order. key_offsets: where each key frame starts in it, and the end.
+    The array is that of Python's `heapq`: its order decides which of equal scores claims a box.
+    """
+    kept = np.empty(by_key_N.shape[0], np.int64)
+    total = 0
+    for key in range(key_offsets.shape[0] - 1):
+        heap = kept[total:]
+        size = 0
+        for position in range(key_offsets[key], key_offsets[key + 1]):
+            row = by_key_N[position]
+            if size < capacity:
+                place = size
+                size += 1
+            elif score_N[row] > score_N[heap[0]]:
+                # As heapq.heapreplace: the hole goes down to a leaf along the smaller children, then the row rises.
+                place, child = 0, 1
+                while child < size:
+                    other = child + 1
+                    if other < size and not _is_less(heap[child], heap[other], score_N, class_N, boxes_N4):
+                        child = other
+                    heap[place] = heap[child]
+                    place = child
+                    child = 2 * place + 1
+            else:
+                continue
+            while place > 0:
+                parent = (place - 1) >> 1
+                if not _is_less(row, heap[parent], score_N, class_N, boxes_N4):
+                    break
+                heap[place] = heap[parent]
+                place = parent
+            heap[place] = row
+        total += size
+    return kept[:total]
+
+
+@compiled
+def _is_less(
+    a: int, b: int, score_N: NDArray[np.float64], class_N: NDArray[np.int32], boxes_N4: NDArray[np.float64]
+) -> bool:
+    """Compare two rows by (score, label id, y1, x1, y2, x2)."""
+    if score_N[a] != score_N[b]:
+        return bool(score_N[a] < score_N[b])
+    if class_N[a] != class_N[b]:
+        return bool(class_N[a] < class_N[b])
+    for axis in (1, 0, 3, 2):
+        if boxes_N4[a, axis] != boxes_N4[b, axis]:
+            return bool(boxes_N4[a, axis] < boxes_N4[b, axis])
+    return False

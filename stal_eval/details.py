@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from stal_eval.breakdown import Breakdown, ErrorAnalysis
 from stal_eval.examples import Example, pick_examples
-from stal_eval.matching import keep
 from stal_eval.operating_point import OperatingPoint, best_f1
 from stal_eval.precision_recall import PrecisionRecall, precision_recall
 from stal_eval.preparation import Prepared
+from stal_eval.selection import select
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,32 +47,31 @@ class Details:
 
 def explain(prepared: Prepared, capacity: int, ap_K: NDArray[np.float64]) -> Details:
     """capacity: the reported one. ap_K: AP of each class there, NaN for a class that is not in the mean."""
-    alignment, matching = prepared.alignment, prepared.matching
-    score_N = alignment.predictions.score_N[matching.row_N]
-    chosen, at_50 = keep(matching, capacity), keep(matching, 50)
+    alignment = prepared.alignment
+    chosen, at_50 = (select(alignment, prepared.matching, prepared.protocol, kept) for kept in (capacity, 50))
     curves: dict[str, list[PrecisionRecall | None]] = {"chosen": [], "at_50": []}
     thresholds: list[OperatingPoint | None] = []
-    above_N = np.zeros(len(score_N), np.bool_)
-    for label, num_truth in enumerate(matching.truth_count_K.tolist()):
-        start, stop = matching.class_offsets[label : label + 2].tolist()
+    above_N = np.zeros(alignment.predictions.num_rows, np.bool_)
+    for label, num_truth in enumerate(chosen.truth_count_K.tolist()):
+        start, stop = chosen.class_offsets[label : label + 2].tolist()
         threshold, counts = None, not np.isnan(ap_K[label])
         for point, selection in (("chosen", chosen), ("at_50", at_50)):
             rows = start + np.flatnonzero(~selection.void_N[start:stop])
-            hit_R, score_R = selection.hit_N[rows], score_N[rows]
+            hit_R, score_R = selection.hit_N[rows], alignment.predictions.score_N[selection.row_N[rows]]
             curves[point].append(precision_recall(hit_R, score_R, num_truth) if counts else None)
             if point == "chosen" and counts and (threshold := best_f1(hit_R, score_R, num_truth)) is not None:
                 above_N[rows[: threshold.num_rows]] = True
         thresholds.append(threshold)
-    analysis = ErrorAnalysis(alignment, matching, prepared.protocol.iou)
+    analysis = ErrorAnalysis(alignment, prepared.matching, prepared.protocol.iou)
     outcomes = {
-        "chosen": analysis.outcomes(~chosen.void_N, chosen.hit_N),
-        "at_50": analysis.outcomes(~at_50.void_N, at_50.hit_N),
-        "best_f1": analysis.outcomes(above_N, chosen.hit_N),
+        "chosen": analysis.outcomes(chosen, ~chosen.void_N),
+        "at_50": analysis.outcomes(at_50, ~at_50.void_N),
+        "best_f1": analysis.outcomes(chosen, above_N),
     }
     return Details(
         chosen=tuple(curves["chosen"]),
         at_50=tuple(curves["at_50"]),
         thresholds=tuple(thresholds),
         errors={point: analysis.count(outcome) for point, outcome in outcomes.items()},
-        examples=pick_examples(alignment, matching, outcomes["best_f1"], ap_K),
+        examples=pick_examples(alignment, chosen, outcomes["best_f1"], ap_K),
     )

@@ -29,7 +29,7 @@ def load_exclusions(exclusions: Path | str | Collection[KeyFrame] | None) -> Exc
         return Exclusions(keys=keys, digest=hashlib.sha256(text.encode()).hexdigest())
     path, found = Path(exclusions), set()
     for number, fields in read_lines(path):
-        rule = broken_exclusion_rule(fields)
+        rule = broken_exclusion_rule(fields, number)
         if rule is not None:
             raise InputError(f"{path}, line {number}: {rule}")
         found.add(KeyFrame(fields[0], int(float(fields[1]))))

@@ -1,25 +1,20 @@
-"""The single matching pass: after it, every capacity is a matter of counting."""
+"""The single matching pass: after it, every capacity is a matter of counting, but for some protocols (`selection`)."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from stal_eval.alignment import Alignment, Rows, is_empty
-from stal_eval.capacities import NO_LIMIT
-from stal_eval.cut_ties import heap_ranks
+from stal_eval.cut_ties import heap_arrays, heap_ranks
 from stal_eval.kernels import match_rows
 from stal_eval.protocol import Protocol
-
-# A stable sort of integers up to this number is a radix sort, several times faster than that of floats.
-_SMALL = 2**16
-_SAMPLED = 4096  # scores looked at to tell whether most are equal to others
+from stal_eval.ranking import descending, group_offsets, place_key_frames, string_together
 
 
 @dataclass(frozen=True, kw_only=True)
 class Matching:
-    """N scored prediction rows in class-major order, best first within a class; equal scores in file order.
+    """N scored prediction rows in class-major order, best first within a class.
 
     row_N: number of the row in the alignment. rank_N: position in the row's key frame over all classes, from 0: the row
     is kept by capacities above it. target_N: number of the ground-truth box that the row would find, in the order of
@@ -27,7 +22,7 @@ class Matching:
     capacity and then vanish, neither right nor wrong.
     class_offsets: the rows of class k are class_offsets[k] .. class_offsets[k + 1] - 1.
     truth_count_K: ground-truth boxes of each class, as the recall counts them. targets: ground-truth row of each target
-    number. by_score: a ground-truth box belongs to the best row that finds it; else to the first of the file.
+    number.
     """
 
     row_N: NDArray[np.int64]
@@ -38,24 +33,30 @@ class Matching:
     class_offsets: NDArray[np.int64]
     truth_count_K: NDArray[np.int64]
     targets: NDArray[np.int64]
-    by_score: bool
 
 
 def match(alignment: Alignment, num_classes: int, protocol: Protocol) -> Matching:
-    """Rank, match and group all rows; the order is score descending, then file order, or as the protocol says."""
+    """Rank, match and group all rows.
+
+    Equal scores rank as the protocol says; where sort calls decide (`tie_order`), as if they were stable and no row
+    were cut.
+    """
     rows, truth = alignment.predictions, alignment.ground_truth
     order = _best_first(rows, alignment.num_keys, protocol)
     group_G = truth.key_N.astype(np.int64) * num_classes + truth.class_N
-    targets = np.argsort(group_G, kind="stable")
-    offsets = _offsets(group_G, alignment.num_keys * num_classes)
-    boxes_G4 = truth.boxes_N4[targets]
+    targets = _truth_order(alignment, protocol)
+    targets = targets[np.argsort(group_G[targets], kind="stable")]
+    offsets = group_offsets(group_G, alignment.num_keys * num_classes)
+    boxes_N4, boxes_G4 = (
+        boxes.astype(protocol.precision, copy=False) for boxes in (rows.boxes_N4, truth.boxes_N4[targets])
+    )
 
     def walk(order_N: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.bool_]]:
         return match_rows(
             order_N,
             rows.key_N,
             rows.class_N,
-            rows.boxes_N4,
+            boxes_N4,
             offsets,
             boxes_G4,
             alignment.num_keys,
@@ -68,6 +69,10 @@ def match(alignment: Alignment, num_classes: int, protocol: Protocol) -> Matchin
         hit_N = walk(np.arange(rows.num_rows))[2]
     leaves_out_empty = protocol.empty_boxes == "left_out"
     void_N = is_empty(rows.boxes_N4) if leaves_out_empty else np.zeros(rows.num_rows, np.bool_)
+    if protocol.tie_order != "file":
+        claiming = np.arange(rows.num_rows) if protocol.claim_order == "file_order" else order
+        met_last_first = string_together(rows, place_key_frames(alignment, protocol), claiming)[::-1]
+        order = met_last_first[descending(rows.score_N[met_last_first])]
     by_class = order[np.argsort(rows.class_N[order].astype(np.min_scalar_type(num_classes)), kind="stable")]
     return Matching(
         row_N=by_class,
@@ -75,26 +80,25 @@ def match(alignment: Alignment, num_classes: int, protocol: Protocol) -> Matchin
         target_N=target_N[by_class],
         hit_N=hit_N[by_class],
         void_N=void_N[by_class],
-        class_offsets=_offsets(rows.class_N, num_classes),
+        class_offsets=group_offsets(rows.class_N, num_classes),
         truth_count_K=np.bincount(
             np.concatenate([truth.class_N, alignment.recalled_truth.class_N]), minlength=num_classes
         ),
         targets=targets,
-        by_score=protocol.claim_order == "score",
     )
 
 
-def keep(matching: Matching, capacity: int) -> Matching:
-    """Return the same rows with those void that a capacity drops, and boxes given to the rows that are left."""
-    void_N = matching.void_N if capacity == NO_LIMIT else matching.void_N | (matching.rank_N >= capacity)
-    if matching.by_score:
-        return replace(matching, void_N=void_N)  # no row that is left ranks behind one that is dropped
-    finders = np.flatnonzero(~void_N & (matching.target_N >= 0))
-    finders = finders[np.argsort(matching.row_N[finders])]
-    first = np.unique(matching.target_N[finders], return_index=True)[1]
-    hit_N = np.zeros_like(matching.hit_N)
-    hit_N[finders[first]] = True
-    return replace(matching, void_N=void_N, hit_N=hit_N)
+def _truth_order(alignment: Alignment, protocol: Protocol) -> NDArray[np.int64]:
+    """Return ground-truth rows so that of a key frame's boxes with equal IoU the first is looked at."""
+    truth = alignment.ground_truth
+    in_file = np.arange(truth.num_rows)
+    if protocol.cut_ties == "file_order":
+        return in_file
+    by_key = string_together(truth, np.arange(alignment.num_keys), in_file)
+    key_offsets = group_offsets(truth.key_N, alignment.num_keys)
+    return heap_arrays(
+        by_key, np.zeros(truth.num_rows), truth.class_N, truth.boxes_N4, key_offsets, max(truth.num_rows, 1)
+    )
 
 
 def _best_first(rows: Rows, num_keys: int, protocol: Protocol) -> NDArray[np.int64]:
@@ -106,25 +110,6 @@ def _best_first(rows: Rows, num_keys: int, protocol: Protocol) -> NDArray[np.int
     by_key = order[np.argsort(rows.key_N[order], kind="stable")]
     place_N = np.empty(rows.num_rows, np.int64)
     place_N[order] = np.arange(rows.num_rows)
-    moved = heap_ranks(by_key, rows.score_N, rows.class_N, rows.boxes_N4, _offsets(rows.key_N, num_keys))
+    moved = heap_ranks(by_key, rows.score_N, rows.class_N, rows.boxes_N4, group_offsets(rows.key_N, num_keys))
     order[place_N[by_key]] = moved
     return order
-
-
-def descending(score_N: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return row numbers, the highest score first, equal scores in file order."""
-    sample = score_N[:: 1 + len(score_N) // _SAMPLED]
-    if 2 * len(np.unique(sample)) <= len(sample):
-        codes_N, values = pd.factorize(score_N)
-        if len(values) <= _SMALL:
-            place_V = np.empty(len(values), np.uint16)
-            place_V[np.argsort(-values)] = np.arange(len(values))
-            return np.argsort(place_V[codes_N], kind="stable")
-    return np.argsort(-score_N, kind="stable")
-
-
-def _offsets(group_N: NDArray[np.integer], num_groups: int) -> NDArray[np.int64]:
-    """Return where each group starts once the rows are sorted by group, and the end."""
-    offsets = np.zeros(num_groups + 1, np.int64)
-    np.cumsum(np.bincount(group_N, minlength=num_groups), out=offsets[1:])
-    return offsets

@@ -3,6 +3,7 @@
 docs/evaluation.md cites where each value was read. None of this is needed for the protocol `stal`, the default.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
@@ -16,6 +17,8 @@ Classes = Literal["with_ground_truth", "with_ground_truth_and_predictions"]
 CutTies = Literal["file_order", "heap"]
 ClaimOrder = Literal["score", "file_order"]
 EmptyBoxes = Literal["wrong", "left_out"]
+TieOrder = Literal["file", "reversed_stable", "argsort"]
+Precision = Literal["float32", "float64"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +30,8 @@ class Protocol:
     score_decimals, box_decimals: decimals that scores and predicted boxes are rounded to, as %.3f does; None: as given.
     exclusions: what an excluded key frame does. left_out: neither side counts. ignored: it is scored like any other.
         left_out_but_recalled: nothing on it can be found, but its ground truth still counts in the recall.
-    frames: which key frames have their predictions scored; on others they vanish instead of being wrong.
+    frames: which key frames have their predictions scored, in the order of which file. all: of the predictions.
+        with_ground_truth: of the ground truth; on other key frames predictions vanish instead of being wrong.
     capacities: best-scored rows (box x class) kept of each key frame, as on the command line: `50:2200` sweeps, 0 is
         no limit.
     cut_ties: which of equal scores a capacity keeps. file_order: the first. heap: of a heap of the best rows so far,
@@ -35,6 +39,11 @@ class Protocol:
     empty_boxes: what a predicted box without area is, once it took its place within the capacity.
     claim_order: which row has a ground-truth box that several find: the best-scored, or the first of the file.
     iou: a row finds a box from this IoU on, and looks only at the box of its class with the highest.
+    precision: numbers in which IoUs are computed and the scores of a class are ranked.
+    tie_order: how rows of one class with equal scores rank. file: in the order in which they claim boxes, with key
+        frames in file order. The others rank by `numpy.argsort`, reversed, over the rows in that order, so that a copy
+        of a box tends to rank before the row that claimed it. reversed_stable: with a stable sort. argsort: with the
+        default sort, whose order of equal scores depends on NumPy's version and on the processor.
     classes: which classes of the label map are in the mean.
     """
 
@@ -49,6 +58,8 @@ class Protocol:
     empty_boxes: EmptyBoxes = "wrong"
     claim_order: ClaimOrder = "score"
     iou: float = 0.5
+    precision: Precision = "float64"
+    tie_order: TieOrder = "file"
     classes: Classes = "with_ground_truth"
 
     def __post_init__(self) -> None:
@@ -68,6 +79,11 @@ class Protocol:
                 "boxes to rows in file order: leave capacities out, or take another protocol."
             )
 
+    @property
+    def keeps_prefixes(self) -> bool:
+        """Whether what a larger capacity adds changes nothing among the rows before, so that one pass serves all."""
+        return self.claim_order == "score" and self.tie_order == "file"
+
     def changed_fields(self) -> tuple[str, ...]:
         """Return the names of the fields that differ from the preset of the same name."""
         preset = PROTOCOLS.get(self.name, self)
@@ -84,6 +100,8 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "cut_ties": get_args(CutTies),
     "empty_boxes": get_args(EmptyBoxes),
     "claim_order": get_args(ClaimOrder),
+    "precision": get_args(Precision),
+    "tie_order": get_args(TieOrder),
     "classes": get_args(Classes),
 }
 
@@ -98,9 +116,16 @@ PROTOCOLS = {
             exclusions="ignored",
             cut_ties="heap",
             empty_boxes="left_out",
+            tie_order="argsort",
         ),
-        Protocol(name="ava", capacities="50", cut_ties="heap", empty_boxes="left_out"),
-        Protocol(name="pyslowfast", capacities="0", empty_boxes="left_out", claim_order="file_order"),
+        Protocol(name="ava", capacities="50", cut_ties="heap", empty_boxes="left_out", tie_order="argsort"),
+        Protocol(
+            name="pyslowfast",
+            capacities="0",
+            empty_boxes="left_out",
+            claim_order="file_order",
+            tie_order="argsort",
+        ),
         Protocol(
             name="mmaction2",
             min_score=0.002,
@@ -109,11 +134,18 @@ PROTOCOLS = {
             exclusions="left_out_but_recalled",
             frames="with_ground_truth",
             capacities="0",
+            precision="float32",
+            tie_order="argsort",
             classes="with_ground_truth_and_predictions",
         ),
     )
 }
 """The presets by name."""
+
+
+def recorded_fields(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a protocol as a file states them; older files lack some, and then mean the defaults."""
+    return {"precision": "float64", "tie_order": "file", **recorded}
 
 
 def choose_protocol(protocol: str | Protocol, *, capacities: str | None = None, iou: float | None = None) -> Protocol:

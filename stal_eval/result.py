@@ -37,13 +37,16 @@ class Best:
 class Evaluation:
     """Average precision of K classes; all figures are fractions in [0,1].
 
-    curve: at the capacities that were asked for. at_50: at capacity 50, whether or not it was asked for. reported: at
+    curve: at the capacities that were asked for; near to what the protocol computes where it is not exact, which every
+    other figure is. at_50: at capacity 50, whether or not it was asked for. reported: at
     the capacity of `choice`. split: what was scored. truth_count_K, prediction_count_K: scored rows of each class.
     tied_rows: scored rows that share their class and score with another. digests: sha256 of each input (None: not
     given). details: why it is what it is, class by class. findings: likely causes of a low mAP.
     """
 
     curve: Curve
+    curve_is_exact: bool
+    best: Best
     at_50: Curve
     reported: Curve
     choice: Choice
@@ -72,12 +75,6 @@ class Evaluation:
     @property
     def mean_ap_at_50(self) -> float:
         return float(self.at_50.mean_ap_C[0])
-
-    @property
-    def best(self) -> Best:
-        means = self.mean_ap_C
-        index = int(means.argmax())
-        return Best(capacity=self.capacities[index], mean_ap=float(means[index]))
 
     @property
     def mean_ap(self) -> float:
@@ -123,6 +120,7 @@ class Evaluation:
             "software": {name: _version(name) for name in ("stal", "numpy", "pandas", "numba")},
             "capacities": list(self.capacities),
             "mAP": self.mean_ap_C.tolist(),
+            "mAP_is_exact": self.curve_is_exact,
             **self._tie_lists(),
             **self.details.plain(names),
         }

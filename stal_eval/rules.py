@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
+from stal_data.csv_lines import as_number, broken_header_rule
 from stal_data.rows import BOX_SLACK
 
 Kind = Literal["predictions", "ground truth"]
@@ -25,13 +26,14 @@ def columns_of(kind: Kind) -> tuple[str, ...]:
 
 def broken_rule(fields: Sequence[str], kind: Kind) -> str | None:
     """Return the first rule that the fields of a row break, as a sentence; None when they keep all."""
+    header = broken_header_rule(fields)
+    if header is not None:
+        return header
     count = len(fields)
     if kind == "predictions" and count != 8:
         return f"the line has {count} columns, but predictions have 8: {','.join(PREDICTION_COLUMNS)}."
     if kind == "ground truth" and count not in (7, 8):
         return f"the line has {count} columns, but ground truth has 7 or 8: {','.join(GROUND_TRUTH_COLUMNS)}."
-    if all(_number(text) is None for text in fields[1:7]):
-        return "the line looks like a header, but the format has none: remove the line."
     if not fields[0]:
         return "the video id is empty."
     return (
@@ -42,8 +44,11 @@ def broken_rule(fields: Sequence[str], kind: Kind) -> str | None:
     )
 
 
-def broken_exclusion_rule(fields: Sequence[str]) -> str | None:
+def broken_exclusion_rule(fields: Sequence[str], line: int) -> str | None:
     """Return the first rule that the fields of a line of exclusions break, as a sentence; None when they keep all."""
+    header = broken_header_rule(fields, line)
+    if header is not None:
+        return header
     if len(fields) != 2:
         return f"the line has {len(fields)} columns, but exclusions have 2: video,timestamp."
     if not fields[0]:
@@ -55,15 +60,8 @@ def _timestamp(text: str) -> str | None:
     return _whole_number("timestamp (whole seconds)", text, 0, TIMESTAMP_MAX)
 
 
-def _number(text: str) -> float | None:
-    try:
-        return None if "_" in text else float(text)  # Python reads 1_000, CSV readers do not
-    except ValueError:
-        return None
-
-
 def _whole_number(name: str, text: str, low: int, high: int) -> str | None:
-    value = _number(text)
+    value = as_number(text)
     if value is None or not math.isfinite(value) or value != int(value):
         return f"the {name} is '{text}', but must be a whole number."
     if not low <= value <= high:
@@ -75,7 +73,7 @@ def _whole_number(name: str, text: str, low: int, high: int) -> str | None:
 def _box(fields: Sequence[str], kind: Kind) -> str | None:
     values = []
     for name, text in zip(("x1", "y1", "x2", "y2"), fields, strict=True):
-        value = _number(text)
+        value = as_number(text)
         if value is None or not math.isfinite(value):
             return f"{name} is '{text}', but must be a finite number."
         values.append(value)
@@ -97,7 +95,7 @@ def _box(fields: Sequence[str], kind: Kind) -> str | None:
 
 
 def _score(text: str) -> str | None:
-    value = _number(text)
+    value = as_number(text)
     if value is None or not math.isfinite(value):
         return f"the score is '{text}', but must be a finite number."
     return None

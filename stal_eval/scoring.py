@@ -1,79 +1,78 @@
 """From matched rows to an Evaluation: average precision at every capacity, in one pass."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stal_eval.alignment import Alignment, Counts
+from stal_eval.alignment import Counts
 from stal_eval.capacities import NO_LIMIT, parse_capacities
 from stal_eval.chosen import Choice
 from stal_eval.curve import Curve, TieBounds
 from stal_eval.details import explain
 from stal_eval.diagnosis import diagnose
-from stal_eval.matching import Matching, keep
+from stal_eval.matching import Matching
 from stal_eval.preparation import Prepared
 from stal_eval.protocol import Protocol
-from stal_eval.result import Evaluation
+from stal_eval.result import Best, Evaluation
+from stal_eval.selection import select
 from stal_eval.sweep import plan_columns, sweep
 from stal_eval.ties import bound_ties, count_tied_rows
 
 _AVA_CAPACITY = 50
 _WIDE_BOUNDS = 0.001  # a tenth of a point of mAP
+_MAX_PASSES = 16  # capacities up to which each has a pass of its own under the protocols that need one
 _FEW_PREDICTED = 0.9  # share of the key frames with ground truth; a detector leaves some without a row
 
 
-def score(prepared: Prepared, *, capacity_from: Choice | None = None, tie_bounds: bool = True) -> Evaluation:
-    """Return mAP at the capacities of the protocol.
-
-    capacity_from: report at this capacity instead of at the best of the sweep. tie_bounds: also bound mAP over the
-    orders of equal scores.
-    """
-    protocol, alignment, matching = prepared.protocol, prepared.alignment, prepared.matching
+def score(
+    prepared: Prepared, *, capacity_from: Choice | None = None, tie_bounds: bool = True, exact: bool = False
+) -> Evaluation:
+    """Return mAP at the capacities of the protocol; the arguments are those of `evaluate`."""
+    protocol, counts = prepared.protocol, prepared.alignment.counts
     wanted = parse_capacities(protocol.capacities)
     beside = (_AVA_CAPACITY, capacity_from.capacity if capacity_from else _AVA_CAPACITY)
-    if protocol.claim_order == "score":
-        curve = _curve(alignment, matching, (*wanted, *beside), protocol, tie_bounds)
-        at_50, reported = curve.part(slice(-2, -1)), curve.part(slice(-1, None))
-        curve = curve.part(slice(-2))
-    else:
-        # Which row has a box depends on the rows that are kept, so each capacity is a pass of its own.
-        curve = _curve(alignment, matching, wanted, protocol, tie_bounds)
-        at_50, reported = (_curve_at(prepared, capacity) for capacity in beside)
+    swept = _curve(prepared, prepared.matching, (*wanted, *beside), tie_bounds)
+    curve, at_50, reported = (swept.part(part) for part in (slice(-2), slice(-2, -1), slice(-1, None)))
+    is_exact = exact or protocol.keeps_prefixes or len(wanted) <= _MAX_PASSES
+    if is_exact:
+        curve = _exactly(prepared, curve)
+    index = int(curve.mean_ap_C.argmax())
+    best, at_50 = _exactly(prepared, curve.part(slice(index, index + 1))), _exactly(prepared, at_50)
     borrowed = [] if capacity_from is None else _choice_warnings(capacity_from, protocol)
-    if capacity_from is None:
-        index = int(curve.mean_ap_C.argmax())
-        reported = curve.part(slice(index, index + 1))
-        capacity_from = Choice(
-            capacity=wanted[index], split=prepared.split if len(wanted) > 1 else None, protocol=protocol.describe()
-        )
-    findings = diagnose(prepared, float(curve.mean_ap_C.max()))
+    reported = best if capacity_from is None else _exactly(prepared, reported)
+    choice = capacity_from or Choice(
+        capacity=wanted[index], split=prepared.split if len(wanted) > 1 else None, protocol=protocol.describe()
+    )
+    findings = diagnose(prepared, float(best.mean_ap_C[0]))
     return Evaluation(
         curve=curve,
+        curve_is_exact=is_exact,
+        best=Best(capacity=wanted[index], mean_ap=float(best.mean_ap_C[0])),
         at_50=at_50,
         reported=reported,
-        choice=capacity_from,
+        choice=choice,
         split=prepared.split,
         label_map=prepared.label_map,
         protocol=protocol,
-        truth_count_K=matching.truth_count_K,
-        prediction_count_K=np.diff(matching.class_offsets),
-        counts=alignment.counts,
-        tied_rows=count_tied_rows(matching, alignment.predictions),
+        truth_count_K=prepared.matching.truth_count_K,
+        prediction_count_K=np.diff(prepared.matching.class_offsets),
+        counts=counts,
+        tied_rows=count_tied_rows(prepared.matching, prepared.alignment.predictions),
         digests=prepared.digests,
-        details=explain(prepared, capacity_from.capacity, reported.ap_CK[0]),
+        details=explain(prepared, choice.capacity, reported.ap_CK[0]),
         findings=findings,
-        warnings=(*map(str, findings), *_warnings(alignment.counts, protocol), *borrowed, *_tie_warnings(curve)),
+        warnings=(*map(str, findings), *_warnings(counts, protocol), *borrowed, *_tie_warnings(curve, protocol)),
     )
 
 
-def _curve(
-    alignment: Alignment, matching: Matching, capacities: Sequence[int], protocol: Protocol, tie_bounds: bool
-) -> Curve:
+def _curve(prepared: Prepared, matching: Matching, capacities: Sequence[int], tie_bounds: bool) -> Curve:
+    alignment, protocol = prepared.alignment, prepared.protocol
     rows = alignment.predictions
     columns = plan_columns(capacities, alignment.counts.rows_of_longest_key_frame)
-    ties = bound_ties(matching, rows, alignment.num_keys, columns) if tie_bounds else None
+    ties = None
+    if tie_bounds:
+        ties = bound_ties(matching, rows, alignment.num_keys, columns, first_has_box=protocol.keeps_prefixes)
     ap_CK = sweep(matching, columns)
     if protocol.classes == "with_ground_truth_and_predictions":
         absent_K = np.diff(matching.class_offsets) == 0
@@ -86,15 +85,25 @@ def _curve(
     return Curve(capacities=tuple(capacities), ap_CK=ap_CK, ties=ties)
 
 
+def _exactly(prepared: Prepared, curve: Curve) -> Curve:
+    """Return the curve as the protocol computes it, one pass for each capacity where the sweep only comes near."""
+    protocol = prepared.protocol
+    if protocol.keeps_prefixes:
+        return curve
+    alignment = prepared.alignment
+    columns = plan_columns(curve.capacities, alignment.counts.rows_of_longest_key_frame)
+    passes = [
+        _curve(prepared, select(alignment, prepared.matching, protocol, capacity), (NO_LIMIT,), False).ap_CK
+        for capacity in columns.capacities.tolist()
+    ]
+    ap_CK = np.concatenate(passes)[columns.column_of]
+    # A capacity may give a box to another row, with another score, so the bounds hold where every row is kept.
+    holds = protocol.claim_order == "score" or curve.capacities == (NO_LIMIT,)
+    return Curve(capacities=curve.capacities, ap_CK=ap_CK, ties=curve.ties if holds else None)
+
+
 def _without(ap_CK: NDArray[np.float64], absent_K: NDArray[np.bool_]) -> NDArray[np.float64]:
     return np.where(absent_K, np.nan, ap_CK)
-
-
-def _curve_at(prepared: Prepared, capacity: int) -> Curve:
-    """Return AP at one capacity from the rows that it keeps; without tie bounds."""
-    kept = keep(prepared.matching, capacity)
-    curve = _curve(prepared.alignment, kept, (NO_LIMIT,), prepared.protocol, tie_bounds=False)
-    return replace(curve, capacities=(capacity,))
 
 
 def _warnings(counts: Counts, protocol: Protocol) -> list[str]:
@@ -123,7 +132,8 @@ def _warnings(counts: Counts, protocol: Protocol) -> list[str]:
     if counts.repeated_ground_truth_rows:
         warnings.append(
             f"{counts.repeated_ground_truth_rows} ground-truth rows repeat the key frame, box and class of an earlier "
-            "one, so no prediction can find them: remove them."
+            "one. No prediction can find them, but they count in the recall, in other evaluators too: leave them in a "
+            "published file, so that figures can be compared; remove them from your own."
         )
     if counts.ground_truth_rows_outside_label_map:
         warnings.append(
@@ -140,7 +150,7 @@ def _choice_warnings(choice: Choice, protocol: Protocol) -> list[str]:
     return [f"capacity-from: the capacity {choice.capacity} was chosen by other rules: {', '.join(differing)}."]
 
 
-def _tie_warnings(curve: Curve) -> list[str]:
+def _tie_warnings(curve: Curve, protocol: Protocol) -> list[str]:
     bounds = curve.mean_bounds_C()
     if bounds is None:
         return []
@@ -151,5 +161,6 @@ def _tie_warnings(curve: Curve) -> list[str]:
     return [
         f"Equal scores leave mAP open by up to {100 * gaps[widest]:.2f} points (at capacity "
         f"{curve.capacities[widest] or 'no limit'}): between {100 * bounds[0][widest]:.2f} and "
-        f"{100 * bounds[1][widest]:.2f}, by the order of equal scores alone. Write scores with full precision."
+        f"{100 * bounds[1][widest]:.2f}, by the order of equal scores alone."
+        + (" Write scores with full precision." if protocol.score_decimals is None else "")
     ]

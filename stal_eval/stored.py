@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from stal_data.errors import InputError, NotFoundError
 from stal_data.files import write_atomically
 from stal_eval.alignment import Alignment
-from stal_eval.matching import keep
 from stal_eval.preparation import Prepared
+from stal_eval.protocol import recorded_fields
 from stal_eval.result import Evaluation
+from stal_eval.selection import select
 
 MATCHES_FILE = "matches.npz"
 _FORMAT = 2
@@ -49,8 +50,8 @@ class Stored:
 
 def to_store(prepared: Prepared, result: Evaluation) -> Stored:
     alignment, matching = prepared.alignment, prepared.matching
-    if not matching.by_score:
-        matching = keep(matching, result.choice.capacity)
+    if not prepared.protocol.keeps_prefixes:
+        matching = select(alignment, matching, prepared.protocol, result.choice.capacity)
     videos = tuple(sorted({key.video for key in alignment.keys}))
     number = {video: position for position, video in enumerate(videos)}
     video_of_key = np.array([number[key.video] for key in alignment.keys], np.int32)
@@ -127,7 +128,7 @@ def read_matches(folder: Path | str) -> Stored:
     if about.get("format") != _FORMAT:
         raise InputError(f"{path} has format {about.get('format')}, but this version reads {_FORMAT}: score again.")
     return Stored(
-        protocol=about["protocol"],
+        protocol=recorded_fields(about["protocol"]),
         ground_truth=about["ground_truth"],
         split=about["split"],
         capacity=about["capacity"],

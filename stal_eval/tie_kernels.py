@@ -42,7 +42,10 @@ def find_blocks(
 def count_rivals(
     target_N: NDArray[np.int32], hit_N: NDArray[np.bool_], score_N: NDArray[np.float64], num_targets: int
 ) -> NDArray[np.int32]:
-    """For each row how many rows tie for its target, itself included; 0 for a row that misses in any order."""
+    """For each row how many rows tie for its target, itself included; 0 for a row that misses in any order.
+
+    That is where the row that ranks first has the box.
+    """
     hit_score = np.full(num_targets, np.nan)
     rivals = np.zeros(num_targets, np.int32)
     for row in range(target_N.shape[0]):

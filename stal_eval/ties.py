@@ -10,15 +10,19 @@ from stal_eval.sweep import Columns, sum_columns
 from stal_eval.tie_kernels import count_rivals, find_blocks, reorder_ties
 
 
-def bound_ties(matching: Matching, rows: Rows, num_keys: int, columns: Columns) -> TieBounds:
-    """Sweep once more in the best and in the worst order of tied rows."""
+def bound_ties(matching: Matching, rows: Rows, num_keys: int, columns: Columns, *, first_has_box: bool) -> TieBounds:
+    """Sweep once more in the best and in the worst order of tied rows.
+
+    first_has_box: of equal scores the row that ranks first has the box; else which one has it does not depend on how
+    they rank.
+    """
     key_N, score_N = rows.key_N[matching.row_N], rows.score_N[matching.row_N]
     first_place = np.zeros(num_keys, np.int64)
     np.cumsum(np.bincount(rows.key_N, minlength=num_keys)[:-1], out=first_place[1:])
     start_N, stop_N = find_blocks(first_place[key_N] + matching.rank_N, key_N, matching.rank_N, score_N)
     rivals_N = (
         count_rivals(matching.target_N, matching.hit_N, score_N, len(matching.targets))
-        if matching.by_score
+        if first_has_box
         else matching.hit_N.astype(np.int32)
     )
     bounds = []

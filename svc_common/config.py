@@ -40,6 +40,15 @@ def is_address(text: str) -> bool:
     return is_host(host) and re.fullmatch(r"[0-9]{1,5}", port) is not None and 0 < int(port) < 65536
 
 
+def _check_hosts(**hosts: str | None) -> None:
+    for field, host in hosts.items():
+        if host and not (is_host(host) or is_host(f"[{host}]")):
+            raise InputError(
+                f"--{field.replace('_', '-')} '{host}' must be a name or an address alone, such as 127.0.0.1, without "
+                "a scheme and a port."
+            )
+
+
 def _check_files(**files: Path | None) -> None:
     for field, path in files.items():
         if path is not None and not path.is_file():
@@ -100,12 +109,7 @@ class ServerConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.port < 65536:
             raise InputError(f"--port {self.port} must be 0 to 65535 (0 takes a free one).")
-        for option, host in (("--host", self.host), ("--metrics-host", self.metrics_host)):
-            if host and not (is_host(host) or is_host(f"[{host}]")):
-                raise InputError(
-                    f"{option} '{host}' must be a name or an address alone, such as 127.0.0.1; the port has an option "
-                    "of its own."
-                )
+        _check_hosts(host=self.host, metrics_host=self.metrics_host)
         if (self.tls_cert is None) != (self.tls_key is None):
             raise InputError("--tls-cert and --tls-key go together; give both or neither.")
         if self.tls_ca is not None and self.tls_cert is None:
@@ -166,6 +170,7 @@ class ClientConfig:
 
     def __post_init__(self) -> None:
         host, _ = self.endpoint
+        _check_hosts(server_name=self.server_name)
         if (self.tls_cert is None) != (self.tls_key is None):
             raise InputError("--tls-cert and --tls-key go together; give both or neither.")
         if self.tls_cert is not None and self.tls_ca is None:

@@ -1,5 +1,6 @@
 """The one place that turns an error into a gRPC status and a gRPC status into an error."""
 
+import os
 from urllib.parse import quote
 
 import grpc
@@ -67,8 +68,14 @@ _ERROR_OF_STATUS: dict[grpc.StatusCode, type[StalError]] = {
 }
 
 
-def status_of(error: StalError) -> tuple[grpc.StatusCode, str]:
-    """Status and details that carry an error to the client."""
+def status_of(error: Exception) -> tuple[grpc.StatusCode, str]:
+    """Status and details that carry an error to the client: one that a user can cause with its text, one of the system
+    with its file and reason, any other without either."""
+    if isinstance(error, OSError) and error.errno is not None:
+        # PERMISSION_DENIED is about the client's rights, and after RESOURCE_EXHAUSTED clients try again.
+        return grpc.StatusCode.FAILED_PRECONDITION, shorten(_system_error(error))
+    if not isinstance(error, StalError):
+        return grpc.StatusCode.INTERNAL, "internal error; the service's log has the traceback"
     if isinstance(error, ServiceError):
         code = error.code
     else:
@@ -76,7 +83,13 @@ def status_of(error: StalError) -> tuple[grpc.StatusCode, str]:
     return code, shorten(str(error))
 
 
-def trailers_of(error: StalError) -> tuple[tuple[str, str], ...]:
+def _system_error(error: OSError) -> str:
+    files = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
+    where = " and ".join(f"'{name}'" for name in files)
+    return f"{where}{': ' if where else ''}{error.strerror}, on the service's machine."
+
+
+def trailers_of(error: Exception) -> tuple[tuple[str, str], ...]:
     """What a client is told beside the status: when to come back to a busy service."""
     if not isinstance(error, BusyError):
         return ()

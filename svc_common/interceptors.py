@@ -150,13 +150,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         except (asyncio.CancelledError, GeneratorExit):
             code = grpc.StatusCode.CANCELLED
             raise
-        except StalError as error:
+        except Exception as error:
+            if not isinstance(error, StalError):
+                log.exception("%s failed", method)
             code, details = status_of(error)
             await context.abort(code, details, (*_VERSION, *trailers_of(error)))
-        except Exception:
-            log.exception("%s failed", method)
-            code = grpc.StatusCode.INTERNAL
-            await context.abort(code, "internal error; the service's log has the traceback")
         finally:
             self._metrics.running.labels(method).dec()
             self._metrics.calls.labels(method, code.name).inc()

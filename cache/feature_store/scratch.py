@@ -24,7 +24,7 @@ def new_scratch(path: Path, owner: object) -> Path:
         unlocked = temporary_name(path)
         unlocked.mkdir()
         try:
-            descriptor = os.open(unlocked / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            descriptor = os.open(unlocked / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError:
             unlocked.rmdir()
             raise

@@ -94,4 +94,4 @@ def _share(set_folder: Path) -> int | None:
 def _open(set_folder: Path) -> int:
     folder = locks_folder(set_folder)
     folder.mkdir(parents=True, exist_ok=True)
-    return os.open(folder / "use.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    return os.open(folder / "use.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)

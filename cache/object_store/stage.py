@@ -37,7 +37,7 @@ class Stage:
                     os.utime(path)  # used now; access times are often switched off
                     return
                 path.parent.mkdir(parents=True, exist_ok=True)
-                descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+                descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             try:
                 with _own_disk(path):
                     fcntl.flock(descriptor, fcntl.LOCK_EX)  # others wait here for the same shard

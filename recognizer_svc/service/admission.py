@@ -47,7 +47,7 @@ class Ownership:
     def take(cls, files: JobFiles) -> "Ownership | None":
         """Own the share; None while another service does."""
         files.folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(files.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(files.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

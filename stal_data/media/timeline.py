@@ -46,7 +46,7 @@ def frame_at(timestamp: float, video: str, info: MediaInfo) -> int:
         return 1
     if not 1 <= frame <= info.num_frames:
         raise InputError(
-            f"Second {timestamp:g} of video '{video}' has no frame: its media run from {info.start_s:g} s to "
+            f"Second {timestamp:04g} of video '{video}' has no frame: its media run from {info.start_s:g} s to "
             f"{info.start_s + info.duration_s:g} s. Remove or exclude the key frame, or set media.start_s in "
             "dataset.yaml."
         )

@@ -1,16 +1,15 @@
 """Ground-truth pickles as a data set: one CSV for each split, the label map and a dataset.yaml, and what was found."""
 
-import csv
 import hashlib
-import io
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import yaml
 
+from stal_data.csv_lines import write_csv
 from stal_data.dataset_spec import FILE_NAME
 from stal_data.errors import ConflictError, InputError
 from stal_data.files import write_atomically
@@ -96,7 +95,7 @@ def import_annotations(
         if label_map is not None and labels != label_map:
             raise InputError(f"{path} and {label_map.source} list other labels; import them as two data sets.")
         label_map = label_map or labels
-        write_atomically(output / f"{split}.csv", _csv_text(elements))
+        write_csv(output / f"{split}.csv", _csv_rows(elements))
         reports.append(_report(split, path, elements, csvs.get(split)))
     assert label_map is not None
     write_atomically(output / _LABEL_MAP, label_map.to_pbtxt())
@@ -118,15 +117,12 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _csv_text(elements: Iterable[Element]) -> str:
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
+def _csv_rows(elements: Iterable[Element]) -> Iterator[Sequence[object]]:
     for element in elements:
         for entry in element.boxes:
             for label, person in entry.actions:
                 head = (element.key.video, element.mid_frame, *map(repr, entry.box), label, person)
-                rows.writerow((*head, *element.window, f"{element.key.timestamp}.0", 0, 0))
-    return text.getvalue()
+                yield (*head, *element.window, f"{element.key.timestamp}.0", 0, 0)
 
 
 def _actions(elements: Iterable[Element]) -> Iterator[_Action]:

@@ -186,8 +186,6 @@ def _labels(labels: object, source: str) -> Iterator[Label]:
     for number, entry in enumerate(labels):
         fields = _Fields(entry, f"{source}, label {number}")
         kind = fields.text("label_type") if "label_type" in fields.values else ""
-        if not all(character.isalnum() or character == "_" for character in kind):
-            raise fields.error("label_type", "must hold letters, digits and '_' only")
         yield Label(fields.whole("id", least=1), fields.text("name"), kind)
 
 

@@ -12,12 +12,13 @@ import multiprocessing
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 from stal_data.annotations import read_chaotic_world, write_ground_truth
 from stal_data.children import safe_path
+from stal_data.csv_lines import write_csv
 from stal_data.errors import ConflictError, InputError
 from stal_data.files import write_atomically
 from stal_data.labels import LabelMap
@@ -124,12 +125,12 @@ def _render_video(video: SyntheticVideo, frames: Path) -> list[Annotation]:
 def _write_annotations(folder: Path, split: str, annotations: Iterable[Annotation]) -> None:
     """Write the annotations of a split, no exclusions, and, as read back, the ground truth for scoring."""
     published = folder / f"{split}.csv"
-    write_atomically(published, "".join(_published_line(annotation) for annotation in annotations))
+    write_csv(published, map(_published_row, annotations))
     write_atomically(folder / f"{split}_excluded.csv", "")
     label_map = LabelMap.read(folder / "list_action.pbtxt")
     write_ground_truth(folder / f"{split}_gt.csv", read_chaotic_world(published, label_map))
 
 
-def _published_line(a: Annotation) -> str:
-    box, (start, end) = ",".join(f"{value:.9g}" for value in a.box), a.window
-    return f"{a.video},{a.timestamp},{box},{a.label_id - 1},{a.person},{start},{end},{a.timestamp:.1f},0,0\n"
+def _published_row(a: Annotation) -> Sequence[object]:
+    box = (f"{value:.9g}" for value in a.box)
+    return (a.video, a.timestamp, *box, a.label_id - 1, a.person, *a.window, f"{a.timestamp:.1f}", 0, 0)

@@ -50,7 +50,7 @@ def _figure(example: Example, picture: "Picture", ap_of_class: Mapping[str, floa
     )
     rows = "".join(_line(str(place), marks, names, about, ROW_WORDS) for place, marks in enumerate(boxes.values(), 1))
     said = f"<dl>{rows}</dl>" if rows else "<p>none that reaches its threshold</p>"
-    where = f"{escape(example.key.video)}, second {example.key.timestamp}"
+    where = f"{escape(example.key.video)}, second {example.key.timestamp:04d}"
     return (
         f'<figure class="frame"><svg viewBox="0 0 {picture.width} {picture.height}" role="img" aria-label="{where}">'
         f"{image}{drawing.svg()}</svg><figcaption>"

@@ -15,7 +15,9 @@ from tests.hostile import STAL_CLI, hostile_folder
 def _demo(folder: Path) -> "subprocess.CompletedProcess[str]":
     command = [STAL_CLI, "demo", "--tiny", "--output", str(folder)]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    return subprocess.run(command, cwd=hostile_folder(folder.parent), env=environment, capture_output=True, text=True)
+    return subprocess.run(
+        command, cwd=hostile_folder(folder.parent), env=environment, capture_output=True, text=True, umask=0o002
+    )
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +39,12 @@ def test_summary_holds_every_figure_and_every_stage(demo_folder: Path) -> None:
     stages = {"synthesize", "train_detector", "train_slowfast", "train_vit", "detect", "precompute_train"}
     assert stages <= set(summary["wall_s"])
     assert summary["wall_s"]["total"] > 0
+
+
+def test_a_group_may_go_on_with_everything(demo_folder: Path) -> None:
+    """As the umask of the demo said; all kinds of files are there."""
+    modes = {path: path.stat().st_mode & 0o777 for path in [demo_folder, *demo_folder.rglob("*")]}
+    assert {path for path, mode in modes.items() if mode != (0o775 if path.is_dir() else 0o664)} == set()
 
 
 def test_the_page_shows_pictures_that_exist(demo_folder: Path) -> None:

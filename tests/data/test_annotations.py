@@ -11,6 +11,7 @@ from stal_data.annotations import read_ava, read_chaotic_world, read_exclusions,
 from stal_data.errors import InputError, NotFoundError
 from stal_data.keyframes import AnnotatedKeyFrame, KeyFrame
 from stal_data.labels import Label, LabelMap
+from stal_eval.table import load_table
 
 LABELS = LabelMap([Label(1, "stand"), Label(2, "walk"), Label(3, "wave")], "map.pbtxt")
 GOOD = "v1,1,0.1,0.2,0.3,0.4,0,7,11,75,2.9,0,0"
@@ -26,8 +27,8 @@ def test_rows_of_a_key_frame_become_people_with_actions(tmp_path: Path) -> None:
         tmp_path / "a.csv",
         "v2,1,0.5,0.5,0.6,0.6,2,1,1,65,0.0,0,0",
         GOOD,
-        "v1,1,0.1,0.2,0.3,0.4,2,7,11,75,2.0,0,0",  # the same person doing something else
-        "v1,1,0.5,0.2,0.7,0.4,1,8,11,75,2.5,0,0",
+        "v1,1,0.1,0.2,0.3,0.4,2,7,11,75,2.9,0,0",  # the same person doing something else
+        "v1,1,0.5,0.2,0.7,0.4,1,8,11,75,2.90,0,0",
         "v1,1,0.1,0.2,0.3,0.4,0,7,11,75,2.9,0,0",  # a repeated row
     )
     first, second = read_chaotic_world(path, LABELS)
@@ -83,7 +84,10 @@ def test_labels_outside_avas_scored_classes_can_be_dropped_but_keep_their_person
         (GOOD.replace(",11,75,", ",75,75,"), "frame_start 75 and frame_end 75 enclose no frame"),
         (GOOD.replace("2.9", "-1"), "the time is -1, but seconds count from 0"),
         (GOOD.replace("v1", "../v1"), "a video id must be printable and hold no"),
-        ("video,frame,x1,y1,x2,y2,label,person,frame_start,frame_end,time,a,b", "no header line, remove it"),
+        (GOOD.replace("2.9", "2.0"), r"the time is 2.0, but 2.9 in line 1 of the same key frame v1,0002"),
+        (GOOD.replace("2.9", "1e300"), "time is '1e300', but must be at most"),
+        (GOOD.replace(",11,", ",1_1,"), "frame_start is '1_1', but must be a number"),
+        ("video,frame,x1,y1,x2,y2,label,person,frame_start,frame_end,time,a,b", "looks like a header, .* remove"),
     ],
 )
 def test_a_bad_line_is_named_with_file_and_number(tmp_path: Path, line: str, message: str) -> None:
@@ -107,8 +111,43 @@ def test_files_that_are_missing_or_not_text_are_named(tmp_path: Path) -> None:
         read_chaotic_world(tmp_path / "b.csv", LABELS)
 
 
+@pytest.mark.parametrize("video", ['"v" 1', '"v1'])
+def test_quotes_that_would_make_another_id_are_an_error(tmp_path: Path, video: str) -> None:
+    path = _file(tmp_path / "a.csv", GOOD, video + GOOD[2:])
+    with pytest.raises(InputError, match=r"a.csv, line 2: .*stands in quotes, each quote in it twice"):
+        read_chaotic_world(path, LABELS)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "video_id,middle_frame_timestamp,x1,y1,x2,y2,action_id,person_id",
+        '"video","time"',
+        "# video, time, x1, y1, x2, y2, label, person, entity",
+        "0,1,2,3,4,5,6,7",
+    ],
+)
+def test_a_header_is_recognised_before_its_columns_are_counted(tmp_path: Path, header: str) -> None:
+    path = _file(tmp_path / "a.csv", header, "m,902,0.1,0.2,0.3,0.4,1,0")
+    with pytest.raises(InputError, match=r"a.csv, line 1: the line looks like a header.*remove the line"):
+        read_ava(path, LABELS)
+
+
+@pytest.mark.parametrize("time", ["2.2", "902.50", "1e-3"])
+def test_avas_format_takes_whole_seconds_only(tmp_path: Path, time: str) -> None:
+    path = _file(tmp_path / "a.csv", "m,902.0,0.1,0.2,0.3,0.4,1,0", f"m,{time},0.1,0.2,0.3,0.4,2,0")
+    with pytest.raises(InputError, match=rf"a.csv, line 2: the time is {time}, but must be whole seconds.*Keep the"):
+        read_ava(path, LABELS)
+
+
 def test_exclusions_are_read_and_checked(tmp_path: Path) -> None:
-    assert read_exclusions(_file(tmp_path / "e.csv", "v1,0002", "v1,3.5")) == {KeyFrame("v1", 2), KeyFrame("v1", 3)}
+    assert read_exclusions(_file(tmp_path / "e.csv", "v1,0002", "v1,3.0")) == {KeyFrame("v1", 2), KeyFrame("v1", 3)}
+    with pytest.raises(InputError, match=r"e.csv, line 1: the time is 3.5, but must be whole seconds"):
+        read_exclusions(_file(tmp_path / "e.csv", "v1,3.5"))
+    with pytest.raises(InputError, match=r"e.csv, line 1: the line looks like a header"):
+        read_exclusions(_file(tmp_path / "e.csv", "video,time", "v1,3"))
+    with pytest.raises(InputError, match=r"e.csv, line 2: time is 'three', but must be a number"):
+        read_exclusions(_file(tmp_path / "e.csv", "v1,3", "v1,three"))
     with pytest.raises(InputError, match=r"e.csv, line 1: the line has 3 columns, but needs 2"):
         read_exclusions(_file(tmp_path / "e.csv", "v1,2,3"))
 
@@ -137,3 +176,25 @@ def test_ground_truth_keeps_every_digit_of_the_boxes(
         np.testing.assert_array_equal(np.float32(row[2:6]), frame.boxes_N4[int(row[7])])
     assert {int(row[6]) for row in rows} == (labels if boxes else set())
     assert [item.name for item in path.parent.iterdir()] == ["gt.csv"]
+
+
+# What check_video_id allows, with what CSV gives a meaning of its own.
+video_ids = st.text(
+    st.sampled_from(" ,\"'#;|abé中NA0") | st.characters(categories=["L", "N", "P", "S"]), min_size=1
+).filter(lambda text: text.isprintable() and not set(text) & set("/\\") and ".." not in text and text != ".")
+
+
+@settings(deadline=None, max_examples=50)
+@given(videos=st.lists(video_ids, min_size=1, max_size=4, unique=True))
+def test_every_reader_gives_the_video_ids_of_the_ground_truth_back(
+    tmp_path_factory: pytest.TempPathFactory, videos: list[str]
+) -> None:
+    path = tmp_path_factory.mktemp("gt") / "gt.csv"
+    box = np.float32([[0.1, 0.2, 0.3, 0.4]])
+    frames = [
+        AnnotatedKeyFrame(key=KeyFrame(video, 7), window=None, boxes_N4=box, labels=(frozenset({2}),), persons=(0,))
+        for video in sorted(videos)
+    ]
+    write_ground_truth(path, frames)
+    assert [item.key for item in read_ava(path, LABELS)] == [item.key for item in frames]
+    assert sorted(load_table(path, "ground truth").videos) == sorted(videos)

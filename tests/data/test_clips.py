@@ -80,7 +80,7 @@ def test_the_frame_of_a_second_counts_from_the_start_of_the_media(start_s: float
 
 @pytest.mark.parametrize(("start_s", "timestamp"), [(0.0, 6), (0.5, 0), (900.0, 899), (900.0, 906)])
 def test_a_second_outside_the_media_is_refused(start_s: float, timestamp: int) -> None:
-    with pytest.raises(InputError, match=rf"Second {timestamp} of video 'v' has no frame: its media run from"):
+    with pytest.raises(InputError, match=rf"Second {timestamp:04d} of video 'v' has no frame: its media run from"):
         frame_at(timestamp, "v", _info(150, start_s))
 
 

@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import pytest
+from google.protobuf import text_format
+from google.protobuf.wrappers_pb2 import StringValue
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -30,6 +32,23 @@ def test_avas_layout_is_read_and_ids_keep_their_gaps() -> None:
     assert 2 not in label_map
     with pytest.raises(InputError, match=r"Label 2 is not in ava.pbtxt, which has 2 labels, 1 to 10"):
         label_map.index_of(2)
+
+
+def test_the_text_format_of_protobuf_is_read_as_protobuf_does() -> None:
+    text = r"""# made elsewhere
+    item { name: "caf\303\251" id: 1 display_name: "x" }  # octal UTF-8
+    item: < name: 'it\'s \x41\u00e9' " \"b\"" id: 3; keypoints { id: 7 label: 'nose' } tags: ["a", 'b'] >
+    """
+    text = text.replace("\\\\", "\\")
+    assert LabelMap.parse(text, "m").labels == (Label(1, "café"), Label(3, 'it\'s Aé "b"'))
+
+
+@settings(deadline=None)
+@given(name=st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1))
+def test_names_escaped_by_protobuf_itself_come_back(name: str) -> None:
+    for as_utf8 in (False, True):
+        text = text_format.MessageToString(StringValue(value=name), as_utf8=as_utf8).replace("value:", "name:")
+        assert LabelMap.parse(f"label {{ {text} label_id: 1 }}", "m").names == (name,)
 
 
 @settings(deadline=None)
@@ -61,6 +80,14 @@ def test_the_digest_follows_the_content_not_the_layout() -> None:
         ('label { name: "a" label_id: 1', "the file ends where a field or } should follow"),
         ("\n\nclass { }", "line 3: expected 'label {' or 'item {', got 'class'"),
         ('label { name: "a', "line 1: cannot read"),
+        ('label { name: "a" label_id: 2147483648 }', "ids start at 1 and end at 2147483647"),
+        ('label { name: "a" label_id: 010 }', "'010', but must be a whole number without leading zeros"),
+        ('label { name: "a" label_id: 1 label_type: "a } b" }', "the label_type of 'a' is 'a } b', but must hold"),
+        ('label { name: "a"\n name: "b" label_id: 1 }', "line 2: a second 'name' in one 'label'"),
+        ('label { name: "a\\q" label_id: 1 }', "line 1: the text .* has the unknown escape"),
+        ('label { name: "a\\303" label_id: 1 }', "line 1: the text .* is not UTF-8 once its escapes are read"),
+        ('label { name: "a\\n" label_id: 1 }', r"the name of label 1 is 'a\\n', but must be printable"),
+        ("label { a: [", "the file ends within a field"),
     ],
 )
 def test_a_broken_map_names_the_place(text: str, message: str) -> None:

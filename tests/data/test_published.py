@@ -155,7 +155,7 @@ def test_bad_values_are_named_with_element_field_and_rule(tmp_path: Path, change
         ([[], LABELS], "the elements are [], but must be a list with at least one"),
         ([annotation_elements(), {}], "the labels are {}, but must be a list"),
         ([annotation_elements(), [{"name": "x", "id": 0}]], "label 0: id is 0, but must be a whole number from 1"),
-        ([annotation_elements(), [{"name": "x", "id": 1, "label_type": "A }"}]], "label 0: label_type is 'A }'"),
+        ([annotation_elements(), [{"name": "x", "id": 1, "label_type": "A }"}]], "the label_type of 'x' is 'A }'"),
         ([annotation_elements(), LABELS[:1] * 2], "the id 1 is used twice"),
     ],
 )

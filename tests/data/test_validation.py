@@ -44,7 +44,7 @@ def test_a_good_data_set_has_no_findings_and_is_counted(root: Path) -> None:
         ("0.1,0.2,0.3,0.4", "0.1,nan,0.3,0.4", "number", "y1 is 'nan', but must be finite"),
         (",2,1,26,", ",17,1,26,", "label", "label id 18 is not in .*labels.pbtxt, which has 3 labels, 1 to 3"),
         (",0,0", ",0", "columns", "the line has 12 columns"),
-        (",2.0,", ",7.0,", "time", "Second 7 of video 'b' has no frame: its media run from 0 s to 3 s"),
+        (",2.0,", ",7.0,", "time", "Second 0007 of video 'b' has no frame: its media run from 0 s to 3 s"),
         (
             ",26,76,",
             ",26,77,",
@@ -67,6 +67,24 @@ def test_a_bad_row_is_named_with_file_and_line(root: Path, old: str, new: str, r
     assert found[0].line is not None
     assert old not in path.read_text().splitlines()[found[0].line - 1]
     assert re.search(message, found[0].message)
+
+
+def test_times_within_a_second_are_named_one_by_one(root: Path) -> None:
+    spec = DATASET_YAML.replace("chaotic_world", "ava")
+    (root / "dataset.yaml").write_text(spec)
+    for name, video in (("train", "a"), ("test", "b")):
+        lines = [f"{video},{time},0.{tenth},0.2,0.9,0.4,{tenth},0" for tenth, time in ((1, 1), (2, 1.2), (3, 1.4))]
+        (root / f"{name}.csv").write_text("\n".join(lines) + "\n")
+    (root / "excluded.csv").write_text("time,video\nb,2.5\n")
+    found = [(item.split, item.rule, item.path.name, item.line) for item in _validate(root).errors]
+    assert found == [
+        ("train", "time", "train.csv", 2),
+        ("train", "time", "train.csv", 3),
+        ("test", "header", "excluded.csv", 1),
+        ("test", "time", "excluded.csv", 2),
+        ("test", "time", "test.csv", 2),
+        ("test", "time", "test.csv", 3),
+    ]
 
 
 def test_every_bad_row_is_found_in_one_run(root: Path) -> None:

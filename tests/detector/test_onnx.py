@@ -149,7 +149,8 @@ def make_infinite(model: Any) -> None:
         (set_metadata("task", "segment"), "is for 'segment'"),
         (set_metadata("names", "__import__('os').mkdir('pwned')"), "no readable 'names'"),
         (set_metadata("names", "[" * 200_000), "no readable 'names'"),
-        (set_metadata("names", "{}"), "no classes"),
+        (set_metadata("names", "{}"), "no class names"),
+        (set_metadata("names", "{1: 'person'}"), "numbers its classes 1, but ids count from 0"),
         (set_metadata("names", "{0: 'a', 1: 'b'}"), r"puts out \[1, 5, 300\], not \[B, 6, A\] for its 2 classes"),
         (set_metadata("stride", "0"), "stride 0"),
         (set_metadata("end2end", "True"), r"not \[B, N, 6\]"),
@@ -169,6 +170,13 @@ def test_models_that_do_not_fit_are_refused(
     with pytest.raises(InputError, match=rf"(?s)bad\.onnx.*{text}.*detector export"):
         load(tmp_path / "bad.onnx")
     assert not (tmp_path / "pwned").exists()
+
+
+def test_names_may_be_a_list(exported: Path, tmp_path: Path) -> None:
+    model = onnx.load(exported)
+    set_metadata("names", "['person']")(model)
+    (tmp_path / "list.onnx").write_bytes(model.SerializeToString())
+    assert load(tmp_path / "list.onnx").class_names == {0: "person"}
 
 
 @pytest.mark.parametrize("kind", [TensorProto.FLOAT16, TensorProto.UINT8])

@@ -11,11 +11,12 @@ import pytest
 from click.testing import CliRunner
 
 from cli.detector import detector as detector_command
+from detector_svc import train as train_module
 from detector_svc.train import DetectorTrainConfig, train_detector
 from detector_svc.yolo import YoloConfig, YoloDetector
-from detector_svc.yolo_format import choose_parts
+from detector_svc.yolo_format import YoloPart, choose_parts
 from stal_data.dataset import Dataset
-from stal_data.errors import InputError, NotFoundError
+from stal_data.errors import InputError, NotFoundError, StalError
 from tests.detector.samples import MODEL, picture
 from tests.hostile import hostile_folder
 
@@ -99,6 +100,91 @@ def test_the_same_seed_gives_the_same_weights_and_another_start_others(
     assert again == output.read_bytes()
     shutil.copyfile(output, tmp_path / "start.pt")
     assert run("third.pt", tmp_path / "start.pt") != again
+
+
+def small_training(dataset: Path, **options: object) -> tuple[DetectorTrainConfig, YoloPart, YoloPart]:
+    split = Dataset.open(dataset).split("train")
+    parts = choose_parts(split, None, max_images=2, max_val_images=2, held_out=0.1, seed=0)
+    config = {"start": MODEL, "height": 64, "width": 64, "epochs": 1, "device": "cpu"} | options
+    return DetectorTrainConfig(**config), *parts
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("no luck"), KeyboardInterrupt()])
+def test_weights_are_written_before_they_are_measured(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    output, said = tmp_path / "person.pt", []
+    output.with_suffix(".json").write_text('{"recall_at_iou_0.5": 0.9}')  # of older weights
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(train_module, "measure", fail)
+    with pytest.raises((StalError, KeyboardInterrupt)) as raised:
+        train_detector(*small_training(dataset), output, say=said.append)
+    if isinstance(error, Exception):
+        assert f"kept in '{output}', but measuring them failed (ZeroDivisionError: no luck)" in str(raised.value)
+    assert "person.pt: the weights are written" in said[0]
+    metrics = json.loads(output.with_suffix(".json").read_text())
+    detector = YoloDetector(YoloConfig(weights=output, height=64, width=64, device="cpu"))
+    assert (metrics["weights"], metrics["recall_at_iou_0.5"]) == (detector.weights_digest, None)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["person.json", "person.pt"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
+def test_a_training_that_ends_early_keeps_its_best_weights(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    said: list[str] = []
+    interrupted = isinstance(error, KeyboardInterrupt)
+
+    def end_in_epoch_2(what: str, done: int, total: int) -> None:
+        if interrupted and (done, total) == (2, 3) and what != "batches":
+            raise error
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(train_module, "write_atomically", fail)
+    with pytest.raises((KeyboardInterrupt, StalError)) as raised:
+        train_detector(
+            *small_training(dataset, epochs=3 if interrupted else 1),
+            tmp_path / "p.pt",
+            report=end_in_epoch_2,
+            say=said.append,
+        )
+    (kept,) = tmp_path.iterdir()
+    assert kept.name.startswith("p.unfinished-")
+    assert f"kept in '{kept}'" in "".join([*said, str(raised.value)])
+    YoloDetector(YoloConfig(weights=kept, height=64, width=64, device="cpu"))
+
+
+@pytest.mark.parametrize(
+    ("options", "output", "text"),
+    [
+        ({"confidence": 1.5}, "o.pt", "Confidence 1.5 must be"),
+        ({"height": 16}, "o.pt", "Image size 16x64"),
+        ({"device": "cuda:99"}, "o.pt", "--device 'cuda:99' cannot be used"),
+        ({}, "it's/o.pt", "without single quotes"),
+        ({}, "taken.pt", "is a folder"),
+        ({"start": "pose.yaml"}, "o.pt", r"pose.yaml' is a \w+ that ends in Pose, not in a detection head"),
+        ({"start": "rtdetr.yaml"}, "o.pt", r"rtdetr.yaml' is a \w+ that ends in RTDETRDecoder, not in a"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_an_image_is_read(
+    dataset: Path, tmp_path: Path, options: dict[str, object], output: str, text: str
+) -> None:
+    description = MODEL.read_text() + "kpt_shape: [17, 3]\n"
+    (tmp_path / "pose.yaml").write_text(description.replace("Detect, [nc]", "Pose, [nc, [17, 3]]"))
+    (tmp_path / "rtdetr.yaml").write_text(description.replace("Detect, [nc]", "RTDETRDecoder, [nc]"))
+    (tmp_path / "taken.json").mkdir()
+    if "start" in options:
+        options = {"start": tmp_path / str(options["start"])}
+    seen: list[object] = []
+    with pytest.raises(InputError, match=text):
+        train_detector(*small_training(dataset, **options), tmp_path / output, report=lambda *what: seen.append(what))
+    assert seen == []
+    assert not (tmp_path / output).exists()
 
 
 def test_bad_starts_are_named(dataset: Path, tmp_path: Path) -> None:

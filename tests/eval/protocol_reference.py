@@ -1,17 +1,40 @@
 """The evaluators of other code bases, spelled out step by step from what their code does (docs/evaluation.md cites it).
 
-Each returns the AP of every label, None for a label that is not in the mean. Equal scores rank in file order, except
-where said otherwise.
+Each returns the AP of every label, None for a label that is not in the mean. `rank` takes the scores of a class, key
+frames in the order of the file, and returns their order, best first.
 """
 
 import heapq
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
+from typing import TypeVar
 
-from tests.eval.brute_force import Found, Truth, area_under_curve, iou
+import numpy as np
+from numpy.typing import NDArray
 
+from tests.eval.brute_force import Box, Found, Truth, area_under_curve, iou
+
+Rank = Callable[[NDArray[np.floating]], NDArray[np.intp]]
 Key = tuple[str, int]
 Scores = dict[int, float | None]
+Row = TypeVar("Row", Found, Truth)
+
+
+RANKS: dict[str, Rank] = {
+    "argsort": lambda scores: np.argsort(scores)[::-1],
+    "reversed_stable": lambda scores: np.argsort(scores, kind="stable")[::-1],
+}
+
+
+def at_random(seed: int) -> Rank:
+    """Equal scores in any order, another one at each call."""
+    chance = np.random.default_rng(seed)
+
+    def rank(scores: NDArray[np.floating]) -> NDArray[np.intp]:
+        shuffled = chance.permutation(len(scores))
+        return shuffled[np.argsort(-scores[shuffled], kind="stable")]
+
+    return rank
 
 
 def key_of(row: Found | Truth) -> Key:
@@ -49,86 +72,117 @@ def heap_keeps(rows: Iterable[Found], capacity: int) -> list[Found]:
     ]
 
 
-def claims(rows: list[Found], boxes: list[Truth]) -> list[tuple[float, bool]]:
+def heap_order(boxes: list[Truth]) -> list[Truth]:
+    """Ground truth of one key frame in the order of the heap that it is read into."""
+    heap: list[tuple[int, float, float, float, float]] = []
+    for box in boxes:
+        x1, y1, x2, y2 = box.box
+        heapq.heappush(heap, (box.label, y1, x1, y2, x2))
+    key = boxes[0].video, boxes[0].timestamp
+    return [Truth(*key, (x1, y1, x2, y2), label) for label, y1, x1, y2, x2 in heap]
+
+
+def iou_float32(a: Box, b: Box) -> float:
+    """The clipped sides are float64, all else float32."""
+    x1, y1, x2, y2 = np.float32(a)
+    u1, v1, u2, v2 = np.float32(b)
+    width, height = (
+        max(0.0, float(min(*ends) - max(*starts))) for ends, starts in (((x2, u2), (x1, u1)), ((y2, v2), (y1, v1)))
+    )
+    return width * height / (float((x2 - x1) * (y2 - y1) + (u2 - u1) * (v2 - v1)) - width * height)
+
+
+def claims(
+    rows: list[Found], boxes: list[Truth], overlap: Callable[[Box, Box], float] = iou
+) -> list[tuple[float, bool]]:
     """Score and whether right, of rows of one key frame and label; the first row that finds a box has it."""
     taken: set[int] = set()
     result = []
     for row in rows:
-        best = max(range(len(boxes)), key=lambda index: iou(row.box, boxes[index].box), default=None)
-        right = best is not None and iou(row.box, boxes[best].box) >= 0.5 and best not in taken
+        overlaps = [overlap(row.box, box.box) for box in boxes]
+        best = max(range(len(boxes)), key=overlaps.__getitem__, default=None)
+        right = best is not None and overlaps[best] >= 0.5 and best not in taken
         if right and best is not None:
             taken.add(best)
         result.append((row.score, right))
     return result
 
 
-def ap(results: list[tuple[float, bool]], num_truth: int) -> float:
-    ranked = sorted(results, key=lambda item: -item[0])
-    return area_under_curve([right for _, right in ranked], num_truth)
+def ap(results: list[tuple[float, bool]], num_truth: int, rank: Rank, dtype: type = np.float64) -> float:
+    scores = np.array([score for score, _ in results], dtype)
+    return area_under_curve([results[place][1] for place in rank(scores).tolist()], num_truth)
 
 
-def by_key(rows: Iterable[Found]) -> dict[Key, list[Found]]:
-    result: dict[Key, list[Found]] = defaultdict(list)
+def by_key(rows: Iterable[Row]) -> dict[Key, list[Row]]:
+    result: dict[Key, list[Row]] = defaultdict(list)
     for row in rows:
         result[key_of(row)].append(row)
     return result
 
 
-def pascal(frames: dict[Key, list[Found]], truth: list[Truth], labels: list[int], order: list[Found]) -> Scores:
+def pascal(frames: dict[Key, list[Found]], truth: dict[Key, list[Truth]], labels: list[int], rank: Rank) -> Scores:
     """The evaluator that ava, published and pyslowfast share.
 
-    frames: rows of each key frame in the order in which they may claim boxes. order: the order of equal scores.
+    frames: rows of each key frame in the order in which they may claim boxes.
     """
-    place = {id(row): position for position, row in enumerate(order)}
     scores: Scores = {}
     for label in labels:
-        boxes = [row for row in truth if row.label == label]
-        results: list[tuple[int, tuple[float, bool]]] = []
+        results: list[tuple[float, bool]] = []
         for key, rows in frames.items():
             mine = [row for row in rows if row.label == label and has_area(row)]
-            right = claims(mine, [box for box in boxes if key_of(box) == key])
-            results += zip((place[id(row)] for row in mine), right, strict=True)
-        scores[label] = ap([result for _, result in sorted(results)], len(boxes)) if boxes else None
+            results += claims(mine, [box for box in truth.get(key, []) if box.label == label])
+        count = sum(box.label == label for boxes in truth.values() for box in boxes)
+        scores[label] = ap(results, count, rank) if count else None
     return scores
 
 
-def ava(found: list[Found], truth: list[Truth], labels: list[int], excluded: Collection[Key], capacity: int) -> Scores:
-    """Equal scores rank in the order of key frames and of the heap."""
+def ava(
+    found: list[Found],
+    truth: list[Truth],
+    labels: list[int],
+    excluded: Collection[Key],
+    rank: Rank,
+    capacity: int = 50,
+) -> Scores:
     frames = by_key(row for row in found if row.label in labels)
     kept = {key: heap_keeps(rows, capacity) for key, rows in frames.items() if key not in excluded}
-    order = [row for rows in kept.values() for row in rows]
-    return pascal(kept, [row for row in truth if key_of(row) not in excluded], labels, order)
+    boxes = by_key(row for row in truth if row.label in labels and key_of(row) not in excluded)
+    return pascal(kept, {key: heap_order(rows) for key, rows in boxes.items()}, labels, rank)
 
 
 def published(
-    found: list[Found], truth: list[Truth], labels: list[int], excluded: Collection[Key], capacity: int
+    found: list[Found],
+    truth: list[Truth],
+    labels: list[int],
+    excluded: Collection[Key],
+    rank: Rank,
+    capacity: int = 50,
 ) -> Scores:
-    return ava([rounded(row, 3) for row in found], truth, labels, (), capacity)
+    return ava([rounded(row, 3) for row in found], truth, labels, (), rank, capacity)
 
 
-def pyslowfast(found: list[Found], truth: list[Truth], labels: list[int], excluded: Collection[Key]) -> Scores:
+def pyslowfast(
+    found: list[Found], truth: list[Truth], labels: list[int], excluded: Collection[Key], rank: Rank
+) -> Scores:
     frames = by_key(row for row in found if row.label in labels and key_of(row) not in excluded)
-    return pascal(frames, [row for row in truth if key_of(row) not in excluded], labels, found)
+    return pascal(frames, by_key(row for row in truth if key_of(row) not in excluded), labels, rank)
 
 
-def mmaction2(found: list[Found], truth: list[Truth], labels: list[int], excluded: Collection[Key]) -> Scores:
+def mmaction2(
+    found: list[Found], truth: list[Truth], labels: list[int], excluded: Collection[Key], rank: Rank
+) -> Scores:
+    """Key frames are in the order of the ground truth."""
     known = [row for row in truth if row.label in labels]
-    frames = {key_of(row) for row in known} - set(excluded)
-    order, rows = {}, []
-    for position, row in enumerate(found):
-        if row.label in labels and row.score > 0.002 and key_of(row) in frames:
-            rows.append(rounded(row, 4))
-            order[id(rows[-1])] = position
+    frames = by_key(rounded(row, 4) for row in found if row.label in labels and row.score > 0.002)
+    boxes = by_key(known)
     scores: Scores = dict.fromkeys(labels)
     for label in labels:
-        boxes = [row for row in known if row.label == label]
-        mine = sorted((row for row in rows if row.label == label), key=lambda row: -row.score)
-        if not mine or not boxes:
-            continue
-        ranked: list[tuple[int, tuple[float, bool]]] = []
-        for key in frames:
-            here = [row for row in mine if key_of(row) == key]
-            results = claims(here, [box for box in boxes if key_of(box) == key])
-            ranked += zip((order[id(row)] for row in here), results, strict=True)
-        scores[label] = ap([result for _, result in sorted(ranked)], len(boxes))
+        results: list[tuple[float, bool]] = []
+        for key in boxes:
+            rows = sorted((row for row in frames.get(key, []) if row.label == label), key=lambda row: -row.score)
+            if key not in excluded:
+                results += claims(rows, [box for box in boxes[key] if box.label == label], iou_float32)
+        count = sum(row.label == label for row in known)
+        if results and count:
+            scores[label] = ap(results, count, rank, np.float32)
     return scores

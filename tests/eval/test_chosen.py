@@ -89,7 +89,7 @@ def test_a_capacity_chosen_by_other_rules_is_said_aloud(tmp_path: Path) -> None:
     result = evaluate(split(4, "a"), capacity_from=metrics_file, protocol="ava")
     assert [text for text in result.warnings if text.startswith("capacity-from")] == [
         "capacity-from: the capacity 3 was chosen by other rules: cut_ties (file_order there, heap here), "
-        "empty_boxes (wrong there, left_out here), iou (0.4 there, 0.5 here)."
+        "empty_boxes (wrong there, left_out here), iou (0.4 there, 0.5 here), tie_order (file there, argsort here)."
     ]
     same = evaluate(split(4, "a"), capacity_from=metrics_file, iou=0.4, capacities="50")
     assert not [text for text in same.warnings if text.startswith("capacity-from")]

@@ -23,6 +23,7 @@ BAD_PREDICTIONS = {
     "a,1,.1,.1,.5,.5,1": "has 7 columns, but predictions have 8",
     "a,1,.1,.1,.5,.5,1,.5,9": "has 9 columns",
     "video,timestamp,x1,y1,x2,y2,label,score": "looks like a header",
+    "video_id,middle_frame_timestamp,x1,y1,x2,y2,action_id,score,entity": "looks like a header",
     ",1,.1,.1,.5,.5,1,.5": "the video id is empty",
     "a,1.5,.1,.1,.5,.5,1,.5": "timestamp .* is '1.5', but must be a whole number",
     "a,-1,.1,.1,.5,.5,1,.5": "must be from 0",
@@ -74,6 +75,16 @@ def test_a_bad_ground_truth_line_is_named_with_its_rule(tmp_path: Path, line: st
     path = write(tmp_path / "g.csv", *lines)
     with pytest.raises(InputError, match=rf"g\.csv, line {position}: .*{rule}"):
         load_table(path, "ground truth")
+
+
+@pytest.mark.parametrize("position", [1, 3])
+@pytest.mark.parametrize("video", ['"a" b', '"a'])
+def test_quotes_that_would_make_another_id_are_an_error(tmp_path: Path, video: str, position: int) -> None:
+    lines = [GOOD] * 3
+    lines[position - 1] = GOOD.replace("a", video, 1)
+    path = write(tmp_path / "p.csv", *lines)
+    with pytest.raises(InputError, match=r"p\.csv, line \d: .*each quote in it twice"):
+        load_table(path, "predictions")
 
 
 def test_line_numbers_count_blank_lines_and_line_breaks_in_quotes(tmp_path: Path) -> None:
@@ -268,7 +279,11 @@ def test_exclusions_may_be_gzip_and_have_whole_seconds(tmp_path: Path) -> None:
     packed = tmp_path / "e.csv"
     packed.write_bytes(gzip.compress(b'"b, c",0002\r\n'))
     assert stal_eval.evaluate(found, truth, LABEL_MAP, exclusions=packed).counts.excluded_key_frames == 1
-    for line, rule in {"a,2.7": "timestamp .* is '2.7'", ",2": "video id is empty", "video,time": "timestamp"}.items():
+    for line, rule in {
+        "a,2.7": "timestamp .* is '2.7'",
+        ",2": "video id is empty",
+        "video,time": "looks like a header",
+    }.items():
         with pytest.raises(InputError, match=rf"e\.csv, line 1: .*{rule}"):
             stal_eval.evaluate(found, truth, LABEL_MAP, exclusions=write(packed, line))
 

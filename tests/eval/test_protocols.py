@@ -11,20 +11,29 @@ from hypothesis import strategies as st
 import stal_eval
 from stal_data.errors import InputError
 from stal_data.keyframes import KeyFrame
-from stal_eval.cut_ties import heap_ranks
+from stal_eval.cut_ties import heap_arrays, heap_ranks
 from stal_eval.protocol import PROTOCOLS, Protocol
 from stal_eval.rounding import round_decimals
 from tests.eval import protocol_reference as reference
 from tests.eval.brute_force import Box, Found, Truth
 from tests.eval.frames import LABEL_MAP, ground_truth_frame, predictions_frame
-from tests.eval.test_sweep import ground_truth, predictions
 
+RANKED = ["published", "ava", "pyslowfast", "mmaction2"]
 LABELS = list(LABEL_MAP.ids)
 EPSILON = 1e-12
 BOX: Box = (0.0, 0.0, 0.5, 0.5)
 HALF: Box = (0.0, 0.0, 0.5, 0.25)
 EMPTY: Box = (0.2, 0.2, 0.2, 0.4)
 ELSEWHERE: Box = (0.5, 0.5, 1.0, 1.0)
+# The last one lies as near to the first as to the second.
+NEAR: tuple[Box, ...] = (BOX, (0.25, 0.0, 0.75, 0.5), (0.125, 0.0, 0.625, 0.5))
+_place = {"video": st.sampled_from(["a", "b"]), "timestamp": st.integers(0, 1), "label": st.sampled_from([1, 1, 2, 3])}
+crowded_predictions = st.lists(
+    st.builds(Found, **_place, box=st.sampled_from([*NEAR, ELSEWHERE, EMPTY]), score=st.sampled_from([0.25, 0.5])),
+    min_size=1,
+    max_size=20,
+)
+crowded_truth = st.lists(st.builds(Truth, **_place, box=st.sampled_from(NEAR)), min_size=1, max_size=6)
 exclusions = st.sets(st.tuples(st.sampled_from(["a", "b"]), st.integers(0, 1)), max_size=2)
 
 
@@ -42,52 +51,93 @@ def nearly(values: list[float | None]) -> list[object]:
     return [None if value is None else pytest.approx(value, abs=EPSILON) for value in values]
 
 
-def with_empty_boxes(found: list[Found], seed: int) -> list[Found]:
+def with_repeats(found: list[Found], seed: int) -> list[Found]:
+    """Repeat all rows of each key frame, as published files do."""
     chance = random.Random(seed)
-    return [replace(row, box=EMPTY) if chance.random() < 0.2 else row for row in found]
+    times = {key: chance.randint(1, 3) for key in sorted({reference.key_of(row) for row in found})}
+    return [row for time in range(3) for row in found if time < times[reference.key_of(row)]]
 
 
-@pytest.mark.parametrize("name", ["pyslowfast", "mmaction2"])
-@given(found=predictions, truth=ground_truth, excluded=exclusions, seed=st.integers(0, 99))
-@settings(max_examples=50, deadline=None)
-def test_protocols_without_a_cut_equal_their_evaluator_ties_included(
+def capacities_of(name: str) -> tuple[int, ...]:
+    return (1, 2, 3, 5, 50, 0) if PROTOCOLS[name].cut_ties == "heap" else (0,)
+
+
+def reference_scores(
+    name: str,
+    found: list[Found],
+    truth: list[Truth],
+    excluded: set[tuple[str, int]],
+    rank: reference.Rank,
+    capacity: int,
+) -> reference.Scores:
+    options = {"capacity": capacity} if PROTOCOLS[name].cut_ties == "heap" else {}
+    scores: reference.Scores = getattr(reference, name)(found, truth, LABELS, excluded, rank, **options)
+    return scores
+
+
+@pytest.mark.parametrize("tie_order", ["argsort", "reversed_stable"])
+@pytest.mark.parametrize("name", RANKED)
+@given(found=crowded_predictions, truth=crowded_truth, excluded=exclusions, seed=st.integers(0, 99))
+@settings(max_examples=25, deadline=None)
+def test_protocols_equal_their_evaluator_ties_and_repeats_included(
+    name: str, tie_order: str, found: list[Found], truth: list[Truth], excluded: set[tuple[str, int]], seed: int
+) -> None:
+    if not is_scorable(truth, excluded):
+        return
+    found = with_repeats(found, seed)
+    result = evaluate(
+        found,
+        truth,
+        replace(PROTOCOLS[name], tie_order=tie_order),
+        exclusions=[KeyFrame(*key) for key in excluded],
+        capacities=capacities_of(name),
+    )
+    assert result.curve_is_exact
+    for capacity, mean in zip(result.capacities, result.mean_ap_C, strict=True):
+        expected = reference_scores(name, found, truth, excluded, reference.RANKS[tie_order], capacity)
+        assert list(result.per_class(capacity).values()) == nearly([expected[label] for label in LABELS])
+        scored = [value for value in expected.values() if value is not None]
+        assert mean == pytest.approx(sum(scored) / len(scored) if scored else 0.0, abs=EPSILON)
+
+
+@pytest.mark.parametrize("name", RANKED)
+@given(found=crowded_predictions, truth=crowded_truth, excluded=exclusions, seed=st.integers(0, 99))
+@settings(max_examples=25, deadline=None)
+def test_the_bounds_hold_for_any_ranking_of_equal_scores(
     name: str, found: list[Found], truth: list[Truth], excluded: set[tuple[str, int]], seed: int
 ) -> None:
     if not is_scorable(truth, excluded):
         return
-    found = with_empty_boxes(found, seed)
-    result = evaluate(found, truth, name, exclusions=[KeyFrame(*key) for key in excluded])
-    expected = getattr(reference, name)(found, truth, LABELS, excluded)
-    assert list(result.per_class().values()) == nearly([expected[label] for label in LABELS])
-    scored = [value for value in expected.values() if value is not None]
-    assert result.mean_ap == pytest.approx(sum(scored) / len(scored) if scored else 0.0, abs=EPSILON)
+    found = with_repeats(found, seed)
+    listed = [KeyFrame(*key) for key in excluded]
+    result = evaluate(found, truth, name, exclusions=listed, capacities=capacities_of(name))
+    bounds = result.curve.ties
+    assert bounds is not None
+    rank = reference.at_random(seed)
+    for _ in range(3):
+        for row, capacity in enumerate(result.capacities):
+            expected = reference_scores(name, found, truth, excluded, rank, capacity)
+            for column, label in enumerate(LABELS):
+                if (value := expected[label]) is not None:
+                    lower, upper = bounds.lower_CK[row, column], bounds.upper_CK[row, column]
+                    assert lower - EPSILON <= value <= upper + EPSILON, (capacity, label)
 
 
-@pytest.mark.parametrize("name", ["ava", "published"])
-@given(found=predictions, truth=ground_truth, excluded=exclusions, seed=st.integers(0, 99), tied=st.booleans())
-@settings(max_examples=50, deadline=None)
-def test_protocols_with_a_heap_equal_their_evaluator_up_to_the_ranking_of_equal_scores(
-    name: str, found: list[Found], truth: list[Truth], excluded: set[tuple[str, int]], seed: int, tied: bool
-) -> None:
-    if not is_scorable(truth, excluded):
-        return
-    found = with_empty_boxes(found, seed)
-    if not tied:
-        scores = random.Random(seed).sample(range(100), len(found))
-        found = [replace(row, score=score / 100) for row, score in zip(found, scores, strict=True)]
-    capacities = (1, 2, 3, 5, 50, 0)
-    result = evaluate(found, truth, name, exclusions=[KeyFrame(*key) for key in excluded], capacities=capacities)
-    assert result.curve.ties is not None
-    for row, capacity in enumerate(result.capacities):
-        expected = getattr(reference, name)(found, truth, LABELS, excluded, capacity)
-        per_class = list(result.per_class(capacity).values())
-        if not tied:
-            assert per_class == nearly([expected[label] for label in LABELS])
-        for column, label in enumerate(LABELS):
-            value = expected[label]
-            if value is not None:
-                lower, upper = result.curve.ties.lower_CK[row, column], result.curve.ties.upper_CK[row, column]
-                assert lower - EPSILON <= value <= upper + EPSILON
+@given(rows=st.lists(st.tuples(st.integers(0, 3), st.integers(1, 3), st.integers(0, 2)), min_size=1, max_size=40))
+@settings(max_examples=100, deadline=None)
+def test_the_heap_is_that_of_heapq_in_content_and_order(rows: list[tuple[int, int, int]]) -> None:
+    found = [Found("a", 0, (x / 4, 0.0, 1.0, 1.0), label, score / 4) for score, label, x in rows]
+    for capacity in range(1, len(found) + 1):
+        left = heap_arrays(
+            np.arange(len(found)),
+            np.array([row.score for row in found]),
+            np.array([row.label for row in found], np.int32),
+            np.array([row.box for row in found]),
+            np.array([0, len(found)]),
+            capacity,
+        )
+        best_first = sorted((found[row] for row in left.tolist()), key=lambda row: -row.score)
+        assert best_first == reference.heap_keeps(found, capacity)
 
 
 @given(rows=st.lists(st.tuples(st.sampled_from([0.1, 0.2, 0.3]), st.integers(1, 3), st.integers(0, 3)), min_size=1))
@@ -195,6 +245,34 @@ def test_a_box_belongs_to_the_best_row_or_to_the_first_of_the_file() -> None:
     better = [replace(RIGHT, box=ELSEWHERE, score=0.5)] * 49
     assert evaluate([found[0], *better, found[1]], TRUTH, "pyslowfast").mean_ap == pytest.approx(1 / 51)
     assert evaluate([found[0], *better, found[1]], TRUTH, "pyslowfast").mean_ap_at_50 == 1.0
+
+
+def test_of_two_boxes_as_near_the_heap_decides_which_is_looked_at() -> None:
+    left, right, between = NEAR
+    truth = [Truth("a", 0, right, 1), Truth("a", 0, left, 1)]
+    found = [Found("a", 0, between, 1, 0.9), Found("a", 0, right, 1, 0.5)]
+    assert ap(found, truth, STAL) == 0.5  # both look at the box on the right, the first of the file
+    assert ap(found, truth, PROTOCOLS["ava"]) == 1.0  # the heap has the box on the left before it
+
+
+def test_equal_scores_rank_as_claimed_or_the_last_first() -> None:
+    twice = [RIGHT, RIGHT]
+    assert ap(twice, TRUTH, STAL) == 1.0
+    assert ap(twice, TRUTH, replace(STAL, tie_order="reversed_stable")) == 0.5
+    of_two_key_frames = [RIGHT, replace(RIGHT, timestamp=1)]
+    assert ap(of_two_key_frames, TRUTH, STAL) == 1.0
+    assert ap(of_two_key_frames, TRUTH, replace(STAL, tie_order="reversed_stable")) == 0.5
+    # Annotated key frames alone, in the order of the ground truth: the first is wrong, so the right one comes first.
+    truth = [Truth("a", 1, ELSEWHERE, 1), Truth("a", 0, BOX, 1)]
+    annotated = replace(STAL, tie_order="reversed_stable", frames="with_ground_truth")
+    assert ap(of_two_key_frames, truth, annotated) == 0.5
+    assert ap(of_two_key_frames, truth, replace(annotated, frames="all")) == 0.25
+
+
+def test_in_float32_an_iou_of_nearly_the_threshold_reaches_it() -> None:
+    nearly: Box = (0.0, 0.0, 0.5, 0.25 - 1e-9)
+    assert ap([replace(RIGHT, box=nearly)], TRUTH, STAL) == 0.0
+    assert ap([replace(RIGHT, box=nearly)], TRUTH, replace(STAL, precision="float32")) == 1.0
 
 
 def test_classes_without_predictions_are_zero_or_not_in_the_mean() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import stal_eval
-from stal_eval.matching import descending
+from stal_eval.ranking import descending
 from tests.eval.brute_force import Box, Found, Truth, average_precision
 from tests.eval.frames import LABEL_MAP, ground_truth_frame, predictions_frame
 from tests.tolerances import MEAN_AP, check

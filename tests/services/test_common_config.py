@@ -91,6 +91,11 @@ def test_a_service_listens_at_a_name_or_an_address(option: str, host: str) -> No
         ServerConfig(**{option: host}, insecure=True)
 
 
+def test_a_certificates_name_has_neither_scheme_nor_port() -> None:
+    with pytest.raises(InputError, match="--server-name 'https://gpu1:50051' must be a name or an address alone"):
+        ClientConfig(address="127.0.0.1:1", server_name="https://gpu1:50051")
+
+
 @pytest.mark.parametrize("host", ["LocalHost", "localhost.", "[::ffff:127.0.0.1]"])
 def test_other_spellings_of_this_machine_need_no_tls(host: str) -> None:
     assert ClientConfig(address=f"{host}:50051").tls_ca is None

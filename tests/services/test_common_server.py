@@ -90,6 +90,28 @@ async def test_an_unknown_exception_is_internal_and_keeps_its_text(caplog: pytes
     assert type(error_of(caught.value, service="detector", address="h:1")) is ServiceError
 
 
+@pytest.mark.parametrize(
+    ("error", "details"),
+    [
+        (
+            PermissionError(13, "Permission denied", "/store/x"),
+            "'/store/x': Permission denied, on the service's machine.",
+        ),
+        (
+            OSError(18, "Invalid cross-device link", b"/a", None, b"/b"),
+            "'/a' and '/b': Invalid cross-device link, on the service's machine.",
+        ),
+        (OSError(28, "No space left on device"), "No space left on device, on the service's machine."),
+    ],
+)
+async def test_an_error_of_the_system_arrives_with_file_and_reason(error: OSError, details: str) -> None:
+    async with serving(EchoService(error)) as (server, _), calling(server.port) as stub:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.GetInfo(pb.GetInfoRequest())
+    assert (caught.value.code(), caught.value.details()) == (grpc.StatusCode.FAILED_PRECONDITION, details)
+    assert str(error_of(caught.value, service="detector", address="h:1")) == details
+
+
 async def test_long_error_texts_arrive_shortened() -> None:
     async with serving(EchoService(InputError("ä" * 100_000))) as (server, _), calling(server.port) as stub:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
