@@ -184,13 +184,14 @@ def _by_decoding(path: Path, packets: Packets, keys: NDArray[np.int64]) -> _Show
     with container:
         try:
             for frame in _decoded(container, stream, int(keys[0])):
-                if frame.pts is not None:
-                    numbers.append(frame.pts)
-                    causes.append(len(packets.keys) + len(numbers) if frame.dts is None else frame.dts)
+                assert frame.pts is not None
+                numbers.append(frame.pts)
+                if frame.dts is not None:
+                    causes.append(frame.dts)
         except (av.FFmpegError, OSError) as error:
             raise undecodable(path, error) from error
     clock = _decoding_times(packets)
-    ticks = [clock[cause] for cause in causes if cause < len(clock)]
+    ticks = [clock[cause] for cause in causes]
     for number in numbers[len(ticks) :]:  # those that come out at the end
         ticks.append(ticks[-1] + packets.durations[number] if ticks else clock[number])
     positions = np.full(len(clock), len(numbers), dtype=np.int64)

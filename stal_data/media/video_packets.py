@@ -66,7 +66,7 @@ def open_video(path: Path) -> tuple[InputContainer, VideoStream]:
     if not isinstance(stream, VideoStream) or stream.time_base is None:
         container.close()
         raise InputError(f"{path} holds no video stream.")
-    stream.thread_type = "AUTO"
+    stream.thread_type = "FRAME"  # with threads for parts of a picture, what stands in for lost ones varies
     return container, stream
 
 

@@ -23,6 +23,8 @@ KEPT_BYTES = 256 << 20
 
 MIN_SKIP = 50
 """Pictures that a seek must save: it costs about as much, and drops the pictures that are kept."""
+MAX_UNKNOWN = 500
+"""Packets after a seek among which one must be known by its place in the file."""
 
 
 class _LostError(Exception):
@@ -71,7 +73,8 @@ class VideoReader:
         for shown in range(position, -1, -1):
             if shown in self._empty:
                 continue
-            frame = self._kept.get(shown) or self._decode(shown)
+            frame = self._kept.get(shown) if self._latest >= self._last_needed(shown) else None
+            frame = frame or self._decode(shown)
             self._check(shown)
             if frame is not None:
                 return frame
@@ -106,14 +109,25 @@ class VideoReader:
         key = self._index.key_of(position) if self._seekable else 0
         while key in self._bad_keys:
             key -= 1
-        if self._opened is None or position <= self._latest or self._index.key_positions[key] > self._latest + MIN_SKIP:
+        found = self._kept.get(position)
+        passed = found is None and position <= self._latest
+        if self._opened is None or passed or self._index.key_positions[key] > self._latest + MIN_SKIP:
             self._seek(key)
-        while position not in self._kept and self._latest < position + MAX_DELAY:
+            found = self._kept.get(position)
+        last = self._last_needed(position)
+        while (found is None and self._latest < position + MAX_DELAY) or self._latest < last:
             frame = next(self._frames, None)
             if frame is None:
                 break
             self._keep(frame)
-        return self._kept.get(position)
+            found = found or self._kept.get(position)
+        return found
+
+    def _last_needed(self, position: int) -> int:
+        """Return the last position among the pictures that this one may refer to: whether they are damaged counts."""
+        number = self._index.numbers[position]
+        before = self._index.positions[max(0, number - MAX_DELAY) : number]
+        return max(position, int(before.max(initial=0)))
 
     def _seek(self, key: int) -> None:
         """Make a key picture the last decoded one; where that fails, one further back."""
@@ -164,8 +178,10 @@ class VideoReader:
         except av.FFmpegError:
             return
         number = -1
-        for packet in packets_of(container, stream):
+        for passed, packet in enumerate(packets_of(container, stream)):
             if number < 0:
+                if passed == MAX_UNKNOWN:
+                    return
                 found = np.flatnonzero((packets.places == packet.pos) & (packets.sizes == packet.size))
                 if packet.pos is None or packet.pos < 0 or len(found) != 1:
                     continue
@@ -196,13 +212,18 @@ class VideoReader:
     def _failed(self, number: int, error: av.FFmpegError) -> None:
         if not self._one_thread:
             raise error
-        if self._index.positions[number] >= self._begin or self._begin == 0:
-            self._damaged[number] = str(error)
+        self._note_damage(number, str(error))
+
+    def _note_damage(self, number: int, reason: str) -> None:
+        if not 0 <= self._index.positions[number] < self._begin:
+            self._damaged[number] = reason
 
     def _keep(self, frame: VideoFrame) -> None:
         position = int(self._index.positions[frame.pts])
         if position < 0:
             return
+        if frame.is_corrupt:  # what stands in for the lost parts depends on what was decoded before
+            self._note_damage(int(self._index.numbers[position]), "a damaged picture")
         self._latest = max(self._latest, position)
         self._kept[position] = frame
         self._kept_bytes += _num_bytes(frame)
