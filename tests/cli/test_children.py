@@ -49,9 +49,12 @@ class Family:
         except psutil.Error:
             return False
 
-    def wait_until(self, word: str) -> None:
+    def wait_until(self, word: str) -> psutil.Process:
         """Wait for a process with the word in its command line."""
-        while not any(word in " ".join(line) for line in map(_command_line, self.members())):
+        while True:
+            for member in self.members():
+                if word in " ".join(_command_line(member)):
+                    return member
             assert self.command.poll() is None, self._log.read_text()
 
     def end(self, number: signal.Signals) -> None:
@@ -59,6 +62,9 @@ class Family:
         self.command.send_signal(number)
         code = self.command.wait(TIMEOUT_S)
         assert number == signal.SIGINT or code == -number, self._log.read_text()
+        self.check_gone()
+
+    def check_gone(self) -> None:
         _, left = psutil.wait_procs(self.members(), timeout=TIMEOUT_S)
         assert [(process.pid, _command_line(process)) for process in left] == []
 
@@ -118,6 +124,14 @@ def test_the_ranks_of_a_private_training(start: Callable[..., Family], tmp_path:
     family = start(*train_words(tmp_path))
     family.wait_until("recognizer_svc.train.worker --job-dir")
     family.end(number)
+
+
+def test_the_ranks_of_a_private_service_that_is_killed(start: Callable[..., Family], tmp_path: Path) -> None:
+    family = start(*train_words(tmp_path))
+    family.wait_until("recognizer_svc.train.worker --job-dir")
+    family.wait_until("serve recognizer --private").kill()
+    assert family.command.wait(TIMEOUT_S) == 1
+    family.check_gone()
 
 
 def infer_words(folder: Path) -> list[object]:
@@ -218,4 +232,4 @@ def test_at_random_moments(
     except subprocess.TimeoutExpired:
         family.end(number)
     else:
-        assert psutil.wait_procs(family.members(), timeout=TIMEOUT_S)[1] == []
+        family.check_gone()

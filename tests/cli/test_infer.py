@@ -228,9 +228,18 @@ def test_pruned_features_and_damaged_proposals_are_made_again(
     assert results(out) == first
 
 
-@pytest.mark.parametrize(
-    "name", ["a" * 192, "a" * 251, "\u8857" * 83, "x" + "\u8857" * 83, "-" * 200, "\u8857.mp4 (1)", " a b "], ids=ascii
-)
+NAMES = {
+    "192 letters": "a" * 192,
+    "255 bytes": "a" * 251,
+    "83 Chinese characters": "\u8857" * 83,
+    "254 bytes of two kinds": "x" + "\u8857" * 83,
+    "no letter": "-" * 200,
+    "like an ending": "\u8857.mp4 (1)",
+    "spaces": " a b ",
+}
+
+
+@pytest.mark.parametrize("name", NAMES.values(), ids=NAMES.keys())
 def test_every_name_of_a_file_works(inference: Inference, person: tuple[str, ...], tmp_path: Path, name: str) -> None:
     inference(video(tmp_path / f"{name}.mp4"), tmp_path / "out", *person, "--min-score", "0")
     found = [json.loads(line) for line in (tmp_path / "out" / "actions.jsonl").read_text().splitlines()]
