@@ -63,8 +63,8 @@ def test_a_sound_store_has_no_problem_and_no_file_without_a_checksum(whole):
     done = verify(Store.open(whole))
     assert done.exit_code == 0, done.output
     assert "runs/one: sound\n" in done.output
-    assert "toy/test: split sound\n" in done.output
-    assert "toy/test/yolo: proposals sound\n" in done.output
+    assert "toy/test: the split is sound\n" in done.output
+    assert "toy/test/yolo: proposals are sound\n" in done.output
     assert "weights/w.safetensors: sound\n" in done.output
 
 
