@@ -10,9 +10,9 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from cache.store import Store
+from cache.tensor_header import read_header
 from recognizer_svc.bucket_runs import fetch_run, fetch_summaries
-from recognizer_svc.checkpoint_header import read_metadata
-from recognizer_svc.run_dir import CHECKPOINTS, SUFFIX, RunDir, read_events
+from recognizer_svc.run_dir import CHECKPOINTS, METADATA_KEY, SUFFIX, RunDir, read_events
 from stal_data.errors import InputError, NotFoundError, StalError, did_you_mean
 from stal_data.names import check_name
 from stal_data.sealed import parse_json
@@ -141,10 +141,16 @@ def _summarise(run_dir: RunDir) -> RunSummary:
 def _lost_events(run_dir: RunDir, last: int) -> list[str]:
     """What the checkpoints say of events that are not there. last: number of the last one that is."""
     saved = [path for name in CHECKPOINTS if (path := run_dir.checkpoint(name)).suffix == SUFFIX and path.exists()]
-    behind = max((int(read_metadata(path).get("events", 0)) for path in saved), default=0)
+    behind = max(map(_events_before, saved), default=0)
     if last >= behind:
         return []
     return [f"'{run_dir.events}' ends at event {last}, but a checkpoint was saved after event {behind}."]
+
+
+def _events_before(checkpoint: Path) -> int:
+    with checkpoint.open("rb") as file:
+        metadata = read_header(file, str(checkpoint))["__metadata__"]
+    return int(json.loads(metadata[METADATA_KEY]).get("events", 0))
 
 
 def _status(last: Mapping[str, Mapping[str, Any]]) -> str:

@@ -66,6 +66,7 @@ def verify_runs(store: "Store") -> list[str]:
 
 
 def verify_weights(store: "Store") -> list[str]:
+    from cache.tensor_header import read_header
     from stal_data.sealed import check_seal
 
     problems = []
@@ -74,6 +75,7 @@ def verify_weights(store: "Store") -> list[str]:
         try:
             with path.open("rb") as file:
                 checked = check_seal(file, str(path), "Copy it again, or make it again.")
+                read_header(file, str(path))
             click.echo(f"{name}: {'sound' if checked else 'carries no checksum'}")
         except (InputError, OSError) as error:
             problems.append(str(error))

@@ -88,6 +88,14 @@ def test_a_flipped_bit_is_named(store, name):
     assert str(path) in str(done.exception)
 
 
+@pytest.mark.parametrize("name", ["weights/w.safetensors", "runs/one/label_map.pbtxt", "runs/one/provenance.json"])
+@pytest.mark.parametrize("damage", [lambda content: content[:40], lambda content: bytes(128) + content[128:]])
+def test_a_file_whose_checksum_is_lost_is_named_when_it_does_not_read(store, name, damage):
+    path = store.root / name
+    path.write_bytes(damage(path.read_bytes()))
+    assert path.name in str(verify(store).exception)
+
+
 def _without_block(path: Path) -> None:
     path.write_bytes(path.read_bytes()[512:])
 
