@@ -57,9 +57,9 @@ def opened(path: Path, kind: Kind, *, old: bool = False) -> Iterator[h5py.File]:
     with content:
         with complete(path, kind):
             is_sealed = check_seal(content, str(path), kind.way_out)
-            is_old = content.read(len(_SIGNATURE)) == _SIGNATURE
-        if not (is_sealed or (is_old and old)):
-            raise _unsealed(path, kind, is_old=is_old)
+            is_hdf5 = content.read(len(_SIGNATURE)) == _SIGNATURE
+        if not (is_sealed or (is_hdf5 and old)):
+            raise _unsealed(path, kind, is_hdf5=is_hdf5)
         content.seek(0)
         with complete(path, kind):
             file = h5py.File(content, "r")
@@ -154,8 +154,8 @@ def read_keys(file: h5py.File, name: str) -> tuple[KeyFrame, ...]:
     return tuple(KeyFrame(str(v), int(t)) for v, t in zip(videos.asstr()[:], seconds[:], strict=True))
 
 
-def _unsealed(path: Path, kind: Kind, *, is_old: bool) -> InputError:
-    if is_old:
+def _unsealed(path: Path, kind: Kind, *, is_hdf5: bool) -> InputError:
+    if is_hdf5:
         return InputError(
             f"'{path}' carries no checksum: an earlier version wrote it. 'stal-cli cache verify STORE --repair' reads "
             f"it once more and adds one. {kind.way_out}"

@@ -27,6 +27,8 @@ CHECKPOINTS = ("best", "latest")
 SUFFIX = ".safetensors"
 OLD_SUFFIX = ".pt"
 """Of checkpoints, as this version and earlier ones save them."""
+METADATA_KEY = "stal_checkpoint"
+"""Of what a checkpoint's header says, JSON text."""
 IMPORTED = "imported"
 """Status of a run that was made of a head file: it scores, and there is nothing to resume."""
 

@@ -4,23 +4,27 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass as checked_dataclass
 
 from cache.store import Store
+from cache.tensor_header import read_header
 from recognizer_svc.bucket_runs import fetch_run, fetch_summaries
-from recognizer_svc.checkpoint_header import read_metadata
-from recognizer_svc.run_dir import CHECKPOINTS, SUFFIX, RunDir, read_events
+from recognizer_svc.run_dir import CHECKPOINTS, METADATA_KEY, SUFFIX, RunDir, read_events
 from stal_data.errors import InputError, NotFoundError, StalError, did_you_mean
 from stal_data.names import check_name
 from stal_data.sealed import parse_json
 from stal_data.yaml_text import read_yaml
 
+LATEST_S = 253_402_300_799.0  # the end of the year 9999; calendars go no further
 _OF_A_RUN = ("recipe.yaml", "events.jsonl", "checkpoints")
 
 
-@dataclass(frozen=True, kw_only=True)
+@checked_dataclass(frozen=True, kw_only=True)
 class RunSummary:
-    """One run. Anything that has not happened yet is None.
+    """One run. Anything that has not happened yet is None. Types are checked, since files may say anything.
 
     status: queued, running, succeeded, failed, cancelled or imported; `unknown` where nobody wrote one; `broken` where
     its files do not read, and `problems` says why.
@@ -31,7 +35,7 @@ class RunSummary:
     """
 
     run_id: str
-    created: float | None
+    created: Annotated[float, Field(ge=0, le=LATEST_S)] | None
     status: str
     message: str
     settings: Mapping[str, str]
@@ -98,12 +102,14 @@ def summarise(folder: Path) -> RunSummary:
             validation_map=None,
             best_map=None,
             train_s=0.0,
-            problems=(str(error) if isinstance(error, StalError | OSError) else repr(error),),
+            problems=(" ".join(f"{error if isinstance(error, StalError | OSError) else repr(error)}".split())[:500],),
         )
 
 
 def _summarise(run_dir: RunDir) -> RunSummary:
     recipe = read_yaml(run_dir.recipe)
+    if not isinstance(recipe, dict):
+        raise InputError(f"'{run_dir.recipe}' is no recipe: it has no sections.")
     provenance, state = _json(run_dir.provenance), _json(run_dir.state)
     problems: list[str] = []
     last: dict[str, dict[str, Any]] = {}
@@ -135,10 +141,16 @@ def _summarise(run_dir: RunDir) -> RunSummary:
 def _lost_events(run_dir: RunDir, last: int) -> list[str]:
     """What the checkpoints say of events that are not there. last: number of the last one that is."""
     saved = [path for name in CHECKPOINTS if (path := run_dir.checkpoint(name)).suffix == SUFFIX and path.exists()]
-    behind = max((int(read_metadata(path).get("events", 0)) for path in saved), default=0)
+    behind = max(map(_events_before, saved), default=0)
     if last >= behind:
         return []
     return [f"'{run_dir.events}' ends at event {last}, but a checkpoint was saved after event {behind}."]
+
+
+def _events_before(checkpoint: Path) -> int:
+    with checkpoint.open("rb") as file:
+        metadata = read_header(file, str(checkpoint))["__metadata__"]
+    return int(json.loads(metadata[METADATA_KEY]).get("events", 0))
 
 
 def _status(last: Mapping[str, Mapping[str, Any]]) -> str:

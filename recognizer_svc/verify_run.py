@@ -1,13 +1,27 @@
 """Checking every file of a run against its checksum. Needs no torch."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
 
+from cache.tensor_header import read_header
 from recognizer_svc import zip_checkpoint
+from recognizer_svc.recipe import load_recipe
 from recognizer_svc.run_dir import CHECKPOINTS, OLD_SUFFIX, SUFFIX, RunDir
 from recognizer_svc.runs import summarise
 from recognizer_svc.service.record import JobFiles
-from stal_data.errors import InputError
-from stal_data.sealed import check_seal
+from stal_data.errors import StalError
+from stal_data.labels import LabelMap
+from stal_data.sealed import check_seal, parse_json
+
+_READERS: dict[str, Callable[[BinaryIO, Path], object]] = {
+    ".yaml": lambda _, path: load_recipe(path),
+    ".pbtxt": lambda _, path: LabelMap.read(path),
+    ".json": lambda file, path: parse_json(file.read(), str(path), ""),
+    SUFFIX: lambda file, path: read_header(file, str(path)),
+}
+"""For files without a checksum: at least they read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,9 +43,10 @@ def verify_run(run: RunDir) -> VerifiedRun:
                 if path.suffix == OLD_SUFFIX:
                     zip_checkpoint.check(file, path)
                 elif not check_seal(file, str(path), ""):
+                    _READERS[path.suffix](file, path)
                     unchecked.append(path.name)
         except FileNotFoundError:
             continue
-        except (InputError, OSError) as error:
+        except (StalError, OSError) as error:
             problems.append(str(error))
     return VerifiedRun(problems=tuple(problems) or summarise(run.root).problems, unchecked=tuple(unchecked))

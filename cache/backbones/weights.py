@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from cache.backbones.architectures import BackboneConfig, config_to_json
 from cache.files import replacing
 from cache.spec import BackboneKind
+from cache.tensor_header import read_header
 from stal_data.errors import InputError, NotFoundError
 from stal_data.sealed import UNSEALED, check_seal, seal_file
 
@@ -82,9 +84,7 @@ def read_tensors(path: Path) -> tuple[Mapping[str, str], dict[str, Tensor]]:
 
 def parse_tensors(content: bytes) -> tuple[dict[str, str], dict[str, Tensor]]:
     """Return the metadata and the tensors of a safetensors file's bytes, whose checksum was verified."""
-    begin = 8  # bytes of the header's length, little-endian
-    header = json.loads(content[begin : begin + int.from_bytes(content[:begin], "little")])
-    return header.get("__metadata__", {}), load(content)
+    return read_header(BytesIO(content), "the file").get("__metadata__", {}), load(content)
 
 
 def _read_metadata(path: Path, text: str) -> dict[str, str]:

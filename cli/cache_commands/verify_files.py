@@ -24,7 +24,7 @@ def verify_splits(store: "Store", dataset: str | None, split: str | None, *, rep
             store,
             split_file(store, name, part),
             KIND,
-            f"{name}/{part}: split",
+            f"{name}/{part}: the split is",
             partial(load_split, store, name, part),
             repair=repair,
         )
@@ -41,7 +41,7 @@ def verify_proposals(store: "Store", dataset: str | None, split: str | None, *, 
             store,
             found.path,
             KIND,
-            f"{found.dataset}/{found.split}/{found.name}: proposals",
+            f"{found.dataset}/{found.split}/{found.name}: proposals are",
             partial(read_proposals, found.path),
             repair=repair,
         )
@@ -66,6 +66,7 @@ def verify_runs(store: "Store") -> list[str]:
 
 
 def verify_weights(store: "Store") -> list[str]:
+    from cache.tensor_header import read_header
     from stal_data.sealed import check_seal
 
     problems = []
@@ -74,6 +75,7 @@ def verify_weights(store: "Store") -> list[str]:
         try:
             with path.open("rb") as file:
                 checked = check_seal(file, str(path), "Copy it again, or make it again.")
+                read_header(file, str(path))
             click.echo(f"{name}: {'sound' if checked else 'carries no checksum'}")
         except (InputError, OSError) as error:
             problems.append(str(error))
@@ -90,7 +92,7 @@ def _verify_hdf5(
         if repair and h5.is_old(path):
             h5.add_checksum(path, kind)
             store.publish(path)
-            click.echo(f"{what}: got a checksum")
+            click.echo(f"{path}: got a checksum")
         read()
         click.echo(f"{what} sound")
     except InputError as error:

@@ -81,7 +81,19 @@ def _cut(run: RunDir) -> None:
     [
         (_cut, r"recipe.yaml' is damaged: its sha256"),
         (lambda run: run.recipe.unlink(), r"recipe.yaml"),
-        (lambda run: run.recipe.write_text("- a\n- b\n"), "AttributeError|mapping"),
+        (lambda run: run.recipe.write_text("- a\n- b\n"), "is no recipe"),
+        (lambda run: run.events.write_text('{"seq": 1, "time": "x", "type": "log"}\n'), "created"),
+        (lambda run: run.events.write_text('{"seq": 1, "time": 1e300, "type": "log"}\n'), "created"),
+        (lambda run: run.events.write_text('{"seq": 1, "time": 1, "type": ["log"]}\n'), "TypeError"),
+        (lambda run: run.events.write_text('{"seq": 1, "time": 1, "type": "error", "message": [1]}\n'), "message"),
+        (
+            lambda run: run.events.write_text(
+                '{"seq": 1, "time": 1, "type": "validation", "map": {}, "duration_s": 1}\n'
+            ),
+            "map",
+        ),
+        (lambda run: run.provenance.write_text('{"splits": {"a": {"digest": 3}}}'), "TypeError"),
+        (lambda run: run.provenance.write_text('{"feature_sets": {"a": {"id": 3}}}'), "settings"),
         (lambda run: run.recipe.write_text("a: [" * 9), "flow|YAML"),
         (lambda run: run.state.write_text("[]"), r"state.json' is damaged: it is not a JSON object"),
         (lambda run: run.provenance.write_bytes(b"\xff"), r"provenance.json' is damaged: it is not JSON"),

@@ -63,8 +63,8 @@ def test_a_sound_store_has_no_problem_and_no_file_without_a_checksum(whole):
     done = verify(Store.open(whole))
     assert done.exit_code == 0, done.output
     assert "runs/one: sound\n" in done.output
-    assert "toy/test: split sound\n" in done.output
-    assert "toy/test/yolo: proposals sound\n" in done.output
+    assert "toy/test: the split is sound\n" in done.output
+    assert "toy/test/yolo: proposals are sound\n" in done.output
     assert "weights/w.safetensors: sound\n" in done.output
 
 
@@ -86,6 +86,14 @@ def test_a_flipped_bit_is_named(store, name):
     done = verify(store)
     assert isinstance(done.exception, InputError)
     assert str(path) in str(done.exception)
+
+
+@pytest.mark.parametrize("name", ["weights/w.safetensors", "runs/one/label_map.pbtxt", "runs/one/provenance.json"])
+@pytest.mark.parametrize("damage", [lambda content: content[:40], lambda content: bytes(128) + content[128:]])
+def test_a_file_whose_checksum_is_lost_is_named_when_it_does_not_read(store, name, damage):
+    path = store.root / name
+    path.write_bytes(damage(path.read_bytes()))
+    assert path.name in str(verify(store).exception)
 
 
 def _without_block(path: Path) -> None:
