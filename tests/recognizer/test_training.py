@@ -180,7 +180,8 @@ def test_without_mirrored_features_the_run_says_so(tmp_path):
 
 
 def test_a_loss_that_explodes_stops_the_run_and_names_the_cause(new_run):
-    run_dir = new_run("wild", ["optimizer={kind: sgd, learning_rate: 1000, momentum: 0.99}", "schedule.warmup_epochs=0"])
+    optimizer = "{kind: sgd, learning_rate: 1000, momentum: 0.99}"
+    run_dir = new_run("wild", [f"optimizer={optimizer}", "schedule.warmup_epochs=0", "training.epochs=20"])
     with pytest.raises(NonFiniteLossError, match=r"not finite on 1 of 1 ranks .* key frames video.*learning_rate"):
         train(run_dir)
     assert events(run_dir, "error")
