@@ -108,6 +108,7 @@ def evaluate(
 
         Dataset.open(frames)
     _make_folder(output)
+    from cli.progress import counted
     from stal_data.files import write_together
     from stal_eval.preparation import prepare
     from stal_eval.report import REPORT_FILE, is_report, report_text
@@ -118,7 +119,11 @@ def evaluate(
     prepared = prepare(
         predictions, ground_truth, label_map, protocol=chosen, exclusions=exclusions, split=split, dataset=dataset
     )
-    result = score(prepared, capacity_from=choice, exact=exact)
+    if exact:
+        with counted("exact sweep", unit="capacities") as progress:
+            result = score(prepared, capacity_from=choice, exact=True, progress=progress)
+    else:
+        result = score(prepared, capacity_from=choice)
     contents: dict[Path, bytes | str] = {
         output / MATCHES_FILE: matches_content(prepared, result),
         output / METRICS_FILE: result.metrics_text(),

@@ -1,6 +1,6 @@
 """From matched rows to an Evaluation: average precision at every capacity, in one pass."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,9 +26,17 @@ _FEW_PREDICTED = 0.9  # share of the key frames with ground truth; a detector le
 
 
 def score(
-    prepared: Prepared, *, capacity_from: Choice | None = None, tie_bounds: bool = True, exact: bool = False
+    prepared: Prepared,
+    *,
+    capacity_from: Choice | None = None,
+    tie_bounds: bool = True,
+    exact: bool = False,
+    progress: Callable[[int, int], object] | None = None,
 ) -> Evaluation:
-    """Return mAP at the capacities of the protocol; the arguments are those of `evaluate`."""
+    """Return mAP at the capacities of the protocol; the arguments are those of `evaluate`.
+
+    progress: told how many capacities of how many are done, where each has a pass of its own.
+    """
     protocol, counts = prepared.protocol, prepared.alignment.counts
     wanted = parse_capacities(protocol.capacities)
     beside = (_AVA_CAPACITY, capacity_from.capacity if capacity_from else _AVA_CAPACITY)
@@ -36,7 +44,7 @@ def score(
     curve, at_50, reported = (swept.part(part) for part in (slice(-2), slice(-2, -1), slice(-1, None)))
     is_exact = exact or protocol.keeps_prefixes or len(wanted) <= _MAX_PASSES
     if is_exact:
-        curve = _exactly(prepared, curve)
+        curve = _exactly(prepared, curve, progress)
     index = int(curve.mean_ap_C.argmax())
     best, at_50 = _exactly(prepared, curve.part(slice(index, index + 1))), _exactly(prepared, at_50)
     borrowed = [] if capacity_from is None else _choice_warnings(capacity_from, protocol)
@@ -85,17 +93,19 @@ def _curve(prepared: Prepared, matching: Matching, capacities: Sequence[int], ti
     return Curve(capacities=tuple(capacities), ap_CK=ap_CK, ties=ties)
 
 
-def _exactly(prepared: Prepared, curve: Curve) -> Curve:
+def _exactly(prepared: Prepared, curve: Curve, progress: Callable[[int, int], object] | None = None) -> Curve:
     """Return the curve as the protocol computes it, one pass for each capacity where the sweep only comes near."""
     protocol = prepared.protocol
     if protocol.keeps_prefixes:
         return curve
     alignment = prepared.alignment
     columns = plan_columns(curve.capacities, alignment.counts.rows_of_longest_key_frame)
-    passes = [
-        _curve(prepared, select(alignment, prepared.matching, protocol, capacity), (NO_LIMIT,), False).ap_CK
-        for capacity in columns.capacities.tolist()
-    ]
+    passes = []
+    for capacity in columns.capacities.tolist():
+        selected = select(alignment, prepared.matching, protocol, capacity)
+        passes.append(_curve(prepared, selected, (NO_LIMIT,), False).ap_CK)
+        if progress is not None:
+            progress(len(passes), len(columns.capacities))
     ap_CK = np.concatenate(passes)[columns.column_of]
     # A capacity may give a box to another row, with another score, so the bounds hold where every row is kept.
     holds = protocol.claim_order == "score" or curve.capacities == (NO_LIMIT,)

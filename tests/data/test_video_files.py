@@ -4,6 +4,7 @@ import os
 import random
 import unicodedata
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from io import BytesIO
@@ -211,6 +212,21 @@ def test_damage_in_the_middle_is_named_and_leaves_the_rest_readable(tmp_path: Pa
     with pytest.raises(InputError, match=r"v.mp4 does not decode as a video .*near \d+\.\d\d s"):
         media.read("v", range(1, 301))
     assert _numbers(media, [1, 20, 300]) == [0, 19, 299]
+
+    # Which pictures are refused, and the bits of the others, hang neither on the order of reading nor on what was read.
+    def outcomes(frames: Sequence[int]) -> dict[int, bytes | None]:
+        media, found = VideoFiles({"v": path}), {}
+        for frame in frames:
+            try:
+                found[frame] = media.read("v", [frame]).tobytes()
+            except InputError:
+                found[frame] = None
+        return found
+
+    forwards = outcomes(range(1, 301))
+    assert 0 < sum(picture is None for picture in forwards.values()) < 60
+    assert outcomes(range(300, 0, -1)) == forwards
+    assert outcomes(np.random.default_rng(0).permutation(range(1, 301)).tolist()) == forwards
 
 
 def test_a_file_with_sound_only_holds_no_video(tmp_path: Path) -> None:

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 import stal_eval
+from cli.main import root
 from stal_data.labels import LabelMap
 from stal_eval.protocol import PROTOCOLS, Protocol
 from tests.eval import protocol_reference as reference
@@ -102,3 +104,19 @@ def test_a_sweep_is_exact_everywhere_on_request() -> None:
     assert sweep.mean_ap_C.tolist()[:10] == few.mean_ap_C.tolist()[:-1]
     assert sweep.mean_ap_C.tolist()[-2:] == [few.mean_ap_C[-1]] * 2
     assert sweep.best.mean_ap == sweep.mean_ap_C.max()
+
+
+def test_the_command_shows_how_far_an_exact_sweep_is(tmp_path: Path) -> None:
+    options = ["--protocol", "published", "--capacities", "40:60", "--exact", "--output", tmp_path]
+    files = [
+        "--predictions",
+        PREDICTIONS,
+        "--ground-truth",
+        GROUND_TRUTH,
+        "--label-map",
+        FIXTURES / "list_action.pbtxt",
+    ]
+    result = CliRunner().invoke(root, ["eval", *map(str, [*files, *options])], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert "exact sweep: 20/20 capacities" in result.stderr
+    assert json.loads((tmp_path / "metrics.json").read_text())["mAP_is_exact"]
