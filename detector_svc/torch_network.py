@@ -45,12 +45,13 @@ class TorchNetwork:
             ) from error
         self._device = chosen
         self.device = str(chosen)
-        self.module.to(chosen)
+        # Channels last: else a CPU orders the maps of a single image anew in every layer, a third of the time.
+        self.module.to(chosen, memory_format=torch.channels_last)
 
     def __call__(self, images_BHW3: NDArray[np.uint8]) -> torch.Tensor:
         """Run one batch."""
         batch_BHW3 = torch.from_numpy(images_BHW3).to(self._device)
-        found: torch.Tensor = self.module(batch_BHW3.permute(0, 3, 1, 2).contiguous().float() / 255)[0]
+        found: torch.Tensor = self.module(batch_BHW3.permute(0, 3, 1, 2).float() / 255)[0]
         return found
 
 
