@@ -15,7 +15,7 @@ from svc_common.server import ServiceServer
 from tests.services.echo import EchoService
 
 QUICK = RetryPolicy(retries=3, first_s=0.02, max_s=0.1)
-TIMEOUT_S = 60
+TIMEOUT_S = 120
 
 
 class ReplicaService(EchoService):

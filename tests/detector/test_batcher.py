@@ -130,10 +130,10 @@ async def test_frames_do_not_wait_for_a_batcher_that_has_ended(detector: YoloDet
         names = [str(number) for number in range(5)]
         data = encoded(picture(1))
         frames = [asyncio.create_task(running.batcher.detect(data, name)) for name in names]
-        found = await asyncio.wait_for(asyncio.gather(*frames, return_exceptions=True), 30)
+        found = await asyncio.wait_for(asyncio.gather(*frames, return_exceptions=True), 120)
         assert [type(error) for error in found] == [ServiceUnavailableError] * 5
         with pytest.raises(ServiceUnavailableError, match="batcher has ended"):
-            await asyncio.wait_for(running.batcher.detect(data, "later"), 30)
+            await asyncio.wait_for(running.batcher.detect(data, "later"), 120)
     assert metric(running.registry, "stal_detector_pending_frames") == 0
 
 

@@ -38,7 +38,7 @@ def service(weights: Path, dataset: Path, tmp_path_factory: pytest.TempPathFacto
         assert ready == f"detector ready on 127.0.0.1:{port_file.read_text().strip()}\n"
         yield ready.split()[-1]
         process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=250)
         assert process.returncode == 0, errors
         assert "drains" in errors
         assert "Traceback" not in errors
@@ -120,7 +120,7 @@ async def test_sigterm_answers_what_was_accepted(weights: Path, tmp_path: Path) 
             process.send_signal(signal.SIGTERM)  # the stream stays open
             with pytest.raises(grpc.aio.AioRpcError, match="the service is stopping"):
                 await read_into(answered, call)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=250)
         assert process.returncode == 0, errors
         assert "Traceback" not in errors
         # Frames that were still on their way are the client's to send again; there is no gap among the others.
@@ -137,7 +137,7 @@ def test_a_service_that_cannot_start_says_why_in_one_line(service: str, weights:
     }
     processes = [(text, start(*options)) for text, options in reasons.items()]  # side by side, to save time
     for text, process in processes:
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=250)
         assert process.returncode == 1
         assert text in errors
         assert "Traceback" not in errors

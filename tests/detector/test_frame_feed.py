@@ -58,7 +58,7 @@ async def soon(frame: Awaitable[pb.DetectRequest]) -> pb.DetectRequest | None:
     ),
 )
 async def test_no_frame_is_lost_or_doubled(count: int, connections: list[list[tuple[int, int]]]) -> None:
-    async with asyncio.timeout(30), FrameFeed[str](source(count), window=WINDOW) as feed:
+    async with asyncio.timeout(120), FrameFeed[str](source(count), window=WINDOW) as feed:
         running = [asyncio.create_task(connect(feed, str(number), lives)) for number, lives in enumerate(connections)]
         answered = [frame_id async for frame_id, _ in feed.answers()]
         await asyncio.gather(*running)

@@ -84,10 +84,10 @@ async def test_a_draining_replica_gets_no_more_frames_and_its_watch_does_not_hol
         first.service.answering.clear()
         detecting = asyncio.create_task(detected(client, COUNT))
         await until(lambda: first.service.taken and second.service.answered)
-        stopping = asyncio.create_task(first.stop(30))
+        stopping = asyncio.create_task(first.stop(300))
         await until(lambda: len(second.service.answered) >= COUNT - 4)
         first.service.answering.set()
-        async with asyncio.timeout(20):  # not the 30 s of grace
+        async with asyncio.timeout(120):  # not the 300 s of grace
             await stopping
         assert sorted(await detecting) == once_each(COUNT)
     assert len(first.service.taken) <= 4
@@ -134,7 +134,7 @@ async def test_when_all_are_gone_each_is_named_with_its_reason() -> None:
 async def test_a_replica_that_hangs_loses_its_frames_to_the_others() -> None:
     async with replicas(ReplicaService(), ReplicaService()) as (hanging, second):
         hanging.service.answering.clear()
-        async with client_of(hanging.address, second.address, timeout_s=2.0) as client:
+        async with client_of(hanging.address, second.address, timeout_s=5.0) as client:
             assert sorted(await detected(client, COUNT)) == once_each(COUNT)
         assert set(hanging.service.taken) <= set(second.service.answered)
         alone = RetryPolicy(retries=1, first_s=0.01)

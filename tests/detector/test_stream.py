@@ -67,5 +67,5 @@ async def test_a_frame_on_its_way_when_a_stream_ends_is_not_cancelled(detector: 
         await stream.close()
         await batcher.stop()
     arrive.set()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(120):
         await arrived.wait()

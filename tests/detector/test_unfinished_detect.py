@@ -176,7 +176,7 @@ async def test_a_command_that_gets_sigterm_keeps_its_answers_and_dies_by_it(spli
             try:
                 await until(lambda: len(only.service.taken) == STOP_AFTER or running.poll() is not None)
                 running.send_signal(signal.SIGTERM)
-                _, errors = await asyncio.to_thread(running.communicate, timeout=60)
+                _, errors = await asyncio.to_thread(running.communicate, timeout=250)
             finally:
                 running.kill()
         assert running.returncode == -signal.SIGTERM, errors

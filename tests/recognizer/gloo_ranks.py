@@ -94,7 +94,7 @@ def run_rank(rank: int, folder: str, run_dir: str) -> None:
     """Run every scenario and leave what came of it in `folder`."""
     torch.set_num_threads(1)
     root = Path(folder)
-    with connect("gloo", timeout_s=60, init_method=f"file://{root / 'rendezvous'}", rank=rank, world_size=2) as ranks:
+    with connect("gloo", timeout_s=300, init_method=f"file://{root / 'rendezvous'}", rank=rank, world_size=2) as ranks:
         found: dict[str, object] = {}
         trainer = make_trainer(ranks)
         found["losses"] = train_steps(trainer, rank)

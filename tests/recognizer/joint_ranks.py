@@ -26,7 +26,7 @@ def run_rank(rank: int, folder: str, data_root: str, whole: str, parts: str) -> 
     """Train one run in one go, and one with a stop inside its first epoch."""
     torch.set_num_threads(1)
     rendezvous, frames = Path(folder) / "rendezvous", Path(data_root)
-    with connect("gloo", timeout_s=60, init_method=f"file://{rendezvous}", rank=rank, world_size=2) as ranks:
+    with connect("gloo", timeout_s=300, init_method=f"file://{rendezvous}", rank=rank, world_size=2) as ranks:
         assert train_run(RunDir(Path(whole)), ranks, data_root=frames)
         assert not train_run(RunDir(Path(parts)), ranks, StopAfter(3), data_root=frames)
         assert train_run(RunDir(Path(parts)), ranks, data_root=frames)

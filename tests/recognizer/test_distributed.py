@@ -43,7 +43,7 @@ def two_ranks(tmp_path_factory, toy_store):
     for process in processes:
         process.start()
     for process in processes:
-        process.join(timeout=180)
+        process.join(timeout=500)
         if process.exitcode is None:
             process.kill()
     assert [process.exitcode for process in processes] == [0, 0]
@@ -142,7 +142,7 @@ def test_a_job_that_gets_sigterm_saves_its_step_and_goes_on_later(new_run):
             assert time.monotonic() < deadline
             time.sleep(0.05)
         job.send_signal(signal.SIGTERM)
-        assert job.wait(timeout=60) != 0
+        assert job.wait(timeout=250) != 0
     finally:
         if job.poll() is None:
             os.killpg(job.pid, signal.SIGKILL)

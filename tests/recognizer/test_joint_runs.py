@@ -44,7 +44,7 @@ def trained(joint_store, tmp_path_factory) -> tuple[RunDir, RunDir]:
     for process in processes:
         process.start()
     for process in processes:
-        process.join(timeout=180)
+        process.join(timeout=500)
         if process.exitcode is None:
             process.kill()
     assert [process.exitcode for process in processes] == [0, 0]

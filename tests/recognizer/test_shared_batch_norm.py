@@ -24,7 +24,7 @@ def two_ranks(tmp_path_factory):
     for process in processes:
         process.start()
     for process in processes:
-        process.join(timeout=180)
+        process.join(timeout=500)
         if process.exitcode is None:
             process.kill()
     assert [process.exitcode for process in processes] == [0, 0]

@@ -67,7 +67,7 @@ async def _train(service: RecognizerProcess, metrics_port: int) -> tuple[list[pb
             updates.append(update)
             if not during and update.event.WhichOneof("event") == "step":
                 during = await asyncio.to_thread(metrics_page, metrics_port)
-    async with asyncio.timeout(30):  # the client may hear of the end a moment before the service has counted it
+    async with asyncio.timeout(120):  # the client may hear of the end a moment before the service has counted it
         while 'stal_jobs{status="running"} 0.0' not in (after := await asyncio.to_thread(metrics_page, metrics_port)):
             await asyncio.sleep(0.02)
     return updates, during, after

@@ -37,7 +37,7 @@ def submission(run_id: str = "one", **changes: object) -> Submission:
     return replace(Submission(run_id=run_id, recipe=ACAR, launch=ONE), **changes)
 
 
-async def eventually(holds: Callable[[], Awaitable[bool]], timeout_s: float = 20) -> None:
+async def eventually(holds: Callable[[], Awaitable[bool]], timeout_s: float = 120) -> None:
     async with asyncio.timeout(timeout_s):
         while not await holds():
             await asyncio.sleep(0.02)

@@ -16,7 +16,7 @@ from stal_data.errors import StalError
 from svc_common.config import ClientConfig
 from tests.hostile import STAL_CLI, hostile_folder
 
-START_TIMEOUT_S = 120
+START_TIMEOUT_S = 300
 ROOT = Path(cli.__file__).parent.parent
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
 
@@ -92,7 +92,7 @@ class RecognizerProcess:
         """SIGTERM; returns the exit code."""
         assert self.process is not None
         self.process.terminate()
-        return self.process.wait(60)
+        return self.process.wait(250)
 
 
 def unused_port() -> int:

@@ -66,7 +66,7 @@ async def test_a_stream_that_nobody_reads_frees_what_it_holds() -> None:
         call = stub.Propose(pb.ProposeRequest())
         answers = aiter(call)
         await anext(answers)
-        await asyncio.wait_for(service.closed.wait(), 30)
+        await asyncio.wait_for(service.closed.wait(), 120)
         assert (await stub.GetInfo(pb.GetInfoRequest())).name == "echo"
         with pytest.raises(grpc.aio.AioRpcError, match=r"took no answer for 2 s"):
             async for _ in answers:

@@ -40,12 +40,12 @@ async def frames(*names: str):
 async def health(port: int, service: str) -> int:
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         stub = health_pb2_grpc.HealthStub(channel)
-        return (await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=10)).status
+        return (await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=60)).status
 
 
 def get(port: int, path: str) -> tuple[int, str]:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=60) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         with error:
@@ -189,7 +189,7 @@ async def test_the_deadline_reaches_the_service() -> None:
         waiting = stub.GetInfo(pb.GetInfoRequest(), timeout=60)
         await service.entered.wait()  # it waits there for as long as it has a deadline
         assert service.time_remaining is not None
-        assert 0 < service.time_remaining <= 60
+        assert 0 < service.time_remaining < 70  # gRPC rounds a deadline up on its way
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stub.GetInfo(pb.GetInfoRequest(), timeout=0.01)
         assert isinstance(error_of(caught.value, service="detector", address="h:1"), DeadlineError)

@@ -73,7 +73,7 @@ def test_nor_do_connections_without_a_handshake(tmp_path: Path) -> None:
         for _ in range(2 * MAX_CONNECTIONS):
             hanging.enter_context(socket.create_connection(("127.0.0.1", port)))
         for _ in range(4):
-            with urllib.request.urlopen(f"https://127.0.0.1:{port}/live", timeout=10, context=context) as answer:
+            with urllib.request.urlopen(f"https://127.0.0.1:{port}/live", timeout=60, context=context) as answer:
                 assert answer.status == 200
 
 

@@ -14,7 +14,7 @@ from svc_common import liveness
 from tests.services.echo import EchoService, Working, calling, serving
 
 States = health_pb2.HealthCheckResponse
-TIMEOUT_S = 60
+TIMEOUT_S = 120
 
 
 def get(port: int, path: str) -> tuple[int, str]:

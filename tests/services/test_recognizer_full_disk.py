@@ -84,7 +84,7 @@ async def test_a_job_is_cancelled_although_the_request_cannot_be_written_down(
     await jobs.submit(submission("two"))
     await started(jobs, store)
     limited_files(1)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         await jobs.drain(cancel_jobs=True)
     limited_files(-1)
     assert jobs.finished == {JobStatus.CANCELLED: 2}

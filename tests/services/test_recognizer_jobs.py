@@ -186,7 +186,7 @@ async def test_a_drain_does_not_wait_for_a_submission_that_is_still_being_checke
     checking = Halted(monkeypatch, "check_submission")
     coming = asyncio.create_task(jobs.submit(submission()))
     await checking.reached()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         await jobs.drain(cancel_jobs=True)
         await jobs.stop()
     checking.go_on()
@@ -208,7 +208,7 @@ async def test_a_client_that_leaves_while_its_job_is_taken_in_leaves_a_job_that_
         await leaving
     again = asyncio.create_task(jobs.submit(submission(request_id="r1")))
     claiming.go_on()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         assert (await again).run_id == "one"  # the same job, not a second one that finds the run taken
         watching = asyncio.create_task(seen(jobs))
         await started(jobs, store)

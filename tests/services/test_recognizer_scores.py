@@ -226,7 +226,7 @@ async def test_models_are_listed_while_a_long_scoring_holds_the_thread(trained: 
     release = threading.Event()
     service._scoring._thread.submit(release.wait)
     try:
-        async with RecognizerClient(ClientConfig(address=address)) as client, asyncio.timeout(30):
+        async with RecognizerClient(ClientConfig(address=address)) as client, asyncio.timeout(120):
             assert TRAINED in {model.run_id for model in await client.list_models()}
     finally:
         release.set()

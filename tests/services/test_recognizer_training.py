@@ -223,9 +223,9 @@ def test_a_private_service_ends_when_its_command_is_killed(tmp_path: Path) -> No
         "import os, signal; from cli.private_service import recognizer_at\n"
         f"with recognizer_at(None, {str(tmp_path)!r}) : os.kill(os.getpid(), signal.SIGKILL)"
     )
-    command = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, timeout=100)
+    command = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, timeout=250)
     assert command.returncode == -signal.SIGKILL
-    gone, alive = psutil.wait_procs(private_services(tmp_path), timeout=60)
+    gone, alive = psutil.wait_procs(private_services(tmp_path), timeout=250)
     assert not alive, gone
 
 

@@ -117,7 +117,7 @@ def fetch(url: str, authority: Authority | None = None, token: str | None = None
     request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})
     context = ssl.create_default_context(cafile=authority.certificate) if authority else None
     try:
-        with urllib.request.urlopen(request, timeout=10, context=context) as answer:
+        with urllib.request.urlopen(request, timeout=60, context=context) as answer:
             return answer.status
     except urllib.error.HTTPError as error:
         with error:
@@ -205,11 +205,11 @@ async def test_a_service_that_is_loading_is_live_and_not_ready() -> None:
         while server.metrics_port is None:
             await asyncio.sleep(0)
         config = ClientConfig(address=f"127.0.0.1:{server.port}")
-        await probe(config, service="live", timeout_s=10)
+        await probe(config, service="live", timeout_s=60)
         with pytest.raises(ServiceUnavailableError, match="starting or stopping"):
-            await probe(config, service="", timeout_s=10)
+            await probe(config, service="", timeout_s=60)
         service.load.set()
         await starting
-        await probe(config, service="", timeout_s=10)
+        await probe(config, service="", timeout_s=60)
     finally:
         await server.stop(0)

@@ -11,7 +11,7 @@ import pytest
 from tests.services.recognizer_process import ENVIRONMENT, ROOT
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-TIMEOUT_S = 60
+TIMEOUT_S = 120
 
 
 @contextmanager

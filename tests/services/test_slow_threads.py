@@ -64,7 +64,7 @@ async def test_jobs_are_taken_in_run_and_cancelled_while_all_shared_threads_are_
     jobs, busy = JobManager(store, LIMITS), threading.Event()
     waits = [asyncio.create_task(asyncio.to_thread(busy.wait, 60)) for _ in range(_SHARED_THREADS)]
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             await jobs.submit(submission())
             await started(jobs, store)
             assert (await jobs.cancel("one")).status is JobStatus.CANCELLED
@@ -84,7 +84,7 @@ async def test_a_job_is_sent_and_cancelled_by_calls_while_all_shared_threads_are
     waits = [asyncio.create_task(asyncio.to_thread(busy.wait, 60)) for _ in range(_SHARED_THREADS)]
     request = pb.TrainRequest(run_id="one", recipe=ACAR, launch=pb.Launch(nproc_per_node=1))
     try:
-        async with RecognizerClient(ClientConfig(address=address)) as client, asyncio.timeout(30):
+        async with RecognizerClient(ClientConfig(address=address)) as client, asyncio.timeout(120):
             async with aclosing(client.train(request)) as updates:
                 assert (await anext(updates)).job.run_id == "one"
             assert (await client.cancel_job("one")).status == pb.JOB_STATUS_CANCELLED
