@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, replace
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.ops import roi_align
 
 from cache.backbones.architectures import (
     BackboneConfig,
@@ -20,6 +19,7 @@ from cache.backbones.architectures import (
 )
 from cache.backbones.train_clips import ClipBatch, Draw, TrainingClips, plan_batches, plan_windows
 from cache.backbones.weights import assign_state, random_state
+from cache.roi_align import roi_align
 from cache.spec import BackboneKind
 from stal_data.dataset import Split
 from stal_data.errors import InputError
@@ -231,7 +231,7 @@ def _actor_features(map_BCHW: Tensor, boxes_N5: Tensor) -> Tensor:
     """Return [N, 2C]: mean and maximum inside each box, sampled as the heads sample it."""
     rows, columns = map_BCHW.shape[2:]
     scaled_N5 = boxes_N5 * boxes_N5.new_tensor([1, columns, rows, columns, rows])
-    roi_NC77: Tensor = roi_align(map_BCHW, scaled_N5, output_size=ROI_SIZE, spatial_scale=1.0, aligned=False)
+    roi_NC77 = roi_align(map_BCHW, scaled_N5, ROI_SIZE)
     return torch.cat([roi_NC77.mean(dim=(2, 3)), roi_NC77.amax(dim=(2, 3))], dim=1)
 
 

@@ -2,7 +2,8 @@
 
 import torch
 from torch import Tensor
-from torchvision.ops import roi_align
+
+from cache.roi_align import roi_align
 
 
 def actor_vectors(map_BCHW: Tensor, boxes_N4: Tensor, clip_of_N: Tensor, roi_size: int) -> Tensor:
@@ -13,6 +14,4 @@ def actor_vectors(map_BCHW: Tensor, boxes_N4: Tensor, clip_of_N: Tensor, roi_siz
     rows, columns = map_BCHW.shape[-2:]
     scale = boxes_N4.new_tensor([columns, rows, columns, rows])
     rois_N5 = torch.cat([clip_of_N.to(boxes_N4.dtype)[:, None], boxes_N4 * scale], dim=1)
-    # sampling_ratio -1 (as many samples as the region has cells) and aligned False are what the published head uses.
-    roi_NCHW: Tensor = roi_align(map_BCHW, rois_N5, roi_size, spatial_scale=1.0, sampling_ratio=-1, aligned=False)
-    return roi_NCHW.amax(dim=(2, 3))
+    return roi_align(map_BCHW, rois_N5, roi_size).amax(dim=(2, 3))

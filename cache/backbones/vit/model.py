@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from stal_data.errors import InputError
@@ -87,6 +86,8 @@ class VideoViT(nn.Module):
     position_NC: Tensor
 
     def __init__(self, config: ViTConfig) -> None:
+        from timm.models.vision_transformer import Block  # takes seconds, so only who builds a ViT waits for it
+
         super().__init__()
         self.config = config
         self.patch_embed = PatchEmbed(config)
