@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-READING = "rules-2"
+READING = "rules-3"
 """Part of every decoder's name: changes with the rules by which a file becomes the pictures of its frames."""
 
 
