@@ -203,7 +203,7 @@ def _clear_errors(config: DetectorTrainConfig) -> Iterator[None]:
         yield
     except StalError:
         raise
-    except (RuntimeError, ValueError, TypeError, SyntaxError, OSError, KeyError) as error:
+    except Exception as error:  # whatever a description or weights make it stumble over
         raise InputError(f"Ultralytics could not train '{config.start}': {type(error).__name__}: {error}") from error
 
 

@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cache.backbones.architectures import ARCHITECTURES
-from cache.backbones.load import LoadedBackbone, load_backbone, save_backbone, weights_digest
+from cache.backbones.load import LoadedBackbone, load_backbone
+from cache.backbones.weights import save_backbone, weights_digest
 from stal_data.errors import InputError, NotFoundError, StalError
 
 
@@ -134,6 +135,13 @@ def test_a_corrupt_file_is_a_clear_error(tiny, tmp_path, damage):
         path.write_bytes({"truncated": content[: len(content) // 2], "empty": b"", "text": b"not weights"}[damage])
     with pytest.raises(InputError, match=r"not a complete safetensors file|is damaged: its sha256"):
         load_backbone(tiny.spec.kind, weights=str(path))
+
+
+def test_a_header_whose_tensors_never_end_is_a_clear_error(tmp_path):
+    header = b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 1e999]}}'
+    (tmp_path / "w.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(InputError, match="not a complete safetensors file"):
+        load_backbone("vit", weights=str(tmp_path / "w.safetensors"))
 
 
 def test_values_that_are_not_finite_are_refused(tiny, tmp_path):

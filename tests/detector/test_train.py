@@ -225,6 +225,9 @@ def test_bad_starts_are_named(dataset: Path, tmp_path: Path) -> None:
         run("--weights", tmp_path / "bad.pt")
     with pytest.raises(InputError, match=r"could not train '.*bad\.yaml'"):
         run("--model", tmp_path / "bad.yaml")
+    (tmp_path / "bad.yaml").write_text("backbone: []\nhead: []\nnc: 1\n")
+    with pytest.raises(InputError, match=r"could not train '.*bad\.yaml'"):
+        run("--model", tmp_path / "bad.yaml")
     with pytest.raises(NotFoundError, match="nothing is downloaded"):
         run("--weights", "yolov8n.pt")
     with pytest.raises(InputError, match="square image size"):
