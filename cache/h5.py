@@ -18,11 +18,13 @@ from cache.h5_target import Target
 from stal_data.children import python_command, python_environment
 from stal_data.errors import InputError, NotFoundError
 from stal_data.keyframes import KeyFrame
+from stal_data.owner import owned
 from stal_data.sealed import UNSEALED, check_seal, seal_file
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _BLOCK = f"{UNSEALED}\nof this file while the digits above are zeros; HDF5 from byte 512\n".encode().ljust(512, b"\0")
-_OLD_FILE_S = 120.0  # generous: the files are small; a parser that has not ended by then never will
+_OLD_FILE_S = 120
+_OLD_FILE_BYTES_A_S = 10_000_000  # generous, like the seconds: a parser that has not ended by then never will
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +50,7 @@ def reading(path: Path, kind: Kind) -> Iterator[h5py.File]:
 def opened(path: Path, kind: Kind, *, old: bool = False) -> Iterator[h5py.File]:
     """As `reading`, but the block's errors stay what they are; what it reads of the file goes in `complete`.
 
-    old: also take a file without a checksum, as earlier versions wrote them.
+    old: also take a file without a checksum, as earlier versions wrote them, if it reads from end to end.
     """
     if not path.is_file():
         raise NotFoundError(f"There is no {kind.name} file '{path}'.")
@@ -60,6 +62,8 @@ def opened(path: Path, kind: Kind, *, old: bool = False) -> Iterator[h5py.File]:
             is_hdf5 = content.read(len(_SIGNATURE)) == _SIGNATURE
         if not (is_sealed or (is_hdf5 and old)):
             raise _unsealed(path, kind, is_hdf5=is_hdf5)
+        if not is_sealed:
+            _read_in_child(path, kind)
         content.seek(0)
         with complete(path, kind):
             file = h5py.File(content, "r")
@@ -116,18 +120,24 @@ def is_old(path: Path) -> bool:
 
 
 def add_checksum(path: Path, kind: Kind) -> None:
-    """Give an old file its checksum, if it reads from end to end; that is tried in a process that can be ended."""
-    command = python_command("cache.h5_read_all", str(path))
-    try:
-        subprocess.run(command, check=True, timeout=_OLD_FILE_S, capture_output=True, env=python_environment())
-    except subprocess.TimeoutExpired:
-        raise InputError(f"'{path}' is damaged: HDF5 did not end reading it. {kind.way_out}") from None
-    except subprocess.CalledProcessError as error:
-        reason = error.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-        raise InputError(f"'{path}' is damaged: {reason}. {kind.way_out}") from None
+    """Give an old file its checksum, if it reads from end to end."""
+    _read_in_child(path, kind)
     with replacing(path) as partial:
         partial.write_bytes(_BLOCK + path.read_bytes())
         seal_file(partial)
+
+
+def _read_in_child(path: Path, kind: Kind) -> None:
+    """Read a file of unknown content from end to end in a process that can be ended; InputError if it does not read."""
+    limit_s = _OLD_FILE_S + path.stat().st_size // _OLD_FILE_BYTES_A_S
+    command = python_command("cache.h5_read_all", str(path), str(limit_s + 1))
+    try:
+        subprocess.run(command, check=True, timeout=limit_s, capture_output=True, env=owned(python_environment()))
+    except subprocess.TimeoutExpired:
+        raise InputError(f"'{path}' is damaged: HDF5 did not end reading it. {kind.way_out}") from None
+    except subprocess.CalledProcessError as error:
+        reason = error.stderr.decode(errors="replace").strip().rpartition("\n")[2] or "HDF5 crashed reading it"
+        raise InputError(f"'{path}' is damaged: {reason}. {kind.way_out}") from None
 
 
 def dataset(file: h5py.Group, name: str) -> h5py.Dataset:

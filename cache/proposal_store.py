@@ -115,8 +115,8 @@ def write_proposals(store: Store, proposals: Proposals) -> Path:
             file.attrs[f"detector.{field}"] = value
         h5.write_keys(file.create_group("key_frames"), proposals.key_frames)
         file.create_dataset("offsets", data=proposals.offsets_K1, dtype="i8")
-        file.create_dataset("boxes", data=proposals.boxes_N4, dtype="f4", fletcher32=len(proposals.boxes_N4) > 0)
-        file.create_dataset("scores", data=proposals.scores_N, dtype="f4", fletcher32=len(proposals.scores_N) > 0)
+        file.create_dataset("boxes", data=proposals.boxes_N4, dtype="f4")
+        file.create_dataset("scores", data=proposals.scores_N, dtype="f4")
     store.publish(path)
     return path
 

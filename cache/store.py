@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
 from cache.object_store import mirror_at
-from stal_data.errors import InputError, NotFoundError, did_you_mean, how_to_install
+from stal_data.errors import InputError, NotFoundError, did_you_mean, how_to_install, shown
 from stal_data.names import check_name, is_name
 
 if TYPE_CHECKING:
@@ -127,7 +127,11 @@ class Store:
         Links are followed first, so that none leads out of the folder.
         """
         root = self.weights_dir.resolve()
-        path = (root / name).resolve()
+        try:
+            path = (root / name).resolve()
+            path.exists()
+        except (OSError, ValueError, RuntimeError):  # too long, a NUL, links in a circle
+            raise InputError(f"{field} {shown(name)} cannot be a path; give one relative to '{root}'.") from None
         if not path.is_relative_to(root):
             raise InputError(f"{field} '{name}' is outside '{root}'; give a path relative to that folder.")
         if self.mirror is not None and self.mirror.has(self.weights_dir / name):

@@ -22,7 +22,7 @@ def read_header(file: BinaryIO, name: str) -> dict[str, Any]:
         header = dict(json.loads(file.read(min(length, _LIMIT_BYTES))))
         tensors = [entry for key, entry in header.items() if key != "__metadata__"]
         end = max((int(entry["data_offsets"][1]) for entry in tensors), default=0)
-    except (ValueError, LookupError, TypeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
         raise InputError(f"'{name}' is damaged: its header does not read ({error!r:.200}).") from None
     if size != _LENGTH_BYTES + length + end:
         raise InputError(f"'{name}' is damaged: it has {size} bytes instead of {_LENGTH_BYTES + length + end}.")

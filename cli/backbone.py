@@ -73,8 +73,8 @@ def train(
       stal-cli backbone train data --split train --kind slowfast --preset small \\
         --label-type PERSON_MOVEMENT --steps 550 --seed 0 --output slowfast.safetensors
     """
-    from cache.backbones.load import save_backbone
     from cache.backbones.train import TrainConfig, train_backbone
+    from cache.backbones.weights import save_backbone
     from cache.precompute.devices import resolve_devices
     from stal_data.dataset import Dataset
 

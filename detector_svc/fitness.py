@@ -18,7 +18,7 @@ def read_names(value: object) -> dict[int, str]:
         raise UnfitError("has no class names")
     try:
         names = {int(number): str(name) for number, name in named.items()}
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         names = {}
     if set(names) != set(range(len(named))):
         ids = ", ".join(map(str, named))

@@ -61,7 +61,7 @@ class OnnxNetwork:
         def value(field: str) -> Any:
             try:
                 return ast.literal_eval(metadata[field][:_LONGEST_METADATA])  # numbers, texts and dicts; no code
-            except (KeyError, ValueError, SyntaxError, MemoryError, RecursionError):
+            except (KeyError, ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
                 raise UnfitError(f"has no readable '{field}' in its metadata") from None
 
         if metadata.get("task") != "detect":
@@ -73,11 +73,11 @@ class OnnxNetwork:
 
     def _read_shapes(self) -> None:
         inputs = self._session.get_inputs()
-        self._input = inputs[0].name
-        shape = list(inputs[0].shape)
-        if len(inputs) != 1 or inputs[0].type != "tensor(float)" or len(shape) != 4 or shape[1] != 3:
-            found = "; ".join(f"{item.type} {item.shape}" for item in inputs)
+        shape = list(inputs[0].shape) if len(inputs) == 1 else []
+        if len(shape) != 4 or inputs[0].type != "tensor(float)" or shape[1] != 3:
+            found = "; ".join(f"{item.type} {item.shape}" for item in inputs) or "nothing"
             raise UnfitError(f"takes {found}, not one tensor(float) [B, 3, H, W]")
+        self._input = inputs[0].name
         self.batch: int | None = shape[0] if isinstance(shape[0], int) else None
         sides = shape[2:]
         self.input_size: tuple[int, int] | None = (

@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator
+from concurrent.futures import Executor
 from pathlib import Path
 
 from detector_svc.batcher import MicroBatcher
@@ -25,13 +26,14 @@ def open_split(data_root: Path | None, dataset: str, split: str) -> Split:
 
 
 async def run_split(
-    split: Split, batcher: MicroBatcher, *, window: int
+    split: Split, batcher: MicroBatcher, *, window: int, readers: Executor
 ) -> AsyncGenerator[tuple[KeyFrame, FrameDetections]]:
     """Yield the detections of each key frame in the split's order; `window` of them are in flight."""
+    loop = asyncio.get_running_loop()
     tasks: deque[asyncio.Task[tuple[KeyFrame, FrameDetections]]] = deque()
 
     async def detect(item: AnnotatedKeyFrame) -> tuple[KeyFrame, FrameDetections]:
-        data = await asyncio.to_thread(key_frame_image, split.media, item)
+        data = await loop.run_in_executor(readers, key_frame_image, split.media, item)
         return item.key, await batcher.detect(data, str(item.key), wait=True)
 
     try:

@@ -12,6 +12,7 @@ import numpy as np
 
 from detector_svc.batcher import BatcherConfig, BatcherMetrics, MicroBatcher
 from detector_svc.detections import to_message
+from detector_svc.offline import available_cpus
 from detector_svc.propose import open_split, run_split
 from detector_svc.stream import DetectStream
 from detector_svc.yolo import YoloConfig, YoloDetector
@@ -20,6 +21,10 @@ from protos.generated import detector_pb2_grpc as rpc
 from stal_data.errors import NotFoundError
 from svc_common.errors import ServiceUnavailableError
 from svc_common.metrics import Metrics
+from svc_common.watched_pool import WatchedPool
+
+_OPENING = 2
+"""Splits that are opened at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +35,8 @@ class DetectorConfig:
     batcher: BatcherConfig = field(default_factory=BatcherConfig)
     data_root: Path | None = None
     """Folder below which Propose finds data sets; None turns Propose off."""
+    read_hung_s: float = 7200.0
+    """Opening a split or reading a frame of it takes no longer, even where whole video files are decoded for it."""
 
     def __post_init__(self) -> None:
         if self.data_root is not None and not self.data_root.is_dir():
@@ -47,6 +54,9 @@ class DetectorService(rpc.DetectorServicer):
         self._streams: set[DetectStream] = set()
         self._detector: YoloDetector | None = None
         self._batcher: MicroBatcher | None = None
+        self._openers = WatchedPool(_OPENING, name="split", hung_s=config.read_hung_s)
+        self._readers = WatchedPool(available_cpus(), name="frame", hung_s=config.read_hung_s)
+        self._watches: list[asyncio.Task[None]] = []
 
     def register(self, server: grpc.aio.Server) -> None:
         rpc.add_DetectorServicer_to_server(self, server)
@@ -54,13 +64,21 @@ class DetectorService(rpc.DetectorServicer):
     async def start(self) -> list[asyncio.Task[None]]:
         self._detector = detector = await asyncio.to_thread(_load_and_warm_up, self._config)
         self._batcher = MicroBatcher(detector, self._config.batcher, self._metrics)
-        return [self._batcher.start(), self._batcher.watch()]
+        self._watches = [
+            asyncio.create_task(pool.watch(), name=name)
+            for pool, name in ((self._openers, "opening splits"), (self._readers, "reading frames"))
+        ]
+        return [self._batcher.start(), self._batcher.watch(), *self._watches]
 
     async def drain(self) -> None:
         for stream in self._streams:
             stream.end(ServiceUnavailableError("the service is stopping"))
 
     async def stop(self) -> None:
+        for watch in self._watches:
+            watch.cancel()
+        for pool in (self._openers, self._readers):
+            pool.shutdown(wait=False, cancel_futures=True)  # a read may hang
         if self._batcher is not None:
             await self._batcher.stop()
 
@@ -90,10 +108,13 @@ class DetectorService(rpc.DetectorServicer):
         context: "grpc.aio.ServicerContext[Any, Any]",  # noqa: ARG002
     ) -> AsyncIterator[pb.ProposeResponse]:
         _, batcher = self._ready
-        split = await asyncio.to_thread(open_split, self._config.data_root, request.dataset, request.split)
+        split = await asyncio.get_running_loop().run_in_executor(
+            self._openers, open_split, self._config.data_root, request.dataset, request.split
+        )
         header = pb.ProposeHeader(dataset=split.dataset, split=split.name, key_frames=len(split.key_frames))
         yield pb.ProposeResponse(header=header)
-        async with aclosing(run_split(split, batcher, window=2 * batcher.config.max_batch)) as answers:
+        window = 2 * batcher.config.max_batch
+        async with aclosing(run_split(split, batcher, window=window, readers=self._readers)) as answers:
             async for key, found in answers:
                 yield pb.ProposeResponse(
                     key_frame=pb.KeyFrameDetections(

@@ -82,19 +82,17 @@ def train_detector(
     val: YoloPart,
     output: Path,
     *,
-    report: Report | None = None,
-    say: Callable[[str], None] | None = None,
+    report: Report = lambda *_: None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> TrainedDetector:
     """Convert, train, write the best weights to `output`, then measure them on `val` for the numbers in output.json.
 
-    Whatever ends this early, the best weights so far stay: in `output`, or beside it as the error says. say: is told
-    where they are.
+    Whatever ends this early, the best weights so far stay: in `output`, or beside it as the error says; after SIGKILL
+    the next training that writes there brings them to light. say: is told where they are.
     """
     if output.suffix != ".pt":
         raise InputError(f"--output '{output}' must end in .pt.")
     check_path(output)
-    show: Report = report or (lambda stage, done, total: None)  # noqa: ARG005
-    tell = say or (lambda text: None)  # noqa: ARG005
     metrics_path = output.with_suffix(".json")
     if metrics_path.is_dir():
         raise InputError(f"'{metrics_path}' is a folder, but the numbers go there: choose another --output.")
@@ -107,10 +105,15 @@ def train_detector(
         name="trained",
     )
     model = _open_start(config)
-    with work_folder(output.absolute()) as work:
-        data = write_yolo_folder(work / "data", train, val, progress=lambda done, total: show("images", done, total))
+
+    def rescue(work: Path, name: str) -> None:
+        if (kept := _keep(work, output.with_name(name))) is not None:
+            say(f"A training of '{name}' was killed; its best weights are kept in '{kept}'.")
+
+    with work_folder(output.absolute(), suffix=".training", rescue=rescue) as work:
+        data = write_yolo_folder(work / "data", train, val, progress=lambda done, total: report("images", done, total))
         try:
-            best, own_metrics = _run_ultralytics(model, config, data.data_yaml, work, show)
+            best, own_metrics = _run_ultralytics(model, config, data.data_yaml, work, report)
             content = _plain(best)
             write_atomically(output, content)
         except BaseException as error:
@@ -119,7 +122,7 @@ def train_detector(
                 raise
             where = f"The best weights so far are kept in '{kept}'; --weights starts from them."
             if not isinstance(error, Exception):  # Ctrl-C
-                tell(where)
+                say(where)
                 raise
             raise StalError(f"The training ended early ({_reason(error)}). {where}") from error
     metrics = {
@@ -135,7 +138,7 @@ def train_detector(
         "weights": f"sha256:{hashlib.sha256(content).hexdigest()}",
         "library": None,
     }
-    tell(f"{output}: the weights are written; measuring them on {data.val_images} key frames")
+    say(f"{output}: the weights are written; measuring them on {data.val_images} key frames")
     try:
         # The numbers of older weights must not stay beside these.
         _write_json(metrics_path, metrics)
@@ -200,7 +203,7 @@ def _clear_errors(config: DetectorTrainConfig) -> Iterator[None]:
         yield
     except StalError:
         raise
-    except (RuntimeError, ValueError, TypeError, SyntaxError, OSError, KeyError) as error:
+    except Exception as error:  # whatever a description or weights make it stumble over
         raise InputError(f"Ultralytics could not train '{config.start}': {type(error).__name__}: {error}") from error
 
 

@@ -36,11 +36,6 @@ def read_chaotic_world(path: Path, label_map: LabelMap) -> tuple[AnnotatedKeyFra
     return read_annotations(path, "chaotic_world", label_map)
 
 
-def read_ava(path: Path, label_map: LabelMap, *, drop_unknown_labels: bool = False) -> tuple[AnnotatedKeyFrame, ...]:
-    """Read an AVA CSV (labels from 1). Lines with only video,time are key frames without people."""
-    return read_annotations(path, "ava", label_map, drop_unknown_labels=drop_unknown_labels)
-
-
 def read_exclusions(path: Path) -> frozenset[KeyFrame]:
     """Read the key frames (video,time) that take no part in training and scoring."""
     keys = set()

@@ -23,15 +23,20 @@ def read_csv(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def fields_of(file: TextIO, path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield line number and fields of every line that is not empty; quotes that leave a doubt are an error."""
+    """Yield line number and fields of every line that is not empty; quotes that leave a doubt are an error.
+
+    Of a row with a line break in quotes the number is that of its first line.
+    """
     reader = csv.reader(BoundedLines(file, path), strict=True)  # else text after a closing quote makes another id
+    line = 1
     try:
         for fields in reader:
             if fields:
-                yield reader.line_num, fields
+                yield line, fields
+            line = reader.line_num + 1
     except csv.Error as error:
         raise InputError(
-            f"{path}, line {reader.line_num}: {error}. A field with a comma or a quote stands in quotes, each quote in "
+            f"{path}, line {line}: {error}. A field with a comma or a quote stands in quotes, each quote in "
             'it twice: "a ""b"", c".'
         ) from error
 

@@ -1,5 +1,6 @@
 """dataset.yaml: what a data set consists of. Paths in it are relative to its folder."""
 
+import os
 import re
 from fractions import Fraction
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from stal_data.errors import InputError, NotFoundError, did_you_mean, shown, shown_problems
+from stal_data.media import DEFAULT_PATTERN
 from stal_data.media.timeline import FPS
 from stal_data.names import check_name, check_video_id
 from stal_data.yaml_text import read_yaml
@@ -35,6 +37,16 @@ def _positive(value: Fraction) -> Fraction:
     return value
 
 
+def _path_text(value: str) -> str:
+    try:
+        if b"\0" not in os.fsencode(value):
+            return value
+    except UnicodeEncodeError:  # half of a character
+        pass
+    raise ValueError("cannot be a path")
+
+
+PathText = Annotated[str, AfterValidator(_path_text)]
 Seconds = Annotated[float, Field(ge=-1e9, le=1e9, allow_inf_nan=False)]
 Rate = Annotated[Fraction, BeforeValidator(_fraction), AfterValidator(_positive)]
 Name = Annotated[str, AfterValidator(lambda value: check_name("The name", value))]
@@ -49,8 +61,8 @@ class FramesSpec(_Section):
     """Image files root/pattern. fps: rate of extraction. first_frame: number of a video's first file."""
 
     kind: Literal["frames"]
-    root: str
-    pattern: str = "{video}/{video}_{frame:06d}.png"
+    root: PathText
+    pattern: str = DEFAULT_PATTERN
     fps: Rate = Fraction(FPS)
     first_frame: Annotated[int, Field(ge=0, le=10**9)] = 1
     start_s: Seconds = 0.0
@@ -60,8 +72,8 @@ class VideoSpec(_Section):
     """Video files: all in the folder root (id = name without extension), or files: {id: path}."""
 
     kind: Literal["video"]
-    root: str | None = None
-    files: dict[VideoId, str] | None = None
+    root: PathText | None = None
+    files: dict[VideoId, PathText] | None = None
     start_s: Seconds = 0.0
 
     @model_validator(mode="after")
@@ -77,8 +89,8 @@ class SplitSpec(_Section):
     first_row: `lost` where the file was made from a published pickle, which lacks its source's first row.
     """
 
-    annotations: str | None = None
-    exclusions: str | None = None
+    annotations: PathText | None = None
+    exclusions: PathText | None = None
     first_row: Literal["present", "lost"] = "present"
     videos: str | list[str] | None = None
 
@@ -95,7 +107,7 @@ class DatasetSpec(_Section):
     name: Name
     format: Literal["chaotic_world", "ava"] | None = None
     unknown_labels: Literal["error", "drop"] = "error"
-    label_map: str | None = None
+    label_map: PathText | None = None
     media: Annotated[FramesSpec | VideoSpec, Field(discriminator="kind")]
     splits: Annotated[dict[Name, SplitSpec], Field(min_length=1)]
 

@@ -1,7 +1,6 @@
 """Writing files so that a reader, or a crash, never meets half of one."""
 
 import fcntl
-import glob
 import os
 import re
 import socket
@@ -10,9 +9,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from stal_data.left_behind import remove_if_left
+
 _HIDDEN_BYTES = 100
 """Of the file's own name in that of its partial file, which has a host, a process and a random number besides."""
-_END = re.compile(r"\.(\d{1,9})\.[0-9a-f]{32}\.partial")
+_swept: set[tuple[int, Path]] = set()
+"""Process, and folder in which it has removed what killed writers left."""
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
@@ -38,26 +40,33 @@ def write_together(contents: Mapping[Path, bytes | str]) -> None:
 def partial_file(path: Path) -> Iterator[Path]:
     """Yield a new hidden file beside `path`, which is gone after the block unless it was renamed.
 
-    The folder is created when missing. What killed writers of the same path left there goes first.
+    The folder is created when missing. Before its first file there, a process removes what killed writers left.
+    Errors of the system that name the hidden file name `path` instead.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_left(path)
+    _remove_left(path.parent.absolute())
     partial = temporary_name(path)
-    # Not by tempfile, whose files are their owner's alone, whatever the umask says.
-    with naming(path):
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
-        with suppress(OSError):  # without locks on this file system nobody takes it for left behind either
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield partial
-    finally:
-        partial.unlink(missing_ok=True)
-        os.close(descriptor)
+        # Not by tempfile, whose files are their owner's alone, whatever the umask says.
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        try:
+            with suppress(OSError):  # without locks on this file system nobody takes it for left behind either
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield partial
+        finally:
+            partial.unlink(missing_ok=True)
+            os.close(descriptor)
+    except OSError as error:
+        if str(error.filename) == str(partial):
+            error.filename = str(path)
+            del error.filename2  # of a rename, the same once more
+        raise
 
 
 def temporary_name(path: Path) -> Path:
     """A hidden name in the same folder that no other process or machine picks."""
-    return path.with_name(f"{_begin(path)}{os.getpid()}.{uuid.uuid4().hex}.partial")
+    name = os.fsencode(path.name)[:_HIDDEN_BYTES].decode(errors="ignore")
+    return path.with_name(f".{name}.{_host()}.{os.getpid()}.{uuid.uuid4().hex}.partial")
 
 
 @contextmanager
@@ -71,26 +80,21 @@ def naming(path: Path | str) -> Iterator[None]:
         raise
 
 
-def _begin(path: Path) -> str:
-    name = os.fsencode(path.name)[:_HIDDEN_BYTES].decode(errors="ignore")
-    return f".{name}.{socket.gethostname()[:40]}."
+def _host() -> str:
+    return socket.gethostname()[:40]
 
 
-def _remove_left(path: Path) -> None:
-    """Remove partial files of this path whose process on this machine has ended."""
-    begin = _begin(path)
-    for left in path.parent.glob(f"{glob.escape(begin)}*.partial"):
-        end = _END.fullmatch(left.name[len(begin) - 1 :])
-        if end is None or _runs(int(end[1])):
-            continue
+def _remove_left(folder: Path) -> None:
+    """Remove partial files whose process on this machine has ended; once, since many may be written to one folder."""
+    if (os.getpid(), folder) in _swept:
+        return
+    _swept.add((os.getpid(), folder))
+    name = re.compile(rf"\..*\.{re.escape(_host())}\.(\d{{1,9}})\.[0-9a-f]{{32}}\.partial")
+    for left in folder.iterdir():
+        match = name.fullmatch(left.name)
         # A process of another container may have the same number and host name; it holds the lock.
-        with suppress(OSError):
-            descriptor = os.open(left, os.O_WRONLY | os.O_CLOEXEC)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                left.unlink()
-            finally:
-                os.close(descriptor)
+        if match is not None and not _runs(int(match[1])):
+            remove_if_left(left)
 
 
 def _runs(pid: int) -> bool:

@@ -13,6 +13,7 @@ from stal_data.user_files import read_text_bounded
 
 MAX_BYTES = 8 << 20  # 8 MiB
 MAX_LABELS = 10_000  # scores are an array of boxes by labels
+MAX_NAME_LENGTH = 1000
 MAX_ID = 2**31 - 1
 
 
@@ -39,16 +40,17 @@ class LabelMap:
         for label in self.labels:
             if not 1 <= label.id <= MAX_ID:
                 raise InputError(
-                    f"{source}: the id of '{label.name}' is {label.id}, but ids start at 1 and end at {MAX_ID}."
+                    f"{source}: the id of {shown(label.name)} is {label.id}, but ids start at 1 and end at {MAX_ID}."
                 )
-            if not label.name or not label.name.isprintable():
+            if not 0 < len(label.name) <= MAX_NAME_LENGTH or not label.name.isprintable():
                 raise InputError(
-                    f"{source}: the name of label {label.id} is {label.name!r}, but must be printable text."
+                    f"{source}: the name of label {label.id} is {shown(label.name)}, but must be printable text of at "
+                    f"most {MAX_NAME_LENGTH} characters."
                 )
-            if not re.fullmatch(r"[A-Za-z0-9_]*", label.type):
+            if not re.fullmatch(r"[A-Za-z0-9_]*+", label.type):
                 raise InputError(
-                    f"{source}: the label_type of '{label.name}' is {label.type!r}, but must hold letters, digits and "
-                    "'_' only."
+                    f"{source}: the label_type of {shown(label.name)} is {shown(label.type)}, but must hold letters, "
+                    "digits and '_' only."
                 )
         self.ids = tuple(label.id for label in self.labels)
         self.names = tuple(label.name for label in self.labels)
@@ -119,7 +121,7 @@ class LabelMap:
         for block, line, fields in read_messages(text, source):
             where = f"{source}, line {line}"
             if block not in ("label", "item"):
-                raise InputError(f"{where}: expected 'label {{' or 'item {{', got '{block}'.")
+                raise InputError(f"{where}: expected 'label {{' or 'item {{', got {shown(block)}.")
             labels.append(_label(fields, where))
         return cls(labels, source)
 
@@ -127,13 +129,12 @@ class LabelMap:
 def _label(fields: Mapping[str, str], where: str) -> Label:
     label_id = fields.get("label_id", fields.get("id"))
     if label_id is None or "name" not in fields:
-        raise InputError(
-            f"{where}: a label needs a name and a label_id (or id), got only {', '.join(fields) or 'nothing'}."
-        )
+        got = shown_problems(list(fields), shown, separator=", ") or "nothing"
+        raise InputError(f"{where}: a label needs a name and a label_id (or id), got only {got}.")
     if not re.fullmatch(r"-?(0|[1-9][0-9]{0,18})", label_id):
         raise InputError(
-            f"{where}: the id of '{fields['name']}' is {shown(label_id)}, but must be a whole number without leading "
-            "zeros."
+            f"{where}: the id of {shown(fields['name'])} is {shown(label_id)}, but must be a whole number without "
+            "leading zeros."
         )
     return Label(int(label_id), fields["name"], fields.get("label_type", ""))
 

@@ -23,16 +23,19 @@ _BLOCK_BYTES = 1 << 20
 
 def sealed(content: bytes) -> bytes:
     """Return the content with its checksum in place of the first `UNSEALED`."""
-    begin, end, digest = _seal_of(BytesIO(content))
-    return content[:begin] + digest + content[end:]
+    seal = _seal_of(BytesIO(content))
+    assert seal is not None  # the writer has put it there
+    begin, zeros, digest = seal
+    return content[:begin] + digest + content[begin + len(zeros) :]
 
 
 def seal_file(path: Path) -> None:
     """Put the checksum into a file that is still being made."""
     with path.open("r+b") as file:
-        begin, _, digest = _seal_of(file)
-        file.seek(begin)
-        file.write(digest)
+        seal = _seal_of(file)
+        assert seal is not None
+        file.seek(seal[0])
+        file.write(seal[2])
 
 
 def check_seal(source: bytes | BinaryIO, name: str, way_out: str) -> bool:
@@ -42,10 +45,10 @@ def check_seal(source: bytes | BinaryIO, name: str, way_out: str) -> bool:
     way_out: what the error advises.
     """
     file = BytesIO(source) if isinstance(source, bytes) else source
-    seal = _SEAL.search(_head(file))
+    seal = _seal_of(file)
     if seal is None:
         return False
-    if _seal_of(file)[2] != seal[1]:
+    if seal[1] != seal[2]:
         raise InputError(f"'{name}' is damaged: its sha256 is not the one that it carries. {way_out}".rstrip())
     return True
 
@@ -73,21 +76,17 @@ def parse_json(content: bytes, name: str, way_out: str) -> dict[str, Any]:
     return values
 
 
-def _head(file: BinaryIO) -> bytes:
+def _seal_of(file: BinaryIO) -> tuple[int, bytes, bytes] | None:
+    """Where the digits begin, what they are, and what they should be; None where there is no checksum."""
     file.seek(0)
-    head = file.read(HEAD_BYTES)
+    seal = _SEAL.search(file.read(HEAD_BYTES))
     file.seek(0)
-    return head
-
-
-def _seal_of(file: BinaryIO) -> tuple[int, int, bytes]:
-    """Where the digits begin and end, and what they should be."""
-    seal = _SEAL.search(_head(file))
-    assert seal is not None  # the writer has put it there
+    if seal is None:
+        return None
     begin, end = seal.span(1)
     digest = hashlib.sha256(file.read(begin) + (end - begin) * b"0")
     file.seek(end)
     while block := file.read(_BLOCK_BYTES):
         digest.update(block)
     file.seek(0)
-    return begin, end, digest.hexdigest().encode()
+    return begin, seal[1], digest.hexdigest().encode()

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from stal_data.errors import InputError, shown
 
 _TOKEN = re.compile(
-    r"""\s+|\#[^\n]*|(?P<text>"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')|(?P<word>[\w.+-]+)|(?P<sign>[{}<>\[\]:;,])"""
+    r"""\s+|\#[^\n]*|(?P<text>"(?:[^"\\\n]++|\\.)*+"|'(?:[^'\\\n]++|\\.)*+')|(?P<word>[\w.+-]+)|(?P<sign>[{}<>\[\]:;,])"""
 )
 _ESCAPE = re.compile(rb"\\(?:([0-7]{1,3})|[xX]([0-9A-Fa-f]{1,2})|u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8})|(.))", re.DOTALL)
 _LETTERS = dict(zip(b"abfnrtv?'\"\\", b"\a\b\f\n\r\t\v?'\"\\", strict=True))
@@ -69,7 +69,7 @@ class _Reader:
                 if self._at("{", "<", "["):
                     self._skip()
                 elif field.value in fields:
-                    raise self._error(field, f"a second '{field.value}' in one '{name}'")
+                    raise self._error(field, f"a second {shown(field.value)} in one {shown(name)}")
                 else:
                     fields[field.value] = self._plain()
             while self._at(";", ","):

@@ -7,7 +7,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import TextIO
 
-from stal_data.errors import InputError
+from stal_data.errors import InputError, shown
 from stal_data.sealed import check_seal
 
 MAX_LINE_CHARACTERS = 1 << 20
@@ -23,7 +23,10 @@ _KINDS = (
 def open_regular(path: Path) -> BufferedReader:
     """Open a file for reading; a folder, a pipe or a device is an InputError, at once."""
     # Opening a pipe waits for its writer without O_NONBLOCK, which regular files do not heed.
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except ValueError:  # a NUL, half of a character
+        raise InputError(f"{shown(str(path))} cannot be a path.") from None
     try:
         _check_kind(path, os.fstat(descriptor))
         return os.fdopen(descriptor, "rb")

@@ -3,47 +3,51 @@
 import fcntl
 import os
 import shutil
+import socket
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 
-_SUFFIX = ".unfinished"
+from stal_data.left_behind import remove_if_left
+
 _LOCK = ".stal-work.lock"
 """Held by the process that works in the folder; also the mark by which a folder is known as one of these."""
+_CONTENT = "content"
 
 
 @contextmanager
-def work_folder(target: Path) -> Iterator[Path]:
+def work_folder(
+    target: Path, *, suffix: str = ".unfinished", rescue: Callable[[Path, str], object] = lambda _content, _name: None
+) -> Iterator[Path]:
     """Yield a new folder on the file system of `target`, which is gone after the block unless it was renamed.
 
-    The folder of `target` is made when missing. Folders there whose process was killed go first.
+    The folder of `target` is made when missing. Those of the same suffix there whose process on this machine was killed
+    go first; another machine's stay, as its locks may not be seen here.
+    rescue: told the content of each before, and the name of what was made there; it moves out what is to stay.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    for left in target.parent.glob(f".*{_SUFFIX}"):
-        _remove_if_left(left)
-    unlocked = target.parent / f".{target.name[:40]}.{uuid.uuid4().hex}.new"
+    host = socket.gethostname()[:40]
+    for left in target.parent.glob(f".*.{escape(host)}.*{suffix}"):
+
+        def clear(left: Path = left) -> None:
+            rescue(left / _CONTENT, left.name[1:].rpartition(f".{host}.")[0])
+            shutil.rmtree(left / _CONTENT, ignore_errors=True)
+
+        remove_if_left(left, left / _LOCK, first=clear)
+    unlocked = target.parent / f".{target.name[:40]}.{host}.{uuid.uuid4().hex}.new"
     unlocked.mkdir()
-    folder = unlocked.with_suffix(_SUFFIX)
+    folder = unlocked.with_suffix(suffix)
     descriptor = os.open(unlocked / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         with suppress(OSError):  # without locks on this file system nobody takes it for left behind either
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         unlocked.rename(folder)
-        content = folder / "content"
+        content = folder / _CONTENT
         content.mkdir()
         yield content
     finally:
         for path in (unlocked, folder):
             shutil.rmtree(path, ignore_errors=True)
         os.close(descriptor)
-
-
-def _remove_if_left(folder: Path) -> None:
-    with suppress(OSError):
-        descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
-        finally:
-            os.close(descriptor)

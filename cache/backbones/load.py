@@ -13,11 +13,9 @@ from cache.backbones.architectures import (
     preset_config,
 )
 from cache.backbones.vit.published import from_published_layout, is_published_layout
-from cache.backbones.weights import assign_state, random_state, read_weights, save_backbone, weights_digest
+from cache.backbones.weights import assign_state, random_state, read_weights, weights_digest
 from cache.spec import BackboneKind, BackboneSpec
 from stal_data.errors import InputError, shown
-
-__all__ = ["LoadedBackbone", "load_backbone", "save_backbone", "weights_digest"]
 
 RANDOM = "random:"
 

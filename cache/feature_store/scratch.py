@@ -10,6 +10,7 @@ from pathlib import Path
 from cache.feature_store.use import no_locks
 from cache.files import told_when_full
 from stal_data.files import temporary_name
+from stal_data.left_behind import remove_if_left
 
 _SUFFIX = ".scratch"
 _LOCK = "writer.lock"
@@ -20,7 +21,8 @@ def new_scratch(path: Path, owner: object) -> Path:
     """Return a new folder beside the set in folder `path`. It goes with `owner`; those of killed processes go now."""
     # Another machine may share the folder, and its processes' locks may not be seen here.
     for left in path.parent.glob(f".{path.name}.{socket.gethostname()}.[0-9]*{_SUFFIX}"):
-        _remove_if_left(left)
+        if not remove_if_left(left, left / _LOCK) and not (left / _LOCK).exists():  # who removed it was killed
+            shutil.rmtree(left, ignore_errors=True)
     with told_when_full(path):
         unlocked = temporary_name(path)
         unlocked.mkdir()
@@ -37,23 +39,6 @@ def new_scratch(path: Path, owner: object) -> Path:
         folder = unlocked.rename(unlocked.with_suffix(_SUFFIX))
     weakref.finalize(owner, _drop, folder, descriptor)
     return folder
-
-
-def _remove_if_left(folder: Path) -> None:
-    """Remove a folder that no process holds any more; none ever will again."""
-    try:
-        descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:  # it is being removed, or who did that was killed
-        shutil.rmtree(folder, ignore_errors=True)
-        return
-    except OSError:  # another user's
-        return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-    else:
-        _drop(folder, descriptor)
 
 
 def _drop(folder: Path, descriptor: int) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from cache.files import locked
 from cache.object_store.bucket import PIECE_BYTES, Bucket, ObjectInfo
 from stal_data.errors import InputError, StalError
+from stal_data.left_behind import remove_if_left
 
 _LOCK = ".stage.lock"
 _PARTIAL = ".partial"
@@ -81,7 +82,8 @@ class Stage:
             )
         with locked(self._root / _LOCK):
             files = sorted(self._staged())
-            files = [file for file in files if not _remove_if_left(file[2])]
+            # Of what is being fetched, a part that no process has locked was left by one that was killed.
+            files = [file for file in files if not (file[2].suffix == _PARTIAL and remove_if_left(file[2]))]
             free = self.limit_bytes - info.num_bytes - sum(size for _, size, _ in files)
             for _, size, path in files:
                 if free >= 0:
@@ -133,18 +135,3 @@ def _is_still(path: Path, descriptor: int) -> bool:
         return os.path.samestat(path.stat(), os.fstat(descriptor))
     except FileNotFoundError:
         return False
-
-
-def _remove_if_left(path: Path) -> bool:
-    """Remove the part of a shard that a killed process left: no process holds the lock under which it is fetched."""
-    if path.suffix != _PARTIAL:
-        return False
-    with suppress(OSError):
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink()  # who waits for the lock notices
-            return True
-        finally:
-            os.close(descriptor)
-    return False

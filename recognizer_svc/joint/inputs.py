@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cache.backbones.load import LoadedBackbone, load_backbone, weights_digest
+from cache.backbones.load import LoadedBackbone, load_backbone
+from cache.backbones.weights import weights_digest
 from cache.feature_store import FeatureSet
 from cache.precompute.extract import row_shapes
 from cache.spec import BackboneSpec, FeatureSpec

@@ -12,8 +12,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-READING = "rules-2"
+READING = "rules-3"
 """Part of every decoder's name: changes with the rules by which a file becomes the pictures of its frames."""
+
+DEFAULT_PATTERN = "{video}/{video}_{frame:06d}.png"
+"""Of the image files of folders of frames."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +16,13 @@ import PIL
 from numpy.typing import NDArray
 
 from stal_data.errors import InputError, NotFoundError, did_you_mean
-from stal_data.media import READING, MediaInfo
+from stal_data.media import DEFAULT_PATTERN, READING, MediaInfo
 from stal_data.media.images import image_file_bytes, image_file_to_send, read_image_file
 from stal_data.media.timeline import FPS, MAX_SPAN_S, media_frame_at_slot, num_slots
 from stal_data.names import check_video_id
 
 _NO_FIELD = "holds something else than {video} and {frame:06d}"
 _FIELD = re.compile(r"video:|frame:(0?[0-9]{1,2}d?)?")
-DEFAULT_PATTERN = "{video}/{video}_{frame:06d}.png"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class FrameFolders:
         return f"pillow-{PIL.__version__}/{READING}"
 
     def videos(self) -> tuple[str, ...]:
-        return tuple(sorted(unicodedata.normalize("NFC", name) for name in self._folder_names()))
+        return tuple(sorted(self._disk_names))
 
     def left_out(self) -> Sequence[tuple[Path, str]]:
         return ()
@@ -119,15 +119,22 @@ class FrameFolders:
     def _file(self, video: str, number: int) -> Path:
         return self.root / self.pattern.format(video=self._disk_name(video), frame=number)
 
-    def _folder_names(self) -> list[str]:
-        return [entry.name for entry in self.root.iterdir() if entry.is_dir() and entry.name[0] != "."]
+    @cached_property
+    def _disk_names(self) -> dict[str, str]:
+        """How each video's folder is spelled: some systems write names in Unicode's decomposed form."""
+        names: dict[str, str] = {}
+        for name in (entry.name for entry in self.root.iterdir() if entry.is_dir() and entry.name[0] != "."):
+            video = unicodedata.normalize("NFC", name)
+            if video in names:
+                raise InputError(
+                    f"{self.root} has two folders that would both be video '{video}', as {names[video]!a} and {name!a} "
+                    "look the same: rename one."
+                )
+            names[video] = name
+        return names
 
     def _disk_name(self, video: str) -> str:
-        """Return how the folder is spelled: some systems write names in Unicode's decomposed form."""
-        if video.isascii() or (self.root / video).is_dir():
-            return video
-        same = (name for name in self._folder_names() if unicodedata.normalize("NFC", name) == video)
-        return next(same, video)
+        return video if video.isascii() else self._disk_names.get(video, video)
 
     def _existing(self, video: str, frame: int) -> Path:
         path = self.path(video, frame)

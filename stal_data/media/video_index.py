@@ -83,6 +83,7 @@ def read_index(path: Path, clock_start_s: float) -> VideoIndex:
         try:
             packets = read_packets(container, stream)
             timed = _has_picture_times(container, stream, packets)
+            doubted = _may_be_reordered(stream, packets)
             file_start = container.start_time
             may_jump = has_flag(container, Flags.ts_discont)
         except (av.FFmpegError, OSError) as error:
@@ -91,7 +92,7 @@ def read_index(path: Path, clock_start_s: float) -> VideoIndex:
     if not keys.size:
         raise undecodable(path, "it has no picture at which decoding can start")
     try:
-        shown = _by_times(packets, keys) if timed else _by_decoding(path, packets, keys)
+        shown = _by_times(packets, keys) if timed and not doubted else _by_decoding(path, packets, keys, timed=timed)
     except OverflowError as error:
         raise undecodable(path, "its times are out of range") from error
     if not shown.numbers.size:
@@ -145,17 +146,24 @@ def _has_picture_times(container: InputContainer, stream: VideoStream, packets: 
     """Whether the file says when each picture is shown; if not, only decoding tells their order.
 
     AVI and bare streams have no such times, and what the demuxer makes up is wrong where pictures are stored in
-    another order than shown. Other containers may hold streams that came from there.
+    another order than shown.
     """
-    codec = stream.codec_context
-    if not codec.codec.reorder:
+    if not stream.codec_context.codec.reorder:
         return all(pts is not None or dts is not None for pts, dts in zip(packets.pts, packets.dts, strict=True))
     if container.format.name == "avi" or has_flag(container, Flags.no_timestamps):
         return False
-    times = [time for time in packets.pts if time is not None]
-    if len(times) < len(packets.pts):
+    return None not in packets.pts
+
+
+def _may_be_reordered(stream: VideoStream, packets: Packets) -> bool:
+    """Whether the header says that pictures are stored in another order than shown, and their times do not.
+
+    Either there are none such, or the stream came from a container without times of pictures.
+    """
+    codec = stream.codec_context
+    if not (codec.codec.reorder and codec.has_b_frames and len(packets.pts) > 1):
         return False
-    return not (codec.has_b_frames and len(times) > 1 and all(a < b for a, b in pairwise(times)))
+    return all(a is not None and b is not None and a < b for a, b in pairwise(packets.pts))
 
 
 def _by_times(packets: Packets, keys: NDArray[np.int64]) -> _Shown:
@@ -173,10 +181,11 @@ def _by_times(packets: Packets, keys: NDArray[np.int64]) -> _Shown:
     )
 
 
-def _by_decoding(path: Path, packets: Packets, keys: NDArray[np.int64]) -> _Shown:
+def _by_decoding(path: Path, packets: Packets, keys: NDArray[np.int64], *, timed: bool) -> _Shown:
     """Decode the whole file: pictures are shown in the order in which the decoder gives them out.
 
     As in ffmpeg, a picture's time is the decoding time of the packet at which it came out.
+    timed: the file's own times hold where they agree with that order.
     """
     numbers: list[int] = []
     causes: list[int] = []
@@ -190,6 +199,8 @@ def _by_decoding(path: Path, packets: Packets, keys: NDArray[np.int64]) -> _Show
                     causes.append(frame.dts)
         except (av.FFmpegError, OSError) as error:
             raise undecodable(path, error) from error
+    if timed and all(a < b for a, b in pairwise(numbers)):
+        return _by_times(packets, keys)
     clock = _decoding_times(packets)
     ticks = [clock[cause] for cause in causes]
     for number in numbers[len(ticks) :]:  # those that come out at the end
@@ -211,6 +222,7 @@ def _decoding_times(packets: Packets) -> list[int]:
 
 def _decoded(container: InputContainer, stream: VideoStream, first: int) -> Iterator[VideoFrame]:
     """Decode all from a packet on; what does not decode is named when that picture is read."""
+    stream.codec_context.thread_count = 1  # which pictures follow a damaged packet would depend on the number
     numbered = enumerate(packets_of(container, stream))
     return decode(stream, (item for item in numbered if item[0] >= first))
 

@@ -96,9 +96,11 @@ def decode(
     """Yield the pictures of packets as the decoder gives them out, in the order in which they are shown.
 
     A picture's pts is the number of its packet, its dts that of the packet at which it came out, None at the end.
-    failed: told of a packet that does not decode; when it returns, the next one follows.
+    failed: told of a packet that does not decode; when it returns, the next one follows. At the end it is told of the
+        last packet, whichever the decoder means.
     """
     decoder = stream.codec_context
+    number = 0
     for number, packet in numbered:
         packet.pts = packet.dts = number
         try:
@@ -108,7 +110,14 @@ def decode(
                 failed(number, error)
             continue
         yield from (frame for frame in frames if frame.pts is not None)
-    yield from (frame for frame in decoder.decode(None) if frame.pts is not None)
+    try:
+        frames = decoder.decode(None)
+    except av.FFmpegError as error:
+        if failed is None:
+            raise
+        failed(number, error)
+        return
+    yield from (frame for frame in frames if frame.pts is not None)
 
 
 def read_packets(container: InputContainer, stream: VideoStream) -> Packets:

@@ -31,6 +31,10 @@ class _LostError(Exception):
     """What the container gives is not what the index says."""
 
 
+class _EndedError(OSError):
+    """Fewer pictures than the index says: several threads may drop all behind a damaged packet without a word."""
+
+
 class VideoReader:
     """One open file. Not safe to share between threads; `VideoFiles` hands it to one at a time.
 
@@ -118,6 +122,8 @@ class VideoReader:
         while (found is None and self._latest < position + MAX_DELAY) or self._latest < last:
             frame = next(self._frames, None)
             if frame is None:
+                if not self._one_thread:
+                    raise _EndedError
                 break
             self._keep(frame)
             found = found or self._kept.get(position)

@@ -22,9 +22,6 @@ MAX_BYTES = 1 << 30
 def load_plain(path: Path) -> object:
     """Return what the pickle at `path` holds; anything but plain data is an error that names what was found."""
     try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise InputError(f"{path} has {size} bytes, more than {MAX_BYTES}: split the file, or import a part of it.")
         content = read_bounded(path, MAX_BYTES)
     except FileNotFoundError:
         raise NotFoundError(f"The file {path} does not exist.") from None

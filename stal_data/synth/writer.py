@@ -69,6 +69,8 @@ def render_dataset(
         raise InputError("train_videos and test_videos are both 0: ask for at least one video.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConflictError(f"The output '{out}' exists already: name a new folder, or remove it first.")
+    if out.exists() and (out.samefile(Path.cwd()) or out.is_mount()):
+        raise ConflictError(f"The output '{out}' cannot be replaced as a whole: name a new folder in it.")
     videos = [SyntheticVideo(seed=seed, split=name, number=i) for name in names for i in range(counts[name])]
     with work_folder(out) as building:
         annotations = _render_all(videos, building / "frames", processes or _usable_cores(), progress)

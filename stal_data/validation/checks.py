@@ -1,6 +1,7 @@
 """Validation of a data set: each split's files, its key frames against the media, then splits against each other."""
 
 from collections.abc import Callable, Iterator, Sequence
+from os.path import realpath  # Path.resolve raises RuntimeError for links in a circle
 from pathlib import Path
 
 from stal_data.annotations import group_rows
@@ -120,9 +121,9 @@ def _left_out(dataset: Dataset) -> Iterator[Finding]:
         return  # each split has named it
     splits = dataset.spec.splits.values()
     names = [dataset.spec.label_map, *(name for split in splits for name in (split.annotations, split.exclusions))]
-    own = {dataset.path.resolve(), *((dataset.root / name).resolve() for name in names if name is not None)}
+    own = {realpath(dataset.path), *(realpath(dataset.root / name) for name in names if name is not None)}
     for path, reason in left_out:
-        if path.resolve() in own:
+        if realpath(path) in own:
             continue
         text = f"{path.name} is left out, since it is {reason}. If it is a video, name it under media.files."
         yield Finding(split="", severity="warning", rule="left-out", path=path.parent, message=text)

@@ -3,13 +3,16 @@
 import json
 import re
 import resource
+from io import BytesIO
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from cache.backbones.architectures import ARCHITECTURES
-from cache.backbones.load import LoadedBackbone, load_backbone, save_backbone, weights_digest
+from cache.backbones.load import LoadedBackbone, load_backbone
+from cache.backbones.weights import save_backbone, weights_digest
+from cache.tensor_header import read_header
 from stal_data.errors import InputError, NotFoundError, StalError
 
 
@@ -134,6 +137,12 @@ def test_a_corrupt_file_is_a_clear_error(tiny, tmp_path, damage):
         path.write_bytes({"truncated": content[: len(content) // 2], "empty": b"", "text": b"not weights"}[damage])
     with pytest.raises(InputError, match=r"not a complete safetensors file|is damaged: its sha256"):
         load_backbone(tiny.spec.kind, weights=str(path))
+
+
+def test_a_header_whose_tensors_never_end_is_a_clear_error():
+    header = b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 1e999]}}'
+    with pytest.raises(InputError, match=r"'w' is damaged: its header does not read \(OverflowError"):
+        read_header(BytesIO(len(header).to_bytes(8, "little") + header), "w")
 
 
 def test_values_that_are_not_finite_are_refused(tiny, tmp_path):

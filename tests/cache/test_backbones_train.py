@@ -9,10 +9,10 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from cache.backbones.load import load_backbone, weights_digest
+from cache.backbones.load import load_backbone
 from cache.backbones.train import ActorClassifier, TrainConfig, scheduled_rate, train_backbone
 from cache.backbones.train_clips import Draw, TrainingClips, plan_batches, plan_windows
-from cache.backbones.weights import read_weights
+from cache.backbones.weights import read_weights, weights_digest
 from cli.main import root
 from stal_data.dataset import Dataset, Split
 from stal_data.errors import InputError, NotFoundError, StalError

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import zarr
 
-from cache.backbones.load import load_backbone, save_backbone
+from cache.backbones.load import load_backbone
 from cache.backbones.slowfast.model import SlowFastConfig
 from cache.backbones.slowfast.presets import PRESETS as SLOWFAST_PRESETS
 from cache.backbones.vit.model import ViTConfig
+from cache.backbones.weights import save_backbone
 from cache.feature_store import FeatureSet
 from cache.spec import BackboneSpec, ClipSpec, FeatureSpec, Layout
 from stal_data.keyframes import KeyFrame

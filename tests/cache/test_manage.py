@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from cache import h5
 from cache.feature_store import FeatureSet, FeatureWriter, ShardClaim, use
 from cache.feature_store.manage.copy import copy_feature_set
 from cache.feature_store.manage.diff import diff_feature_sets
@@ -500,9 +502,27 @@ def test_an_export_without_a_checksum_is_imported_and_must_be_complete(exported:
     exported.write_bytes(exported.read_bytes()[512:])
     damaged = exported.with_name("cut.h5")
     damaged.write_bytes(exported.read_bytes()[:-10])
-    with pytest.raises(InputError, match=r"cut.h5' is not a complete feature-set file"):
+    with pytest.raises(InputError, match=r"cut.h5' is damaged: OSError.*truncated file.*Export the set again"):
         run("import", damaged, store.root)
     assert FeatureSet(import_hdf5(exported, store)).complete
+
+
+def test_an_export_without_a_checksum_on_which_hdf5_never_ends_is_refused(
+    exported: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = bytearray(exported.read_bytes()[512:])
+    heap = content.rindex(b"GCOL")  # where texts of any length lie
+    content[heap + 16 : heap + 2048] = bytes(2032)
+    exported.write_bytes(content)
+    monkeypatch.setattr(h5, "_OLD_FILE_S", 5)
+    with pytest.raises(InputError, match=r"set.h5' is damaged: HDF5 did not end reading it. Export the set again"):
+        import_hdf5(exported, store)
+
+
+def test_a_reader_of_old_files_ends_by_itself(tmp_path: Path) -> None:
+    code = "import itertools, h5py, cache.h5_read_all as m; h5py.File = lambda *_: all(itertools.repeat(1)); m.main()"
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "set.h5", "5"], check=False)
+    assert done.returncode in (-signal.SIGXCPU, -signal.SIGKILL)
 
 
 def test_an_import_of_no_export_makes_no_store(tmp_path: Path) -> None:

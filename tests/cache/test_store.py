@@ -56,3 +56,11 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None
         fail(partial)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("name", ["a\0b", "round", "x" * 5000])
+def test_weights_whose_name_is_no_path_are_named(store: Store, name: str) -> None:
+    store.weights_dir.mkdir()
+    (store.weights_dir / "round").symlink_to("round")
+    with pytest.raises(InputError, match=r"slowfast .* cannot be a path; give one relative to"):
+        store.weights_file("slowfast", name)

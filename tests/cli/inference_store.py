@@ -9,7 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from cache.backbones.architectures import ARCHITECTURES
-from cache.backbones.load import load_backbone, save_backbone
+from cache.backbones.load import load_backbone
+from cache.backbones.weights import save_backbone
 from cache.store import Store
 from cli import private_service
 from cli.main import root

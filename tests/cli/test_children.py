@@ -1,7 +1,9 @@
 """No child process outlives a command, whichever signal ends it and when, and nothing unfinished stays on disk."""
 
 import random
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import uuid
@@ -156,14 +158,28 @@ def test_what_killed_writers_left_is_removed_and_what_others_hold_or_made_stays(
     code = "import os, sys, pathlib, stal_data.work_folder as w; c = w.work_folder(pathlib.Path(sys.argv[1]));"
     code += "(c.__enter__() / 'half').touch(); os.kill(os.getpid(), 9)"
     subprocess.run([sys.executable, "-c", code, tmp_path / "data"], env=ENVIRONMENT, check=False)
-    left = list(tmp_path.iterdir())
+    (left,) = tmp_path.iterdir()
+    elsewhere = tmp_path / left.name.replace(f".{socket.gethostname()}.", ".another-host.")
+    shutil.copytree(left, elsewhere)
     (tmp_path / ".mine.unfinished").mkdir()
     with work_folder(tmp_path / "other") as first, work_folder(tmp_path / "data") as second:
-        assert len(left) == 1
-        assert not left[0].exists()
+        assert not left.exists()
         assert first.exists()
         assert second.exists()
-    assert [path.name for path in tmp_path.iterdir()] == [".mine.unfinished"]
+    assert {path.name for path in tmp_path.iterdir()} == {".mine.unfinished", elsewhere.name}
+
+
+def test_a_killed_training_leaves_its_weights_whatever_is_made_beside_it(tmp_path: Path) -> None:
+    code = "import os, sys, pathlib, stal_data.work_folder as w;"
+    code += "c = w.work_folder(pathlib.Path(sys.argv[1]), suffix='.training');"
+    code += "(c.__enter__() / 'best.pt').write_text('weights'); os.kill(os.getpid(), 9)"
+    subprocess.run([sys.executable, "-c", code, tmp_path / "person.pt"], env=ENVIRONMENT, check=False)
+    with work_folder(tmp_path / "data"):
+        assert [path.read_text() for path in tmp_path.rglob("best.pt")] == ["weights"]
+    found = []
+    with work_folder(tmp_path / "other.pt", suffix=".training", rescue=lambda *what: found.append(what)):
+        assert list(tmp_path.rglob("best.pt")) == []
+    assert [(content.name, name) for content, name in found] == [("content", "person.pt")]
 
 
 @pytest.fixture(scope="module")

@@ -130,18 +130,19 @@ with partial_file(Path(sys.argv[1])) as partial:
 """
 
 
-def test_what_a_killed_writer_left_goes_with_the_next_one(tmp_path: Path) -> None:
+def test_what_killed_writers_left_goes_with_the_next_one_and_what_others_write_stays(tmp_path: Path) -> None:
     path, other = tmp_path / "a[0].json", tmp_path / "other.json"
-    for target in (path, other):
-        run = subprocess.run([sys.executable, "-c", KILLED, str(target)], check=False)
-        assert run.returncode == -signal.SIGKILL
+    elsewhere = tmp_path / f".a.another-host.1.{'0' * 32}.partial"
+    elsewhere.touch()
+    run = subprocess.run([sys.executable, "-c", KILLED, str(other)], check=False)
+    assert run.returncode == -signal.SIGKILL
     assert len(list(tmp_path.iterdir())) == 2
     with partial_file(path) as alive:
-        write_atomically(path, "{}")
+        assert set(tmp_path.iterdir()) == {alive, elsewhere}
+        code = "import pathlib, sys, stal_data.files as f; f.write_atomically(pathlib.Path(sys.argv[1]), '{}')"
+        subprocess.run([sys.executable, "-c", code, str(path)], check=True)
         assert alive.exists()
-        assert len(list(tmp_path.iterdir())) == 3  # the finished file, the one in the making, and the other path's
-    write_atomically(other, "{}")
-    assert content(tmp_path) == {"a[0].json": b"{}", "other.json": b"{}"}
+    assert content(tmp_path) == {"a[0].json": b"{}", elsewhere.name: b""}
 
 
 def test_the_longest_name_has_room_for_its_partial_file(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stal_data.annotations import read_ava, read_chaotic_world, read_exclusions, write_ground_truth
+from stal_data.annotations import read_annotations, read_chaotic_world, read_exclusions, write_ground_truth
 from stal_data.errors import InputError, NotFoundError
 from stal_data.keyframes import AnnotatedKeyFrame, KeyFrame
 from stal_data.labels import Label, LabelMap
@@ -55,7 +55,7 @@ def test_ava_counts_labels_from_one_and_knows_key_frames_without_people(tmp_path
         "m,0904",
         "m,905,0.1,0.2,0.3,0.4,2,",
     )
-    frames = read_ava(path, LABELS)
+    frames = read_annotations(path, "ava", LABELS)
     assert [frame.key.timestamp for frame in frames] == [902, 903, 904, 905]
     assert [frame.boxes_N4.shape for frame in frames] == [(1, 4), (0, 4), (0, 4), (1, 4)]
     assert frames[0].labels == (frozenset({1, 3}),)
@@ -66,8 +66,8 @@ def test_ava_counts_labels_from_one_and_knows_key_frames_without_people(tmp_path
 def test_labels_outside_avas_scored_classes_can_be_dropped_but_keep_their_person(tmp_path: Path) -> None:
     path = _file(tmp_path / "a.csv", "m,902,0.1,0.2,0.3,0.4,80,0")
     with pytest.raises(InputError, match=r"label id 80 is not in map.pbtxt"):
-        read_ava(path, LABELS)
-    (frame,) = read_ava(path, LABELS, drop_unknown_labels=True)
+        read_annotations(path, "ava", LABELS)
+    (frame,) = read_annotations(path, "ava", LABELS, drop_unknown_labels=True)
     assert frame.labels == (frozenset(),)
 
 
@@ -119,6 +119,15 @@ def test_quotes_that_would_make_another_id_are_an_error(tmp_path: Path, video: s
         read_chaotic_world(path, LABELS)
 
 
+def test_a_quote_that_is_never_closed_is_named_where_it_opens(tmp_path: Path) -> None:
+    path = _file(tmp_path / "a.csv", GOOD, "", '"v1' + GOOD[2:], *[GOOD] * 10)
+    with pytest.raises(InputError, match=r"a.csv, line 3: unexpected end of data"):
+        read_chaotic_world(path, LABELS)
+    path = _file(tmp_path / "b.csv", GOOD, '"v', f'1"{GOOD[2:]}')
+    with pytest.raises(InputError, match=r"b.csv, line 2: .*video id"):
+        read_chaotic_world(path, LABELS)
+
+
 @pytest.mark.parametrize(
     "header",
     [
@@ -131,14 +140,14 @@ def test_quotes_that_would_make_another_id_are_an_error(tmp_path: Path, video: s
 def test_a_header_is_recognised_before_its_columns_are_counted(tmp_path: Path, header: str) -> None:
     path = _file(tmp_path / "a.csv", header, "m,902,0.1,0.2,0.3,0.4,1,0")
     with pytest.raises(InputError, match=r"a.csv, line 1: the line looks like a header.*remove the line"):
-        read_ava(path, LABELS)
+        read_annotations(path, "ava", LABELS)
 
 
 @pytest.mark.parametrize("time", ["2.2", "902.50", "1e-3"])
 def test_avas_format_takes_whole_seconds_only(tmp_path: Path, time: str) -> None:
     path = _file(tmp_path / "a.csv", "m,902.0,0.1,0.2,0.3,0.4,1,0", f"m,{time},0.1,0.2,0.3,0.4,2,0")
     with pytest.raises(InputError, match=rf"a.csv, line 2: the time is {time}, but must be whole seconds.*Keep the"):
-        read_ava(path, LABELS)
+        read_annotations(path, "ava", LABELS)
 
 
 def test_exclusions_are_read_and_checked(tmp_path: Path) -> None:
@@ -199,5 +208,5 @@ def test_every_reader_gives_the_video_ids_of_the_ground_truth_back(
         for video in sorted(videos)
     ]
     write_ground_truth(path, frames)
-    assert [item.key for item in read_ava(path, LABELS)] == [item.key for item in frames]
+    assert [item.key for item in read_annotations(path, "ava", LABELS)] == [item.key for item in frames]
     assert sorted(load_table(path, "ground truth").videos) == sorted(videos)

@@ -135,6 +135,9 @@ def test_a_split_can_take_some_videos(tmp_path: Path) -> None:
         ("    exclusions:", "    videos: '*'\n    exclusions:", "splits.test: needs either annotations"),
         ("name: small", "name: 7", "name is 7: YAML reads this as another type than text: put it in quotes"),
         ("name: small", "name: [", "is not YAML: "),
+        ("label_map: labels.pbtxt", 'label_map: "a\\0b"', r"label_map is 'a\\x00b': cannot be a path"),
+        ("    annotations: test.csv", '    annotations: "\\uD800"', "splits.test.annotations is .*: cannot be a path"),
+        ("  root: frames", '  root: "a\\0b"', "media.root is .*: cannot be a path"),
         (DATASET_YAML, "- 1", "must hold a map with the keys name, format"),
     ],
 )

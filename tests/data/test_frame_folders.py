@@ -106,6 +106,17 @@ def test_a_folder_is_found_in_every_unicode_form(tmp_path: Path) -> None:
     assert media.missing(composed, [5, 6]) == [tmp_path / decomposed / f"{decomposed}_000006.png"]
 
 
+def test_two_folders_whose_names_look_the_same_are_named(tmp_path: Path) -> None:
+    for form in ("NFC", "NFD"):
+        video = unicodedata.normalize(form, "Café")
+        _folder(tmp_path, numbers=range(1, 6), video=video)
+    media = FrameFolders(tmp_path)
+    with pytest.raises(InputError, match=r"two folders that would both be video 'Café', .*'Cafe.u0301'.*rename one"):
+        media.videos()
+    with pytest.raises(InputError, match="two folders that would both be video"):
+        media.info("Café")
+
+
 def test_other_formats_are_refused_with_a_way_out(tmp_path: Path) -> None:
     media = FrameFolders(
         _folder(tmp_path, numbers=range(1, 4), pattern="{video}/{frame}.tif"), pattern="{video}/{frame}.tif"

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from stal_data.errors import InputError
 from stal_data.media.image_work import MAX_CHUNKS, MAX_SCANS, MAX_SEGMENTS
@@ -183,6 +183,11 @@ def test_of_16_bits_the_upper_8_stay() -> None:
     wide_HW = np.linspace(0, 65535, 160 * 90).astype(np.uint16).reshape(90, 160)
     found_HW3 = decode_image(_encoded(Image.fromarray(wide_HW)), "a")
     np.testing.assert_array_equal(found_HW3, np.repeat((wide_HW >> 8)[:, :, None], 3, axis=2))
+
+
+def test_of_16_bits_the_upper_8_stay_in_the_form_of_older_pillows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PngImagePlugin._MODES, (16, 0), ("I", "I;16B"))  # as in 10.0
+    test_of_16_bits_the_upper_8_stay()
 
 
 @pytest.mark.parametrize(("mode", "kind"), [("1", "PNG"), ("L", "BMP"), ("LA", "PNG"), ("P", "PNG"), ("L", "JPEG")])

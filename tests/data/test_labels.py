@@ -1,5 +1,6 @@
 """Label maps in both layouts, names and ids, and what is refused."""
 
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -88,11 +89,27 @@ def test_the_digest_follows_the_content_not_the_layout() -> None:
         ('label { name: "a\\303" label_id: 1 }', "line 1: the text .* is not UTF-8 once its escapes are read"),
         ('label { name: "a\\n" label_id: 1 }', r"the name of label 1 is 'a\\n', but must be printable"),
         ("label { a: [", "the file ends within a field"),
+        (f'label {{ name: "{"a" * 1001}" label_id: 1 }}', "must be printable text of at most 1000 characters"),
     ],
 )
 def test_a_broken_map_names_the_place(text: str, message: str) -> None:
     with pytest.raises(InputError, match=message.replace("{", r"\{")):
         LabelMap.parse(text, "m.pbtxt")
+
+
+@pytest.mark.parametrize(
+    "text", ['label {{ name: "{}" label_id: 1 }}', "label {{ {}: 1 }}", "{} {{ }}", "label {{ {0}: 1 {0}: 1 }}"]
+)
+def test_a_name_of_megabytes_takes_little_memory_and_is_shown_in_short(text: str) -> None:
+    text = text.format("a" * (2 << 20))
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError) as raised:
+            LabelMap.parse(text, "m.pbtxt")
+        assert tracemalloc.get_traced_memory()[1] < 10 * len(text)
+    finally:
+        tracemalloc.stop()
+    assert len(str(raised.value)) < 1000
 
 
 def test_a_missing_map_is_not_found(tmp_path: Path) -> None:

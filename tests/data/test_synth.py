@@ -170,6 +170,19 @@ def test_an_existing_folder_is_never_overwritten(small: Path, tmp_path: Path) ->
         render_dataset(tmp_path / "none", seed=0, train_videos=1, test_videos=-1)
 
 
+def test_the_working_folder_is_refused_before_anything_is_rendered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done: list[int] = []
+    with pytest.raises(ConflictError, match=r"The output '\.' cannot be replaced as a whole: name a new folder in it"):
+        render_dataset(
+            Path(), seed=0, train_videos=1, test_videos=0, processes=1, progress=lambda count, _: done.append(count)
+        )
+    assert done == []
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_broken_rendering_leaves_no_folder(tmp_path: Path) -> None:
     def stop(_done: int, _total: int) -> None:
         raise KeyboardInterrupt

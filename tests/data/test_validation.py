@@ -219,10 +219,12 @@ def test_what_is_left_out_and_a_clock_that_jumps_are_warnings(tmp_path: Path) ->
     KINDS["restarted.ts"](tmp_path / "a.ts")
     (tmp_path / "dataset.yaml").write_text("name: own\nmedia: {kind: video, root: .}\nsplits: {all: {videos: a}}")
     (tmp_path / "notes.txt").write_text("")
+    (tmp_path / "round").symlink_to("round")
     report = _validate(tmp_path)
     assert not report.errors
     assert [(finding.rule, finding.path.name) for finding in report.findings] == [
         ("clock", "dataset.yaml"),
+        ("left-out", tmp_path.name),
         ("left-out", tmp_path.name),
     ]
     assert "video 'a': its clock jumps by" in report.findings[0].message

@@ -8,6 +8,7 @@ from fractions import Fraction
 from functools import cache
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from av.container import InputContainer
@@ -15,10 +16,11 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from stal_data.errors import InputError
-from stal_data.media import video_reader
+from stal_data.media import video_index, video_reader
 from stal_data.media.video import VideoFiles
+from stal_data.media.video_packets import open_video
 from tests.data.video_kinds import COUNT, KINDS, SHOWN_FROM, with_matrix
-from tests.data.videos import constant, number_of, write_video
+from tests.data.videos import constant, number_of, resampled_by_ffmpeg, write_video
 
 Make = Callable[[str], Path]
 
@@ -155,3 +157,48 @@ def test_a_file_that_changes_while_it_is_read_is_named(tmp_path: Path) -> None:
     write_video(path, constant(25, 90), rate=25, gop=5)
     with pytest.raises(InputError, match=r"v.mkv does not decode as a video \(the file changed while it was read"):
         media.read("v", range(1, 101))
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mov", "ts", "mkv", "flv"])
+def test_times_count_where_the_header_promises_an_order_that_no_picture_makes_use_of(
+    tmp_path: Path, ending: str
+) -> None:
+    options = {"preset": "medium", "x264-params": "bframes=3:b-adapt=1:b-bias=-100"}
+    path = write_video(tmp_path / f"v.{ending}", constant(30, 60), options=options)
+    plain = write_video(tmp_path / "plain.mp4", constant(30, 60), options={"bf": "0"})
+    assert VideoFiles({"v": path}).info("v").start_s == 0
+    assert [number_of(picture) for picture in _all(path)] == resampled_by_ffmpeg(plain)
+
+
+@pytest.mark.parametrize(("ending", "damaged"), [("h264", 3), ("avi", 4)])
+def test_a_damaged_end_is_the_same_with_any_number_of_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str, damaged: int
+) -> None:
+    path = write_video(tmp_path / f"v.{ending}", constant(25, COUNT), rate=25)
+    with av.open(str(path)) as container:
+        packet = [bytes(packet) for packet in container.demux(video=0) if packet.size][-damaged]
+    content = bytearray(path.read_bytes())
+    begin, length = content.rindex(packet) + 5, len(packet) - 16
+    content[begin : begin + length] = random.Random(damaged).randbytes(length)
+    path.write_bytes(content)
+
+    def outcomes(threads: int) -> list[bytes | str]:
+        def opened(path: Path) -> tuple[InputContainer, VideoStream]:
+            container, stream = open_video(path)
+            stream.codec_context.thread_count = threads
+            return container, stream
+
+        monkeypatch.setattr(video_index, "open_video", opened)
+        monkeypatch.setattr(video_reader, "open_video", opened)
+        media = VideoFiles({"v": path})
+        found: list[bytes | str] = []
+        for frame in range(1, media.info("v").num_frames + 1):
+            try:
+                found.append(media.read("v", [frame]).tobytes())
+            except InputError as error:
+                found.append(str(error))
+        return found
+
+    expected = outcomes(1)
+    for threads in (2, 3, 4, 5, 8):
+        assert outcomes(threads) == expected

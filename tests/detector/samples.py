@@ -102,10 +102,13 @@ def hash_of(video: str, second: int) -> int:
     return int(video[1:]) * 100 + second
 
 
-def make_server(weights: Path, *, data_root: Path | None = None, port: int = 0, **batcher: object) -> ServiceServer:
+def make_server(
+    weights: Path, *, data_root: Path | None = None, read_hung_s: float = 600.0, port: int = 0, **batcher: object
+) -> ServiceServer:
     """A service over the tiny weights; `start` it and always `stop` it."""
     yolo = YoloConfig(weights=weights, height=90, width=160, confidence=0.5, device="cpu")
-    config = DetectorConfig(yolo=yolo, batcher=BatcherConfig(**batcher), data_root=data_root)
+    limits = BatcherConfig(**batcher)
+    config = DetectorConfig(yolo=yolo, batcher=limits, data_root=data_root, read_hung_s=read_hung_s)
     metrics = Metrics()
     service = DetectorService(config, metrics)
     listening = ServerConfig(port=port, metrics_port=0, reflection=True)

@@ -4,7 +4,7 @@ import asyncio
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from pathlib import Path
 
 import grpc
@@ -92,3 +92,61 @@ async def test_a_service_whose_decoding_hangs_is_not_live(
         finally:
             release.set()
     assert "a decode thread has been at one job" in caplog.text
+
+
+@pytest.mark.parametrize(("step", "name"), [("service.open_split", "split"), ("propose.key_frame_image", "frame")])
+async def test_a_service_whose_disk_hangs_is_not_live(
+    weights: Path,
+    dataset: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    step: str,
+    name: str,
+) -> None:
+    release = threading.Event()
+    monkeypatch.setattr(f"detector_svc.{step}", lambda *_: release.wait(60))
+    try:
+        async with (
+            asyncio.timeout(60),
+            serving(weights, data_root=dataset.parent, read_hung_s=0.5) as server,
+            open_channel(ClientConfig(address=f"127.0.0.1:{server.port}")) as channel,
+        ):
+            call = rpc.DetectorStub(channel).Propose(pb.ProposeRequest(dataset="small", split="train"))
+            reading = asyncio.create_task(_all(call))
+            while await asyncio.to_thread(status, server.metrics_port, "/live") == 200:
+                pass
+            reading.cancel()
+    finally:
+        release.set()
+    assert f"a {name} thread has been at one job" in caplog.text
+
+
+async def _all(call: AsyncIterable[object]) -> list[object]:
+    return [answer async for answer in call]
+
+
+async def test_splits_that_do_not_open_hold_up_neither_each_other_nor_the_stop(
+    weights: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release, opening = threading.Event(), []
+
+    def hangs(*words: object) -> None:
+        opening.append(words)
+        release.wait(60)
+
+    monkeypatch.setattr("detector_svc.service.open_split", hangs)
+    try:
+        async with (
+            asyncio.timeout(50),
+            serving(weights, data_root=dataset.parent) as server,
+            open_channel(ClientConfig(address=f"127.0.0.1:{server.port}")) as channel,
+        ):
+            stub, request = rpc.DetectorStub(channel), pb.ProposeRequest(dataset="small", split="train")
+            calls = [asyncio.create_task(_all(stub.Propose(request))) for _ in range(40)]
+            while len(opening) < 2:
+                await stub.GetInfo(pb.GetInfoRequest())
+            for call in calls:
+                call.cancel()
+        assert len(opening) == 2
+    finally:
+        release.set()

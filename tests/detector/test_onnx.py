@@ -150,6 +150,8 @@ def make_infinite(model: Any) -> None:
         (set_metadata("names", "__import__('os').mkdir('pwned')"), "no readable 'names'"),
         (set_metadata("names", "[" * 200_000), "no readable 'names'"),
         (set_metadata("names", "{}"), "no class names"),
+        (set_metadata("names", "{[1]: 'a'}"), "no readable 'names'"),
+        (set_metadata("names", "{1e999: 'a'}"), "numbers its classes inf, but ids count from 0"),
         (set_metadata("names", "{1: 'person'}"), "numbers its classes 1, but ids count from 0"),
         (set_metadata("names", "{0: 'a', 1: 'b'}"), r"puts out \[1, 5, 300\], not \[B, 6, A\] for its 2 classes"),
         (set_metadata("stride", "0"), "stride 0"),
@@ -189,6 +191,20 @@ def test_another_input_is_refused(tmp_path: Path, kind: int) -> None:
         model.metadata_props.add(key=key, value=value)
     (tmp_path / "other.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(InputError, match=r"not one tensor\(float\) \[B, 3, H, W\]"):
+        load(tmp_path / "other.onnx")
+
+
+def test_a_graph_without_inputs_is_refused(tmp_path: Path) -> None:
+    constant = helper.make_node(
+        "Constant", [], ["output0"], value=helper.make_tensor("v", TensorProto.FLOAT, [1, 5, 2], [0.0] * 10)
+    )
+    given = helper.make_tensor_value_info("output0", TensorProto.FLOAT, [1, 5, 2])
+    graph = helper.make_graph([constant], "g", [], [given])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    for key, value in (("task", "detect"), ("names", "{0: 'person'}"), ("stride", "16")):
+        model.metadata_props.add(key=key, value=value)
+    (tmp_path / "other.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(InputError, match=r"takes nothing, not one tensor\(float\) \[B, 3, H, W\]"):
         load(tmp_path / "other.onnx")
 
 

@@ -159,6 +159,30 @@ def test_a_training_that_ends_early_keeps_its_best_weights(
     YoloDetector(YoloConfig(weights=kept, height=64, width=64, device="cpu"))
 
 
+KILLED = """
+import os, pathlib, sys
+from stal_data.work_folder import work_folder
+
+with work_folder(pathlib.Path(sys.argv[1]), suffix=".training") as work:
+    (work / "run" / "weights").mkdir(parents=True)
+    (work / "run" / "weights" / "best.pt").write_bytes(pathlib.Path(sys.argv[2]).read_bytes())
+    os.kill(os.getpid(), 9)
+"""
+
+
+def test_the_best_weights_of_a_killed_training_are_brought_to_light(
+    trained: tuple[Path, str], dataset: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-c", KILLED, tmp_path / "first.pt", trained[0]]
+    subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False)
+    said: list[str] = []
+    train_detector(*small_training(dataset), tmp_path / "second.pt", say=said.append)
+    (kept,) = tmp_path.glob("first.unfinished-*.pt")
+    assert kept.read_bytes() == trained[0].read_bytes()
+    assert said[0] == f"A training of 'first.pt' was killed; its best weights are kept in '{kept}'."
+    assert {path.name for path in tmp_path.iterdir()} == {kept.name, "second.pt", "second.json"}
+
+
 @pytest.mark.parametrize(
     ("options", "output", "text"),
     [
@@ -199,6 +223,9 @@ def test_bad_starts_are_named(dataset: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text("backbone: [[-1, 1, NoSuchLayer, [1]]]\nhead: []\nnc: 1\n")
     with pytest.raises(InputError, match=r"bad\.pt"):
         run("--weights", tmp_path / "bad.pt")
+    with pytest.raises(InputError, match=r"could not train '.*bad\.yaml'"):
+        run("--model", tmp_path / "bad.yaml")
+    (tmp_path / "bad.yaml").write_text("backbone: []\nhead: []\nnc: 1\n")
     with pytest.raises(InputError, match=r"could not train '.*bad\.yaml'"):
         run("--model", tmp_path / "bad.yaml")
     with pytest.raises(NotFoundError, match="nothing is downloaded"):

@@ -74,6 +74,7 @@ def test_other_channels_than_rgb_are_refused(tmp_path: Path, channels: int) -> N
         ({"names": None}, "has no class names"),
         ({"names": "person"}, "has no class names"),
         ({"names": {"person": 0}}, "numbers its classes person, but ids count from 0"),
+        ({"names": {float("inf"): "person"}}, "numbers its classes inf, but ids count from 0"),
         ({"names": {1: "person"}}, "numbers its classes 1, but ids count from 0"),
         ({"names": ["person", "dog"]}, "puts out [1, 5, 30], not [B, 6, A] for its 2 classes"),
         ({"stride": None}, "has the stride None"),

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cache.backbones.load import load_backbone, save_backbone
+from cache.backbones.load import load_backbone
+from cache.backbones.weights import save_backbone
 from cache.precompute import PrecomputeOptions, precompute
 from cache.store import Store
 from recognizer_svc.joint.sources import initial_weights, open_dataset, open_vit_set
