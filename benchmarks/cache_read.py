@@ -37,7 +37,7 @@ Batch = dict[str, NDArray[np.generic]]
 Read = Callable[[NDArray[np.int64]], Batch]
 
 
-def write_set(store: Store, num_rows: int, rows_per_shard: int) -> FeatureSet:
+def write_set(store: Store, num_rows: int, rows_per_shard: int = layout.DEFAULT_ROWS_PER_SHARD) -> FeatureSet:
     slowfast = BackboneSpec(
         kind="slowfast", preset="r50", config={}, weights="random:0", trained=False, height=224, width=224
     )

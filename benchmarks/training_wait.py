@@ -70,11 +70,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
             part.data_s, part.compute_s = waited_s, time.perf_counter() - started
             if step:
                 totals.add(part)
+            else:
+                cpu_start = time.process_time()
+        cpu_ms = (time.process_time() - cpu_start) / totals.steps * 1e3
     print(f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, {torch.get_num_threads()} threads")
     wait_ms, compute_ms = (seconds / totals.steps * 1e3 for seconds in (totals.data_s, totals.compute_s))
     print(
         f"{options.head}, {totals.steps} steps of {options.batch} clips with {ACTORS} people: waiting {wait_ms:.2f}, "
-        f"computing {compute_ms:.0f} ms a step; waiting {totals.data_s / totals.wall_s:.3%} of the time"
+        f"computing {compute_ms:.0f} ms a step; waiting {totals.data_s / totals.wall_s:.3%} of the time, "
+        f"{cpu_ms:.0f} ms of processor time a step, reading threads included"
     )
 
 

@@ -5,7 +5,7 @@ import math
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +20,7 @@ from cache.feature_store.layout import INDEX, FeatureManifest, RowIndex, shard_p
 from cache.feature_store.marks import Marks, read_column, read_marks
 from cache.feature_store.open_files import max_mapped_files
 from cache.feature_store.remote import how_to_delete, remote_set
-from cache.feature_store.shards import MappedFile, ShardFile, copy_rows, fetch_row
+from cache.feature_store.shards import MappedFile, ShardFile
 from cache.feature_store.use import mark_in_use
 from cache.spec import FeatureSpec
 from stal_data.errors import InputError, NotFoundError, StalError
@@ -76,7 +76,7 @@ class FeatureSet:
         self._process = os.getpid()
         self._lock = threading.RLock()
         # By shard, a file for each array; the one that was used longest ago is closed first.
-        self._shards: OrderedDict[int, tuple[ShardFile[Any], ...]] = OrderedDict()
+        self._shards: OrderedDict[int, tuple[ShardFile, ...]] = OrderedDict()
         self._opening: dict[int, threading.Lock] = {}
         # Read on first use, so that opening costs a few small files.
         self._index: RowIndex | None = None
@@ -199,20 +199,7 @@ class FeatureSet:
         if self._remote is not None and self.in_bucket:
             self._remote.bucket.map(lambda pair: self._read_rows([pair], arrays, marks), pairs)
         else:
-            for part in self._parts(pairs):
-                self._read_rows(part, arrays, marks)
-
-    def _parts(self, pairs: Sequence[Pair]) -> Iterator[Sequence[Pair]]:
-        """Cut sorted rows such that those of a part lie in as many shards as may be open."""
-        begin = 0
-        shards: set[int] = set()
-        for number, (row, _) in enumerate(pairs):
-            shard = row // self._manifest.rows_per_shard
-            if shard not in shards and len(shards) == self._max_shards:
-                yield pairs[begin:number]
-                begin, shards = number, set()
-            shards.add(shard)
-        yield pairs[begin:]
+            self._read_rows(pairs, arrays, marks)
 
     def _read_rows(self, pairs: Sequence[Pair], arrays: Sequence[NDArray[np.uint8]], marks: Marks) -> None:
         """Read rows into their places, each array given as [B, bytes of a row]."""
@@ -245,24 +232,13 @@ class FeatureSet:
             self._read_verified([pair], arrays, marks)
 
     def _read_verified(self, pairs: Sequence[Pair], arrays: Sequence[NDArray[np.uint8]], marks: Marks) -> None:
-        rows_per_shard, count = self._manifest.rows_per_shard, len(arrays)
-        if self.in_bucket:
-            checksums = []
-            for row, place in pairs:
-                files, local_row = self._files(row // rows_per_shard), row % rows_per_shard
-                checksums += fetch_row(files, local_row, [array[place] for array in arrays])
-        else:
-            starts = [(array.__array_interface__["data"][0], array.shape[1]) for array in arrays]
-            checksums = copy_rows(
-                [
-                    (file, row % rows_per_shard, start + place * row_bytes)
-                    for row, place in pairs
-                    for file, (start, row_bytes) in zip(self._files(row // rows_per_shard), starts, strict=True)
-                ]
-            )
-        index = self.index
-        for number, (row, _) in enumerate(pairs):
-            if index.digest(row, checksums[number * count : (number + 1) * count]) != marks.digests_K[row]:
+        rows_per_shard, index = self._manifest.rows_per_shard, self.index
+        for row, place in pairs:
+            files = self._files(row // rows_per_shard)
+            checksums = [
+                file.read(row % rows_per_shard, array[place]) for file, array in zip(files, arrays, strict=True)
+            ]
+            if index.digest(row, checksums) != marks.digests_K[row]:
                 raise DamagedError(
                     f"Row {row} ({self.key_frames[row]}) of '{self._name}' is not what was written: its digest "
                     "differs. Run 'stal-cli cache verify --repair' on the store, then precompute again."
@@ -312,7 +288,7 @@ class FeatureSet:
             self._shards.clear()
             self._marks = None
 
-    def _files(self, shard: int) -> tuple[ShardFile[Any], ...]:
+    def _files(self, shard: int) -> tuple[ShardFile, ...]:
         """Return the files of a shard, one for each array."""
         found = self._shards.get(shard)
         if found is None:
@@ -321,7 +297,7 @@ class FeatureSet:
             self._shards.move_to_end(shard)
         return found
 
-    def _open_shard(self, shard: int) -> tuple[ShardFile[Any], ...]:
+    def _open_shard(self, shard: int) -> tuple[ShardFile, ...]:
         with self._lock:
             opening = self._opening.setdefault(shard, threading.Lock())
         with opening:  # not the other lock, since they may have to be fetched
@@ -340,7 +316,7 @@ class FeatureSet:
             return MAX_STAGED_SHARDS
         return max(1, max_mapped_files() // len(self._manifest.arrays))
 
-    def _open(self, name: str, shard: int) -> ShardFile[Any]:
+    def _open(self, name: str, shard: int) -> ShardFile:
         manifest = self._manifest
         path = shard_path(self.path, manifest, name, shard)
         try:

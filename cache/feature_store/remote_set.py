@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cache.feature_store.layout import COLUMNS, FEATURES
 from cache.feature_store.metadata import FILE
 from cache.feature_store.scratch import new_scratch
-from cache.feature_store.shards import CHECKSUM, FetchedFile, MappedFile
+from cache.feature_store.shards import CHECKSUM, MappedFile, RowSource
 from cache.feature_store.use import locks_folder, sole_use
 from cache.files import locked, told_when_full
 from cache.object_store.bucket import Bucket
@@ -74,7 +74,7 @@ class RemoteSet:
         for number, content in done.items():
             write_or_remove(self._path / "done" / "c" / number, content)
 
-    def open_shard(self, path: Path) -> MappedFile | FetchedFile:
+    def open_shard(self, path: Path) -> RowSource:
         """Open one shard of one array, of which `path` is the place in the mirror."""
         key, stage = self._mirror.key_of(path), self._mirror.stage
         if stage is None:

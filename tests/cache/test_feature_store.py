@@ -7,17 +7,19 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from cache.feature_store import (
     FeatureBatch,
@@ -25,13 +27,12 @@ from cache.feature_store import (
     FeatureWriter,
     RowIndex,
     ShardClaim,
-    copying,
     list_feature_sets,
     open_feature_set,
     reader,
+    shards,
 )
-from cache.feature_store.copying import Copy, two_passes
-from cache.feature_store.layout import shard_path
+from cache.feature_store.layout import checksum, shard_path
 from cache.feature_store.writer import balanced_rows_per_shard
 from cache.spec import LAYOUTS, FeatureSpec, Layout
 from cache.store import Store
@@ -256,14 +257,14 @@ def test_a_batch_over_many_shards_keeps_few_files_open(write_set: WriteSet, monk
     monkeypatch.setattr(reader, "max_mapped_files", lambda: 2 * len(SHAPES))
     features, most = write_set(10, rows_per_shard=1), 0
 
-    def watch(copies: Sequence[Copy]) -> list[int]:
+    def watch(row: NDArray[Any]) -> int:
         nonlocal most
         most = max(most, sum(str(features.path) in str(link) for link in open_files()))
-        return two_passes(copies)
+        return checksum(row)
 
-    monkeypatch.setattr(copying, "_chosen", watch)
+    monkeypatch.setattr(shards, "checksum", watch)
     assert (features.read(range(10)[::-1]).vit == make_features(10)["vit"][::-1]).all()
-    assert 0 < most <= 4 * len(SHAPES)  # those of the part, and those of the part before
+    assert 0 < most <= 3 * len(SHAPES)  # those of the two shards that are kept, and those being opened
 
 
 def open_files() -> Iterator[Path]:

@@ -47,11 +47,11 @@ def test_what_an_extra_lacks_is_named() -> None:
         "click>=8.1",
         'stal[stores,torch]; extra == "recognizer"',
         'torch>=2.11; extra == "recognizer"',
-        'no-such-llvm>=0.45; extra == "recognizer"',
+        'no-such-board>=0.45; extra == "recognizer"',
         "no-such-s3; extra == 's3'",
         'no-such-tool; extra == "dev"',
     ]
-    assert missing_by_extra(requirements) == {"recognizer": ["no-such-llvm"], "s3": ["no-such-s3"]}
+    assert missing_by_extra(requirements) == {"recognizer": ["no-such-board"], "s3": ["no-such-s3"]}
 
 
 def test_a_foreign_package_of_the_same_name_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
