@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pandas as pd
-
 from stal_data.csv_lines import fields_of
 from stal_data.errors import InputError, NotFoundError
+from stal_eval.extra import pd
 from stal_eval.rules import Kind, columns_of
 
 _GZIP_MAGIC = b"\x1f\x8b"
