@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from cache import h5
 from cache.files import replacing
 from cache.store import Store
+from stal_data.boxes import are_valid
 from stal_data.errors import InputError, NotFoundError, did_you_mean
 from stal_data.keyframes import KeyFrame
 from stal_data.names import check_name
@@ -69,9 +70,7 @@ class Proposals:
         self._check_values()
 
     def _check_values(self) -> None:
-        x1, y1, x2, y2 = self.boxes_N4.T
-        # Written so that NaN is bad, too.
-        good = (x1 >= 0) & (y1 >= 0) & (x2 <= 1) & (y2 <= 1) & (x1 <= x2) & (y1 <= y2)
+        good = are_valid(self.boxes_N4, may_be_empty=True)
         if not good.all():
             row = int(np.argmin(good))
             raise InputError(

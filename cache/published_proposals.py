@@ -11,10 +11,10 @@ from cache.proposal_store import DetectorSpec, Proposals, write_proposals
 from cache.split_store import publish_split
 from cache.store import Store
 from stal_data.dataset import Split
+from stal_data.digests import sha256_of
 from stal_data.errors import InputError
 from stal_data.files import write_atomically
 from stal_data.keyframes import KeyFrame
-from stal_data.published.annotations import sha256_of
 from stal_data.published.elements import Box, Element, read_published
 
 LIBRARY = "published pickle"

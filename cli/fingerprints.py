@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from stal_data.digests import sha256_of
 from stal_data.errors import ConflictError
 
 ABSENT = "absent"
@@ -22,7 +23,7 @@ def fingerprint(path: Path, parts: Sequence[str] = ()) -> str:
     parts: glob patterns; of a folder only what fits one of them. A link counts as the path that it holds.
     """
     if path.is_file():
-        return _of_file(path)
+        return sha256_of(path)
     if not path.is_dir():
         return ABSENT
     chosen = {found for part in parts for found in path.glob(part)}
@@ -44,12 +45,7 @@ def _below(path: Path) -> Iterator[Path]:
 def _of_entry(path: Path) -> str:
     if path.is_symlink():
         return f"link to {path.readlink()}"
-    return _of_file(path) if path.is_file() else "folder"
-
-
-def _of_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of(path) if path.is_file() else "folder"
 
 
 class Unchanged:

@@ -7,7 +7,6 @@ import shlex
 import shutil
 import subprocess
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -20,6 +19,7 @@ from cli.fingerprints import fingerprint
 from stal_data.children import python_command, python_environment
 from stal_data.errors import ConflictError, InputError, StalError
 from stal_data.files import write_atomically
+from stal_data.log_tail import log_tail
 from stal_data.owner import owned
 
 SERVICE_START_TIMEOUT_S = 120.0
@@ -147,7 +147,7 @@ class Stages:
         if code != 0:
             click.echo("failed")
             raise StageError(
-                f"stage {name} failed with exit code {code}: stal-cli {shlex.join(words)}\n{_tail(log_path)}\n"
+                f"stage {name} failed with exit code {code}: stal-cli {shlex.join(words)}\n{log_tail(log_path)}\n"
                 f"The whole log is {log_path}; run the same command again to go on from this stage."
             )
 
@@ -208,11 +208,6 @@ def _read_marker(path: Path) -> dict[str, Any]:
         raise InputError(f"'{path}' cannot be read ({error}); name another --output.") from None
 
 
-def _tail(path: Path, lines: int = 20) -> str:
-    with path.open(errors="replace") as file:
-        return "".join(f"    {line}" for line in deque(file, maxlen=lines)).rstrip()
-
-
 class Service:
     """A service of ours in a child process on loopback, on a port of its own choosing."""
 
@@ -243,7 +238,7 @@ class Service:
             if self._port_file.exists():
                 return f"127.0.0.1:{int(self._port_file.read_text().strip().rsplit(':', 1)[-1])}"
             if self._process.poll() is not None:
-                raise StageError(f"the {self.name} service did not start:\n{_tail(self._log_path)}")
+                raise StageError(f"the {self.name} service did not start:\n{log_tail(self._log_path)}")
             time.sleep(0.05)
         raise StageError(
             f"the {self.name} service was not ready within {SERVICE_START_TIMEOUT_S:.0f} s; its log: {self._log_path}"

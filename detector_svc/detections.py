@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protos.generated import detector_pb2 as pb
+from stal_data.boxes import are_valid
 from svc_common.errors import ServiceError
 
 
@@ -34,8 +35,7 @@ def from_message(message: pb.Detections) -> FrameDetections:
     if len(message.boxes) != 4 * len(scores_N):
         raise ServiceError(f"The detector sent {len(message.boxes)} box numbers for {len(scores_N)} scores.")
     boxes_N4 = np.array(message.boxes, np.float32).reshape(-1, 4)
-    x1, y1, x2, y2 = boxes_N4.T
-    if not ((x1 >= 0) & (y1 >= 0) & (x2 <= 1) & (y2 <= 1) & (x1 < x2) & (y1 < y2)).all():
+    if not are_valid(boxes_N4, may_be_empty=False).all():
         raise ServiceError("The detector sent a box that is not x1,y1,x2,y2 in [0,1] with x1 < x2 and y1 < y2.")
     if not ((scores_N >= 0) & (scores_N <= 1)).all():
         raise ServiceError("The detector sent a confidence outside [0,1].")

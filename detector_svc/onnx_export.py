@@ -1,6 +1,5 @@
 """From an Ultralytics checkpoint to an ONNX file that `detector_svc.onnx_network` reads."""
 
-import hashlib
 import tempfile
 import warnings
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from detector_svc.onnx_network import OnnxNetwork, import_onnx
 from detector_svc.torch_network import TorchNetwork, check_weights
+from stal_data.digests import sha256_of
 from stal_data.errors import ConflictError, InputError
 from stal_data.files import write_atomically
 
@@ -46,8 +46,7 @@ def export_onnx(weights: Path, output: Path, *, height: int, width: int, batch: 
     network = TorchNetwork(weights, "cpu")
     stride = network.stride
     size = (-(-height // stride) * stride, -(-width // stride) * stride)
-    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-    content = _to_onnx(network, size, batch, f"sha256:{digest}")
+    content = _to_onnx(network, size, batch, f"sha256:{sha256_of(weights)}")
     difference = _difference(network.module, OnnxNetwork(output, content, "cpu"), size)
     if not difference <= TOLERANCE:
         raise ConflictError(

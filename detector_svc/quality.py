@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from detector_svc.key_images import key_frame_image
 from detector_svc.yolo import YoloDetector
 from detector_svc.yolo_format import YoloPart
+from stal_data.boxes import intersection_over_union
 from stal_data.media.images import decode_image
 
 
@@ -35,21 +36,11 @@ class Quality:
 def count_found(boxes_N4: NDArray[np.float32], people_M4: NDArray[np.float32], *, iou: float = 0.5) -> int:
     """Match boxes (best first) to people, one to one; each box takes the free person that it overlaps most."""
     free = np.ones(len(people_M4), bool)
-    for overlaps_M in _iou(boxes_N4, people_M4):
+    for overlaps_M in intersection_over_union(boxes_N4, people_M4):
         overlaps_M = np.where(free, overlaps_M, 0)
         if len(overlaps_M) and overlaps_M.max() >= iou:
             free[overlaps_M.argmax()] = False
     return int((~free).sum())
-
-
-def _iou(a_N4: NDArray[np.float32], b_M4: NDArray[np.float32]) -> NDArray[np.float32]:
-    low_NM2 = np.maximum(a_N4[:, None, :2], b_M4[None, :, :2])
-    high_NM2 = np.minimum(a_N4[:, None, 2:], b_M4[None, :, 2:])
-    common_NM = np.clip(high_NM2 - low_NM2, 0, None).prod(-1)
-    area_N, area_M = (np.prod(boxes[:, 2:] - boxes[:, :2], axis=-1) for boxes in (a_N4, b_M4))
-    union_NM = area_N[:, None] + area_M[None] - common_NM
-    overlaps_NM: NDArray[np.float32] = np.divide(common_NM, union_NM, out=np.zeros_like(common_NM), where=union_NM > 0)
-    return overlaps_NM
 
 
 def measure(detector: YoloDetector, part: YoloPart, *, batch: int = 8) -> Quality:

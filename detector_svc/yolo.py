@@ -1,6 +1,5 @@
 """The YOLO backend. Only this package imports ultralytics, and only after `import_ultralytics`."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from detector_svc.detections import FrameDetections
 from detector_svc.offline import import_ultralytics
 from detector_svc.onnx_network import OnnxNetwork
 from detector_svc.torch_network import TorchNetwork, check_weights
+from stal_data.digests import sha256_of
 from stal_data.errors import InputError
 from stal_data.names import check_name
 
@@ -109,7 +109,7 @@ class YoloDetector:
         self.config = config
         ultralytics = f"ultralytics-{import_ultralytics()}"
         self.network = network = open_network(config.weights, config.device)
-        self.weights_digest = _file_digest(config.weights)
+        self.weights_digest = f"sha256:{sha256_of(config.weights)}"
         self.device = network.device
         self.library = " ".join(filter(None, [ultralytics, network.library]))
         self.class_names = network.names
@@ -204,8 +204,3 @@ def _round_up(size: int, stride: int) -> int:
 
 def _size(size: tuple[int, int] | None) -> str:
     return "any size" if size is None else f"{size[0]}x{size[1]}"
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"

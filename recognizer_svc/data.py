@@ -18,6 +18,7 @@ from cache.split_store import PublishedSplit
 from recognizer_svc.heads.batch import FeatureShapes, HeadBatch
 from recognizer_svc.joint.model import JointBatch
 from recognizer_svc.seeds import seed_of
+from stal_data.boxes import are_valid
 from stal_data.errors import InputError
 from stal_data.keyframes import KeyFrame
 from stal_data.labels import LabelMap
@@ -89,9 +90,7 @@ def check_boxes(key: KeyFrame, boxes_N4: NDArray[np.float32]) -> None:
     """Refuse boxes that are not finite, outside [0,1] or inverted."""
     if boxes_N4.ndim != 2 or boxes_N4.shape[1] != 4:
         raise InputError(f"The boxes of {key} have shape {list(boxes_N4.shape)}; they must be [N, 4].")
-    x1, y1, x2, y2 = boxes_N4.T
-    # Comparisons with NaN are false, so a NaN is refused, too.
-    good = (x1 >= 0) & (y1 >= 0) & (x2 <= 1) & (y2 <= 1) & (x1 <= x2) & (y1 <= y2)
+    good = are_valid(boxes_N4, may_be_empty=True)
     if not good.all():
         raise InputError(
             f"Box {boxes_N4[~good][0].tolist()} of {key} must be x1,y1,x2,y2 with 0 <= x1 <= x2 <= 1 and "

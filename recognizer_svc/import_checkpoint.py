@@ -12,7 +12,7 @@ from torch import Tensor
 from cache.backbones.architectures import ARCHITECTURES, BackboneConfig, preset_config
 from cache.backbones.fitting import Fit, fit_tensors
 from cache.backbones.foreign import ForeignCheckpoint, read_foreign
-from cache.backbones.importing import ImportedFile, PreparedBackbone, Progress, file_digest, prepare_backbone
+from cache.backbones.importing import ImportedFile, PreparedBackbone, Progress, prepare_backbone
 from cache.backbones.slowfast.model import SlowFastConfig
 from cache.backbones.vit.model import ViTConfig
 from cache.spec import KINDS, BackboneKind
@@ -21,6 +21,7 @@ from recognizer_svc.heads.acar.published import published_sizes
 from recognizer_svc.heads.batch import FeatureShapes
 from recognizer_svc.heads.build import build_head
 from recognizer_svc.recipe import AcarHead
+from stal_data.digests import sha256_of
 from stal_data.errors import InputError
 
 CheckpointKind = Literal["slowfast", "vit", "full"]
@@ -73,7 +74,8 @@ def import_checkpoint(
     }
     parts, strangers = _parts(checkpoint, kind)
     backbones, head = _prepare(f"'{path}'", parts, sizes)
-    provenance = {"imported_from": path.name, "source_sha256": file_digest(path, progress)}
+    reading = None if progress is None else partial(progress, f"reading {path.name}")
+    provenance = {"imported_from": path.name, "source_sha256": sha256_of(path, reading)}
     files = [item.write(output / f"{item.kind}.safetensors", provenance, progress) for item in backbones]
     if head is not None:
         info = HeadInfo(

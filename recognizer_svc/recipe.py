@@ -1,16 +1,17 @@
 """A recipe: everything that decides a training run, read from YAML and checked before anything starts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from stal_data.errors import InputError, NotFoundError, did_you_mean, shown, shown_problems
+from stal_data.errors import InputError, NotFoundError, did_you_mean
 from stal_data.labels import MAX_LABELS
 from stal_data.names import MAX_NAME_LENGTH
+from stal_data.sections import Section, validated
 from stal_data.user_files import read_text_bounded
 from stal_data.yaml_text import MAX_BYTES, load_yaml
 
@@ -29,7 +30,7 @@ def _relative(value: str) -> str:
     if len(value) > _MAX_PATH:
         raise ValueError(f"has {len(value)} characters, but may have {_MAX_PATH} at most")
     if not value or not value.isprintable() or "\\" in value or path.is_absolute() or ".." in path.parts:
-        raise ValueError(f"'{value}' must be a path relative to the folder that the operator chose, without '..'")
+        raise ValueError("must be a path relative to the folder that the operator chose, without '..'")
     return value
 
 
@@ -45,21 +46,6 @@ _CHANGEABLE = {
     "data.folder",
     "data.feature_set",  # another set of the same spec, or the one that was the only one before
 }
-
-
-class Section(BaseModel):
-    """Base of all sections: immutable, and an unknown key is an error that says which one was meant."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known_keys(cls, values: Any) -> Any:
-        if isinstance(values, Mapping):
-            for key in values:
-                if key not in cls.model_fields:
-                    raise ValueError(f"unknown key {shown(key)}. {did_you_mean(str(key), cls.model_fields)}")
-        return values
 
 
 class Data(Section):
@@ -249,10 +235,7 @@ def parse_recipe(text: str, overrides: Sequence[str] = (), *, source: str = "rec
         raise InputError(f"{source} must be a mapping with the keys {', '.join(Recipe.model_fields)}.")
     for override in overrides:
         _apply(values, override)
-    try:
-        return Recipe.model_validate(values)
-    except ValidationError as error:
-        raise InputError(f"{source}: {shown_problems(error.errors(), _describe)}") from None
+    return validated(Recipe, values, source, unions=("head", "loss", "optimizer", "schedule"))
 
 
 def read_recipe(source: str | Path) -> tuple[str, str]:
@@ -285,14 +268,3 @@ def _apply(values: dict[str, Any], override: str) -> None:
         values[keys[-1]] = load_yaml(text, "the value", max_nodes=_MAX_NODES)
     except InputError:
         raise InputError(f"Override '{quoted}': '{text[:100]}' is not a YAML value.") from None
-
-
-def _describe(item: Any) -> str:
-    """`head.depth is 'two': Input should be a valid integer`; unknown keys already carry their own sentence."""
-    # A union's location names the chosen variant behind the key: head, acar, depth.
-    variants = {"acar", "linear", "pose_softmax", "sigmoid", "sgd", "adamw", "steps", "cosine"}
-    where = ".".join(str(part) for part in item["loc"] if part not in variants) or "top level"
-    message = str(item["msg"]).removeprefix("Value error, ")
-    if item["type"] in ("value_error", "missing") or isinstance(item["input"], Mapping):
-        return f"{where}: {message}"
-    return f"{where} is {shown(item['input'])}: {message}"

@@ -6,12 +6,13 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
-from stal_data.errors import InputError, NotFoundError, did_you_mean, shown, shown_problems
+from stal_data.errors import InputError, NotFoundError
 from stal_data.media import DEFAULT_PATTERN
 from stal_data.media.timeline import FPS
 from stal_data.names import check_name, check_video_id
+from stal_data.sections import Section, validated
 from stal_data.yaml_text import read_yaml
 
 FILE_NAME = "dataset.yaml"
@@ -53,8 +54,8 @@ Name = Annotated[str, AfterValidator(lambda value: check_name("The name", value)
 VideoId = Annotated[str, AfterValidator(lambda value: check_video_id("The video id", value))]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, arbitrary_types_allowed=True)
+class _Section(Section):
+    model_config = ConfigDict(strict=True, arbitrary_types_allowed=True)
 
 
 class FramesSpec(_Section):
@@ -132,32 +133,4 @@ def read_spec(path: Path) -> DatasetSpec:
         raise InputError(f"{path} cannot be read: {error}.") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} must hold a map with the keys {', '.join(DatasetSpec.model_fields)}.")
-    try:
-        return DatasetSpec.model_validate(content)
-    except ValidationError as error:
-        raise InputError(f"{path}: {shown_problems(error.errors(), _describe)}.") from None
-
-
-def _describe(problem: Any) -> str:
-    # A discriminated union puts its tag into the location; the reader knows only the keys of the file.
-    location = [str(part)[:100] for part in problem["loc"]]
-    if len(location) > 1 and location[0] == "media" and location[1] in ("frames", "video"):
-        del location[1]
-    field = ".".join(location) or "the data set"
-    if problem["type"] == "extra_forbidden":
-        return f"{field} is not a known key. {did_you_mean(location[-1], _known_keys(problem['loc']))}".rstrip(".")
-    if problem["type"] == "missing":
-        return f"{field} is missing"
-    text = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "string_type" and isinstance(problem["input"], (bool, int, float)):
-        text = "YAML reads this as another type than text: put it in quotes"
-    value = "" if isinstance(problem["input"], dict) else f" is {shown(problem['input'])}"
-    return f"{field}{value}: {text}".rstrip(".")
-
-
-def _known_keys(location: tuple[Any, ...]) -> list[str]:
-    if location[0] == "media" and len(location) > 1:
-        return list((FramesSpec if location[1] == "frames" else VideoSpec).model_fields)
-    if location[0] == "splits" and len(location) > 1:
-        return list(SplitSpec.model_fields)
-    return list(DatasetSpec.model_fields)
+    return validated(DatasetSpec, content, str(path), unions=("media",))

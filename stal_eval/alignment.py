@@ -4,11 +4,11 @@ from collections.abc import Set
 from dataclasses import dataclass, replace
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from stal_data.keyframes import KeyFrame
 from stal_data.labels import LabelMap
+from stal_eval.extra import pd
 from stal_eval.protocol import Protocol
 from stal_eval.rounding import round_decimals
 from stal_eval.table import Table

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from stal_data.boxes import shared_areas
 from stal_data.errors import InputError
 
 Colour = tuple[int, int, int]
@@ -123,17 +124,10 @@ def _place(
     gap_y = np.maximum(np.maximum(y1 - areas[:, 3], areas[:, 1] - y2), 0)
     # In pixels of covered area: an unreadable caption is worst, then people hidden, then the distance.
     cost = (gap_x + gap_y) * h
-    cost += 20 * sum((_overlap(areas, area) for area in placed), start=np.zeros(len(areas)))
-    cost += 0.7 * sum((_overlap(areas, other) for other in others), start=np.zeros(len(areas)))
-    cost += 0.4 * _overlap(areas, box)
+    cost += 20 * sum((shared_areas(areas, area[None])[:, 0] for area in placed), start=np.zeros(len(areas)))
+    cost += 0.7 * sum((shared_areas(areas, other[None])[:, 0] for other in others), start=np.zeros(len(areas)))
+    cost += 0.4 * shared_areas(areas, box[None])[:, 0]
     return np.asarray(areas[int(cost.argmin())], dtype=np.float64)
-
-
-def _overlap(areas: NDArray[np.float64], area: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the pixels that each of `areas` shares with `area`."""
-    width = np.minimum(areas[:, 2], area[2]) - np.maximum(areas[:, 0], area[0])
-    height = np.minimum(areas[:, 3], area[3]) - np.maximum(areas[:, 1], area[1])
-    return np.asarray(np.maximum(width, 0) * np.maximum(height, 0), dtype=np.float64)
 
 
 def _draw_line(draw: ImageDraw.ImageDraw, item: _Placed, thickness: int) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from stal_data.boxes import intersection_over_union
 from stal_eval.alignment import Alignment
 from stal_eval.finding import Finding
 
@@ -59,7 +60,7 @@ def recall_of_boxes(pairs: Pairs, min_iou: float, reading: Callable[[Boxes], Box
     found = total = 0
     for predicted, truth in pairs:
         boxes = predicted if reading is None else reading(predicted)
-        found += int((_overlaps(boxes, truth).max(axis=0) >= min_iou).sum())
+        found += int((intersection_over_union(boxes, truth).max(axis=0) >= min_iou).sum())
         total += len(truth)
     return found / max(total, 1)
 
@@ -75,12 +76,3 @@ def box_pairs(alignment: Alignment) -> Pairs:
         split_at = np.searchsorted(rows.key_N[chosen], both[1:])
         parts.append([np.unique(rows.boxes_N4[part], axis=0) for part in np.split(chosen, split_at)])
     return list(zip(*parts, strict=True))
-
-
-def _overlaps(boxes_N4: Boxes, truth_G4: Boxes) -> NDArray[np.float64]:
-    """Return IoU [N, G]; boxes without area overlap nothing."""
-    low = np.maximum(boxes_N4[:, None, :2], truth_G4[None, :, :2])
-    high = np.minimum(boxes_N4[:, None, 2:], truth_G4[None, :, 2:])
-    shared = np.prod(np.maximum(high - low, 0), axis=2)
-    areas = [np.prod(np.maximum(box[:, 2:] - box[:, :2], 0), axis=1) for box in (boxes_N4, truth_G4)]
-    return np.asarray(shared / np.maximum(areas[0][:, None] + areas[1][None] - shared, 1e-12))

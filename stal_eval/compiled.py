@@ -1,16 +1,9 @@
-"""Compilation of the kernels with numba (extra `evaluation`)."""
+"""Compilation of the kernels with numba."""
 
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
-from stal_data.errors import how_to_install
-
-try:
-    from numba import njit
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-        f"Evaluation needs numba, which is not installed; {how_to_install('evaluation')}", name=error.name
-    ) from error
+from stal_eval.extra import njit
 
 P = ParamSpec("P")
 R = TypeVar("R")

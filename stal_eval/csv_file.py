@@ -1,7 +1,6 @@
 """CSV files without a header, gzip or plain: whole columns for speed, single lines to explain what is wrong."""
 
 import gzip
-import hashlib
 import io
 import zlib
 from collections import deque
@@ -9,10 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pandas as pd
-
 from stal_data.csv_lines import fields_of
+from stal_data.digests import sha256_of
 from stal_data.errors import InputError, NotFoundError
+from stal_eval.extra import pd
 from stal_eval.rules import Kind, columns_of
 
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -28,8 +27,8 @@ class UnreadableError(Exception):
 
 def digest_of(path: Path) -> str:
     """Return the sha256 (hex) of the file's bytes as they are on disk."""
-    with _clear_errors(path), path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    with _clear_errors(path):
+        return sha256_of(path)
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, list[str]]]:

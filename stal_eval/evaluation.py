@@ -2,8 +2,7 @@
 
 from collections.abc import Collection, Iterable
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from stal_data.keyframes import KeyFrame
 from stal_data.labels import LabelMap
@@ -12,10 +11,13 @@ from stal_eval.chosen import read_choice
 from stal_eval.protocol import Protocol, choose_protocol
 from stal_eval.result import Evaluation
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 def evaluate(
-    predictions: Path | str | pd.DataFrame,
-    ground_truth: Path | str | pd.DataFrame,
+    predictions: "Path | str | pd.DataFrame",
+    ground_truth: "Path | str | pd.DataFrame",
     label_map: Path | str | LabelMap,
     *,
     exclusions: Path | str | Collection[KeyFrame] | None = None,
@@ -49,7 +51,7 @@ def evaluate(
     text = capacities if capacities is None or isinstance(capacities, str) else format_capacities(capacities)
     chosen = choose_protocol(protocol, capacities=text, iou=iou)
     choice = None if capacity_from is None else read_choice(Path(capacity_from))
-    # numba takes half a second to import; errors in the options come first.
+    # pandas and numba take a second to import; errors in the options come first.
     from stal_eval.preparation import prepare
     from stal_eval.scoring import score
 

@@ -4,14 +4,13 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
-
 from stal_data.errors import InputError
 from stal_data.keyframes import KeyFrame
 from stal_data.labels import LabelMap
 from stal_eval.alignment import Alignment, Counts, align
 from stal_eval.chosen import Split
 from stal_eval.exclusions import load_exclusions
+from stal_eval.extra import pd
 from stal_eval.matching import Matching, match
 from stal_eval.protocol import Protocol
 from stal_eval.table import load_table

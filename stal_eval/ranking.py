@@ -6,10 +6,10 @@ behind those that came too late for it.
 """
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from stal_eval.alignment import Alignment, Rows
+from stal_eval.extra import pd
 from stal_eval.protocol import Protocol
 
 # A stable sort of integers up to this number is a radix sort, several times faster than that of floats.

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from stal_data.errors import InputError
 from stal_data.files import write_atomically
 from stal_data.labels import LabelMap
-from stal_eval.alignment import Counts
 from stal_eval.chosen import Choice, Split
 from stal_eval.curve import Curve
 from stal_eval.finding import Finding
 from stal_eval.protocol import Protocol
 
-if TYPE_CHECKING:  # compiled code, which holding a result does not need
+if TYPE_CHECKING:  # pandas and compiled code, which holding a result does not need
+    from stal_eval.alignment import Counts
     from stal_eval.details import Details
 
 METRICS_FILE = "metrics.json"
@@ -55,7 +55,7 @@ class Evaluation:
     protocol: Protocol
     truth_count_K: NDArray[np.int64]
     prediction_count_K: NDArray[np.int64]
-    counts: Counts
+    counts: "Counts"
     tied_rows: int
     digests: dict[str, str | None]
     details: "Details"

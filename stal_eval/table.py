@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from stal_data.errors import InputError, did_you_mean
 from stal_data.rows import BOX_SLACK
 from stal_eval.csv_file import NUMBERS, UnreadableError, digest_of, read_columns, read_lines
+from stal_eval.extra import pd
 from stal_eval.rules import LABEL_MAX, TIMESTAMP_MAX, Kind, broken_rule, columns_of
 
 

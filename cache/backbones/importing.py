@@ -1,6 +1,5 @@
 """Published backbone weights, as our files: names converted, everything checked, nothing dropped without a word."""
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -16,8 +15,6 @@ from cache.spec import BackboneKind
 
 Progress = Callable[[str, int, int], None]
 """Takes what is going on, and how many of its bytes are done."""
-
-_BLOCK_BYTES = 1 << 22
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,16 +85,3 @@ def prepare_backbone(
         zeroed=fit.zeroed,
         ignored=ignored | dict(fit.ignored),
     )
-
-
-def file_digest(path: Path, progress: Progress | None = None) -> str:
-    """Return the sha256 (hex) of a file's bytes."""
-    digest = hashlib.sha256()
-    done, total = 0, path.stat().st_size
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK_BYTES):
-            digest.update(block)
-            done += len(block)
-            if progress is not None:
-                progress(f"reading {path.name}", done, total)
-    return digest.hexdigest()

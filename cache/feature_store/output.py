@@ -121,13 +121,13 @@ class ShardOutput:
         self._digests: list[int] = []
 
     def add(self, rows: range, features: "FeatureBatch") -> None:
-        """Append the next rows of the shard.
+        """Append the next rows of the shard: `write` what `convert` makes of the features."""
+        self.write(rows, self.convert(rows, features))
 
-        features: float32, or already in the stored types; these rows in order, with exactly the set's arrays.
-        """
+    def write(self, rows: range, blocks: Mapping[str, NDArray[Any]]) -> None:
+        """Append the next rows of the shard, as `convert` returned them."""
         assert self.claim.held
         assert rows.start == self._rows.start + len(self._digests)
-        blocks = self._blocks(rows, features)
         with told_when_full(self._files.path):
             for name in blocks:
                 if name not in self._arrays:
@@ -158,8 +158,11 @@ class ShardOutput:
         for array in self._arrays.values():
             array.discard()
 
-    def _blocks(self, rows: range, features: "FeatureBatch") -> Mapping[str, NDArray[Any]]:
-        """Check the features and return them in the stored types, in the order of FEATURES."""
+    def convert(self, rows: range, features: "FeatureBatch") -> Mapping[str, NDArray[Any]]:
+        """Check the features and return them in the stored types, in the order of FEATURES; threads may share it.
+
+        features: these rows in order, with exactly the set's arrays, float32 or in the stored types.
+        """
         manifest = self._manifest
         keys = [self._index.key_frames[row] for row in rows]
         blocks = {}

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from cache.feature_store import FeatureBatch, FeatureWriter
 from cache.feature_store.output import ShardOutput
-from cache.feature_store.values import checked_cast
 from cache.precompute.clips import ClipReader, read_ahead
 from cache.precompute.devices import compute_pool
 from cache.precompute.extract import Extractor, Outputs, input_sizes
@@ -134,23 +133,18 @@ class Work:
                 if self._stop.is_set():
                     break
                 outputs = compute.submit(extractor.launch, clips, tuple(job.outputs))
-                in_flight.append((job, rows, converting.submit(self._convert, outputs, rows)))
+                in_flight.append((job, rows, converting.submit(self._convert, job, rows, outputs)))
                 if len(in_flight) > workers:  # one more than run at once, so that none waits for this thread
                     collect()
             drain()
 
-    def _convert(self, outputs: Future[Outputs], rows: range) -> _ViewArrays:
-        keys = [self._plan.index.key_frames[row] for row in rows]
-        return {
-            view: {
-                name: checked_cast(name, values, self._manifest.dtype(name), keys) for name, values in arrays.items()
-            }
-            for view, arrays in outputs.result().arrays().items()
-        }
+    def _convert(self, job: _Job, rows: range, outputs: Future[Outputs]) -> _ViewArrays:
+        arrays = outputs.result().arrays()
+        return {view: output.convert(rows, FeatureBatch(**arrays[view])) for view, output in job.outputs.items()}
 
     def _write(self, job: _Job, rows: range, arrays: _ViewArrays) -> None:
         for view, output in job.outputs.items():
-            output.add(rows, FeatureBatch(**arrays[view]))
+            output.write(rows, arrays[view])
         if rows.stop == self._manifest.rows_of(job.shard).stop:
             for output in job.outputs.values():
                 with output.claim:

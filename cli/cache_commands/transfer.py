@@ -50,10 +50,9 @@ def copy(source: str, target: str, dataset: str | None, split: str | None, set_i
 @click.argument("store")
 @click.argument("set_id")
 @of_split
-@click.option("--format", "kind", type=click.Choice(["hdf5"]), default="hdf5", show_default=True, help="Of the file.")
 @click.option("--output", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The file to write.")
-def export(store: str, set_id: str, dataset: str | None, split: str | None, kind: str, output: Path) -> None:  # noqa: ARG001
-    """Write one feature set of STORE, its index and its digests to one file.
+def export(store: str, set_id: str, dataset: str | None, split: str | None, output: Path) -> None:
+    """Write one feature set of STORE, its index and its digests to one HDF5 file.
 
     \b
     Example:

@@ -1,6 +1,5 @@
 """Trained heads: the few that are kept loaded, from the copies of runs that this machine has."""
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from recognizer_svc.predict import Predictor
 from recognizer_svc.run_dir import RunDir
 from recognizer_svc.service.admission import run_dir
 from recognizer_svc.service.model_list import CheckpointName, ModelInfo, choose_checkpoint
+from stal_data.digests import sha256_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,9 +75,7 @@ class ModelCache:
         signature = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
         known = self._digests.get(path)
         if known is None or known[0] != signature:
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            known = self._digests[path] = (signature, f"sha256:{digest}")
+            known = self._digests[path] = (signature, f"sha256:{sha256_of(path)}")
         return known[1]
 
 

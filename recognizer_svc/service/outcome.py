@@ -5,9 +5,8 @@ from pathlib import Path
 
 from recognizer_svc.service.events import Event, EventReader
 from recognizer_svc.service.record import JobFiles, JobRecord, JobStatus
+from stal_data.log_tail import log_tail
 
-_LOG_TAIL_LINES = 20
-_LOG_TAIL_BYTES = 16384
 _MESSAGE_LIMIT = 4000  # characters
 
 
@@ -37,7 +36,7 @@ def decide(
     message = message or _elastic_message(files.error)
     if not message:
         code = "ended" if exit_code is None else f"exited with code {exit_code}"
-        message = f"The launcher {code} before training was done. The end of {files.log}:\n{_tail(files.log)}"
+        message = f"The launcher {code} before training was done. The end of {files.log}:\n{log_tail(files.log)}"
     return JobStatus.FAILED, message[-_MESSAGE_LIMIT:]
 
 
@@ -57,13 +56,3 @@ def _elastic_message(path: Path) -> str:
         return str(message["message"] if isinstance(message, dict) else message)
     except (OSError, ValueError, KeyError):
         return ""
-
-
-def _tail(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            file.seek(max(path.stat().st_size - _LOG_TAIL_BYTES, 0))
-            lines = file.read().decode(errors="replace").splitlines()[-_LOG_TAIL_LINES:]
-    except FileNotFoundError:
-        return "(no output)"
-    return "\n".join(lines) or "(no output)"

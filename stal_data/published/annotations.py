@@ -1,6 +1,5 @@
 """Ground-truth pickles as a data set: one CSV for each split, the label map and a dataset.yaml, and what was found."""
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,6 +10,7 @@ import yaml
 
 from stal_data.csv_lines import csv_text
 from stal_data.dataset_spec import FILE_NAME
+from stal_data.digests import sha256_of
 from stal_data.errors import ConflictError, InputError
 from stal_data.files import write_together
 from stal_data.keyframes import KeyFrame
@@ -111,12 +111,6 @@ def import_annotations(
     files[target] = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
     write_together(files)
     return tuple(reports)
-
-
-def sha256_of(path: Path) -> str:
-    """Hex digest of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _csv_rows(elements: Iterable[Element]) -> Iterator[Sequence[object]]:

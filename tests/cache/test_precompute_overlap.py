@@ -1,7 +1,7 @@
 """The steps of precompute run at once: each meets the step that shall overlap it, or the test fails at the barrier."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 
 from cache.backbones.load import LoadedBackbone, load_backbone
-from cache.feature_store import FeatureBatch
 from cache.feature_store.output import ShardOutput
 from cache.precompute import PrecomputeOptions, precompute
 from cache.precompute.extract import Extractor
@@ -91,13 +90,13 @@ def test_the_next_frames_are_read_while_a_batch_is_computed(
 def test_rows_are_written_while_the_next_batch_is_computed(
     store: Store, frames_root: Path, slowfast: LoadedBackbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    launches, add = Launches(monkeypatch, [1, 2]), ShardOutput.add
+    launches, write = Launches(monkeypatch, [1, 2]), ShardOutput.write
 
-    def added(output: ShardOutput, rows: range, features: FeatureBatch) -> None:
+    def written(output: ShardOutput, rows: range, blocks: Mapping[str, NDArray[Any]]) -> None:
         launches.meet(rows.start // BATCH + 1)
-        add(output, rows, features)
+        write(output, rows, blocks)
 
-    monkeypatch.setattr(ShardOutput, "add", added)
+    monkeypatch.setattr(ShardOutput, "write", written)
     options = PrecomputeOptions(slowfast=slowfast, vit=None, batch_size=BATCH, rows_per_shard=9)
     [features] = precompute(make_split(frames_root), store, options)
     assert features.complete

@@ -123,10 +123,11 @@ def test_a_split_can_take_some_videos(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("label_map:", "labelmap:", "labelmap is not a known key. Did you mean 'label_map'"),
-        ("  root: frames", "  rot: frames", "media.root is missing; media.rot is not a known key. Did you mean 'root'"),
+        ("label_map:", "labelmap:", "top level: unknown key 'labelmap'. Did you mean 'label_map'"),
+        ("  root: frames", "  rot: frames", "media: unknown key 'rot'. Did you mean 'root'"),
+        ("  root: frames\n", "", "media.root: Field required"),
         ("kind: frames", "kind: films", "media: .*'frames', 'video'"),
-        ("    annotations: test.csv", "    anotations: test.csv", "splits.test.anotations is not a known key"),
+        ("    annotations: test.csv", "    anotations: test.csv", "splits.test: unknown key 'anotations'"),
         ("format: chaotic_world", "format: chaotic", "format is 'chaotic': Input should be 'chaotic_world' or 'ava'"),
         ("label_map: labels.pbtxt\n", "", "split 'train' has annotations, so format and label_map are needed"),
         ("name: small", "name: my data", "name is 'my data': The name is 'my data', but must start with"),

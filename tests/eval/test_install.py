@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from stal_data.errors import how_to_install
+
 ROOT = Path(__file__).parents[2]
 FIXTURES = Path(__file__).parent / "fixtures"
 FOREIGN = ("torch", "grpc", "zarr", "h5py", "av", "ultralytics", "cv2")
@@ -27,16 +29,34 @@ def run(code: str, folder: Path, **environment: str) -> str:
     return result.stdout.strip()
 
 
-def test_importing_and_drawing_need_neither_services_nor_torch_nor_numba(tmp_path: Path) -> None:
+EXTRA = ("pandas", "numba")  # of evaluation; who only draws on frames, as `infer` does, needs neither
+
+
+def test_importing_and_drawing_need_neither_services_nor_torch_nor_the_extra(tmp_path: Path) -> None:
     metrics = {"capacities": [50, 51], "mAP": [0.2, 0.3], "best": {"capacity": 51, "mAP": 0.3}, "mAP_at_50": 0.2}
     code = f"""
 import pathlib, sys, stal_eval, stal_eval.annotate, stal_eval.figures
-print([name for name in {(*FOREIGN, "numba", "matplotlib")!r} if name in sys.modules])
+print([name for name in {(*FOREIGN, *EXTRA, "matplotlib")!r} if name in sys.modules])
 stal_eval.figures.plot_capacity_curves({{"a": {metrics!r}}}, pathlib.Path({str(tmp_path)!r}, "curve.svg"))
-print([name for name in {(*FOREIGN, "numba")!r} if name in sys.modules])
+print([name for name in {(*FOREIGN, *EXTRA)!r} if name in sys.modules])
 """
     assert run(code, ROOT) == "[]\n[]"
     assert (tmp_path / "curve.svg").stat().st_size > 0
+
+
+@pytest.mark.parametrize("package", EXTRA)
+@pytest.mark.parametrize("module", ["preparation", "scoring", "comparison", "table", "stored"])
+def test_a_missing_package_of_the_extra_is_named_with_the_extra(package: str, module: str) -> None:
+    code = f"""
+import sys
+sys.modules[{package!r}] = None  # importing it fails
+try:
+    import stal_eval.{module}
+except ModuleNotFoundError as error:
+    print(error)
+"""
+    expected = f"Evaluation needs {package}, which is not installed; {how_to_install('evaluation')}"
+    assert run(code, ROOT) == expected
 
 
 def test_kernels_run_where_compiled_code_cannot_be_kept(tmp_path: Path) -> None:
