@@ -11,13 +11,14 @@ from rich.table import Table
 
 from cli.options import client_options
 from cli.params import COUNT
+from cli.recognizer import recognizer_at
 from cli.tables import add_row, print_table
 from stal_data.errors import StalError
 from svc_common.config import ClientConfig
 
 if TYPE_CHECKING:
+    from cli.recognizer import Recognizer
     from protos.generated import recognizer_pb2 as pb
-    from recognizer_svc.client import RecognizerClient
 
 T = TypeVar("T")
 _STORE = click.option("--store", "store_url", help="Folder or s3:// URL of the store; used without --recognizer.")
@@ -105,20 +106,16 @@ def status_name(job: "pb.Job") -> str:
 
 
 def _call(
-    client: ClientConfig | None, store_url: str | None, call: "Callable[[RecognizerClient], Coroutine[Any, Any, T]]"
+    client: ClientConfig | None, store_url: str | None, call: "Callable[[Recognizer], Coroutine[Any, Any, T]]"
 ) -> T:
-    from cli.private_service import recognizer_at
-    from recognizer_svc.client import RecognizerClient
-
-    async def run(service: ClientConfig) -> T:
-        async with RecognizerClient(service) as recognizer:
+    async def run() -> T:
+        async with recognizer_at(client, store_url) as recognizer:
             return await call(recognizer)
 
-    with recognizer_at(client, store_url) as service:
-        return asyncio.run(run(service))
+    return asyncio.run(run())
 
 
-async def _watch(recognizer: "RecognizerClient", run_id: str, from_seq: int) -> "pb.Job":
+async def _watch(recognizer: "Recognizer", run_id: str, from_seq: int) -> "pb.Job":
     from cli.job_display import JobDisplay
 
     job = None

@@ -9,11 +9,13 @@ import click
 
 from cli.evaluation_recipe import recipe_option
 from cli.options import client_options
+from cli.recognizer import recognizer_at
 from cli.stage import StageOptions, stage_options
 from stal_data.errors import StalError
 from svc_common.config import ClientConfig
 
 if TYPE_CHECKING:
+    from cli.recognizer import Recognizer
     from protos.generated import recognizer_pb2 as pb
 
 
@@ -81,7 +83,6 @@ def predict(
           --recognizer 127.0.0.1:50052 --output predictions.csv
       stal-cli predict --recipe published-detected --run published --store store --output predictions.csv
     """
-    from cli.private_service import recognizer_at
     from protos.generated import recognizer_pb2 as pb
 
     kind, name = boxes
@@ -95,18 +96,18 @@ def predict(
         feature_set=feature_set or "",
         layout=pb.LAYOUT_ROWS if layout == "rows" else pb.LAYOUT_KEY_FRAMES,
     )
-    with recognizer_at(client, store_url, stage=stage) as service:
-        num_key_frames, num_boxes = asyncio.run(_write(service, request, output))
+    recognizer = recognizer_at(client, store_url, stage=stage)
+    num_key_frames, num_boxes = asyncio.run(_write(recognizer, request, output))
     click.echo(f"{output}: {num_boxes} people in {num_key_frames} key frames")
 
 
-async def _write(service: ClientConfig, request: "pb.PredictRequest", output: Path) -> tuple[int, int]:
+async def _write(recognizer: "Recognizer", request: "pb.PredictRequest", output: Path) -> tuple[int, int]:
     """Stream the scores into the file; return the numbers of key frames and people."""
     from cli.progress import counted
-    from recognizer_svc.client import RecognizerClient, SplitScores
+    from recognizer_svc.client import SplitScores
     from recognizer_svc.predictions_csv import writing_predictions
 
-    async with RecognizerClient(service) as recognizer, aclosing(recognizer.predict(request)) as answers:
+    async with recognizer, aclosing(recognizer.predict(request)) as answers:
         head = await anext(answers)
         assert isinstance(head, SplitScores)  # the service sends it first
         for note in head.notes:

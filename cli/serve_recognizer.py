@@ -75,7 +75,6 @@ from svc_common.config import ServerConfig
     help="At the end cancel the training jobs, each with a checkpoint, instead of leaving them to the next service: "
     "for containers, whose processes all end with the service.",
 )
-@click.option("--private", is_flag=True, hidden=True, help="Serve one parent process and end with it.")
 @server_options(default_port=50052)
 def recognizer(
     server: ServerConfig,
@@ -92,7 +91,6 @@ def recognizer(
     data_root: Path | None,
     machine: str | None,
     cancel_jobs: bool,
-    private: bool,
 ) -> None:
     """Train heads on cached features and score actions, until SIGTERM or Ctrl-C.
 
@@ -119,7 +117,7 @@ def recognizer(
         interface=interface,
         data_root=None if data_root is None else data_root.absolute(),
         machine=machine,
-        end_with_service=private or cancel_jobs,
+        end_with_service=cancel_jobs,
     )
     config = RecognizerConfig(
         store=Store.open(store_url, create=True, stage=stage.stage()),
@@ -128,6 +126,5 @@ def recognizer(
         max_requests=max_requests,
         max_batch=max_batch,
         cancel_jobs=cancel_jobs,
-        private=private,
     )
     asyncio.run(serve(server, config))

@@ -1,38 +1,40 @@
-"""`stal-cli train`: a head, trained through the recognizer service."""
+"""`stal-cli train`: a head, trained in this process or by a recognizer service."""
 
 import asyncio
 import json
 import secrets
+import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from cli.options import client_options
+from cli.recognizer import recognizer_at
+from cli.sigterm import run_until_sigterm
 from cli.stage import StageOptions, stage_options
 from stal_data.errors import NotFoundError
 from svc_common.config import ClientConfig
 
 if TYPE_CHECKING:
+    from cli.recognizer import Recognizer
     from protos.generated import recognizer_pb2 as pb
-    from recognizer_svc.client import RecognizerClient
 
 INTERRUPTED = 130  # as a shell reports Ctrl-C
 
 
 @click.command()
 @click.argument("recipe", required=False)
-@click.option(
-    "--store", "store_url", help="Folder or s3:// URL of the store. Without --recognizer a private service works on it."
-)
+@click.option("--store", "store_url", help="Folder or s3:// URL of the store; used without --recognizer.")
 @stage_options
 @click.option(
     "--data",
     "dataset",
     type=click.Path(exists=True, path_type=Path),
-    help="Data set whose frames a private service reads, for a recipe with training.backbone.",
+    help="Data set whose frames are read, for a recipe with training.backbone.",
 )
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change the recipe, e.g. head.depth=1.")
 @click.option("--run-id", help="Name of the run, unique in the store; default: recipe, time and a random end.")
@@ -74,8 +76,8 @@ def train(
 ) -> None:
     """Train a head on cached features. RECIPE is a YAML file or the name of a shipped recipe.
 
-    The recognizer service runs the job. With --recognizer the job goes on when this command is interrupted; without
-    it a private service on this machine does the work, and Ctrl-C cancels the job and keeps a checkpoint.
+    This command trains, and Ctrl-C ends the training with a checkpoint. With --recognizer a service trains, and goes
+    on when this command is interrupted.
 
     \b
     Examples:
@@ -85,7 +87,6 @@ def train(
       stal-cli train acar-joint --store store --data chaotic-world
       stal-cli train acar --store s3://bucket/store --stage /scratch/stage --stage-limit 500GB
     """
-    from cli.private_service import recognizer_at
     from protos.generated import recognizer_pb2 as pb
     from recognizer_svc.recipe import load_recipe, read_recipe
 
@@ -98,9 +99,9 @@ def train(
     if recipe is None and overrides:
         raise click.UsageError("--set changes a RECIPE, and none is given.")
     if dataset is not None and client is not None:
-        raise click.UsageError("--data is for a private service; a running one reads data sets below its --data-root.")
+        raise click.UsageError("--data goes without --recognizer; a service reads data sets below its --data-root.")
     if stage.folder is not None and client is not None:
-        raise click.UsageError("--stage is for a private service; a running one has its own.")
+        raise click.UsageError("--stage goes without --recognizer; a service has its own.")
     folder = None if dataset is None else dataset_folder(dataset)
     text = ""
     if recipe is not None:
@@ -130,12 +131,14 @@ def train(
     )
     where = f"--recognizer {client.address}" if client is not None else f"--store {store_url}"
     data_root = None if folder is None else folder.parent
-    with recognizer_at(client, store_url, data_root=data_root, stage=stage) as service:
-        try:
-            job = asyncio.run(_follow(service, request, where, resume_or_start=resume_or_start, private=client is None))
-        except KeyboardInterrupt:
-            _say_what_goes_on(request.run_id, where, private=client is None)
-            sys.exit(INTERRUPTED)
+    recognizer = recognizer_at(client, store_url, data_root=data_root, stage=stage)
+    try:
+        job = run_until_sigterm(
+            _follow(recognizer, request, where, resume_or_start=resume_or_start, here=client is None)
+        )
+    except KeyboardInterrupt:
+        _say_what_goes_on(request.run_id, where, here=client is None)
+        sys.exit(INTERRUPTED)
     elsewhere = store_url is not None and not store_url.startswith("s3://")
     if elsewhere and not Path(str(store_url), "runs", job.run_id).is_dir():
         click.echo(f"Note: the service works on another store than --store: the run is {job.run_dir}", err=True)
@@ -149,16 +152,20 @@ def dataset_folder(dataset: Path) -> Path:
 
 
 async def _follow(
-    service: ClientConfig, request: "pb.TrainRequest", where: str, *, resume_or_start: bool, private: bool
+    recognizer: "Recognizer",
+    request: "pb.TrainRequest",
+    where: str,
+    *,
+    resume_or_start: bool,
+    here: bool,
 ) -> "pb.Job":
-    """Show the job until it ends; on Ctrl-C cancel it if nobody else could."""
+    """Show the job until it ends. On Ctrl-C or SIGTERM a job of this process ends with a checkpoint."""
     from cli.job_display import JobDisplay
     from protos.generated import recognizer_pb2 as pb
-    from recognizer_svc.client import RecognizerClient
     from svc_common.errors import ServiceUnavailableError
 
     job = pb.Job()
-    async with RecognizerClient(service) as recognizer:
+    async with recognizer:
         if resume_or_start:
             request.resume = await _has_job(recognizer, request.run_id)
         try:
@@ -168,12 +175,13 @@ async def _follow(
                     if update.WhichOneof("update") == "job":
                         job = update.job
         except asyncio.CancelledError:
-            if private and job.run_id:
+            if here:
                 click.echo("Cancelling the job; it writes a checkpoint first.", err=True)
-                await recognizer.cancel_job(request.run_id)
+                still = partial(click.echo, "Still stopping: the training writes its checkpoint.", err=True)
+                asyncio.get_running_loop().add_signal_handler(signal.SIGINT, still)
             raise
         except ServiceUnavailableError as error:
-            if private or not job.run_id:
+            if here or not job.run_id:
                 raise
             raise ServiceUnavailableError(
                 f"{error}\nThe job goes on without this command, if its machine does. Watch it with: "
@@ -182,7 +190,7 @@ async def _follow(
     return job
 
 
-async def _has_job(recognizer: "RecognizerClient", run_id: str) -> bool:
+async def _has_job(recognizer: "Recognizer", run_id: str) -> bool:
     # Of several machines one may find the job that another has just begun; resuming is then the same as starting.
     try:
         await recognizer.get_job(run_id)
@@ -191,8 +199,8 @@ async def _has_job(recognizer: "RecognizerClient", run_id: str) -> bool:
     return True
 
 
-def _say_what_goes_on(run_id: str, where: str, *, private: bool) -> None:
-    if private:
+def _say_what_goes_on(run_id: str, where: str, *, here: bool) -> None:
+    if here:
         text = f"Cancelled. Continue it with: stal-cli train --run-id {run_id} --resume {where}"
     else:
         text = (

@@ -1,7 +1,7 @@
 """Client of the recognizer service; needs neither torch nor the store."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeAlias, TypeVar
@@ -145,19 +145,16 @@ class RecognizerClient:
     async def predict(self, request: pb.PredictRequest) -> AsyncGenerator[SplitScores | KeyFrameScores]:
         """First what the scores come from, then the key frames that have boxes, in the order of the split."""
         delays = _FIRST_CONTACT.delays()
-        num_classes = -1
-        while num_classes < 0:
+        answered = False
+        while not answered:
             call = self._stub.Predict(request, metadata=self._metadata)
             try:
-                async for response in call:
-                    if response.WhichOneof("response") == "header":
-                        num_classes = len(response.header.model.labels)
-                        yield _split_scores(response.header)
-                    for item in response.batch.key_frames:
-                        yield _key_frame_scores(item, num_classes)
+                async for item in read_predictions(call):
+                    answered = True
+                    yield item
             except grpc.aio.AioRpcError as error:
                 found = self._error(error)
-                delay = next(delays, None) if is_retryable(error) and num_classes < 0 else None
+                delay = next(delays, None) if is_retryable(error) and not answered else None
                 if delay is None:
                     raise found from error
                 await asyncio.sleep(pause_s(delay, found))
@@ -194,6 +191,19 @@ class RecognizerClient:
 
     def _error(self, error: grpc.aio.AioRpcError) -> StalError:
         return error_of(error, service=SERVICE, address=self._config.address)
+
+
+async def read_predictions(
+    responses: AsyncIterable[pb.PredictResponse],
+) -> AsyncGenerator[SplitScores | KeyFrameScores]:
+    """What the messages hold."""
+    num_classes = 0
+    async for response in responses:
+        if response.WhichOneof("response") == "header":
+            num_classes = len(response.header.model.labels)
+            yield _split_scores(response.header)
+        for item in response.batch.key_frames:
+            yield _key_frame_scores(item, num_classes)
 
 
 def _split_scores(header: pb.PredictHeader) -> SplitScores:

@@ -20,6 +20,7 @@ from recognizer_svc.service.outcome import decide
 from recognizer_svc.service.processes import is_launcher, job_processes, kill_all, process_start_s, signal_group
 from recognizer_svc.service.record import JobFiles, JobRecord, JobStatus, cancel_requested, write_record
 from recognizer_svc.service.threads import Threads
+from recognizer_svc.service.training_thread import TrainingThread
 from stal_data.errors import NotFoundError, StalError
 from stal_data.names import check_name
 from svc_common.logs import log_context, log_fields
@@ -50,6 +51,9 @@ class JobLimits:
 
     end_with_service: bool = False
     """Whether jobs end with the service even when that is killed; else the next service takes them over."""
+
+    in_this_process: bool = False
+    """Whether a job of one process is a thread of this one."""
 
     @property
     def host(self) -> str:
@@ -85,7 +89,7 @@ class Job:
         self._limits = limits
         self._threads = threads
         self._exchange = Exchange(store, files, record.launch)
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | TrainingThread | None = None
         self._stopped = ""
         self._cancelled = False
         self._detached = False
@@ -112,7 +116,7 @@ class Job:
                 self._stopped = f"The service could not run the job: {error}"
             if not self._detached:
                 await self._threads.run(self._finish)
-            elif self._process is not None:
+            elif isinstance(self._process, subprocess.Popen):
                 self._process.returncode = 0  # else Popen warns, when it is dropped, that its child goes on
         finally:
             try:
@@ -144,6 +148,9 @@ class Job:
         limits, record = self._limits, self.record
         # Recorded before and after: a service killed in between finds the launcher by its command line.
         self._save(status=JobStatus.RUNNING, started_s=time.time())
+        if limits.in_this_process and record.launch.one_process:
+            self._process = TrainingThread(self.files, record.launch, limits.data_root)
+            return
         self._process = launching.start(
             self.files,
             record.run_id,
@@ -163,9 +170,12 @@ class Job:
             now = time.monotonic()
             if term_deadline == float("inf") and await self._threads.run(self._must_stop):
                 _LOG.info("job gets SIGTERM. %s", self._stopped)
-                signal_group(self.record.pgid, signal.SIGTERM)
                 term_deadline = now
-                kill_deadline = now + self._limits.stop_timeout_s + _LAUNCHER_MARGIN_S
+                if isinstance(self._process, TrainingThread):
+                    self._process.stop()
+                else:
+                    signal_group(self.record.pgid, signal.SIGTERM)
+                    kill_deadline = now + self._limits.stop_timeout_s + _LAUNCHER_MARGIN_S
             if now > kill_deadline:
                 _LOG.warning("job gets SIGKILL after %g s", now - term_deadline)
                 await self._threads.run(self._kill)

@@ -45,6 +45,11 @@ class Launch:
     max_restarts: int = 0
     """How often torch elastic starts all processes again after one of them fails."""
 
+    @property
+    def one_process(self) -> bool:
+        """Whether it takes no launcher."""
+        return self.nproc_per_node == self.nnodes == 1 and not self.max_restarts
+
     def __post_init__(self) -> None:
         for field, low, high in (("nproc_per_node", 1, 64), ("nnodes", 1, 1024), ("max_restarts", 0, 100)):
             value = getattr(self, field)

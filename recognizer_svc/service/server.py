@@ -36,8 +36,6 @@ class RecognizerConfig:
     """Recognize calls that may share a pass of the head; 1 computes each alone."""
     cancel_jobs: bool = False
     """At the end cancel the jobs, each with a checkpoint, instead of leaving them to the next service."""
-    private: bool = False
-    """Serve one command: take over no jobs, and cancel the own ones at the end."""
 
 
 class RecognizerService:
@@ -63,14 +61,13 @@ class RecognizerService:
         pb_grpc.add_RecognizerServicer_to_server(servicer, server)
 
     async def start(self) -> list[asyncio.Task[None]]:
-        if not self._config.private:
-            self._scoring.warm_up()
-            await self._jobs.recover()
+        self._scoring.warm_up()
+        await self._jobs.recover()
         self._watch = self._scoring.watch()
         return [self._watch]
 
     async def drain(self) -> None:
-        await self._jobs.drain(cancel_jobs=self._config.cancel_jobs or self._config.private)
+        await self._jobs.drain(cancel_jobs=self._config.cancel_jobs)
 
     async def stop(self) -> None:
         await self._jobs.stop()
@@ -82,6 +79,6 @@ class RecognizerService:
 async def serve(server: ServerConfig, config: RecognizerConfig) -> None:
     """Serve until SIGTERM or SIGINT."""
     metrics = Metrics()
-    drain_s = config.limits.stop_timeout_s + _ENDING_S if config.cancel_jobs or config.private else 0.0
+    drain_s = config.limits.stop_timeout_s + _ENDING_S if config.cancel_jobs else 0.0
     service = RecognizerService(config, metrics)
     await ServiceServer(server, [service], name="recognizer", metrics=metrics, drain_s=drain_s).serve()

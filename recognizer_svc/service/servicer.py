@@ -23,8 +23,8 @@ from recognizer_svc.service.record import JobRecord, JobStatus
 from recognizer_svc.service.scoring import Scoring
 from stal_data.errors import InputError, NotFoundError
 
-# Quoted: only the type stubs make this class generic.
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+# Quoted: only the type stubs make this class generic. None where a call comes from this process.
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any] | None"
 _DEFAULT_JOBS = 100
 
 
@@ -36,30 +36,30 @@ class RecognizerServicer(pb_grpc.RecognizerServicer):
         self._jobs = jobs
         self._scoring = scoring
 
-    async def Train(self, request: pb.TrainRequest, context: Context) -> AsyncIterator[pb.JobUpdate]:
+    async def Train(self, request: pb.TrainRequest, context: Context = None) -> AsyncIterator[pb.JobUpdate]:
         # In a thread, because the defaults of the launch come from torch; not in one that slow readers may hold.
         submission = await self._jobs.threads.run(messages.to_submission, request)
         record = await self._jobs.submit(submission)
         async for update in self._updates(record.run_id, skip_history=True):
             yield update
 
-    async def WatchJob(self, request: pb.WatchJobRequest, context: Context) -> AsyncIterator[pb.JobUpdate]:
+    async def WatchJob(self, request: pb.WatchJobRequest, context: Context = None) -> AsyncIterator[pb.JobUpdate]:
         async for update in self._updates(request.run_id, from_seq=request.from_seq):
             yield update
 
-    async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
+    async def ListJobs(self, request: pb.ListJobsRequest, context: Context = None) -> pb.ListJobsResponse:
         if request.limit < 0:
             raise InputError(f"limit is {request.limit}, but must be 0 (for {_DEFAULT_JOBS}) or more.")
         records = await self._jobs.newest(request.limit or _DEFAULT_JOBS)
         return pb.ListJobsResponse(jobs=map(self._job, records))
 
-    async def GetJob(self, request: pb.GetJobRequest, context: Context) -> pb.Job:
+    async def GetJob(self, request: pb.GetJobRequest, context: Context = None) -> pb.Job:
         return self._job(await self._jobs.get(request.run_id))
 
-    async def CancelJob(self, request: pb.CancelJobRequest, context: Context) -> pb.Job:
+    async def CancelJob(self, request: pb.CancelJobRequest, context: Context = None) -> pb.Job:
         return self._job(await self._jobs.cancel(request.run_id))
 
-    async def Predict(self, request: pb.PredictRequest, context: Context) -> AsyncIterator[pb.PredictResponse]:
+    async def Predict(self, request: pb.PredictRequest, context: Context = None) -> AsyncIterator[pb.PredictResponse]:
         query = messages.to_predict_query(request)
         async with aclosing(self._scoring.predict(query, _deadline(context))) as answers:
             async for answer in answers:
@@ -119,5 +119,5 @@ class RecognizerServicer(pb_grpc.RecognizerServicer):
 
 def _deadline(context: Context) -> float:
     """On the clock of time.monotonic(); infinite when the client set none."""
-    remaining_s = context.time_remaining()
+    remaining_s = None if context is None else context.time_remaining()
     return math.inf if remaining_s is None else time.monotonic() + remaining_s

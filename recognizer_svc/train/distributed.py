@@ -81,7 +81,7 @@ def connect(
     """
     rank = int(os.environ["RANK"]) if rank is None else rank
     world_size = int(os.environ["WORLD_SIZE"]) if world_size is None else world_size
-    device = _device(backend, int(os.environ.get("LOCAL_RANK", "0")))
+    device = device_of(backend, int(os.environ.get("LOCAL_RANK", "0")))
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if backend == "gloo":
@@ -95,7 +95,8 @@ def connect(
         dist.destroy_process_group()
 
 
-def _device(backend: Backend, local_rank: int) -> torch.device:
+def device_of(backend: str, local_rank: int) -> torch.device:
+    """The device of one of a machine's processes."""
     if not torch.cuda.is_available():
         if backend == "nccl":
             raise InputError("The backend is nccl, but this machine has no CUDA device; use --backend gloo.")

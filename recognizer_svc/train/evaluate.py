@@ -10,6 +10,7 @@ from torch import nn
 from recognizer_svc.data import LabelledFeatures, clip_groups, read_ahead
 from recognizer_svc.losses import LossSection, loss_sum, scores
 from recognizer_svc.train.distributed import Ranks
+from recognizer_svc.train.loop import NonFiniteLossError
 from recognizer_svc.validation import mean_average_precision
 
 MAX_CLIPS = 32
@@ -29,7 +30,10 @@ class Validation:
 
 
 def evaluate(head: nn.Module, data: LabelledFeatures, loss: LossSection, ranks: Ranks, *, threads: int) -> Validation:
-    """Score every labelled key frame; all ranks must call it and get the same answer. head: what the trainer trains."""
+    """Score every labelled key frame; all ranks must call it and get the same answer. head: what the trainer trains.
+
+    Raises NonFiniteLossError where the head has diverged.
+    """
     head.eval()
     counts = [len(item.boxes_N4) for item in data.items]
     offsets = np.cumsum([0, *counts])
@@ -49,6 +53,11 @@ def evaluate(head: nn.Module, data: LabelledFeatures, loss: LossSection, ranks: 
             scores_NC[torch.from_numpy(rows).to(ranks.device)] = scores(loss, logits_NC)
     ranks.sum(scores_NC)
     ranks.sum(total)
+    if not torch.isfinite(total):
+        raise NonFiniteLossError(
+            "The loss on the validation split is not finite: the training has diverged. Lower "
+            "optimizer.learning_rate, or resume from the last checkpoint with another training.seed."
+        )
     targets_NC = np.concatenate([item.targets_NC for item in data.items])
     mean_ap = mean_average_precision(scores_NC.cpu().numpy(), targets_NC)
     assert mean_ap is not None  # a split without any action is refused when it is opened

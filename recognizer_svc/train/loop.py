@@ -15,7 +15,7 @@ from stal_data.errors import StalError
 
 
 class NonFiniteLossError(StalError):
-    """The loss became NaN or infinite on some rank; no rank has stepped."""
+    """The loss became NaN or infinite."""
 
 
 @dataclass(kw_only=True, slots=True)

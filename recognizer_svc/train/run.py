@@ -83,7 +83,7 @@ class Run:
         with RunLog(self.run_dir, self.recipe, enabled=self.ranks.rank == 0, first_step=first_step) as log:
             self._announce(log)
             while self.progress.epochs_done < self.recipe.training.epochs:
-                if not self._epoch(log):
+                if self._epoch(log) and self.progress.epochs_done < self.recipe.training.epochs:
                     log.message("stopped on request; resume to go on from the checkpoint")
                     break
             else:
@@ -109,7 +109,7 @@ class Run:
             log.message(f"resumed after {done.epochs_done} epochs and {done.steps_done} steps")
 
     def _epoch(self, log: RunLog) -> bool:
-        """Train what is left of the running epoch; then validate and save. False if a stop was requested."""
+        """Train what is left of the running epoch; then validate and save. Returns whether a stop was requested."""
         training, epoch = self.recipe.training, self.progress.epochs_done + 1
         plan = epoch_plan(
             len(self.inputs.train),
@@ -119,7 +119,7 @@ class Run:
             rank=self.ranks.rank,
             world_size=self.ranks.world_size,
         )
-        totals, since_log = self.progress.totals, Totals()
+        totals, since_log, stop = self.progress.totals, Totals(), False
         load = partial(self.inputs.train.load, epoch=epoch, pinned=self.ranks.device.type == "cuda")
         batches = timed(read_ahead(load, plan[self.progress.steps_done :], self.recipe.data.reader_threads))
         for step, (batch, waited_s) in enumerate(batches, start=self.progress.steps_done):
@@ -137,10 +137,10 @@ class Run:
             if stop and not last:
                 self.progress = replace(self.progress, steps_done=step + 1, totals=totals)
                 self._save(log, "latest")
-                return False
+                return True
         log.epoch(epoch=epoch, totals=totals)
         self._finish_epoch(log, epoch)
-        return True
+        return stop
 
     def _learning_rate(self, epoch: int, step: int) -> float:
         return learning_rate(

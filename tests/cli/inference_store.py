@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,18 +11,13 @@ from click.testing import CliRunner
 from cache.backbones.architectures import ARCHITECTURES
 from cache.backbones.load import load_backbone
 from cache.backbones.weights import save_backbone
-from cache.store import Store
-from cli import private_service
 from cli.main import root
 from cli.stages import Stages
 from recognizer_svc.recipe import load_recipe
 from recognizer_svc.run_dir import RunDir
-from recognizer_svc.service.server import RecognizerConfig, RecognizerService
 from recognizer_svc.train.distributed import Ranks
 from recognizer_svc.train.run import train_run
-from svc_common.metrics import Metrics
 from tests.detector.samples import write_dataset
-from tests.services.echo import in_a_thread
 
 BACKBONES = ("slowfast", "vit")
 
@@ -86,7 +81,4 @@ class Inference:
 def in_this_process(store: Path, patch: pytest.MonkeyPatch) -> Iterator[Inference]:
     inference = Inference(store)
     patch.setattr(Stages, "_execute", lambda stages, name, words: inference.execute(stages, name, words))
-    service = RecognizerService(RecognizerConfig(store=Store.open(store)), Metrics())
-    with in_a_thread(service) as port:
-        patch.setattr(private_service, "_private_recognizer", lambda _: nullcontext(f"127.0.0.1:{port}"))
-        yield inference
+    yield inference

@@ -122,17 +122,10 @@ def test_the_detector_of_infer(start: Callable[..., Family], tmp_path: Path, num
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL])
-def test_the_ranks_of_a_private_training(start: Callable[..., Family], tmp_path: Path, number: signal.Signals) -> None:
+def test_the_ranks_of_a_training(start: Callable[..., Family], tmp_path: Path, number: signal.Signals) -> None:
     family = start(*train_words(tmp_path))
     family.wait_until("recognizer_svc.train.worker --job-dir")
     family.end(number)
-
-
-def test_the_ranks_of_a_private_service_that_is_killed(start: Callable[..., Family], tmp_path: Path) -> None:
-    family = start(*train_words(tmp_path))
-    family.wait_until("recognizer_svc.train.worker --job-dir")
-    family.wait_until("serve recognizer --private").kill()
-    family.end(signal.SIGKILL)  # else the command tries for half a minute to reach the service again
 
 
 def infer_words(folder: Path) -> list[object]:

@@ -131,6 +131,13 @@ def test_stopping_and_resuming_changes_no_bit(new_run, stop_after):
     assert len(json.loads(parts.provenance.read_text())["starts"]) == 2
 
 
+def test_a_stop_at_the_last_step_of_an_epoch_is_obeyed_there_and_not_after_the_last_epoch(new_run):
+    short, long = (new_run(str(epochs), [f"training.epochs={epochs}", "training.batch_clips=64"]) for epochs in (1, 9))
+    assert train(short, StopAfter(1))  # it was through anyway
+    assert not train(long, StopAfter(1))  # one step is an epoch
+    assert load_checkpoint(long.checkpoint("latest")).progress.epochs_done == 1
+
+
 def test_another_seed_gives_another_head(new_run):
     heads = []
     for seed in (0, 1):

@@ -1,4 +1,4 @@
-"""Joint training by the commands a user types, through private services and two real ranks."""
+"""Joint training by the commands a user types and two real ranks."""
 
 from pathlib import Path
 
@@ -45,7 +45,7 @@ def test_workers_are_told_the_data_root(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("acar-joint", "--recognizer", "127.0.0.1:1"), "--data is for a private service"),
+        (("acar-joint", "--recognizer", "127.0.0.1:1"), "--data goes without --recognizer"),
         (("acar", "--store", "store"), "--data has no effect: recipe 'acar' trains no backbone"),
     ],
 )

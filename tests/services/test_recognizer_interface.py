@@ -97,7 +97,7 @@ async def test_a_scheduler_starts_and_resumes_with_the_same_command(
 ) -> None:
     launcher(DONE)
     (tmp_path / "recipe.yaml").write_text(ACAR)
-    service = RecognizerService(RecognizerConfig(store=store, private=True), Metrics())
+    service = RecognizerService(RecognizerConfig(store=store), Metrics())
     server = ServiceServer(ServerConfig(), [service], name="recognizer")
     address = f"127.0.0.1:{await server.start()}"
     words = ("train", str(tmp_path / "recipe.yaml"), "--run-id", "one", "--nproc-per-node", "1", "--backend", "gloo")

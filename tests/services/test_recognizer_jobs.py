@@ -323,7 +323,7 @@ async def test_jobs_that_come_at_once_do_not_share_the_last_place(store: Store, 
     await jobs.stop()
 
 
-async def test_a_private_service_cancels_its_jobs_at_the_end(store: Store, launcher: Launcher) -> None:
+async def test_a_drain_may_cancel_all_jobs(store: Store, launcher: Launcher) -> None:
     launcher(SLEEP)
     jobs = JobManager(store, LIMITS)
     await jobs.submit(submission("one"))

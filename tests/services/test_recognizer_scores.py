@@ -220,7 +220,7 @@ async def test_models_are_listed_with_what_they_score(trained: Trained) -> None:
 
 
 async def test_models_are_listed_while_a_long_scoring_holds_the_thread(trained: Trained) -> None:
-    service = RecognizerService(RecognizerConfig(store=trained.store, private=True), Metrics())
+    service = RecognizerService(RecognizerConfig(store=trained.store), Metrics())
     server = ServiceServer(ServerConfig(), [service], name="recognizer")
     address = f"127.0.0.1:{await server.start()}"
     release = threading.Event()

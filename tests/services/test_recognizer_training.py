@@ -5,7 +5,6 @@ import json
 import signal
 import socket
 import subprocess
-import sys
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -187,11 +186,14 @@ def has_address(interface: str) -> bool:
     return any(entry.family == socket.AF_INET for entry in psutil.net_if_addrs()[interface])
 
 
-def test_ctrl_c_in_a_private_training_cancels_it_and_says_how_to_go_on(trained: Trained, tmp_path: Path) -> None:
-    run = RunDir(trained.store.runs_dir / "interrupted")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_a_training_command_ends_it_with_a_checkpoint(
+    trained: Trained, tmp_path: Path, number: signal.Signals
+) -> None:
+    run = RunDir(trained.store.runs_dir / f"interrupted-{number}")
     recipe = tmp_path / "acar.yaml"
     recipe.write_text(ACAR)
-    words = ["train", str(recipe), "--store", str(trained.store.root), "--run-id", "interrupted"]
+    words = ["train", str(recipe), "--store", str(trained.store.root), "--run-id", run.root.name]
     words += ["--backend", "gloo", "--nproc-per-node", "1"]
     words += [word for value in ENDLESS for word in ("--set", value)]
     with subprocess.Popen(
@@ -205,31 +207,15 @@ def test_ctrl_c_in_a_private_training_cancels_it_and_says_how_to_go_on(trained: 
     ) as command:
         assert command.stderr is not None
         lines = [next(line for line in command.stderr if "epoch 2/100000: loss" in line)]
-        command.send_signal(signal.SIGINT)
+        command.send_signal(number)
         lines += command.stderr
     errors = "".join(lines)
-    assert command.returncode == 130, errors
-    assert f"stal-cli train --run-id interrupted --resume --store {trained.store.root}" in errors
+    if number == signal.SIGINT:
+        assert command.returncode == 130, errors
+        assert f"stal-cli train --run-id {run.root.name} --resume --store {trained.store.root}" in errors
+    else:
+        assert command.returncode == -number, errors  # as whoever sent it expects
     record = read_record(JobFiles(run).record)
     assert record is not None
     assert record.status is JobStatus.CANCELLED
     assert load_checkpoint(run.checkpoint("latest")).progress.epochs_done > 0
-    assert job_processes(run.root, 0) == []
-    assert private_services(trained.store.root) == []
-
-
-def test_a_private_service_ends_when_its_command_is_killed(tmp_path: Path) -> None:
-    code = (
-        "import os, signal; from cli.private_service import recognizer_at\n"
-        f"with recognizer_at(None, {str(tmp_path)!r}) : os.kill(os.getpid(), signal.SIGKILL)"
-    )
-    command = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, timeout=250)
-    assert command.returncode == -signal.SIGKILL
-    gone, alive = psutil.wait_procs(private_services(tmp_path), timeout=250)
-    assert not alive, gone
-
-
-def private_services(store: Path) -> list[psutil.Process]:
-    """Private services that work on the store."""
-    found = [process for process in psutil.process_iter(["cmdline"]) if "--private" in (process.info["cmdline"] or [])]
-    return [process for process in found if str(store) in process.info["cmdline"]]

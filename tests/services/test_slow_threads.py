@@ -78,7 +78,7 @@ async def test_a_job_is_sent_and_cancelled_by_calls_while_all_shared_threads_are
     store: Store, launcher: Launcher
 ) -> None:
     launcher(SLEEP)
-    service = RecognizerService(RecognizerConfig(store=store, private=True), Metrics())
+    service = RecognizerService(RecognizerConfig(store=store), Metrics())
     server = ServiceServer(ServerConfig(), [service], name="recognizer")
     address, busy = f"127.0.0.1:{await server.start()}", threading.Event()
     waits = [asyncio.create_task(asyncio.to_thread(busy.wait, 60)) for _ in range(_SHARED_THREADS)]

@@ -62,7 +62,7 @@ def test_all_ready_is_exit_code_0(trained: Trained) -> None:
 async def test_each_recognizer_of_a_store_shows_its_own_load(store: Store, launcher: Launcher) -> None:
     launcher(SLEEP)
     limits = [JobLimits(machine=name, stop_timeout_s=5) for name in ("busy", "idle")]
-    configs = [RecognizerConfig(store=store, limits=own, device="cpu", private=True) for own in limits]
+    configs = [RecognizerConfig(store=store, limits=own, device="cpu") for own in limits]
     servers = [
         ServiceServer(ServerConfig(), [RecognizerService(config, Metrics())], name="recognizer") for config in configs
     ]
