@@ -73,6 +73,14 @@ def parse_json(content: bytes, name: str, way_out: str) -> dict[str, Any]:
     return values
 
 
+def read_json(path: Path, way_out: str) -> dict[str, Any]:
+    """Return the values of a JSON file, as `parse_json` does; none where there is no file."""
+    try:
+        return parse_json(path.read_bytes(), str(path), way_out)
+    except FileNotFoundError:
+        return {}
+
+
 def _head(file: BinaryIO) -> bytes:
     file.seek(0)
     head = file.read(HEAD_BYTES)

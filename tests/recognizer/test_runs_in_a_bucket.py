@@ -14,7 +14,7 @@ from cache.feature_store import list_feature_sets
 from cache.feature_store.manage.copy import copy_feature_set, copy_split
 from cache.split_store import load_split, split_file
 from cache.store import Store
-from cli.cache_commands.verify_files import verify_runs, verify_splits, verify_weights
+from cli.cache_commands.verify_files import verify_runs, verify_tables, verify_weights
 from recognizer_svc.bucket_runs import fetch_run, publish_run, sole_training
 from recognizer_svc.predict import BoxesOfKeyFrame, Predictor
 from recognizer_svc.recipe import parse_recipe
@@ -111,10 +111,10 @@ def test_what_a_bucket_holds_is_verified(machine: OpenStore, run: RunDir, toy_st
     weights.write_bytes(weights.read_bytes()[:-1])
     for path in (split, weights):
         upload.publish(path)
-    (problem,) = verify_splits(other, None, None, repair=False)
+    (problem,) = verify_tables(other, None, None, repair=False)
     assert "carries no checksum" in problem
-    assert verify_splits(other, None, None, repair=True) == []
-    assert verify_splits(machine("third"), None, None, repair=False) == []
+    assert verify_tables(other, None, None, repair=True) == []
+    assert verify_tables(machine("third"), None, None, repair=False) == []
     (problem,) = verify_weights(other)
     assert "w.safetensors' is damaged" in problem
     (problem,) = verify_runs(other)
