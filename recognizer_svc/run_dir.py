@@ -1,6 +1,6 @@
 """A run's folder in the store: what lies where, and its event file.
 
-STORE/runs/<run id>/    what decides a score carries a checksum, as do the .json files and each line of events.jsonl
+STORE/runs/<run id>/    what decides a score carries a checksum, as do the two .json files and each line of events.jsonl
   recipe.yaml           resolved recipe, written before the workers start
   label_map.pbtxt       the classes of the scores, in order
   provenance.json       what the run was made from, and every start of it
