@@ -2,8 +2,9 @@
 
 import asyncio
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import click
@@ -11,6 +12,7 @@ import click
 from cli.fingerprints import Unchanged, digest_of
 from cli.stages import Product, Service, Stages
 from cli.stored_names import stored_name
+from stal_data.dataset import Dataset
 from stal_data.errors import ConflictError, StalError
 from svc_common.config import ClientConfig
 
@@ -42,16 +44,15 @@ def detect(
 
     folder: of the data set `dataset`. inputs: digests of what it is made of.
     """
-    if detector.weights is None:
-        stem, model = _ask(detector.services)
-    else:
-        stem, model = detector.weights.stem, stages.digest(detector.weights)
-    name = stored_name(stem, [model, *detector.options])
+    private = detector.weights is not None
+    weights = Unchanged([] if detector.weights is None else [detector.weights])
+    stem, model = _model(stages, detector)
+    decoder = Dataset.open(folder).media.decoder
+    name = stored_name(stem, [*model, *detector.options, decoder, version("stal")])
     proposals = store / "proposals" / dataset / split / f"{name}.h5"
     if _is_readable(proposals):
         click.echo(f"  {'detect':<40} in the store already")
         return proposals
-    private = detector.weights is not None
     options = ("--weights", str(detector.weights), *detector.options)
     with Service("detector", stages.root, *options) if private else nullcontext() as service:
         addresses = service.address if service else ",".join(client.address for client in detector.services)
@@ -60,34 +61,47 @@ def detect(
             *("detect", str(folder), "--split", split, "--store", str(store), "--name", name),
             *("--detector", addresses),
             connection=() if private else detector.connection,
-            inputs={"model": model, **inputs},
+            inputs={"model": digest_of(model), **inputs},
             products=[Product(proposals, kept=True)],
         )
     try:
         videos.check()
-    except ConflictError:
-        proposals.unlink()  # just made, of another content than its name says
+        weights.check()
+        if not private and _model(stages, detector) != (stem, model):
+            raise ConflictError("The detector service runs another model than before; run the command again.")
+    except BaseException:
+        proposals.unlink()  # just made, perhaps of another content than its name says
         raise
     return proposals
 
 
-def _ask(services: tuple[ClientConfig, ...]) -> tuple[str, str]:
-    """Return the name and a digest of what the running services detect with."""
+def _model(stages: Stages, detector: Detector) -> tuple[str, list[str]]:
+    """Return the name of what detects, and all that decides about its boxes but the options."""
     from detector_svc.client import DetectorClient, DetectorClientConfig
 
-    async def ask() -> tuple[str, str]:
-        async with DetectorClient(DetectorClientConfig(services=services)) as client:
+    if detector.weights is not None:
+        return detector.weights.stem, [stages.digest(detector.weights), *_libraries()]
+
+    async def ask() -> tuple[str, list[str]]:
+        async with DetectorClient(DetectorClientConfig(services=detector.services)) as client:
             info = await client.info()
-            return info.name, digest_of(info.model)
+            return info.name, [digest_of(info.model)]
 
     return asyncio.run(ask())
+
+
+def _libraries() -> list[str]:
+    """What a private service detects with, without starting one."""
+    found = []
+    for name in ("ultralytics", "onnxruntime", "onnxruntime-gpu"):
+        with suppress(PackageNotFoundError):
+            found.append(f"{name}-{version(name)}")
+    return found
 
 
 def _is_readable(proposals: Path) -> bool:
     from cache.proposal_store import read_proposals
 
-    if not proposals.exists():
-        return False
     try:
         read_proposals(proposals)
     except StalError:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.params import BATCH, COUNT, IMAGE_SIZE, SEED, Real
+from cli.params import BATCH, CONFIDENCE, COUNT, IMAGE_SIZE, SEED, Real
 
 if TYPE_CHECKING:
     from detector_svc.yolo_format import YoloPart
@@ -56,7 +56,7 @@ def detector() -> None:
     "--workers", type=click.IntRange(0, 1024), default=2, show_default=True, help="Loader processes (GPU only)."
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda:N.")
-@click.option("--confidence", type=Real(0, 1), default=0.3, show_default=True, help="Recall is measured at it.")
+@click.option("--confidence", type=CONFIDENCE, default=0.3, show_default=True, help="Recall is measured at it.")
 @click.option("--output", type=_FILE, required=True, help="The .pt file to write; numbers go beside it as .json.")
 def train(
     dataset: Path,

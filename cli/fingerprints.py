@@ -11,8 +11,16 @@ from stal_data.errors import ConflictError
 
 ABSENT = "absent"
 
-RUN_PARTS = ("recipe.yaml", "label_map.pbtxt", "checkpoints/[!.]*", "[!.]*.safetensors")
+RUN_PARTS = (
+    *("recipe.yaml", "label_map.pbtxt", "slowfast.safetensors", "slowfast-latest.safetensors"),
+    *(f"checkpoints/{name}{suffix}" for name in ("best", "latest") for suffix in (".safetensors", ".pt")),
+)
 """What decides the scores of a run."""
+RUN_BESIDE = (
+    *("provenance.json", "events.jsonl", "state.json", "tensorboard/events.out.*", "job/**/*"),
+    *(".*.partial", "checkpoints/.*.partial"),
+)
+"""What else training leaves in a run."""
 FEATURE_SET_PARTS = ("zarr.json", "digest", "source")
 """What tells feature sets apart: the spec, a digest of each row, and one of the frames behind it."""
 
@@ -29,7 +37,7 @@ def fingerprint(path: Path, parts: Sequence[str] = ()) -> str:
     chosen = {found for part in parts for found in path.glob(part)}
     if parts and not chosen:
         return ABSENT
-    found = chosen | {entry for root in chosen or {path} for entry in _below(root)}
+    found = chosen | {entry for root in chosen or {path} for entry in entries_below(root)}
     return digest_of(sorted([entry.relative_to(path).as_posix(), _of_entry(entry)] for entry in found))
 
 
@@ -38,7 +46,8 @@ def digest_of(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _below(path: Path) -> Iterator[Path]:
+def entries_below(path: Path) -> Iterator[Path]:
+    """Yield all files, folders and links below a folder."""
     return (Path(root, name) for root, folders, files in os.walk(path) for name in (*folders, *files))
 
 

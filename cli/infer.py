@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from cli.options import client_settings, client_words
-from cli.params import Real
+from cli.params import CONFIDENCE, IMAGE_SIZE, NUMBER_LIST, Real
 from svc_common.addresses import split_list
 from svc_common.config import ClientConfig
 
@@ -27,9 +27,11 @@ from svc_common.config import ClientConfig
     metavar="ADDRESSES",
     help="Running detector service instead of --detector-weights; as `detect` takes it, with the options below.",
 )
-@click.option("--image-size", default="180x320", show_default=True, help="Detector input, height x width.")
-@click.option("--confidence", type=Real(0, 1), default=0.3, show_default=True, help="Least box confidence.")
-@click.option("--classes", help="Detector class indices that are persons, as 0,1; by default those named person.")
+@click.option(
+    "--image-size", type=IMAGE_SIZE, default="180x320", show_default=True, help="Detector input, height x width."
+)
+@click.option("--confidence", type=CONFIDENCE, default=0.3, show_default=True, help="Least box confidence.")
+@click.option("--classes", type=NUMBER_LIST, help="Detector class ids that are people; default: those named person.")
 @click.option("--min-score", type=Real(0, 1), default=0.3, show_default=True, help="Least score drawn.")
 @click.option(
     "--output", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder for the results."
@@ -45,9 +47,9 @@ def infer(
     vit_preset: str | None,
     detector_weights: Path | None,
     detector: str | None,
-    image_size: str,
+    image_size: tuple[int, int],
     confidence: float,
-    classes: str | None,
+    classes: tuple[int, ...] | None,
     min_score: float,
     output: Path,
     settings: dict[str, Any],
@@ -98,8 +100,8 @@ def infer(
             options=()
             if detector_weights is None
             else (
-                *("--image-size", image_size, "--confidence", str(confidence)),
-                *(("--classes", classes) if classes is not None else ()),
+                *("--image-size", "{}x{}".format(*image_size), "--confidence", str(confidence)),
+                *(("--classes", ",".join(map(str, classes))) if classes is not None else ()),
             ),
             services=services,
             connection=client_words(settings),

@@ -77,6 +77,7 @@ def _infer(stages: Stages, request: InferenceRequest, run: Path) -> int:
             inputs=content,
             videos=watched,
         )
+        files = [Path(request.backbone_options[kind]) for kind in ("slowfast", "vit")]
         words = [word for option, value in request.backbone_options.items() for word in (f"--{option}", value)]
         (features,) = precompute(
             stages,
@@ -85,7 +86,7 @@ def _infer(stages: Stages, request: InferenceRequest, run: Path) -> int:
             store=request.store,
             dataset=name,
             split=SPLIT,
-            inputs=content | {value: stages.digest(Path(value)) for value in request.backbone_options.values()},
+            inputs=content | {str(path): stages.digest(path) for path in files if path.is_file()},
         )
         watched.check(
             f" Delete the features: stal-cli cache prune {request.store} --set {features.path.name} --dataset {name}"

@@ -60,6 +60,7 @@ class BatchType(click.ParamType[int | None]):
 
 
 BATCH = BatchType()
+CONFIDENCE = Real(0, 1, min_open=True, max_open=True)
 COUNT = click.IntRange(1, 1_000_000)
 COUNT_FROM_0 = click.IntRange(0, 1_000_000)
 LONGEST_S = 30 * 86400.0

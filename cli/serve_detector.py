@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from cli.options import server_options
-from cli.params import IMAGE_SIZE, NUMBER_LIST, Real
+from cli.params import CONFIDENCE, IMAGE_SIZE, NUMBER_LIST, Real
 from svc_common.config import ServerConfig
 
 
@@ -21,7 +21,7 @@ from svc_common.config import ServerConfig
 )
 @click.option(
     "--confidence",
-    type=Real(0, 1, min_open=True, max_open=True),
+    type=CONFIDENCE,
     default=0.3,
     show_default=True,
     help="Boxes below it are dropped.",

@@ -15,7 +15,7 @@ from typing import IO, Any, Self
 
 import click
 
-from cli.fingerprints import fingerprint
+from cli.fingerprints import entries_below, fingerprint
 from stal_data.children import python_command, python_environment
 from stal_data.errors import ConflictError, InputError, StalError
 from stal_data.files import write_atomically
@@ -36,13 +36,20 @@ class StageError(StalError):
 class Product:
     """A file or folder that a stage makes.
 
-    parts: glob patterns of what counts of a folder; empty is all of it.
+    parts: glob patterns of what counts of a folder; empty is all of it. beside: of what else the stage leaves there.
     kept: the stage's command replaces or completes what is there, and it may be others' too; so it is never removed.
     """
 
     path: Path
     parts: tuple[str, ...] = ()
     kept: bool = False
+    beside: tuple[str, ...] = ()
+
+    def holds_others(self) -> bool:
+        """Whether there are files in the folder that the stage does not make."""
+        ours = {found for pattern in (*self.parts, *self.beside) for found in self.path.glob(pattern)}
+        found = (entry for entry in entries_below(self.path) if entry.is_symlink() or not entry.is_dir())
+        return bool(self.parts) and any(entry not in ours for entry in found)
 
 
 @dataclass
@@ -107,10 +114,10 @@ class Stages:
             click.echo(f"  {name:<40} done before ({self.wall_s[name]:.0f} s)")
             return
         _check_own(name, found, now, before)
+        write_atomically(marker, json.dumps(wanted))  # what is there from now on, this stage has made or half removed
         for product in found:
             if not product.kept:
                 _remove(product.path)
-        write_atomically(marker, json.dumps(wanted))  # what is there from now on, this stage has made
         click.echo(f"  {name:<40} ", nl=False)
         started = time.monotonic()
         work()
@@ -159,7 +166,7 @@ def _check_own(name: str, products: Sequence[Product], now: Mapping[str, str], b
         path, found = str(product.path), now[str(product.path)]
         if product.kept or not os.path.lexists(product.path):
             continue
-        if before and (made is None or made.get(path) == found):
+        if before and (made is None or made.get(path) == found) and not product.holds_others():
             continue
         how = "files in it were changed or added" if product.path.is_dir() else "it was changed"
         raise ConflictError(

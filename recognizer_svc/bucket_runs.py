@@ -7,17 +7,29 @@ stay with the machine that runs the job.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cache.store import Store
 from recognizer_svc.run_dir import CHECKPOINTS, OLD_SUFFIX, SUFFIX, RunDir
 from stal_data.errors import ConflictError
 from stal_data.names import check_name
 
+if TYPE_CHECKING:
+    from cache.object_store.mirror import Mirror
+
 
 def publish_run(store: Store, run: RunDir) -> None:
-    """Send what is new of a run; the events last, so that who has them can have the rest."""
+    """Send what is new of a run; the events last, so that who has them all can have the rest.
+
+    But all except the last go first: a checkpoint must never be there without the events before it.
+    """
     if store.mirror is None:
         return
+    events, key = run.events.read_bytes() if run.events.exists() else b"", store.mirror.key_of(run.events)
+    all_but_last = events[: events.rfind(b"\n", 0, -1) + 1]
+    there = store.mirror.bucket.head(key)
+    if len(all_but_last) > (there.num_bytes if there else 0):
+        store.mirror.bucket.put(key, all_but_last)
     for path in (*_large_files(run), *_small_files(run)):
         if path.exists():
             store.mirror.publish(path)
@@ -28,22 +40,34 @@ def fetch_run(store: Store, run_id: str, *, large: bool = True) -> None:
     if store.mirror is None:
         return
     run = RunDir(store.runs_dir / check_name("run", run_id))
-    there = store.mirror.bucket.head(store.mirror.key_of(run.events))
+    events = store.mirror.key_of(run.events)
+    there = store.mirror.bucket.head(events)
     here = run.events.stat().st_size if run.events.exists() else 0
     if there is None or there.num_bytes < here:
         return
     newer = there.num_bytes > here
+    while _fetch_files(store.mirror, run, newer=newer, large=large):
+        before, there, newer = there, store.mirror.bucket.head(events), True
+        if there == before:
+            return  # else it was sent meanwhile, and what is here may be of two moments
+
+
+def _fetch_files(mirror: "Mirror", run: RunDir, *, newer: bool, large: bool) -> bool:
+    """Return whether weights came. newer: than what is here."""
+    came = False
     for path in _large_files(run):
         if path.suffix == OLD_SUFFIX and path.with_suffix(SUFFIX).exists():
             continue  # an old copy, left in the bucket
         # As many events: the same run, which this machine may be training now, so that its files may be newer.
         if large and (newer or not path.exists()):
-            store.mirror.fetch(path)
+            mirror.fetch(path)
+            came |= path.exists()
         elif newer:
             path.unlink(missing_ok=True)
     for path in _small_files(run):
         if newer or not path.exists():
-            store.mirror.fetch(path)
+            mirror.fetch(path)
+    return came
 
 
 def fetch_summaries(store: Store) -> None:

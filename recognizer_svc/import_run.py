@@ -1,6 +1,5 @@
 """A head file as a run that can score: what `predict` needs, without any training of ours."""
 
-import shutil
 import time
 from pathlib import Path
 
@@ -20,9 +19,10 @@ from recognizer_svc.recipe import Recipe
 from recognizer_svc.run_dir import IMPORTED, EventWriter, RunDir
 from recognizer_svc.train.initial_head import check_head_fits, other_backbones
 from stal_data.errors import ConflictError, InputError
-from stal_data.files import temporary_name, write_atomically
+from stal_data.files import write_atomically
 from stal_data.names import check_name
 from stal_data.sealed import sealed_json, sealed_text
+from stal_data.work_folder import work_folder
 
 
 def import_run(
@@ -105,10 +105,9 @@ def _check(where: str, info: HeadInfo, checkpoint: Checkpoint) -> None:
 
 def _write(run_dir: RunDir, checkpoint: Checkpoint, origin: dict[str, object]) -> None:
     """Fill the folder under a hidden name, then give it its own: a run is there as a whole or not at all."""
-    run_dir.root.parent.mkdir(parents=True, exist_ok=True)
-    hidden = RunDir(temporary_name(run_dir.root))
     epoch = checkpoint.progress.epochs_done
-    try:
+    with work_folder(run_dir.root) as folder:
+        hidden = RunDir(folder)
         write_atomically(hidden.recipe, sealed_text(checkpoint.recipe.to_yaml()))
         write_atomically(hidden.label_map, sealed_text(checkpoint.label_map.to_pbtxt()))
         provenance = {"run_id": run_dir.run_id, "imported": origin, "time": time.time(), "code": code_version()}
@@ -121,5 +120,3 @@ def _write(run_dir: RunDir, checkpoint: Checkpoint, origin: dict[str, object]) -
         sync_tree(hidden.root)
         hidden.root.rename(run_dir.root)  # fails where somebody else made the run meanwhile
         sync(run_dir.root.parent)
-    finally:
-        shutil.rmtree(hidden.root, ignore_errors=True)

@@ -15,7 +15,7 @@ from recognizer_svc.run_dir import RunDir
 from recognizer_svc.train.distributed import Ranks
 from recognizer_svc.train.inputs import RunInputs
 from stal_data.files import write_atomically
-from stal_data.sealed import parse_json, sealed_json
+from stal_data.sealed import read_json, sealed_json
 
 
 def write_provenance(
@@ -87,9 +87,5 @@ def _device_name(device: torch.device) -> str:
 
 
 def _earlier_starts(path: Path) -> list[dict[str, Any]]:
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        return []
     way_out = "Restore it from a copy; or move it away, and the run goes on without the account of its earlier starts."
-    return list(parse_json(content, str(path), way_out).get("starts", []))
+    return list(read_json(path, way_out).get("starts", []))

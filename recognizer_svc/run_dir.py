@@ -1,6 +1,6 @@
 """A run's folder in the store: what lies where, and its event file.
 
-STORE/runs/<run id>/    every file but those of tensorboard carries a checksum, of events.jsonl each line
+STORE/runs/<run id>/    what decides a score carries a checksum, as do the two .json files and each line of events.jsonl
   recipe.yaml           resolved recipe, written before the workers start
   label_map.pbtxt       the classes of the scores, in order
   provenance.json       what the run was made from, and every start of it
@@ -15,13 +15,12 @@ STORE/runs/<run id>/    every file but those of tensorboard carries a checksum, 
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from stal_data.errors import ConflictError, InputError
-from stal_data.sealed import parse_json, sealed_json
+from stal_data.sealed import parse_json, read_json, sealed_json
 
 CHECKPOINTS = ("best", "latest")
 SUFFIX = ".safetensors"
@@ -95,12 +94,11 @@ class RunDir:
 
 def refuse_imported(run: RunDir) -> None:
     """Raise where a run that was imported is to be trained on."""
-    with suppress(FileNotFoundError):
-        if parse_json(run.state.read_bytes(), str(run.state), STATE_WAY_OUT).get("status") == IMPORTED:
-            raise ConflictError(
-                f"Run '{run.run_id}' was imported and holds no optimizer state to go on with. Start a new run from its "
-                "head file with training.init_head."
-            )
+    if read_json(run.state, STATE_WAY_OUT).get("status") == IMPORTED:
+        raise ConflictError(
+            f"Run '{run.run_id}' was imported and holds no optimizer state to go on with. Start a new run from its "
+            "head file with training.init_head."
+        )
 
 
 def parse_event(line: bytes) -> dict[str, Any] | None:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +15,7 @@ from recognizer_svc.bucket_runs import fetch_run, fetch_summaries
 from recognizer_svc.run_dir import CHECKPOINTS, METADATA_KEY, SUFFIX, RunDir, read_events
 from stal_data.errors import InputError, NotFoundError, StalError, did_you_mean
 from stal_data.names import check_name
-from stal_data.sealed import parse_json
+from stal_data.sealed import read_json
 from stal_data.yaml_text import read_yaml
 
 LATEST_S = 253_402_300_799.0  # the end of the year 9999; calendars go no further
@@ -35,16 +35,16 @@ class RunSummary:
     """
 
     run_id: str
-    created: Annotated[float, Field(ge=0, le=LATEST_S)] | None
+    created: Annotated[float, Field(ge=0, le=LATEST_S)] | None = None
     status: str
-    message: str
-    settings: Mapping[str, str]
-    epochs_done: int
-    epochs: int | None
-    loss: float | None
-    validation_map: float | None
-    best_map: float | None
-    train_s: float
+    message: str = ""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    epochs_done: int = 0
+    epochs: int | None = None
+    loss: float | None = None
+    validation_map: float | None = None
+    best_map: float | None = None
+    train_s: float = 0.0
     problems: tuple[str, ...] = ()
 
 
@@ -58,9 +58,17 @@ class Comparison:
 
 def list_runs(store: Store) -> list[RunSummary]:
     """Return the runs of the store, oldest first."""
+    return sorted(map(summarise, find_runs(store)), key=lambda run: (run.created or 0.0, run.run_id))
+
+
+def find_runs(store: Store) -> list[Path]:
+    """Return the folders of all runs; of those in a bucket, the small files are there."""
     fetch_summaries(store)
-    folders = {path.parent for path in store.runs_dir.glob("[!.]*/*") if path.name in _OF_A_RUN}
-    return sorted((summarise(folder) for folder in folders), key=lambda run: (run.created or 0.0, run.run_id))
+    return _folders(store)
+
+
+def _folders(store: Store) -> list[Path]:
+    return sorted({path.parent for path in store.runs_dir.glob("[!.]*/*") if path.name in _OF_A_RUN})
 
 
 def compare_runs(store: Store, run_ids: Sequence[str]) -> Comparison:
@@ -80,38 +88,23 @@ def find_run(store: Store, run_id: str) -> Path:
     fetch_run(store, run_id, large=False)
     folder = store.runs_dir / check_name("run", run_id)
     if not any((folder / name).exists() for name in _OF_A_RUN):
-        known = sorted({path.parent.name for path in store.runs_dir.glob("[!.]*/*") if path.name in _OF_A_RUN})
+        known = [path.name for path in _folders(store)]
         raise NotFoundError(f"There is no run '{run_id}' in '{store.name}'. {did_you_mean(run_id, known)}")
     return folder
 
 
 def summarise(folder: Path) -> RunSummary:
     """Read one run's folder; files that are not there yet leave gaps, and damaged ones make it a broken run."""
-    try:
-        return _summarise(RunDir(folder))
-    except (StalError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        return RunSummary(
-            run_id=folder.name,
-            created=None,
-            status="broken",
-            message="",
-            settings={},
-            epochs_done=0,
-            epochs=None,
-            loss=None,
-            validation_map=None,
-            best_map=None,
-            train_s=0.0,
-            problems=(" ".join(f"{error if isinstance(error, StalError | OSError) else repr(error)}".split())[:500],),
-        )
-
-
-def _summarise(run_dir: RunDir) -> RunSummary:
-    recipe = read_yaml(run_dir.recipe)
-    if not isinstance(recipe, dict):
-        raise InputError(f"'{run_dir.recipe}' is no recipe: it has no sections.")
-    provenance, state = _json(run_dir.provenance), _json(run_dir.state)
     problems: list[str] = []
+    try:
+        return _summarise(RunDir(folder), problems)
+    except (StalError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        problems.append(" ".join(f"{error if isinstance(error, StalError | OSError) else repr(error)}".split())[:500])
+        return RunSummary(run_id=folder.name, status="broken", problems=tuple(problems))
+
+
+def _summarise(run_dir: RunDir, problems: list[str]) -> RunSummary:
+    """problems: gets those of the events, whatever else is damaged."""
     last: dict[str, dict[str, Any]] = {}
     first_time, train_s, seq = None, 0.0, 0
     for event in read_events(run_dir.events, problems.append):
@@ -120,6 +113,11 @@ def _summarise(run_dir: RunDir) -> RunSummary:
         first_time = event["time"] if first_time is None else first_time
         if event["type"] in ("epoch", "validation"):
             train_s += event["duration_s"]
+    problems += _lost_events(run_dir, seq)
+    recipe = read_yaml(run_dir.recipe)
+    if not isinstance(recipe, dict):
+        raise InputError(f"'{run_dir.recipe}' is no recipe: it has no sections.")
+    provenance, state = read_json(run_dir.provenance, ""), read_json(run_dir.state, "")
     validation = last.get("validation", {})
     return RunSummary(
         run_id=run_dir.run_id,
@@ -134,7 +132,7 @@ def _summarise(run_dir: RunDir) -> RunSummary:
         validation_map=validation.get("map"),
         best_map=validation.get("best_map"),
         train_s=train_s,
-        problems=(*problems, *_lost_events(run_dir, seq)),
+        problems=tuple(problems),
     )
 
 
@@ -171,13 +169,6 @@ def _origins(provenance: Mapping[str, Any]) -> dict[str, str]:
         found |= {"code": commit or str(code["version"]), "torch": start["torch"], "device": start["device"]}
         found |= {"world_size": str(start["world_size"])}
     return found
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        return parse_json(path.read_bytes(), str(path), "")
-    except FileNotFoundError:
-        return {}
 
 
 def _flatten(value: object, prefix: str = "") -> dict[str, str]:

@@ -49,4 +49,5 @@ def verify_run(run: RunDir) -> VerifiedRun:
             continue
         except (StalError, OSError) as error:
             problems.append(str(error))
-    return VerifiedRun(problems=tuple(problems) or summarise(run.root).problems, unchecked=tuple(unchecked))
+    problems += summarise(run.root).problems  # the events, and what does not fit together
+    return VerifiedRun(problems=tuple(dict.fromkeys(problems)), unchecked=tuple(unchecked))

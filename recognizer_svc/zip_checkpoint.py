@@ -11,7 +11,8 @@ from typing import Any, BinaryIO
 from stal_data.errors import InputError
 
 VERSION = 1
-SIGNATURE = b"PK"
+SIGNATURE = b"PK\x03\x04"
+"""Whole: a safetensors file begins with the length of its header, and some lengths begin with PK."""
 _UNREADABLE = (
     *(RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError),
     *(pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, struct.error),

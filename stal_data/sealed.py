@@ -63,6 +63,14 @@ def sealed_json(values: Mapping[str, Any], *, indent: int | None = 2) -> bytes:
     return sealed(json.dumps({"seal": UNSEALED, **values}, indent=indent, allow_nan=False).encode())
 
 
+def read_json(path: Path, way_out: str) -> dict[str, Any]:
+    """Return the values of a JSON file, as `parse_json` does; none where there is no file."""
+    try:
+        return parse_json(path.read_bytes(), str(path), way_out)
+    except FileNotFoundError:
+        return {}
+
+
 def parse_json(content: bytes, name: str, way_out: str) -> dict[str, Any]:
     """Return the values of a JSON object, without `seal`, after checking that. Text from elsewhere has none."""
     check_seal(content, name, way_out)

@@ -78,11 +78,13 @@ class Protocol:
                 f"capacities is '{self.capacities}', but the protocol {self.name} keeps every row, because it gives "
                 "boxes to rows in file order: leave capacities out, or take another protocol."
             )
+        if self.claim_order == "file_order" and self.tie_order == "file":
+            raise InputError("tie_order is 'file', which is for rows that claim boxes by score: take another.")
 
     @property
     def keeps_prefixes(self) -> bool:
         """Whether what a larger capacity adds changes nothing among the rows before, so that one pass serves all."""
-        return self.claim_order == "score" and self.tie_order == "file"
+        return self.tie_order == "file"
 
     def changed_fields(self) -> tuple[str, ...]:
         """Return the names of the fields that differ from the preset of the same name."""

@@ -1,6 +1,7 @@
 """From matched rows to an Evaluation: average precision at every capacity, in one pass."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,14 +42,16 @@ def score(
     wanted = parse_capacities(protocol.capacities)
     beside = (_AVA_CAPACITY, capacity_from.capacity if capacity_from else _AVA_CAPACITY)
     swept = _curve(prepared, prepared.matching, (*wanted, *beside), tie_bounds)
-    curve, at_50, reported = (swept.part(part) for part in (slice(-2), slice(-2, -1), slice(-1, None)))
     is_exact = exact or protocol.keeps_prefixes or len(wanted) <= _MAX_PASSES
-    if is_exact:
-        curve = _exactly(prepared, curve, progress)
-    index = int(curve.mean_ap_C.argmax())
-    best, at_50 = _exactly(prepared, curve.part(slice(index, index + 1))), _exactly(prepared, at_50)
+    swept = _exactly(prepared, swept, swept.capacities if is_exact else beside, progress)
+    index = int(swept.mean_ap_C[:-2].argmax())
+    if not is_exact:
+        swept = _exactly(prepared, swept, wanted[index : index + 1])
+    places = (slice(-2), slice(index, index + 1), slice(-2, -1), slice(-1, None))
+    curve, best, at_50, reported = (_with_valid_bounds(swept.part(place), protocol) for place in places)
     borrowed = [] if capacity_from is None else _choice_warnings(capacity_from, protocol)
-    reported = best if capacity_from is None else _exactly(prepared, reported)
+    if capacity_from is None:
+        reported = best
     choice = capacity_from or Choice(
         capacity=wanted[index], split=prepared.split if len(wanted) > 1 else None, protocol=protocol.describe()
     )
@@ -93,23 +96,31 @@ def _curve(prepared: Prepared, matching: Matching, capacities: Sequence[int], ti
     return Curve(capacities=tuple(capacities), ap_CK=ap_CK, ties=ties)
 
 
-def _exactly(prepared: Prepared, curve: Curve, progress: Callable[[int, int], object] | None = None) -> Curve:
-    """Return the curve as the protocol computes it, one pass for each capacity where the sweep only comes near."""
+def _exactly(
+    prepared: Prepared,
+    curve: Curve,
+    capacities: Sequence[int],
+    progress: Callable[[int, int], object] | None = None,
+) -> Curve:
+    """Return the curve with what the protocol computes at some capacities of it, to which the sweep only comes near."""
     protocol = prepared.protocol
     if protocol.keeps_prefixes:
         return curve
     alignment = prepared.alignment
     columns = plan_columns(curve.capacities, alignment.counts.rows_of_longest_key_frame)
-    passes = []
-    for capacity in columns.capacities.tolist():
-        selected = select(alignment, prepared.matching, protocol, capacity)
-        passes.append(_curve(prepared, selected, (NO_LIMIT,), False).ap_CK)
+    exact = sorted({int(columns.column_of[curve.capacities.index(capacity)]) for capacity in capacities})
+    ap_CK = curve.ap_CK.copy()
+    for done, column in enumerate(exact, start=1):
+        selected = select(alignment, prepared.matching, protocol, int(columns.capacities[column]))
+        ap_CK[columns.column_of == column] = _curve(prepared, selected, (NO_LIMIT,), False).ap_CK
         if progress is not None:
-            progress(len(passes), len(columns.capacities))
-    ap_CK = np.concatenate(passes)[columns.column_of]
-    # A capacity may give a box to another row, with another score, so the bounds hold where every row is kept.
-    holds = protocol.claim_order == "score" or curve.capacities == (NO_LIMIT,)
-    return Curve(capacities=curve.capacities, ap_CK=ap_CK, ties=curve.ties if holds else None)
+            progress(done, len(exact))
+    return replace(curve, ap_CK=ap_CK)
+
+
+def _with_valid_bounds(curve: Curve, protocol: Protocol) -> Curve:
+    """A capacity may give a box to another row, with another score, so bounds hold where every row is kept."""
+    return curve if protocol.claim_order == "score" or curve.capacities == (NO_LIMIT,) else replace(curve, ties=None)
 
 
 def _without(ap_CK: NDArray[np.float64], absent_K: NDArray[np.bool_]) -> NDArray[np.float64]:

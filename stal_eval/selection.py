@@ -21,16 +21,10 @@ def select(alignment: Alignment, matching: Matching, protocol: Protocol, capacit
 
     This is the outcome of the protocol to the last bit: where it ranks by sort calls, they are made on the same arrays.
     """
-    if protocol.tie_order != "file":
+    if not protocol.keeps_prefixes:
         return _ranked_by_sort_calls(alignment, matching, protocol, capacity)
     void_N = matching.void_N if capacity == NO_LIMIT else matching.void_N | (matching.rank_N >= capacity)
-    if protocol.claim_order == "score":
-        return replace(matching, void_N=void_N)  # no row that is left ranks behind one that is dropped
-    finders = np.flatnonzero(~void_N & (matching.target_N >= 0))
-    finders = finders[np.argsort(matching.row_N[finders])]
-    hit_N = np.zeros_like(matching.hit_N)
-    hit_N[finders[_first_of_each(matching.target_N[finders])]] = True
-    return replace(matching, void_N=void_N, hit_N=hit_N)
+    return replace(matching, void_N=void_N)  # no row that is left ranks behind one that is dropped
 
 
 def _ranked_by_sort_calls(alignment: Alignment, matching: Matching, protocol: Protocol, capacity: int) -> Matching:

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stal_data.errors import InputError, NotFoundError
-from stal_data.files import write_atomically
 from stal_data.user_files import open_regular
 from stal_eval.alignment import Alignment
 from stal_eval.preparation import Prepared
@@ -109,13 +108,6 @@ def matches_content(prepared: Prepared, result: Evaluation) -> bytes:
     content = io.BytesIO()
     np.savez_compressed(content, about=np.frombuffer(json.dumps(about).encode(), np.uint8), **arrays)
     return content.getvalue()
-
-
-def write_matches(prepared: Prepared, result: Evaluation, folder: Path | str) -> Path:
-    """Write matches.npz into `folder` in one step, creating the folder; return the file's path."""
-    path = Path(folder) / MATCHES_FILE
-    write_atomically(path, matches_content(prepared, result))
-    return path
 
 
 def read_matches(folder: Path | str) -> Stored:

@@ -42,14 +42,13 @@ def verify(store: str, dataset: str | None, split: str | None, repair: bool, all
     """
     from cache.feature_store import feature_set_folders
     from cache.store import Store
-    from cli.cache_commands.verify_files import verify_proposals, verify_runs, verify_splits, verify_weights
+    from cli.cache_commands.verify_files import verify_runs, verify_tables, verify_weights
 
     opened = Store.open(store)
     problems = []
     for folder in feature_set_folders(opened, dataset, split):
         problems += _verify_set(folder, store, repair=repair, every=all_key_frames)
-    problems += verify_splits(opened, dataset, split, repair=repair)
-    problems += verify_proposals(opened, dataset, split, repair=repair)
+    problems += verify_tables(opened, dataset, split, repair=repair)
     if dataset is None and split is None:
         problems += verify_runs(opened)
         problems += verify_weights(opened)

@@ -10,54 +10,55 @@ import click
 from stal_data.errors import InputError
 
 if TYPE_CHECKING:
-    from cache.h5 import Kind
     from cache.store import Store
 
 
-def verify_splits(store: "Store", dataset: str | None, split: str | None, *, repair: bool) -> list[str]:
-    from cache.split_store import KIND, list_splits, load_split, split_file
+def verify_tables(store: "Store", dataset: str | None, split: str | None, *, repair: bool) -> list[str]:
+    """Splits and proposals."""
+    from cache import h5
+    from cache.proposal_store import KIND as PROPOSALS
+    from cache.proposal_store import list_proposals, read_proposals
+    from cache.split_store import KIND as SPLIT
+    from cache.split_store import list_splits, load_split, split_file
 
-    return [
-        problem
+    tables: list[tuple[str, Path, h5.Kind, Callable[[], object]]] = [
+        (f"{name}/{part}: the split is", split_file(store, name, part), SPLIT, partial(load_split, store, name, part))
         for name, part in list_splits(store, dataset, split)
-        for problem in _verify_hdf5(
-            store,
-            split_file(store, name, part),
-            KIND,
-            f"{name}/{part}: the split is",
-            partial(load_split, store, name, part),
-            repair=repair,
-        )
     ]
-
-
-def verify_proposals(store: "Store", dataset: str | None, split: str | None, *, repair: bool) -> list[str]:
-    from cache.proposal_store import KIND, list_proposals, read_proposals
-
-    return [
-        problem
-        for found in list_proposals(store, dataset, split)
-        for problem in _verify_hdf5(
-            store,
-            found.path,
-            KIND,
-            f"{found.dataset}/{found.split}/{found.name}: proposals are",
-            partial(read_proposals, found.path),
-            repair=repair,
+    tables += [
+        (
+            f"{item.dataset}/{item.split}/{item.name}: proposals are",
+            item.path,
+            PROPOSALS,
+            partial(read_proposals, item.path),
         )
+        for item in list_proposals(store, dataset, split)
     ]
+    problems = []
+    for what, path, kind, read in tables:
+        try:
+            store.fetch(path)
+            if repair and h5.is_old(path):
+                h5.add_checksum(path, kind)
+                store.publish(path)
+                click.echo(f"{path}: got a checksum")
+            read()
+            click.echo(f"{what} sound")
+        except InputError as error:
+            problems.append(str(error))
+    return problems
 
 
 def verify_runs(store: "Store") -> list[str]:
     from recognizer_svc.bucket_runs import fetch_run
     from recognizer_svc.run_dir import RunDir
-    from recognizer_svc.runs import list_runs
+    from recognizer_svc.runs import find_runs
     from recognizer_svc.verify_run import verify_run
 
     problems = []
-    for run in list_runs(store):
+    for run in map(RunDir, find_runs(store)):
         fetch_run(store, run.run_id)
-        found = verify_run(RunDir(store.runs_dir / run.run_id))
+        found = verify_run(run)
         problems += [f"runs/{run.run_id}: {problem}" for problem in found.problems]
         if not found.problems:
             note = f"; without a checksum: {', '.join(found.unchecked)}" if found.unchecked else ""
@@ -80,21 +81,3 @@ def verify_weights(store: "Store") -> list[str]:
         except (InputError, OSError) as error:
             problems.append(str(error))
     return problems
-
-
-def _verify_hdf5(
-    store: "Store", path: Path, kind: "Kind", what: str, read: Callable[[], object], *, repair: bool
-) -> list[str]:
-    from cache import h5
-
-    try:
-        store.fetch(path)
-        if repair and h5.is_old(path):
-            h5.add_checksum(path, kind)
-            store.publish(path)
-            click.echo(f"{path}: got a checksum")
-        read()
-        click.echo(f"{what} sound")
-    except InputError as error:
-        return [str(error)]
-    return []

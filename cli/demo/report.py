@@ -3,7 +3,6 @@
 import json
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -76,7 +75,7 @@ def write_report(stages: Stages, folders: Folders, settings: DemoSettings) -> di
     seed = settings.head_seeds[0]
     examples = draw_examples(dataset.split("test"), folders.predictions("detected_boxes", "acar", seed), pictures)
     write_page(folders.root / "index.html", summary, examples)
-    _write_json(folders.root / "summary.json", summary)
+    write_atomically(folders.root / "summary.json", json.dumps(summary, indent=2) + "\n")
     return summary
 
 
@@ -94,10 +93,6 @@ def _read_scores(folders: Folders, settings: DemoSettings, label_map: LabelMap) 
         for boxes in BOXES
         for head in HEADS
     }
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    write_atomically(path, json.dumps(content, indent=2) + "\n")
 
 
 def _row(values: list[float]) -> str:

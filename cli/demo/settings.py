@@ -1,4 +1,4 @@
-"""How large the demo is: the default takes about eleven minutes on two cores, `tiny` a minute."""
+"""How large the demo is: the default takes about twelve minutes on two cores, `tiny` a minute."""
 
 from dataclasses import dataclass
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cli.demo.settings import DemoSettings
 from cli.feature_stage import precompute
-from cli.fingerprints import RUN_PARTS
+from cli.fingerprints import RUN_BESIDE, RUN_PARTS
 from cli.stages import Product, Service, Stages
 
 DATASET = "synthetic"
@@ -42,7 +42,7 @@ class Folders:
         return self.store / "proposals" / DATASET / "test" / f"{DETECTOR}.h5"
 
     def run(self, head: str, seed: int) -> Product:
-        return Product(self.store / "runs" / run_name(head, seed), RUN_PARTS)
+        return Product(self.store / "runs" / run_name(head, seed), RUN_PARTS, beside=RUN_BESIDE)
 
     def weights(self, name: str) -> Path:
         return self.root / "weights" / name

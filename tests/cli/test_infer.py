@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -201,6 +201,68 @@ def test_replaced_detector_weights_and_other_options_detect_anew(
         ):
             weights.write_text(content)
             assert inference(street, out, "--detector-weights", weights, "--confidence", option) == ran
+
+
+def test_detector_weights_that_are_replaced_meanwhile_are_not_taken_for_those_before(
+    inference: Inference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    street, out, weights = video(tmp_path / "street.mp4"), tmp_path / "out", tmp_path / "person.pt"
+    weights.write_text("one")
+    with in_a_thread(ReplicaService()) as port:  # in place of the private service that would load the weights
+        service = SimpleNamespace(address=f"127.0.0.1:{port}")
+        monkeypatch.setattr("cli.detect_stage.Service", lambda *_: nullcontext(service))
+        inference.before["detect"] = lambda: weights.write_text("another")
+        with pytest.raises(ConflictError, match=r"person.pt' was changed while it was read"):
+            inference(street, out, "--detector-weights", weights)
+        assert list((inference.store / "proposals").rglob("*.h5")) == []
+        inference.before.clear()
+        for content in ("one", "another"):
+            weights.write_text(content)
+            assert "detect" in inference(street, out, "--detector-weights", weights)
+
+
+def test_a_detector_that_runs_another_model_meanwhile_is_not_taken_for_the_one_before(
+    inference: Inference, tmp_path: Path
+) -> None:
+    street, out, service = video(tmp_path / "street.mp4"), tmp_path / "out", ReplicaService()
+    with in_a_thread(service) as port:
+        inference.before["detect"] = lambda: service.model.update(overlap=0.5)
+        with pytest.raises(ConflictError, match="runs another model than before"):
+            inference(street, out, "--detector", f"127.0.0.1:{port}")
+        assert list((inference.store / "proposals").rglob("*.h5")) == []
+        inference.before.clear()
+        assert "detect" in inference(street, out, "--detector", f"127.0.0.1:{port}")
+
+
+@pytest.mark.parametrize("what", ["cli.detect_stage.version", "stal_data.media.video.VideoFiles.decoder"])
+def test_proposals_of_another_version_or_decoder_are_made_again(
+    inference: Inference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    street, weights = video(tmp_path / "street.mp4"), tmp_path / "person.pt"
+    weights.write_text("one")
+    with in_a_thread(ReplicaService()) as port:  # in place of the private service that would load the weights
+        service = SimpleNamespace(address=f"127.0.0.1:{port}")
+        monkeypatch.setattr("cli.detect_stage.Service", lambda *_: nullcontext(service))
+        for options in (["--detector-weights", weights], ["--detector", service.address]):
+            assert "detect" in inference(street, tmp_path / "out", *options)
+            assert "detect" not in inference(street, tmp_path / "out", *options)
+            with monkeypatch.context() as patch:
+                patch.setattr(what, (lambda name: "99") if what.endswith("version") else "99")
+                with suppress(ConflictError):  # the head knows features of one decoder
+                    inference(street, tmp_path / "out", *options)
+                assert "detect" in inference.ran
+
+
+def test_a_folder_that_is_named_like_a_preset_does_not_count(
+    inference: Inference, person: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    street, out = video(tmp_path / "street.mp4"), tmp_path / "out"
+    (tmp_path / "tiny").mkdir()
+    monkeypatch.chdir(tmp_path)
+    presets = ("--slowfast-preset", "tiny", "--vit-preset", "tiny")
+    inference(street, out, *person, *presets)
+    (tmp_path / "tiny" / "notes").write_text("mine")
+    assert inference(street, out, *person, *presets) == []
 
 
 def test_results_that_are_gone_are_written_again(inference: Inference, person: tuple[str, ...], tmp_path: Path) -> None:

@@ -1,10 +1,12 @@
 """Stages of a workflow: made again when what went in has changed, and nothing is removed that they did not make."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from cli.demo.workflow import Folders
 from cli.fingerprints import ABSENT, fingerprint
 from cli.stages import Product, StageError, Stages
 from stal_data.errors import ConflictError
@@ -95,6 +97,54 @@ def test_a_folder_with_files_of_the_users_own_is_refused_and_left_as_it_is(workf
         workflow.run()
     assert own.read_text() == "my own work"
     assert (workflow.folder / "copy").exists()
+
+
+@pytest.mark.parametrize("name", ["notes.md", "checkpoints/notes.md", "checkpoints/copy.safetensors", ".hidden", "a/b"])
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_run_with_files_of_the_users_own_is_refused_and_left_as_it_is(
+    tmp_path: Path, name: str, interrupted: bool
+) -> None:
+    run = Folders(tmp_path).run("linear", 0)
+    files = ["recipe.yaml", "checkpoints/latest.safetensors", "events.jsonl", "state.json", ".state.json.x.partial"]
+    files += ["job/node_0.log", "job/elastic_0/a/b.log", "tensorboard/events.out.tfevents.1", "slowfast.safetensors"]
+
+    def train(fail: bool = False) -> None:
+        for file in files:
+            (run.path / file).parent.mkdir(parents=True, exist_ok=True)
+            (run.path / file).open("x").close()
+        if fail:
+            raise StageError("failed")
+
+    def make(work: Callable[[], None]) -> None:
+        Stages(tmp_path, fresh=True).make("train", work, asked=[], inputs={}, products=[run])
+
+    for _ in range(2):
+        make(train)
+    if interrupted:
+        with pytest.raises(StageError):
+            make(lambda: train(fail=True))
+    own = run.path / name
+    own.parent.mkdir(exist_ok=True)
+    own.write_text("my own work")
+    with pytest.raises(ConflictError, match=r"linear-seed0' is to be made again, but is not as stage train left it"):
+        make(train)
+    assert own.read_text() == "my own work"
+    assert all((run.path / file).exists() for file in files)
+
+
+def test_a_removal_that_was_interrupted_goes_on(workflow: Workflow, monkeypatch: pytest.MonkeyPatch) -> None:
+    workflow.source.write_text("two")
+
+    def interrupted(path: Path) -> None:
+        (path / "copy").unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            workflow.run()
+    assert workflow.run() == ["first", "second"]
+    assert workflow.file.read_text() == "two"
 
 
 def test_what_was_there_before_the_first_run_is_refused_and_left_as_it_is(tmp_path: Path) -> None:

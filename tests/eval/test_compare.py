@@ -17,7 +17,7 @@ from stal_eval.comparison import compare
 from stal_eval.preparation import prepare
 from stal_eval.protocol import choose_protocol
 from stal_eval.scoring import score
-from stal_eval.stored import Stored, read_matches, to_store, write_matches
+from stal_eval.stored import Stored, matches_content, read_matches, to_store
 from tests.eval.brute_force import Found, Truth, average_precision
 from tests.eval.frames import LABEL_MAP, ground_truth_frame, predictions_frame
 from tests.eval.test_sweep import ground_truth, predictions
@@ -148,7 +148,7 @@ def test_what_is_stored_gives_the_figures_of_the_metrics(tmp_path: Path, protoco
         protocol=choose_protocol(protocol),
     )
     result = score(prepared)
-    write_matches(prepared, result, tmp_path)
+    (tmp_path / "matches.npz").write_bytes(matches_content(prepared, result))
     read = read_matches(tmp_path)
     figures = compare(read, read, replicates=1)
     assert figures.mean_ap.a == pytest.approx(result.mean_ap, abs=1e-12)

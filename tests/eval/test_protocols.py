@@ -302,5 +302,7 @@ def test_bad_protocols_name_the_rule() -> None:
         evaluate([RIGHT], TRUTH, "pyslowfast", capacities="50:60")
     with pytest.raises(InputError, match="cut_ties is 'random', but must be one of file_order, heap"):
         Protocol(name="own", cut_ties="random")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="tie_order is 'file', which is for rows that claim boxes by score"):
+        Protocol(name="own", claim_order="file_order", capacities="0")
     with pytest.raises(InputError, match="score_decimals is 12, but must be from 0 to 6"):
         Protocol(name="own", score_decimals=12)

@@ -73,7 +73,7 @@ def test_the_same_sort_calls_give_the_same_figure(capacity: int) -> None:
     ]
 
 
-def test_a_sweep_is_exact_where_it_reports() -> None:
+def test_a_sweep_is_exact_where_it_reports(tmp_path: Path) -> None:
     sweep = evaluate("published", capacities="40:90")
     assert not sweep.curve_is_exact
     assert not sweep.metrics()["mAP_is_exact"]
@@ -81,6 +81,13 @@ def test_a_sweep_is_exact_where_it_reports() -> None:
     assert single.curve_is_exact
     assert sweep.best.mean_ap == sweep.mean_ap == single.mean_ap_C[single.capacities.index(sweep.best.capacity)]
     assert sweep.mean_ap_at_50 == single.mean_ap_at_50 == single.mean_ap_C[single.capacities.index(50)]
+    for capacity, mean in ((sweep.best.capacity, sweep.best.mean_ap), (50, sweep.mean_ap_at_50)):
+        assert sweep.mean_ap_C[sweep.capacities.index(capacity)] == mean
+    few = evaluate("published", capacities=[43, 45])
+    few.write(tmp_path)
+    borrowed = evaluate("published", capacities="40:90", capacity_from=tmp_path / "metrics.json")
+    place = borrowed.capacities.index(few.best.capacity)
+    assert borrowed.mean_ap == borrowed.mean_ap_C[place] == few.best.mean_ap
     bounds = sweep.curve.mean_bounds_C()
     assert bounds is not None
     assert (bounds[0] <= sweep.mean_ap_C).all()

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -106,6 +106,17 @@ def test_no_flipped_bit_changes_what_is_read(tmp_path, save):
         except InputError:
             continue
         assert_same(found, checkpoint)  # a flip in a file's padding
+
+
+def test_a_header_length_that_spells_pk_is_no_zip_file(tmp_path):
+    path, checkpoint = tmp_path / "latest.safetensors", make(None)
+    save_checkpoint(path, replace(checkpoint, head_state={"x": torch.ones(1)}))
+    length = int.from_bytes(path.read_bytes()[:8], "little")
+    wanted = int.from_bytes(b"PK", "little")
+    checkpoint = replace(checkpoint, head_state={"x" * (1 + wanted - length): torch.ones(1)})
+    save_checkpoint(path, checkpoint)
+    assert path.read_bytes().startswith(b"PK")
+    assert_same(load_checkpoint(path), checkpoint)
 
 
 @pytest.mark.parametrize("size", [0, 1, 8, 500, -1])

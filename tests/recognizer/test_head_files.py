@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -184,6 +186,19 @@ def test_an_imported_head_scores_as_the_service_does(store):
     assert len(found) > 10
     assert all(np.array_equal(item.scores_NC, by_key[item.key].scores_NC) for item in found)
     assert [model.run_id for model in list_models(store)] == ["published"]
+
+
+def test_what_a_killed_import_left_goes_with_the_next(store):
+    code = (
+        "import os, sys; from cache.store import Store; from recognizer_svc import import_run; "
+        "from tests.recognizer.test_head_files import imported; "
+        "import_run.save_checkpoint = lambda *_: os.kill(os.getpid(), 9); imported(Store.open(sys.argv[1]))"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, str(store.root)], cwd=Path(__file__).parents[2])
+    assert killed.returncode == -9
+    assert [path.name.startswith(".") for path in store.runs_dir.iterdir()] == [True]
+    run_dir = imported(store)
+    assert list(store.runs_dir.iterdir()) == [run_dir.root]
 
 
 def test_an_imported_run_is_listed_and_neither_replaced_nor_resumed(store):

@@ -14,20 +14,20 @@ from cache.feature_store import list_feature_sets
 from cache.feature_store.manage.copy import copy_feature_set, copy_split
 from cache.split_store import load_split, split_file
 from cache.store import Store
-from cli.cache_commands.verify_files import verify_runs, verify_splits, verify_weights
+from cli.cache_commands.verify_files import verify_runs, verify_tables, verify_weights
 from recognizer_svc.bucket_runs import fetch_run, publish_run, sole_training
 from recognizer_svc.predict import BoxesOfKeyFrame, Predictor
 from recognizer_svc.recipe import parse_recipe
-from recognizer_svc.run_dir import RunDir, read_events
+from recognizer_svc.run_dir import METADATA_KEY, EventWriter, RunDir, read_events
 from recognizer_svc.runs import find_run, list_runs
 from recognizer_svc.service.admission import Submission, check_submission, claim
 from recognizer_svc.service.exchange import Exchange
 from recognizer_svc.service.record import JobFiles, Launch, cancel_requested, request_cancel, write_record
 from recognizer_svc.train.distributed import Ranks
 from recognizer_svc.train.run import train_run
-from stal_data.errors import ConflictError, NotFoundError
+from stal_data.errors import ConflictError, NotFoundError, StalError
 from tests.cache.object_store.conftest import OpenStore, fill, machine, moto_server, proxy  # noqa: F401 - fixtures
-from tests.cache.object_store.s3_server import FaultProxy
+from tests.cache.object_store.s3_server import FaultProxy, Request
 from tests.recognizer.toy_store import ACAR
 
 
@@ -111,14 +111,82 @@ def test_what_a_bucket_holds_is_verified(machine: OpenStore, run: RunDir, toy_st
     weights.write_bytes(weights.read_bytes()[:-1])
     for path in (split, weights):
         upload.publish(path)
-    (problem,) = verify_splits(other, None, None, repair=False)
+    (problem,) = verify_tables(other, None, None, repair=False)
     assert "carries no checksum" in problem
-    assert verify_splits(other, None, None, repair=True) == []
-    assert verify_splits(machine("third"), None, None, repair=False) == []
+    assert verify_tables(other, None, None, repair=True) == []
+    assert verify_tables(machine("third"), None, None, repair=False) == []
     (problem,) = verify_weights(other)
     assert "w.safetensors' is damaged" in problem
     (problem,) = verify_runs(other)
     assert problem.startswith("runs/first: ")
+
+
+def train_on(run: RunDir) -> None:
+    """Leave what an epoch of training does."""
+    with EventWriter(run.events) as log:
+        log.write("log", message="")
+        for name in ("best", "latest"):
+            weights = {"a": torch.full((9,), float(log.seq))}
+            write_tensors(run.checkpoint(name), weights, key=METADATA_KEY, metadata={"events": log.seq})
+            log.write("checkpoint", epoch=1, step=0, name=name)
+
+
+@pytest.fixture
+def trained(machine: OpenStore) -> RunDir:  # noqa: F811
+    """A run that was published after one epoch, and trained for another."""
+    run = new_run(machine("one"), "trained")
+    run.checkpoint("latest").parent.mkdir()
+    train_on(run)
+    publish_run(machine("one"), run)
+    train_on(run)
+    return run
+
+
+@pytest.mark.parametrize("last", ["best.safetensors", "latest.safetensors"])
+def test_a_run_that_was_sent_in_part_is_sound(
+    machine: OpenStore,  # noqa: F811
+    trained: RunDir,
+    proxy: FaultProxy,  # noqa: F811
+    last: str,
+) -> None:
+    sent: list[Request] = []
+
+    def rule(request: Request) -> str | None:
+        if sent:
+            return "500"
+        if request.method == "PUT" and request.path.endswith(last):
+            sent.append(request)
+        return None
+
+    proxy.rule = rule
+    with pytest.raises(StalError):
+        publish_run(machine("one"), trained)
+    proxy.rule = lambda request: None
+    assert verify_runs(machine("other")) == []
+    publish_run(machine("one"), trained)
+    assert verify_runs(machine("other")) == []
+    assert_same_files(trained, machine("other"))
+
+
+def test_a_run_that_is_sent_while_it_is_fetched_is_fetched_again(
+    machine: OpenStore,  # noqa: F811
+    trained: RunDir,
+    proxy: FaultProxy,  # noqa: F811
+) -> None:
+    def rule(request: Request) -> None:
+        if request.method == "GET" and request.path.endswith("latest.safetensors"):
+            proxy.rule = lambda request: None
+            publish_run(machine("one"), trained)
+
+    proxy.rule = rule
+    fetch_run(machine("other"), "trained")
+    assert_same_files(trained, machine("other"))
+
+
+def assert_same_files(run: RunDir, store: Store) -> None:
+    there = RunDir(store.runs_dir / run.run_id)
+    for path in (run.events, run.checkpoint("best"), run.checkpoint("latest")):
+        assert (there.root / path.relative_to(run.root)).read_bytes() == path.read_bytes()
 
 
 def test_only_what_is_new_is_sent(machine: OpenStore, run: RunDir, proxy: FaultProxy) -> None:  # noqa: F811

@@ -88,6 +88,18 @@ def test_a_flipped_bit_is_named(store, name):
     assert str(path) in str(done.exception)
 
 
+@pytest.mark.parametrize("other", ["recipe.yaml", "label_map.pbtxt", "checkpoints/latest.safetensors"])
+def test_damaged_events_are_named_beside_other_damage(store, other):
+    run = RunDir(store.runs_dir / "one")
+    for path in (run.events, run.root / other):
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 4
+        path.write_bytes(content)
+    problem = str(verify(store).exception)
+    assert f"'{run.root / other}' is damaged" in problem
+    assert f"of '{run.events}' is left out" in problem
+
+
 @pytest.mark.parametrize("name", ["weights/w.safetensors", "runs/one/label_map.pbtxt", "runs/one/provenance.json"])
 @pytest.mark.parametrize("damage", [lambda content: content[:40], lambda content: bytes(128) + content[128:]])
 def test_a_file_whose_checksum_is_lost_is_named_when_it_does_not_read(store, name, damage):
