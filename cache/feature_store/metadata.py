@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.feature_store.damage import DamagedError
-from cache.feature_store.remote import how_to_delete
+from cache.feature_store.deleting import how_to_delete
 from stal_data.errors import ConflictError, NotFoundError
 
 FILE = "zarr.json"

@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.feature_store.damage import DamagedError, damaged_shard
+from cache.feature_store.deleting import how_to_delete
 from cache.feature_store.layout import INDEX, FeatureManifest, RowIndex, shard_path
 from cache.feature_store.marks import Marks, read_column, read_marks
 from cache.feature_store.open_files import max_mapped_files
-from cache.feature_store.remote import how_to_delete, remote_set
+from cache.feature_store.remote import remote_set
 from cache.feature_store.shards import MappedFile, ShardFile
 from cache.feature_store.use import mark_in_use
 from cache.spec import FeatureSpec

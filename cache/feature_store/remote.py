@@ -1,10 +1,9 @@
 """Where a store is in a bucket: which feature sets it has, and the bucket's side of one. Importing this is cheap."""
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cache.object_store import mirror_at
+from cache.feature_store.deleting import mirror_of
 from cache.spec import FeatureSpec
 from cache.store import Store
 
@@ -14,25 +13,12 @@ if TYPE_CHECKING:
 
 def remote_set(path: Path) -> "RemoteSet | None":
     """Return the bucket's side of the feature set in folder `path`; None where the folder is all there is."""
-    parents = path.absolute().parents
-    mirror = mirror_at(parents[3]) if len(parents) > 3 else None
+    mirror = mirror_of(path)
     if mirror is None:
         return None
     from cache.feature_store.remote_set import RemoteSet
 
     return RemoteSet(mirror, path.absolute())
-
-
-def how_to_delete(path: Path) -> str:
-    """Return the words of an error for deleting the feature set in folder `path`; prune refuses buckets."""
-    if (remote := remote_set(path)) is not None:
-        return f"delete everything below '{remote.name}/' with the server's own tool when no job uses it"
-    if len(path.absolute().parents) < 4:
-        return f"delete the folder '{path}'"
-    split, dataset, _, root = path.absolute().parents[:4]
-    # The id alone would also fit the same spec's sets of other splits.
-    which = f"--set {path.name} --dataset {dataset.name} --split {split.name}"
-    return f"delete the set with 'stal-cli cache prune {shlex.quote(str(root))} {which}'"
 
 
 def set_folder(store: Store, dataset: str, split: str, spec: FeatureSpec) -> Path:

@@ -7,12 +7,13 @@ from typing import Self
 import numpy as np
 
 from cache.feature_store.create import create_set
+from cache.feature_store.deleting import how_to_delete
 from cache.feature_store.layout import DEFAULT_ROWS_PER_SHARD, FeatureManifest, RowIndex
 from cache.feature_store.locks import ShardClaim, describe_owner
 from cache.feature_store.marks import shard_is_done
 from cache.feature_store.output import SetFiles, ShardOutput
 from cache.feature_store.reader import FeatureBatch, FeatureSet
-from cache.feature_store.remote import how_to_delete, remote_set, set_folder
+from cache.feature_store.remote import remote_set, set_folder
 from cache.feature_store.use import in_use, locks_folder
 from cache.files import told_when_full
 from cache.spec import FeatureSpec

@@ -6,11 +6,10 @@ How and why: docs/object-stores.md. Importing this is cheap; the rest needs the 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cache.object_store.marker import MARKER
+
 if TYPE_CHECKING:
     from cache.object_store.mirror import Mirror
-
-MARKER = ".bucket.json"
-"""In the root of a mirror: which bucket it belongs to."""
 
 
 def mirror_at(root: Path) -> "Mirror | None":

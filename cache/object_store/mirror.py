@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from cache.files import locked, replacing
-from cache.object_store import MARKER
 from cache.object_store.bucket import Bucket, BucketUrl, md5, no_conditions
+from cache.object_store.marker import MARKER
 from cache.object_store.stage import Stage
 from stal_data.errors import ConflictError, InputError, NotFoundError
 from stal_data.names import is_name

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from cache.feature_store.deleting import how_to_delete
 from cache.feature_store.manage.diff import diff_feature_sets
 from cache.feature_store.marks import read_marks
 from cache.feature_store.reader import FeatureSet
-from cache.feature_store.remote import how_to_delete
 from cache.feature_store.writer import FeatureWriter
 from cache.files import replacing
 from cache.split_store import load_split, split_file
