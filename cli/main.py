@@ -10,7 +10,7 @@ from typing import Any, NoReturn, TextIO
 import click
 
 from cli.lazy import LazyGroup
-from cli.sigterm import unwound_by_sigterm
+from cli.ui.sigterm import unwound_by_sigterm
 from stal_data.children import safe_path
 from stal_data.errors import StalError
 from stal_data.files import naming
@@ -20,25 +20,25 @@ TRACEBACK_VARIABLE = "STAL_TRACEBACK"
 
 # name -> (module:attribute, help line); the module is imported when the command runs.
 COMMANDS = {
-    "dataset": ("cli.dataset:dataset", "Render, validate and describe data sets."),
-    "detector": ("cli.detector:detector", "Train and export the person detector."),
-    "backbone": ("cli.backbone:backbone", "Train a small backbone as a stand-in for pre-training."),
-    "weights": ("cli.weights:weights", "Import published checkpoints, describe weight files."),
-    "serve": ("cli.serve:serve", "Start the detector or the recognizer service."),
-    "detect": ("cli.detect:detect", "Write person proposals through the detector service."),
-    "precompute": ("cli.precompute:precompute", "Run both backbones once and fill the feature cache."),
-    "cache": ("cli.cache_group:cache", "List, check, move and delete what is in the cache."),
-    "train": ("cli.train:train", "Train a head on cached features."),
-    "jobs": ("cli.jobs:jobs", "List, watch and cancel training jobs."),
-    "runs": ("cli.runs:runs", "List and compare trained runs."),
-    "models": ("cli.models:models", "Load heads into a running recognizer."),
-    "predict": ("cli.predict:predict", "Score a split and write a predictions file."),
-    "eval": ("cli.evaluate:evaluate", "Capacity-swept mAP of a predictions file; compare two results."),
-    "infer": ("cli.infer:infer", "Videos in, actions out: detect, precompute and predict in one command."),
-    "demo": ("cli.demo:demo", "The whole workflow on synthetic data, on this machine."),
-    "status": ("cli.status:status", "Every configured service in one table."),
-    "health": ("cli.health:health", "Ask one service whether it is ready (for exec probes)."),
-    "doctor": ("cli.doctor:doctor", "Check this installation."),
+    "dataset": ("cli.commands.dataset:dataset", "Render, validate and describe data sets."),
+    "detector": ("cli.commands.detector:detector", "Train and export the person detector."),
+    "backbone": ("cli.commands.backbone:backbone", "Train a small backbone as a stand-in for pre-training."),
+    "weights": ("cli.commands.weights:weights", "Import published checkpoints, describe weight files."),
+    "serve": ("cli.commands.serve:serve", "Start the detector or the recognizer service."),
+    "detect": ("cli.commands.detect:detect", "Write person proposals through the detector service."),
+    "precompute": ("cli.commands.precompute:precompute", "Run both backbones once and fill the feature cache."),
+    "cache": ("cli.commands.cache:cache", "List, check, move and delete what is in the cache."),
+    "train": ("cli.commands.train:train", "Train a head on cached features."),
+    "jobs": ("cli.commands.jobs:jobs", "List, watch and cancel training jobs."),
+    "runs": ("cli.commands.runs:runs", "List and compare trained runs."),
+    "models": ("cli.commands.models:models", "Load heads into a running recognizer."),
+    "predict": ("cli.commands.predict:predict", "Score a split and write a predictions file."),
+    "eval": ("cli.commands.evaluate:evaluate", "Capacity-swept mAP of a predictions file; compare two results."),
+    "infer": ("cli.commands.infer:infer", "Videos in, actions out: detect, precompute and predict in one command."),
+    "demo": ("cli.commands.demo:demo", "The whole workflow on synthetic data, on this machine."),
+    "status": ("cli.commands.status:status", "Every configured service in one table."),
+    "health": ("cli.commands.health:health", "Ask one service whether it is ready (for exec probes)."),
+    "doctor": ("cli.commands.doctor:doctor", "Check this installation."),
 }
 
 

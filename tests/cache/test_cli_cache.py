@@ -12,8 +12,8 @@ from cache.feature_store import FeatureSet, FeatureWriter, list_feature_sets
 from cache.spec import FeatureSpec
 from cache.split_store import load_split
 from cache.store import Store
-from cli.cache_group import cache
-from cli.precompute import precompute
+from cli.commands.cache import cache
+from cli.commands.precompute import precompute
 from stal_data.errors import ConflictError, InputError, NotFoundError
 from tests.cache.conftest import write_rows
 

@@ -27,7 +27,7 @@ from cache.feature_store.manage.prune import delete_feature_set, prune_candidate
 from cache.spec import LAYOUTS, FeatureSpec, Layout
 from cache.split_store import load_split, publish_split
 from cache.store import Store
-from cli.cache_group import cache
+from cli.commands.cache import cache
 from stal_data.errors import ConflictError, InputError, NotFoundError, StalError
 from stal_data.sealed import seal_file
 from tests.cache.conftest import write_rows

@@ -9,7 +9,7 @@ from cache.backbones.load import LoadedBackbone, load_backbone
 from cache.feature_store import list_feature_sets
 from cache.precompute import Part, PrecomputeOptions, estimate, precompute
 from cache.store import Store
-from cli.precompute import precompute as command
+from cli.commands.precompute import precompute as command
 from stal_data.dataset import Split
 
 

@@ -11,8 +11,8 @@ from cache.proposal_store import open_proposals
 from cache.published_proposals import import_proposals
 from cache.split_store import load_split
 from cache.store import Store
-from cli.cache_group import cache
-from cli.dataset import dataset
+from cli.commands.cache import cache
+from cli.commands.dataset import dataset
 from stal_data.dataset import Dataset
 from stal_data.errors import InputError
 from stal_data.keyframes import KeyFrame

@@ -12,7 +12,7 @@ from cache.backbones.architectures import ARCHITECTURES
 from cache.backbones.load import load_backbone
 from cache.backbones.weights import save_backbone
 from cli.main import root
-from cli.stages import Stages
+from cli.workflow.stages import Stages
 from recognizer_svc.recipe import load_recipe
 from recognizer_svc.run_dir import RunDir
 from recognizer_svc.train.distributed import Ranks

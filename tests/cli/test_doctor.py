@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from cli.doctor import find_shadows, missing_by_extra
-from cli.doctor_machine import check_localhost, check_proxies, gpu_problems
-from cli.doctor_store import local_locks, mount_of
+from cli.commands.doctor import find_shadows, missing_by_extra
+from cli.commands.doctor_machine import check_localhost, check_proxies, gpu_problems
+from cli.commands.doctor_store import local_locks, mount_of
 from cli.main import root
 from tests.cache.object_store.s3_server import s3_server
 from tests.services.recognizer_process import unused_port

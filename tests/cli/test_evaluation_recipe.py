@@ -8,9 +8,9 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from cli.evaluate import evaluate
-from cli.evaluation_recipe import shipped
-from cli.predict import predict
+from cli.commands.evaluate import evaluate
+from cli.commands.predict import predict
+from cli.ui.evaluation_recipe import shipped
 from stal_data.errors import InputError, NotFoundError
 
 FIXTURES = Path(__file__).parents[1] / "eval" / "fixtures"

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from cache.proposal_store import open_proposals
 from cache.store import Store
 from cli.main import root
-from cli.stages import StageError
+from cli.workflow.stages import StageError
 from stal_data.errors import ConflictError, InputError
 from svc_common.errors import AccessError
 from tests.cli.inference_store import Inference, in_this_process, make_store, save_weights, stal_cli, train
@@ -191,7 +191,7 @@ def test_replaced_detector_weights_and_other_options_detect_anew(
     street, out, weights = video(tmp_path / "street.mp4"), tmp_path / "out", tmp_path / "person.pt"
     with in_a_thread(ReplicaService()) as port:  # in place of the private service that would load the weights
         service = SimpleNamespace(address=f"127.0.0.1:{port}")
-        monkeypatch.setattr("cli.detect_stage.Service", lambda *_: nullcontext(service))
+        monkeypatch.setattr("cli.workflow.detect_stage.Service", lambda *_: nullcontext(service))
         for content, option, ran in (
             ("one", "0.3", ALL),
             ("one", "0.3", []),
@@ -210,7 +210,7 @@ def test_detector_weights_that_are_replaced_meanwhile_are_not_taken_for_those_be
     weights.write_text("one")
     with in_a_thread(ReplicaService()) as port:  # in place of the private service that would load the weights
         service = SimpleNamespace(address=f"127.0.0.1:{port}")
-        monkeypatch.setattr("cli.detect_stage.Service", lambda *_: nullcontext(service))
+        monkeypatch.setattr("cli.workflow.detect_stage.Service", lambda *_: nullcontext(service))
         inference.before["detect"] = lambda: weights.write_text("another")
         with pytest.raises(ConflictError, match=r"person.pt' was changed while it was read"):
             inference(street, out, "--detector-weights", weights)
@@ -234,7 +234,7 @@ def test_a_detector_that_runs_another_model_meanwhile_is_not_taken_for_the_one_b
         assert "detect" in inference(street, out, "--detector", f"127.0.0.1:{port}")
 
 
-@pytest.mark.parametrize("what", ["cli.detect_stage.version", "stal_data.media.video.VideoFiles.decoder"])
+@pytest.mark.parametrize("what", ["cli.workflow.detect_stage.version", "stal_data.media.video.VideoFiles.decoder"])
 def test_proposals_of_another_version_or_decoder_are_made_again(
     inference: Inference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
@@ -242,7 +242,7 @@ def test_proposals_of_another_version_or_decoder_are_made_again(
     weights.write_text("one")
     with in_a_thread(ReplicaService()) as port:  # in place of the private service that would load the weights
         service = SimpleNamespace(address=f"127.0.0.1:{port}")
-        monkeypatch.setattr("cli.detect_stage.Service", lambda *_: nullcontext(service))
+        monkeypatch.setattr("cli.workflow.detect_stage.Service", lambda *_: nullcontext(service))
         for options in (["--detector-weights", weights], ["--detector", service.address]):
             assert "detect" in inference(street, tmp_path / "out", *options)
             assert "detect" not in inference(street, tmp_path / "out", *options)

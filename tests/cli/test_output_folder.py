@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from cli.main import root
-from cli.output_folder import claimed
+from cli.workflow.output_folder import claimed
 from stal_data.errors import ConflictError
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from cli.demo.workflow import Folders
-from cli.fingerprints import ABSENT, fingerprint
-from cli.stages import Product, StageError, Stages
+from cli.workflow.demo.workflow import Folders
+from cli.workflow.fingerprints import ABSENT, fingerprint
+from cli.workflow.stages import Product, StageError, Stages
 from stal_data.errors import ConflictError
 
 

@@ -6,8 +6,8 @@ from click.testing import CliRunner
 from safetensors.torch import save_file
 
 from cache.backbones.weights import METADATA_KEY
+from cli.commands.weights import weights
 from cli.main import root
-from cli.weights import weights
 from recognizer_svc.head_file import load_head_file
 from stal_data.errors import InputError
 from tests.recognizer.tiny_checkpoint import tiny_state, write_checkpoint

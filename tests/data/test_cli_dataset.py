@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from cli.dataset import dataset
+from cli.commands.dataset import dataset
 from stal_data.dataset import Dataset
 from stal_data.errors import InputError
 from tests.data.folders import write_small_dataset

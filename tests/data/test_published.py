@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from cli.dataset import dataset
+from cli.commands.dataset import dataset
 from stal_data.dataset import Dataset
 from stal_data.errors import ConflictError, InputError
 from stal_data.keyframes import KeyFrame

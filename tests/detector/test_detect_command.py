@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from cache.proposal_store import open_proposals
 from cache.split_store import load_split
 from cache.store import Store
-from cli.detect import detect
+from cli.commands.detect import detect
 from protos.generated import detector_pb2 as pb
 from protos.generated import detector_pb2_grpc as rpc
 from stal_data.errors import InputError, NotFoundError
@@ -154,7 +154,7 @@ def test_bad_options_are_usage_errors(dataset: Path, tmp_path: Path) -> None:
     assert run(dataset, "--store", tmp_path).exit_code == 2
     with pytest.raises(NotFoundError, match="train"):
         run(dataset, "--split", "trian", "--store", tmp_path, "--detector", "127.0.0.1:1")
-    from cli.serve_detector import detector
+    from cli.commands.serve_detector import detector
 
     result = CliRunner().invoke(detector, ["--weights", "w.pt", "--image-size", "180"])
     assert result.exit_code == 2

@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 from onnx import TensorProto, helper
 
-from cli.detector import detector as detector_command
+from cli.commands.detector import detector as detector_command
 from detector_svc.onnx_export import export_onnx
 from detector_svc.yolo import YoloConfig, YoloDetector
 from stal_data.errors import InputError, NotFoundError

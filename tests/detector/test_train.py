@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from cli.detector import detector as detector_command
+from cli.commands.detector import detector as detector_command
 from detector_svc import train as train_module
 from detector_svc.train import DetectorTrainConfig, train_detector
 from detector_svc.yolo import YoloConfig, YoloDetector

@@ -23,8 +23,8 @@ from click.testing import CliRunner
 from cache.proposal_store import DetectorSpec, Proposals, open_proposals, write_proposals
 from cache.split_store import load_split
 from cache.store import Store
-from cli.cache_group import cache
-from cli.runs import runs
+from cli.commands.cache import cache
+from cli.commands.runs import runs
 from recognizer_svc.checkpoint import load_checkpoint
 from recognizer_svc.head_file import HeadInfo, save_head
 from recognizer_svc.heads.build import build_head

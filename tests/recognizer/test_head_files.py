@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from cache.backbones.load import load_backbone
 from cache.precompute import PrecomputeOptions, precompute
 from cache.store import Store
-from cli.runs import runs
+from cli.commands.runs import runs
 from recognizer_svc.head_file import HeadInfo, load_head_file, save_head
 from recognizer_svc.heads.batch import FeatureShapes
 from recognizer_svc.heads.build import build_head

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from cache.store import Store
-from cli.runs import runs
+from cli.commands.runs import runs
 from recognizer_svc.recipe import parse_recipe
 from recognizer_svc.run_dir import EventWriter, RunDir
 from recognizer_svc.runs import compare_runs, list_runs

@@ -14,7 +14,7 @@ from cache.feature_store import list_feature_sets
 from cache.feature_store.manage.copy import copy_feature_set, copy_split
 from cache.split_store import load_split, split_file
 from cache.store import Store
-from cli.cache_commands.verify_files import verify_runs, verify_tables, verify_weights
+from cli.commands.cache_commands.verify_files import verify_runs, verify_tables, verify_weights
 from recognizer_svc.bucket_runs import fetch_run, publish_run, sole_training
 from recognizer_svc.predict import BoxesOfKeyFrame, Predictor
 from recognizer_svc.recipe import parse_recipe

@@ -15,7 +15,7 @@ from cache.backbones.weights import write_tensors
 from cache.proposal_store import DetectorSpec, Proposals, write_proposals
 from cache.split_store import split_file
 from cache.store import Store
-from cli.cache_group import cache
+from cli.commands.cache import cache
 from recognizer_svc.run_dir import RunDir
 from recognizer_svc.train.distributed import Ranks
 from recognizer_svc.train.run import train_run
@@ -144,7 +144,7 @@ def test_a_run_of_an_earlier_version_is_sound_and_says_what_it_lacks(store):
 
 def test_verifying_needs_no_torch(whole):
     code = (
-        "import sys; from cli.cache_group import cache; "
+        "import sys; from cli.commands.cache import cache; "
         f"cache(['verify', {str(whole)!r}], standalone_mode=False); "
         "assert not {'torch', 'grpc'} & set(sys.modules)"
     )

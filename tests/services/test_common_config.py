@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 from grpc._cython import cygrpc
 
-from cli.options import client_options, server_options
+from cli.ui.options import client_options, server_options
 from stal_data.errors import InputError, NotFoundError
 from stal_data.hosts import is_loopback
 from svc_common.client import RetryPolicy

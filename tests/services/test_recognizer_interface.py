@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cache.store import Store
-from cli.job_display import JobDisplay
+from cli.ui.job_display import JobDisplay
 from protos.generated import recognizer_pb2 as pb
 from protos.generated import recognizer_pb2_grpc as pb_grpc
 from recognizer_svc.client import RecognizerClient

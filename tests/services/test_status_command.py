@@ -9,8 +9,8 @@ from click.testing import CliRunner, Result
 
 from cache.store import Store
 from cli.main import root
-from cli.service_status import ServiceToAsk, ask_all
-from cli.services_file import read_services
+from cli.ui.service_status import ServiceToAsk, ask_all
+from cli.ui.services_file import read_services
 from protos.generated import detector_pb2 as pb
 from protos.generated import recognizer_pb2
 from recognizer_svc.client import RecognizerClient

@@ -26,7 +26,7 @@ from cache.feature_store.manage.copy import copy_feature_set
 from cache.feature_store.manage.prune import prune_candidates
 from cache.spec import LAYOUTS, FeatureSpec, Layout
 from cache.store import Store
-from cli.cache_group import cache
+from cli.commands.cache import cache
 from stal_data.errors import ConflictError, InputError, NotFoundError, StalError
 from tests.cache.conftest import write_rows
 from tests.cache.object_store.conftest import URL, OpenStore

@@ -11,8 +11,8 @@ from cache.feature_store import list_feature_sets
 from cache.proposal_store import DetectorSpec, Proposals, list_proposals, open_proposals, write_proposals
 from cache.split_store import load_split, publish_split
 from cache.store import Store
-from cli.cache_group import cache
-from cli.precompute import precompute
+from cli.commands.cache import cache
+from cli.commands.precompute import precompute
 from stal_data.dataset import Split
 from stal_data.errors import InputError, NotFoundError, StalError
 from stal_data.keyframes import KeyFrame

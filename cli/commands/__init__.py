@@ -1,0 +1,1 @@
+"""One file a command, thin: options, help, and the call of what does the work."""

@@ -1,0 +1,76 @@
+"""`stal-cli detect`: person proposals of a split through the detector service."""
+
+from pathlib import Path
+
+import click
+
+from cli.ui.options import replica_options
+from cli.ui.params import LONGEST_S, Real
+from svc_common.config import ClientConfig
+
+
+@click.command()
+@click.argument("dataset")
+@click.option("--split", required=True, help="Split of the data set, such as test.")
+@click.option("--store", required=True, help="Folder or s3:// URL of the store; made when missing.")
+@click.option("--name", help="What the proposals are filed under; default: the detector's name.")
+@click.option(
+    "--server-side",
+    is_flag=True,
+    help="The service reads the frames: DATASET is a folder below its --data-root. The split is not published.",
+)
+@click.option("--window", type=click.IntRange(1, 1000), default=24, show_default=True, help="Frames in flight.")
+@click.option(
+    "--timeout-s", type=Real(0.1, LONGEST_S), default=60.0, show_default=True, help="Longest wait for one answer."
+)
+@replica_options("detector")
+def detect(
+    clients: tuple[ClientConfig, ...],
+    dataset: str,
+    split: str,
+    store: str,
+    name: str | None,
+    server_side: bool,
+    window: int,
+    timeout_s: float,
+) -> None:
+    """Find the people in every key frame of a split of DATASET and write them into the store.
+
+    Each key frame goes through the detector once. The split is published under the store, too, so that the
+    machines that train and predict need nothing but the store.
+
+    \b
+    Examples:
+      stal-cli detect data --split test --store store --detector 127.0.0.1:50051
+      stal-cli detect chaotic-world --split test --store store --detector gpu1:50051 --server-side \\
+          --tls-ca ca.pem --token-file token
+    """
+    import logging
+    import time
+
+    from cache.store import Store
+    from cli.ui.progress import counted
+    from cli.ui.sigterm import run_until_sigterm
+    from detector_svc.client import DetectorClient, DetectorClientConfig
+    from detector_svc.detect_split import DetectReport, detect_split, propose_split
+    from stal_data.dataset import Dataset
+
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    opened = None if server_side else Dataset.open(Path(dataset)).split(split)
+    config = DetectorClientConfig(services=clients, window=window, timeout_s=timeout_s)
+
+    async def run() -> DetectReport:
+        with counted("detecting", unit="key frames") as update:
+            async with DetectorClient(config) as detector:
+                target = Store.open(store, create=True)
+                if opened is None:
+                    return await propose_split(dataset, split, target, detector, name=name, progress=update)
+                return await detect_split(opened, target, detector, name=name, progress=update)
+
+    start = time.monotonic()
+    report = run_until_sigterm(run())
+    click.echo(
+        f"{report.path}: {report.boxes} boxes on {report.key_frames} key frames, {report.without_people} of them "
+        f"without people, by '{report.detector.name}' at confidence {report.detector.confidence:.2f} "
+        f"in {time.monotonic() - start:.1f} s"
+    )

@@ -1,0 +1,193 @@
+"""`stal-cli detector`: train and export the person detector."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cli.ui.params import BATCH, CONFIDENCE, COUNT, IMAGE_SIZE, SEED, Real
+
+if TYPE_CHECKING:
+    from detector_svc.yolo_format import YoloPart
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+_PART_OPTIONS = (
+    click.argument("dataset", type=click.Path(path_type=Path)),
+    click.option("--split", default="train", show_default=True, help="Split to learn from."),
+    click.option("--val-split", help="Split to validate on; default: some videos of --split are held out."),
+    click.option("--held-out", type=Real(0, 0.9), default=0.1, show_default=True, help="Share of videos held out."),
+    click.option("--max-images", type=COUNT, help="Key frames drawn from the split; default: all."),
+    click.option("--max-val-images", type=COUNT, default=100, show_default=True, help="Key frames to validate on."),
+    click.option("--seed", type=SEED, default=0, show_default=True, help="Of the draw and the order."),
+)
+
+
+def _part_options(function: Any) -> Any:
+    for option in reversed(_PART_OPTIONS):
+        function = option(function)
+    return function
+
+
+@click.group()
+def detector() -> None:
+    """Train and export the person detector."""
+
+
+@detector.command()
+@_part_options
+@click.option("--weights", type=_FILE, help="Checkpoint (.pt) to fine-tune.")
+@click.option("--model", type=_FILE, help="Model description (.yaml) to train from scratch.")
+@click.option(
+    "--image-size", type=IMAGE_SIZE, default="180x320", show_default=True, help="As in serving, height x width."
+)
+@click.option("--epochs", type=COUNT, default=5, show_default=True, help="Passes over the images.")
+@click.option("--batch", type=click.IntRange(1, 1024), default=4, show_default=True, help="Images a batch.")
+@click.option("--nbs", type=COUNT, help="Images an optimizer step; default: the batch.")
+@click.option("--optimizer", default="AdamW", show_default=True, help="SGD, AdamW, ...: as Ultralytics names them.")
+@click.option("--lr0", type=Real(0, 1000, min_open=True), default=3e-3, show_default=True, help="First learning rate.")
+@click.option(
+    "--scale", type=Real(0, 1, max_open=True), default=0.2, show_default=True, help="Random zoom, as a share."
+)
+@click.option(
+    "--translate", type=Real(0, 1, max_open=True), default=0.05, show_default=True, help="Random shift, as a share."
+)
+@click.option("--mosaic/--no-mosaic", default=False, show_default=True, help="Four images in one; square sizes only.")
+@click.option(
+    "--workers", type=click.IntRange(0, 1024), default=2, show_default=True, help="Loader processes (GPU only)."
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda:N.")
+@click.option("--confidence", type=CONFIDENCE, default=0.3, show_default=True, help="Recall is measured at it.")
+@click.option("--output", type=_FILE, required=True, help="The .pt file to write; numbers go beside it as .json.")
+def train(
+    dataset: Path,
+    split: str,
+    val_split: str | None,
+    held_out: float,
+    max_images: int | None,
+    max_val_images: int,
+    weights: Path | None,
+    model: Path | None,
+    image_size: tuple[int, int],
+    output: Path,
+    **options: Any,
+) -> None:
+    """Train YOLO on the people of DATASET, from weights or from a model description.
+
+    Annotations become one label file per key frame with the single class person. Nothing is downloaded. The defaults
+    suit a few hundred small frames of fixed cameras; for a large data set take larger batches and more of everything.
+
+    \b
+    Examples:
+      stal-cli detector train data --model detector_svc/models/yolov8-slim.yaml --epochs 5 \\
+          --max-images 480 --output detector.pt
+      stal-cli detector train chaotic-world --weights yolov8n.pt --image-size 180x320 --epochs 128 \\
+          --lr0 0.001 --batch 64 --scale 0.5 --translate 0.1 --output person.pt
+    """
+    if (weights is None) == (model is None):
+        raise click.UsageError("Give either --weights FILE.pt to fine-tune or --model FILE.yaml to start from scratch.")
+    from cli.ui.progress import counted
+    from detector_svc.train import DetectorTrainConfig, train_detector
+
+    start = weights or model
+    assert start is not None
+    height, width = image_size
+    config = DetectorTrainConfig(start=start, height=height, width=width, **options)
+    train_part, val_part = _choose(dataset, split, val_split, held_out, max_images, max_val_images, options["seed"])
+    with counted("training", unit="batches") as update:
+
+        def report(what: str, done: int, total: int) -> None:
+            if what == "batches":
+                update(done, total)
+            elif what != "images":
+                click.echo(f"epoch {done}/{total}: {what}", err=True)
+
+        trained = train_detector(
+            config, train_part, val_part, output, report=report, say=lambda text: click.echo(text, err=True)
+        )
+    quality = trained.quality
+    click.echo(
+        f"{trained.weights}: recall {quality.recall:.3f}, precision {quality.precision:.3f} at IoU 0.5 and confidence "
+        f"{config.confidence} on {quality.people} people of {len(val_part.key_frames)} key frames kept out of training"
+    )
+
+
+@detector.command()
+@_part_options
+@click.option("--output", type=click.Path(file_okay=False, path_type=Path), required=True, help="A new folder.")
+def convert(
+    dataset: Path,
+    split: str,
+    val_split: str | None,
+    held_out: float,
+    max_images: int | None,
+    max_val_images: int,
+    seed: int,
+    output: Path,
+) -> None:
+    """Write the annotations of DATASET in YOLO format, to train elsewhere or to look at.
+
+    \b
+    Example:
+      stal-cli detector convert chaotic-world --split train --output chaotic-world-yolo
+    """
+    from cli.ui.progress import counted
+    from detector_svc.yolo_format import write_yolo_folder
+
+    train_part, val_part = _choose(dataset, split, val_split, held_out, max_images, max_val_images, seed)
+    with counted("converting", unit="key frames") as update:
+        folder = write_yolo_folder(output, train_part, val_part, progress=update)
+    click.echo(
+        f"{folder.data_yaml}: {folder.images} images with {folder.boxes} people to train on, "
+        f"{folder.val_images} to validate on"
+    )
+
+
+@detector.command()
+@click.argument("weights", type=_FILE)
+@click.option("--output", type=_FILE, required=True, help="The .onnx file to write.")
+@click.option(
+    "--image-size", type=IMAGE_SIZE, default="180x320", show_default=True, help="As in serving, height x width."
+)
+@click.option("--batch", type=BATCH, default="dynamic", show_default=True, help="Images that a run takes.")
+def export(weights: Path, output: Path, image_size: tuple[int, int], batch: int | None) -> None:
+    """Write WEIGHTS (.pt) as an ONNX file, which holds no code and is served as the checkpoint is.
+
+    The file takes images of this one size, and is compared with the checkpoint before it is written. Needs the extra
+    onnx.
+
+    \b
+    Example:
+      stal-cli detector export person.pt --output person.onnx --image-size 180x320
+      stal-cli serve detector --weights person.onnx --image-size 180x320
+    """
+    from detector_svc.onnx_export import export_onnx
+
+    height, width = image_size
+    written = export_onnx(weights, output, height=height, width=width, batch=batch)
+    click.echo(
+        f"{written.path}: {written.size[0]}x{written.size[1]}, differs from {weights.name} by at most "
+        f"{written.difference:.1g} on noise"
+    )
+
+
+def _choose(
+    dataset: Path,
+    split: str,
+    val_split: str | None,
+    held_out: float,
+    max_images: int | None,
+    max_val_images: int,
+    seed: int,
+) -> "tuple[YoloPart, YoloPart]":
+    from detector_svc.yolo_format import choose_parts
+    from stal_data.dataset import Dataset
+
+    opened = Dataset.open(dataset)
+    return choose_parts(
+        opened.split(split),
+        opened.split(val_split) if val_split is not None else None,
+        max_images=max_images,
+        max_val_images=max_val_images,
+        held_out=held_out,
+        seed=seed,
+    )

@@ -1,0 +1,116 @@
+"""`stal-cli infer`: videos in; predictions, JSON lines and annotated frames out."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cli.ui.options import client_settings, client_words
+from cli.ui.params import CONFIDENCE, IMAGE_SIZE, NUMBER_LIST, Real
+from svc_common.addresses import split_list
+from svc_common.config import ClientConfig
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("videos", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--store", type=click.Path(file_okay=False, path_type=Path), required=True, help="Store that holds the run."
+)
+@click.option("--run", "run_id", required=True, help="Trained run that scores the actions; see `stal-cli runs list`.")
+@click.option("--slowfast", required=True, help="SlowFast weights that the run was trained on.")
+@click.option("--vit", required=True, help="ViT weights that the run was trained on.")
+@click.option("--slowfast-preset", help="Needed for random:SEED weights only; a weights file names its preset.")
+@click.option("--vit-preset", help="Needed for random:SEED weights only; a weights file names its preset.")
+@click.option("--detector-weights", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="YOLO weights.")
+@click.option(
+    "--detector",
+    metavar="ADDRESSES",
+    help="Running detector service instead of --detector-weights; as `detect` takes it, with the options below.",
+)
+@click.option(
+    "--image-size", type=IMAGE_SIZE, default="180x320", show_default=True, help="Detector input, height x width."
+)
+@click.option("--confidence", type=CONFIDENCE, default=0.3, show_default=True, help="Least box confidence.")
+@click.option("--classes", type=NUMBER_LIST, help="Detector class ids that are people; default: those named person.")
+@click.option("--min-score", type=Real(0, 1), default=0.3, show_default=True, help="Least score drawn.")
+@click.option(
+    "--output", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder for the results."
+)
+@client_settings
+def infer(
+    videos: tuple[Path, ...],
+    store: Path,
+    run_id: str,
+    slowfast: str,
+    vit: str,
+    slowfast_preset: str | None,
+    vit_preset: str | None,
+    detector_weights: Path | None,
+    detector: str | None,
+    image_size: tuple[int, int],
+    confidence: float,
+    classes: tuple[int, ...] | None,
+    min_score: float,
+    output: Path,
+    settings: dict[str, Any],
+) -> None:
+    """Say who does what at every second of VIDEOS, with a trained run.
+
+    Detects people through a detector service (a private one with --detector-weights), computes features into the
+    store, scores them through a private recognizer service, and writes predictions.csv, actions.jsonl (a line for each
+    person) and frames/ (annotated key frames) into the output folder, which must be new, empty, or of an earlier infer.
+    Run again, it makes only what is missing or whose videos, weights or run have changed; features and proposals stay
+    in the store, where other runs and output folders find them.
+
+    \b
+    Examples:
+      stal-cli infer street.mp4 --store store --run acar-1 --slowfast slowfast.safetensors \\
+          --vit vit.safetensors --detector-weights person.pt --output street-out
+      stal-cli infer street.mp4 --store store --run acar-1 --slowfast slowfast.safetensors \\
+          --vit vit.safetensors --detector gpu1:50051 --tls-ca ca.pem --token-file token --output street-out
+    """
+    if (detector is None) == (detector_weights is None):
+        raise click.UsageError("give either --detector-weights FILE or --detector HOST:PORT")
+    if str(store).startswith("s3:/"):
+        raise click.UsageError(
+            "--store must be a folder: infer keeps its stages in it. A run comes from a bucket with 'stal-cli predict'."
+        )
+    services = (
+        () if detector is None else tuple(ClientConfig(address=item, **settings) for item in split_list(detector))
+    )
+    from cli.workflow.detect_stage import Detector
+    from cli.workflow.inference import InferenceRequest, run_inference
+
+    request = InferenceRequest(
+        videos=tuple(video.resolve() for video in videos),
+        store=store.resolve(),
+        run_id=run_id,
+        backbone_options={
+            name: value
+            for name, value in (
+                ("slowfast", slowfast),
+                ("vit", vit),
+                ("slowfast-preset", slowfast_preset),
+                ("vit-preset", vit_preset),
+            )
+            if value is not None
+        },
+        detector=Detector(
+            weights=None if detector_weights is None else detector_weights.resolve(),
+            options=()
+            if detector_weights is None
+            else (
+                *("--image-size", "{}x{}".format(*image_size), "--confidence", str(confidence)),
+                *(("--classes", ",".join(map(str, classes))) if classes is not None else ()),
+            ),
+            services=services,
+            connection=client_words(settings),
+        ),
+        min_score=min_score,
+        output=output.resolve(),
+    )
+    people = run_inference(request)
+    click.echo(
+        f"{people} people in all key frames. Predictions: {output / 'predictions.csv'}; a line for each person: "
+        f"{output / 'actions.jsonl'}; annotated key frames: {output / 'frames'}"
+    )

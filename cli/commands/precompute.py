@@ -1,0 +1,172 @@
+"""`stal-cli precompute`: run the backbones once over a split and fill the feature cache."""
+
+import os
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import click
+
+from cli.ui.params import COUNT, THREADS
+from cli.ui.precompute_progress import extraction_progress
+from stal_data.owner import end_with
+
+if TYPE_CHECKING:
+    from cache.backbones.load import LoadedBackbone
+    from cache.precompute import Estimate
+    from cache.spec import BackboneKind
+
+WEIGHTS_HELP = "A .safetensors file, random:SEED (untrained), or none."
+
+
+@click.command()
+@click.argument("dataset", type=click.Path(path_type=Path))
+@click.option("--split", required=True, help="Split of the data set, such as train.")
+@click.option("--store", required=True, help="Folder or s3:// URL of the store; made when missing.")
+@click.option("--slowfast", default="none", show_default=True, metavar="WEIGHTS", help=WEIGHTS_HELP)
+@click.option("--vit", default="none", show_default=True, metavar="WEIGHTS", help=WEIGHTS_HELP)
+@click.option("--slowfast-preset", help="Size of SlowFast; default: what the file says, else r50.")
+@click.option("--vit-preset", help="Size of the ViT; default: what the file says, else giant.")
+@click.option(
+    "--view",
+    "views",
+    multiple=True,
+    default=["identity"],
+    show_default=True,
+    type=click.Choice(["identity", "hflip"]),
+    help="Repeat for both: training flips clips, prediction does not. Frames are decoded once.",
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["float16", "float32"]),
+    default="float16",
+    show_default=True,
+    help="Of the stored maps.",
+)
+@click.option(
+    "--layout",
+    type=click.Choice(["pooled", "full"]),
+    default="pooled",
+    show_default=True,
+    help="full keeps every time step, 13 times the bytes: for heads that look at time.",
+)
+@click.option(
+    "--autocast",
+    type=click.Choice(["none", "bf16", "fp16"]),
+    default="none",
+    show_default=True,
+    help="Compute in half precision, which is faster on a GPU and makes another feature set; none is float32.",
+)
+@click.option("--compile", "compiled", is_flag=True, help="Compile the backbones first; makes another feature set.")
+@click.option("--batch-size", type=click.IntRange(1, 1024), default=8, show_default=True, help="Clips a batch.")
+@click.option(
+    "--device",
+    "devices",
+    default="auto",
+    show_default=True,
+    help="auto (every GPU, under torchrun that of LOCAL_RANK, else the CPU), cpu, cuda:0,cuda:1",
+)
+@click.option(
+    "--shard",
+    metavar="K/N",
+    help="Fill only the K-th of N parts of the set; auto takes K and N from torchrun or Slurm, auto/N takes K from a "
+    "Kubernetes indexed job. Default: auto under torchrun, else whatever no other process has claimed.",
+)
+@click.option(
+    "--rows-per-shard",
+    type=COUNT,
+    help="Key frames written at once, the most that a kill loses; only for a new set. Default: at most 64, full 16.",
+)
+@click.option("--decode-threads", type=THREADS, help="Default: one a CPU core, at most 8.")
+@click.option("--estimate", "estimate_only", is_flag=True, help="Measure a few clips, print time and bytes, and stop.")
+def precompute(
+    dataset: Path,
+    split: str,
+    store: str,
+    slowfast: str,
+    vit: str,
+    slowfast_preset: str | None,
+    vit_preset: str | None,
+    shard: str | None,
+    estimate_only: bool,
+    **options: Any,
+) -> None:
+    """Run both backbones once over a split of DATASET and fill the feature cache.
+
+    Stopped or killed, the same command goes on where it was; several machines may run it on one store.
+
+    \b
+    Examples:
+      stal-cli precompute data --split train --store store \\
+        --slowfast slowfast.safetensors --vit vit.safetensors --view identity --view hflip
+      torchrun --nproc-per-node 8 --no-python stal-cli precompute data --split train --store store \\
+        --vit vit.safetensors --autocast bf16
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        end_with(os.getppid())  # torchrun, at whose SIGKILL its ranks would go on
+    # A kill costs one shard at most, and to wait for the batches that devices are at may take minutes.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if slowfast == vit == "none":
+        raise click.UsageError("Name the weights of at least one backbone: --slowfast, --vit or both.")
+
+    from cache.precompute import PrecomputeOptions, estimate, read_part
+    from cache.precompute import precompute as run
+    from cache.store import Store
+    from stal_data.dataset import Dataset
+
+    part = read_part(shard, os.environ)
+    opened = Dataset.open(dataset).split(split)
+    target = Store.open(store, create=not estimate_only, may_lack=estimate_only)
+    chosen = PrecomputeOptions(
+        slowfast=_backbone("slowfast", slowfast, slowfast_preset),
+        vit=_backbone("vit", vit, vit_preset),
+        part=part,
+        **options,
+    )
+    if estimate_only:
+        _print_estimate(estimate(opened, target, chosen))
+        return
+    with extraction_progress() as progress:
+        feature_sets = run(opened, target, chosen, progress=progress, note=_note)
+    for features in feature_sets:
+        done, total = int(features.done.sum()), len(features.key_frames)
+        rows = f"{total} rows" if done == total else f"{done} of {total} rows"
+        click.echo(f"{features.dataset}/{features.split}/{features.id}: {rows}, {features.spec.view}")
+
+
+def _note(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def _print_estimate(found: "Estimate") -> None:
+    from cli.commands.cache_commands.text import size
+
+    click.echo(f"{found.num_clips} key frames to compute, {size(found.num_bytes)} to write")
+    free = "" if found.free_bytes is None else f"; {size(found.free_bytes)} free"
+    click.echo(f"{size(found.row_bytes)} a key frame and view{free}")
+    if not found.num_clips:
+        return
+    beside = "beside" if found.overlapped else "then"
+    click.echo(
+        f"about {_duration(found.total_s)}: checking {1 / found.check_s_per_clip:.3g} clips/s, then decoding "
+        f"{1 / found.decode_s_per_clip:.3g} clips/s {beside} computing {1 / found.compute_s_per_clip:.3g} clips/s"
+    )
+    click.echo(f"measured on {found.measured_clips} clips; the time to write is not in it")
+    if found.free_bytes is not None and found.num_bytes > found.free_bytes:
+        click.echo(f"The disk is too small: {size(found.num_bytes - found.free_bytes)} more are needed.")
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _backbone(kind: str, weights: str, preset: str | None) -> "LoadedBackbone | None":
+    if weights == "none":
+        if preset is not None:
+            raise click.UsageError(f"--{kind}-preset '{preset}' needs --{kind} WEIGHTS.")
+        return None
+    from cache.backbones.load import load_backbone
+
+    return load_backbone(cast("BackboneKind", kind), weights=weights, preset=preset)

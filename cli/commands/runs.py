@@ -1,0 +1,140 @@
+"""`stal-cli runs`: experiments of a store, listed and side by side."""
+
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.table import Table
+
+from cli.ui.tables import add_row, print_table
+
+if TYPE_CHECKING:
+    from recognizer_svc.runs import RunSummary
+
+
+@click.group()
+def runs() -> None:
+    """List and compare trained runs; import a published head as one.
+
+    \b
+    Examples:
+      stal-cli runs list --store store
+      stal-cli runs compare acar-1 linear-1 --store store
+    """
+
+
+@runs.command("list")
+@click.option("--store", "store_url", required=True, help="Folder or s3:// URL of the store.")
+def list_command(store_url: str) -> None:
+    """List the runs of a store, oldest first."""
+    from cache.store import Store
+    from recognizer_svc.runs import list_runs
+
+    found = list_runs(Store.open(store_url))
+    if not found:
+        click.echo("The store holds no runs; 'stal-cli train RECIPE --store ...' makes one.")
+        return
+    table = Table("run", "started", "status", "recipe", "head", "epochs", "loss", "val mAP", "best", "train time")
+    for run in found:
+        add_row(
+            table,
+            run.run_id,
+            "-" if run.created is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(run.created)),
+            run.status,
+            run.settings.get("name", "-").strip('"'),
+            run.settings.get("head.kind", "-").strip('"'),
+            _epochs(run),
+            _number(run.loss),
+            _number(run.validation_map),
+            _number(run.best_map),
+            f"{run.train_s:.0f} s",
+        )
+    print_table(table)
+    click.echo("val mAP: ground-truth boxes, no cap, last and best epoch.")
+    _print_problems(found)
+
+
+@runs.command()
+@click.argument("run_ids", nargs=-1, required=True, metavar="RUN RUN...")
+@click.option("--store", "store_url", required=True, help="Folder or s3:// URL of the store.")
+def compare(run_ids: tuple[str, ...], store_url: str) -> None:
+    """Show runs side by side: how they did, and every setting in which they differ."""
+    from cache.store import Store
+    from recognizer_svc.runs import compare_runs
+
+    comparison = compare_runs(Store.open(store_url), run_ids)
+    table = Table("", *run_ids)
+    rows: Iterable[tuple[str, list[str]]] = [
+        ("status", [run.status for run in comparison.runs]),
+        ("epochs", [_epochs(run) for run in comparison.runs]),
+        ("loss (last epoch)", [_number(run.loss) for run in comparison.runs]),
+        ("validation mAP (ground-truth boxes, no cap)", [_number(run.validation_map) for run in comparison.runs]),
+        ("best validation mAP", [_number(run.best_map) for run in comparison.runs]),
+        ("train time", [f"{run.train_s:.0f} s" for run in comparison.runs]),
+    ]
+    for name, values in rows:
+        add_row(table, name, *values)
+    table.add_section()
+    for name, settings in comparison.differences:
+        add_row(table, name, *settings)
+    if not comparison.differences:
+        add_row(table, "settings", *("all the same" if run.settings else "-" for run in comparison.runs))
+    print_table(table)
+    _print_problems(comparison.runs)
+
+
+@runs.command("import")
+@click.argument("head", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--store", "store_url", required=True, help="Folder or s3:// URL of the store.")
+@click.option("--run-id", required=True, help="Name of the run, unique in the store.")
+@click.option("--dataset", required=True, help="Data set of the store whose classes the head knows.")
+@click.option("--split", default="test", show_default=True, help="Its split; features must be cached.")
+@click.option("--feature-set", help="Id of the features. [default: those of the head's own backbones]")
+@click.option(
+    "--recipe", default="acar-published", show_default=True, help="The head's sizes and loss: a file or a shipped name."
+)
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change the recipe, e.g. head.depth=1.")
+def import_command(
+    head: Path,
+    store_url: str,
+    run_id: str,
+    dataset: str,
+    split: str,
+    feature_set: str | None,
+    recipe: str,
+    overrides: tuple[str, ...],
+) -> None:
+    """Make a run of HEAD, a head.safetensors of 'stal-cli weights import', so that 'predict' can use it.
+
+    The features must be those of the backbones that the head was trained with: precompute with the files of the same
+    import. Such a run cannot be resumed; to train on, use the recipe's training.init_head.
+
+    \b
+    Example:
+      stal-cli runs import store/weights/head.safetensors --store store --run-id published \\
+        --dataset chaotic-world --split test
+    """
+    from cache.store import Store
+    from recognizer_svc.import_run import import_run
+    from recognizer_svc.recipe import load_recipe
+
+    resolved = load_recipe(recipe, [*overrides, f"data.dataset={dataset}"])
+    run = import_run(Store.open(store_url), head, resolved, run_id=run_id, split=split, feature_set=feature_set)
+    click.echo(f"Run {run_id}: {run.root}")
+    click.echo(f"Next: stal-cli predict --run {run_id} --store {store_url} --dataset {dataset} --split {split} ...")
+
+
+def _print_problems(summaries: "Sequence[RunSummary]") -> None:
+    for run in summaries:
+        for problem in run.problems:
+            click.echo(f"{run.run_id}: {problem}")
+
+
+def _epochs(run: "RunSummary") -> str:
+    return "-" if run.epochs is None else f"{run.epochs_done}/{run.epochs}"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

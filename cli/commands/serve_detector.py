@@ -1,0 +1,112 @@
+"""`stal-cli serve detector`."""
+
+from pathlib import Path
+
+import click
+
+from cli.ui.options import server_options
+from cli.ui.params import CONFIDENCE, IMAGE_SIZE, NUMBER_LIST, Real
+from svc_common.config import ServerConfig
+
+
+@click.command()
+@click.option(
+    "--weights",
+    type=click.Path(dir_okay=False, path_type=Path),
+    required=True,
+    help="Ultralytics checkpoint (.pt), or its export (.onnx, with the extra onnx).",
+)
+@click.option(
+    "--image-size", type=IMAGE_SIZE, default="180x320", show_default=True, help="Input of the network, height x width."
+)
+@click.option(
+    "--confidence",
+    type=CONFIDENCE,
+    default=0.3,
+    show_default=True,
+    help="Boxes below it are dropped.",
+)
+@click.option(
+    "--overlap",
+    type=Real(0, 1, min_open=True),
+    default=0.7,
+    show_default=True,
+    help="IoU above which two boxes are one person.",
+)
+@click.option("--classes", type=NUMBER_LIST, help="Class ids that are people; default: those named person.")
+@click.option("--name", help="What proposals are filed under; default: the weight file's name.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda:N.")
+@click.option(
+    "--data-root",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Let clients run data sets below this folder (detect --server-side).",
+)
+@click.option(
+    "--max-batch", type=click.IntRange(1, 1024), default=8, show_default=True, help="Most frames in one batch."
+)
+@click.option("--max-delay-ms", type=Real(0, 10_000), default=5.0, show_default=True, help="Wait for a fuller batch.")
+@click.option(
+    "--queue-size",
+    type=click.IntRange(1, 10_000),
+    default=64,
+    show_default=True,
+    help="Frames accepted and unanswered.",
+)
+@server_options(default_port=50051)
+def detector(
+    server: ServerConfig,
+    weights: Path,
+    image_size: tuple[int, int],
+    confidence: float,
+    overlap: float,
+    classes: tuple[int, ...] | None,
+    name: str | None,
+    device: str,
+    data_root: Path | None,
+    max_batch: int,
+    max_delay_ms: float,
+    queue_size: int,
+) -> None:
+    """Find people in images with YOLO, until SIGTERM or Ctrl-C.
+
+    The weights are chosen here and never by a client; nothing is downloaded.
+
+    \b
+    Examples:
+      stal-cli serve detector --weights person.pt --image-size 180x320
+      stal-cli serve detector --weights person.pt --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem \\
+          --token-file token --data-root /data
+    """
+    import asyncio
+
+    from detector_svc.memory import keep_freed_memory
+
+    keep_freed_memory()
+    from detector_svc.batcher import BatcherConfig
+    from detector_svc.service import DetectorConfig, DetectorService
+    from detector_svc.yolo import YoloConfig
+    from svc_common.metrics import Metrics
+    from svc_common.server import ServiceServer
+
+    height, width = image_size
+    config = DetectorConfig(
+        yolo=YoloConfig(
+            weights=weights,
+            height=height,
+            width=width,
+            confidence=confidence,
+            overlap=overlap,
+            classes=classes,
+            device=device,
+            name=name,
+            gpu_pass=max_batch,
+        ),
+        batcher=BatcherConfig(max_batch=max_batch, max_delay_s=max_delay_ms / 1000, queue_size=queue_size),
+        data_root=data_root,
+    )
+    metrics = Metrics()
+
+    async def serve() -> None:
+        await ServiceServer(server, [DetectorService(config, metrics)], name="detector", metrics=metrics).serve()
+
+    asyncio.run(serve())

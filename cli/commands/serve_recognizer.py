@@ -1,0 +1,130 @@
+"""`stal-cli serve recognizer`."""
+
+from pathlib import Path
+
+import click
+
+from cli.ui.options import server_options
+from cli.ui.params import LONGEST_S, Real
+from cli.ui.staging_options import StageOptions, stage_options
+from recognizer_svc.service.bounds import LONGEST_STOP_S
+from svc_common.config import ServerConfig
+
+
+@click.command()
+@click.option("--store", "store_url", required=True, help="Folder or s3:// URL of the store; made when missing.")
+@stage_options
+@click.option("--device", default="auto", show_default=True, help="Of the scoring: auto, cpu or cuda:N.")
+@click.option(
+    "--max-jobs", type=click.IntRange(1, 64), default=1, show_default=True, help="Training jobs that run at once."
+)
+@click.option(
+    "--max-queued",
+    type=click.IntRange(0, 1000),
+    default=16,
+    show_default=True,
+    help="Jobs that wait at most.",
+)
+@click.option(
+    "--max-requests",
+    type=click.IntRange(1, 1000),
+    default=16,
+    show_default=True,
+    help="Scoring calls in progress at most.",
+)
+@click.option(
+    "--max-batch",
+    type=click.IntRange(1, 32),
+    default=32,
+    show_default=True,
+    help="Recognize calls that share a pass when they wait anyway; 1 computes each alone.",
+)
+@click.option(
+    "--job-stop-s",
+    type=Real(1, LONGEST_STOP_S),
+    default=60.0,
+    show_default=True,
+    help="Seconds that a cancelled job gets to write its checkpoint.",
+)
+@click.option(
+    "--job-stall-s",
+    type=Real(0, LONGEST_S),
+    default=3600.0,
+    show_default=True,
+    help="Stop a job that says nothing for so long; 0 turns it off.",
+)
+@click.option(
+    "--interface",
+    help="Trusted network interface for jobs on several machines, whose traffic is not encrypted. Without it they are "
+    "refused.",
+)
+@click.option(
+    "--data-root",
+    type=click.Path(path_type=Path),
+    help="Folder whose data sets recipes with training.backbone may name. Without it they are refused.",
+)
+@click.option(
+    "--machine",
+    metavar="NAME",
+    help="Name of this machine in the records of jobs, by which a service finds its jobs again: for schedulers that "
+    "may start it on another machine. [default: the host name]",
+)
+@click.option(
+    "--cancel-jobs",
+    is_flag=True,
+    help="At the end cancel the training jobs, each with a checkpoint, instead of leaving them to the next service: "
+    "for containers, whose processes all end with the service.",
+)
+@server_options(default_port=50052)
+def recognizer(
+    server: ServerConfig,
+    store_url: str,
+    stage: StageOptions,
+    device: str,
+    max_jobs: int,
+    max_queued: int,
+    max_requests: int,
+    max_batch: int,
+    job_stop_s: float,
+    job_stall_s: float,
+    interface: str | None,
+    data_root: Path | None,
+    machine: str | None,
+    cancel_jobs: bool,
+) -> None:
+    """Train heads on cached features and score actions, until SIGTERM or Ctrl-C.
+
+    Training jobs go on when the service ends, and the next one on this machine takes them over; --cancel-jobs stops
+    them instead.
+
+    \b
+    Examples:
+      stal-cli serve recognizer --store store
+      stal-cli serve recognizer --store shared-store --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem \\
+          --token-file token --interface eth1
+    """
+    import asyncio
+
+    from cache.store import Store
+    from recognizer_svc.service.job import JobLimits
+    from recognizer_svc.service.server import RecognizerConfig, serve
+
+    limits = JobLimits(
+        max_jobs=max_jobs,
+        max_queued=max_queued,
+        stop_timeout_s=job_stop_s,
+        stall_timeout_s=job_stall_s,
+        interface=interface,
+        data_root=None if data_root is None else data_root.absolute(),
+        machine=machine,
+        end_with_service=cancel_jobs,
+    )
+    config = RecognizerConfig(
+        store=Store.open(store_url, create=True, stage=stage.stage()),
+        limits=limits,
+        device=device,
+        max_requests=max_requests,
+        max_batch=max_batch,
+        cancel_jobs=cancel_jobs,
+    )
+    asyncio.run(serve(server, config))

@@ -1,0 +1,1 @@
+"""What commands share towards the user: option types, tables, progress, signals."""

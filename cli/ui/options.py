@@ -1,0 +1,191 @@
+"""Options that several commands share: how a service listens, how a client reaches it."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from cli.ui.params import LONGEST_S, Real
+from svc_common.addresses import split_list
+from svc_common.config import DEFAULT_MESSAGE_BYTES, ClientConfig, ServerConfig
+from svc_common.logs import LOG_FORMATS
+
+F = TypeVar("F", bound=Callable[..., Any])
+_FILE = click.Path(dir_okay=False, path_type=Path)
+_MESSAGE_MB = click.option(
+    "--max-message-mb",
+    type=click.IntRange(1, 2047),
+    default=DEFAULT_MESSAGE_BYTES >> 20,
+    show_default=True,
+    help="Largest message in MiB, both directions; the same on both sides.",
+)
+
+
+def _apply(function: F, options: Sequence[Callable[[F], F]]) -> F:
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def server_options(*, default_port: int) -> Callable[[F], F]:
+    """Add the listening options; the command receives them as `server: ServerConfig`."""
+
+    def decorate(function: F) -> F:
+        options = [
+            click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on."),
+            click.option(
+                "--port",
+                type=click.IntRange(0, 65535),
+                default=default_port,
+                show_default=True,
+                help="0 takes a free one.",
+            ),
+            click.option("--tls-cert", type=_FILE, help="PEM certificate chain; turns TLS on."),
+            click.option("--tls-key", type=_FILE, help="PEM key of --tls-cert."),
+            click.option("--tls-ca", type=_FILE, help="PEM authorities of client certificates; turns mTLS on."),
+            click.option("--token-file", type=_FILE, help="Bearer tokens, one a line; clients must send one."),
+            click.option(
+                "--insecure",
+                is_flag=True,
+                help="Allow other machines to connect without TLS, or without --token-file and --tls-ca.",
+            ),
+            _MESSAGE_MB,
+            click.option(
+                "--metrics-port",
+                type=click.IntRange(0, 65535),
+                help="Serve /metrics, /live and /ready over HTTP; over HTTPS with --tls-cert.",
+            ),
+            click.option("--metrics-host", help="Address of --metrics-port; default: that of --host."),
+            click.option("--reflection", is_flag=True, help="Let clients list the methods (grpcurl)."),
+            click.option(
+                "--grace-s",
+                type=Real(0, LONGEST_S),
+                default=10.0,
+                show_default=True,
+                help="Seconds that running calls get after SIGTERM.",
+            ),
+            click.option(
+                "--log-format",
+                type=click.Choice(LOG_FORMATS),
+                default="text",
+                show_default=True,
+                help="Of the log on stderr; json is one object a line.",
+            ),
+            click.option("--port-file", type=_FILE, help="Write the bound port here once ready."),
+        ]
+
+        def build(max_message_mb: int, **values: Any) -> Any:
+            own = {name: values.pop(name) for name in _SERVER_FIELDS}
+            return function(server=ServerConfig(max_message_bytes=max_message_mb << 20, **own), **values)
+
+        return _apply(_named_after(build, function), options)
+
+    return decorate
+
+
+_SERVER_FIELDS = (
+    "host",
+    "port",
+    "tls_cert",
+    "tls_key",
+    "tls_ca",
+    "token_file",
+    "insecure",
+    "metrics_port",
+    "metrics_host",
+    "reflection",
+    "grace_s",
+    "log_format",
+    "port_file",
+)
+_CLIENT_FIELDS = ("tls_ca", "tls_cert", "tls_key", "token_file", "server_name", "insecure")
+
+
+def client_options(service: str, *, required: bool) -> Callable[[F], F]:
+    """Add `--detector` or `--recognizer` HOST:PORT and what goes with it.
+
+    The command receives them as `client: ClientConfig`, or None when the address was not given.
+    """
+
+    def decorate(function: F) -> F:
+        options = [
+            click.option(
+                f"--{service}", "address", metavar="HOST:PORT", required=required, help=f"Where the {service} listens."
+            ),
+        ]
+
+        def build(address: str | None, settings: dict[str, Any], **values: Any) -> Any:
+            client = ClientConfig(address=address, **settings) if address is not None else None
+            return function(client=client, **values)
+
+        return _apply(client_settings(_named_after(build, function)), options)
+
+    return decorate
+
+
+def replica_options(service: str) -> Callable[[F], F]:
+    """Add `--detector` with one or several addresses and what goes with it; STAL_DETECTOR stands in for it.
+
+    The command receives them as `clients: tuple[ClientConfig, ...]`.
+    """
+
+    def decorate(function: F) -> F:
+        options = [
+            click.option(
+                f"--{service}",
+                "addresses",
+                metavar="ADDRESSES",
+                required=True,
+                envvar=f"STAL_{service.upper()}",
+                show_envvar=True,
+                help=f"Where the {service} listens: HOST:PORT, several with commas between, or dns:///NAME:PORT for "
+                "each address of a name.",
+            ),
+        ]
+
+        def build(addresses: str, settings: dict[str, Any], **values: Any) -> Any:
+            clients = tuple(ClientConfig(address=address, **settings) for address in split_list(addresses))
+            return function(clients=clients, **values)
+
+        return _apply(client_settings(_named_after(build, function)), options)
+
+    return decorate
+
+
+def client_settings(function: F) -> F:
+    """Add how to reach a service; the command receives it as `settings`, the fields of ClientConfig but the address."""
+    options = [
+        click.option("--tls-ca", type=_FILE, help="PEM authorities of the service's certificate; turns TLS on."),
+        click.option("--tls-cert", type=_FILE, help="PEM certificate of this client (mTLS)."),
+        click.option("--tls-key", type=_FILE, help="PEM key of --tls-cert."),
+        click.option("--token-file", type=_FILE, help="File with the bearer token."),
+        click.option("--server-name", help="Name in the service's certificate, where it is not that of the address."),
+        click.option("--insecure", is_flag=True, help="Allow plain text to other machines, the token included."),
+        _MESSAGE_MB,
+    ]
+
+    def build(max_message_mb: int, **values: Any) -> Any:
+        settings = {name: values.pop(name) for name in _CLIENT_FIELDS}
+        return function(settings=settings | {"max_message_bytes": max_message_mb << 20}, **values)
+
+    return _apply(_named_after(build, function), options)
+
+
+def client_words(settings: dict[str, Any]) -> tuple[str, ...]:
+    """The options of `client_settings` again, for a command that this one runs."""
+    words: list[str] = []
+    for name in _CLIENT_FIELDS:
+        option, value = f"--{name.replace('_', '-')}", settings[name]
+        if value is True:
+            words.append(option)
+        elif value not in (None, False):
+            words += [option, str(value)]
+    return (*words, "--max-message-mb", str(settings["max_message_bytes"] >> 20))
+
+
+def _named_after(build: Callable[..., Any], function: F) -> F:
+    """Give the wrapper the command's name, help and the options declared below it."""
+    build.__name__, build.__doc__ = function.__name__, function.__doc__
+    build.__dict__.update(function.__dict__)
+    return build  # type: ignore[return-value]

@@ -1,0 +1,1 @@
+"""The demo: settings, stages, figures and page."""

@@ -1,0 +1,97 @@
+"""The demo's page: one HTML file beside its pictures, readable from disk, on a phone and in the dark."""
+
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from cli.workflow.demo.pictures import MIN_SCORE, Example
+from cli.workflow.demo.workflow import Folders
+from stal_data.files import write_atomically
+
+STYLE = """
+:root { color-scheme: light dark; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 0 auto; padding: 1rem; }
+table { border-collapse: collapse; margin: 1rem 0; }
+th, td { padding: .3rem .8rem; border-bottom: 1px solid #8886; text-align: right; }
+th:nth-child(-n+2), td:nth-child(-n+2) { text-align: left; }
+.wide { overflow-x: auto; }
+img { max-width: 100%; height: auto; background: white; border-radius: 4px; }
+.frames { display: grid; grid-template-columns: repeat(auto-fill, minmax(20rem, 1fr)); gap: 1rem; }
+figure { margin: 0; }
+figcaption { font-size: .85rem; opacity: .8; }
+"""
+
+
+def write_page(path: Path, summary: dict[str, Any], examples: list[Example]) -> None:
+    """Write the page; pictures are linked relative to it."""
+    parts = [
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<title>STAL demo</title><style>{STYLE}</style></head><body>",
+        "<h1>STAL demo: the synthetic test split</h1>",
+        "<p>mAP at IoU 0.5 over the action classes. Capacity is the number of best-scored rows (box and class) kept "
+        "for each key frame; the best one is chosen on this very split, as the published figures are, so mAP at 50 "
+        "stands beside it.</p>",
+        _scores(summary, Folders(path.parent)),
+        _picture("pictures/capacity.png", "mAP over capacity", "mAP over capacity, the first head seed."),
+        _picture("pictures/per_class.png", "AP of each class", "AP of each class, ground-truth boxes."),
+        "<h2>Test frames</h2>",
+        f"<p>Boxes by the detector, actions by the ACAR head, those scored at least {MIN_SCORE}; below each "
+        "picture what the ground truth says. Frames are picked evenly over the split.</p>",
+        '<div class="frames">',
+        *(_example(path.parent, example) for example in examples),
+        "</div>",
+        "<h2>Time</h2>",
+        _times(summary["wall_s"]),
+        "</body></html>\n",
+    ]
+    write_atomically(path, "\n".join(parts))
+
+
+def _scores(summary: dict[str, Any], folders: Folders) -> str:
+    seeds = ", ".join(str(seed) for seed in summary["head_seeds"])
+    rows = [
+        f"<tr><td>{boxes.replace('_', ' ')}</td><td>{head}</td><td>{row['mAP']:.3f}</td><td>{row['capacity']}</td>"
+        f"<td>{row['mAP_at_50']:.3f}</td><td>{row['interaction_AP']:.3f}</td>"
+        f"<td>{_list(row['mAP_by_seed'])}</td><td>{_list(row['interaction_AP_by_seed'])}</td>"
+        f"<td>{_reports(folders, boxes, head, summary['head_seeds'])}</td></tr>"
+        for boxes in ("ground_truth_boxes", "detected_boxes")
+        for head, row in summary[boxes].items()
+    ]
+    return (
+        '<div class="wide"><table><thead><tr><th>boxes</th><th>head</th><th>mAP</th><th>at capacity</th>'
+        f"<th>mAP at 50</th><th>interactions</th><th>mAP, seeds {seeds}</th><th>interactions, seeds {seeds}</th>"
+        f"<th>reports</th></tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+        f"<p>Interaction classes: {escape(', '.join(summary['interaction_classes']))}.</p>"
+    )
+
+
+def _reports(folders: Folders, boxes: str, head: str, seeds: list[int]) -> str:
+    """Return a link to the evaluation report of each seed."""
+    paths = ((folders.evaluation(boxes, head, seed) / "report.html").relative_to(folders.root) for seed in seeds)
+    links = (f'<a href="{path.as_posix()}">seed {seed}</a>' for seed, path in zip(seeds, paths, strict=True))
+    return " ".join(links)
+
+
+def _list(values: list[float]) -> str:
+    return " ".join(f"{value:.3f}" for value in values)
+
+
+def _picture(source: str, alt: str, caption: str) -> str:
+    return f'<figure><img src="{source}" alt="{alt}"><figcaption>{caption}</figcaption></figure>'
+
+
+def _example(root: Path, example: Example) -> str:
+    source = example.picture.relative_to(root).as_posix()
+    return (
+        f'<figure><img src="{escape(source)}" alt="{escape(str(example.key))}" loading="lazy">'
+        f"<figcaption>{escape(str(example.key))}: {escape('; '.join(example.truth))}</figcaption></figure>"
+    )
+
+
+def _times(wall_s: dict[str, float]) -> str:
+    rows = "".join(f"<tr><td>{escape(name)}</td><td></td><td>{value:.1f}</td></tr>" for name, value in wall_s.items())
+    return (
+        '<div class="wide"><table><thead><tr><th>stage</th><th></th><th>seconds</th></tr></thead>'
+        f"<tbody>{rows}</tbody></table></div>"
+    )

@@ -1,0 +1,109 @@
+"""The stage of `infer` that has people detected, by a private detector service or by running ones."""
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import click
+
+from cli.workflow.fingerprints import Unchanged, digest_of
+from cli.workflow.stages import Product, Service, Stages
+from cli.workflow.stored_names import stored_name
+from stal_data.dataset import Dataset
+from stal_data.errors import ConflictError, StalError
+from svc_common.config import ClientConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detector:
+    """Either weights (start a private service) or services."""
+
+    weights: Path | None
+    options: tuple[str, ...]
+    """Of the private service."""
+    services: tuple[ClientConfig, ...]
+    connection: tuple[str, ...]
+    """Options of `detect` that say how to reach those services."""
+
+
+def detect(
+    stages: Stages,
+    detector: Detector,
+    *,
+    folder: Path,
+    store: Path,
+    dataset: str,
+    split: str,
+    inputs: Mapping[str, str],
+    videos: Unchanged,
+) -> Path:
+    """Have the proposals of this very detector for this very data set in the store; return their file.
+
+    folder: of the data set `dataset`. inputs: digests of what it is made of.
+    """
+    private = detector.weights is not None
+    weights = Unchanged([] if detector.weights is None else [detector.weights])
+    stem, model = _model(stages, detector)
+    decoder = Dataset.open(folder).media.decoder
+    name = stored_name(stem, [*model, *detector.options, decoder, version("stal")])
+    proposals = store / "proposals" / dataset / split / f"{name}.h5"
+    if _is_readable(proposals):
+        click.echo(f"  {'detect':<40} in the store already")
+        return proposals
+    options = ("--weights", str(detector.weights), *detector.options)
+    with Service("detector", stages.root, *options) if private else nullcontext() as service:
+        addresses = service.address if service else ",".join(client.address for client in detector.services)
+        stages.run(
+            "detect",
+            *("detect", str(folder), "--split", split, "--store", str(store), "--name", name),
+            *("--detector", addresses),
+            connection=() if private else detector.connection,
+            inputs={"model": digest_of(model), **inputs},
+            products=[Product(proposals, kept=True)],
+        )
+    try:
+        videos.check()
+        weights.check()
+        if not private and _model(stages, detector) != (stem, model):
+            raise ConflictError("The detector service runs another model than before; run the command again.")
+    except BaseException:
+        proposals.unlink()  # just made, perhaps of another content than its name says
+        raise
+    return proposals
+
+
+def _model(stages: Stages, detector: Detector) -> tuple[str, list[str]]:
+    """Return the name of what detects, and all that decides about its boxes but the options."""
+    from detector_svc.client import DetectorClient, DetectorClientConfig
+
+    if detector.weights is not None:
+        return detector.weights.stem, [stages.digest(detector.weights), *_libraries()]
+
+    async def ask() -> tuple[str, list[str]]:
+        async with DetectorClient(DetectorClientConfig(services=detector.services)) as client:
+            info = await client.info()
+            return info.name, [digest_of(info.model)]
+
+    return asyncio.run(ask())
+
+
+def _libraries() -> list[str]:
+    """What a private service detects with, without starting one."""
+    found = []
+    for name in ("ultralytics", "onnxruntime", "onnxruntime-gpu"):
+        with suppress(PackageNotFoundError):
+            found.append(f"{name}-{version(name)}")
+    return found
+
+
+def _is_readable(proposals: Path) -> bool:
+    from cache.proposal_store import read_proposals
+
+    try:
+        read_proposals(proposals)
+    except StalError:
+        return False
+    return True
