@@ -133,9 +133,8 @@ def train(
     data_root = None if folder is None else folder.parent
     recognizer = recognizer_at(client, store_url, data_root=data_root, stage=stage)
     try:
-        job = run_until_sigterm(
-            _follow(recognizer, request, where, resume_or_start=resume_or_start, here=client is None)
-        )
+        run = run_until_sigterm if client is None else asyncio.run
+        job = run(_follow(recognizer, request, where, resume_or_start=resume_or_start, here=client is None))
     except KeyboardInterrupt:
         _say_what_goes_on(request.run_id, where, here=client is None)
         sys.exit(INTERRUPTED)

@@ -42,9 +42,9 @@ def start(joint_store: JointStore, *overrides: str, data_root: Path | None = Non
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("data.folder=/etc", "data.folder: '/etc' must be a path relative to the folder"),
-        ("data.folder=sets/../../other", "data.folder: .*without '..'"),
-        ("training.backbone_weights=../slowfast.safetensors", "training.backbone_weights: .*without '..'"),
+        ("data.folder=/etc", "data.folder is '/etc': must be a path relative to the folder"),
+        ("data.folder=sets/../../other", "data.folder is .*without '..'"),
+        ("training.backbone_weights=../slowfast.safetensors", "training.backbone_weights is .*without '..'"),
         ("training.backbone_weights=null", "backbone_weights must name a file"),
         ("training.backbone=none", "backbone_weights and backbone_preset need backbone: slowfast"),
         ("training.backbone=vit", "training.backbone is 'vit'"),

@@ -37,6 +37,12 @@ async def frames(*names: str):
         yield pb.DetectRequest(frame_id=name)
 
 
+async def no_frames_yet():
+    """For a stream that is refused: grpc.aio would lose its status if it ended during a write."""
+    await asyncio.Event().wait()
+    yield pb.DetectRequest()
+
+
 async def health(port: int, service: str) -> int:
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         stub = health_pb2_grpc.HealthStub(channel)
@@ -243,7 +249,7 @@ async def test_token(tmp_path: Path) -> None:
                     await stub.GetInfo(pb.GetInfoRequest())
                 assert isinstance(error_of(caught.value, service="detector", address="h:1"), AccessError)
                 with pytest.raises(grpc.aio.AioRpcError, match="UNAUTHENTICATED"):
-                    async for _ in stub.Detect(frames("a")):
+                    async for _ in stub.Detect(no_frames_yet()):
                         pass
         assert await health(server.port, "") == SERVING  # probes carry no token
 
