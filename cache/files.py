@@ -34,7 +34,7 @@ def sync_tree(root: Path) -> None:
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold a lock of the kernel on a file, which is made and stays, among all threads and processes; waits for it."""
-    with told_when_full(path):
+    with explaining_full_disk(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
@@ -55,7 +55,7 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
 
     durable: also after a power cut, which costs the disk a while.
     """
-    with told_when_full(path), partial_file(path) as partial:
+    with explaining_full_disk(path), partial_file(path) as partial:
         yield partial
         if durable:
             sync(partial)
@@ -65,7 +65,7 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
 
 
 @contextmanager
-def told_when_full(path: Path) -> Iterator[None]:
+def explaining_full_disk(path: Path) -> Iterator[None]:
     """Turn the system's error for a full disk, quota or file-size limit into one that says what to do.
 
     path: what is written; where that is a folder, the file in it that the error names is told.

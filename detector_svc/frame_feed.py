@@ -22,7 +22,10 @@ A = TypeVar("A")
 
 
 class FrameFeed(Generic[A]):
-    """Use with `async with`: iterate over `answers` while connections take a `Share` each. A: what an answer says."""
+    """Use with `async with`: iterate over `answers` while each connection takes a `ReplicaShare`.
+
+    A: what an answer says.
+    """
 
     def __init__(self, source: AsyncIterator[tuple[str, bytes]], *, window: int) -> None:
         """window: frames that a connection may have unanswered at a time; also answers that may wait to be read."""
@@ -116,7 +119,7 @@ class FrameFeed(Generic[A]):
         await self._changed.wait()
 
 
-class Share(Generic[A]):
+class ReplicaShare(Generic[A]):
     """The frames of one connection. Use with `with`: at its end the feed gets back what is unanswered."""
 
     def __init__(self, feed: FrameFeed[A], *, address: str) -> None:

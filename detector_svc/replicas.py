@@ -15,7 +15,7 @@ import grpc
 
 from detector_svc.connection import Connection, DetectorInfo
 from detector_svc.detections import FrameDetections, from_message
-from detector_svc.frame_feed import FrameFeed, Share
+from detector_svc.frame_feed import FrameFeed, ReplicaShare
 from stal_data.errors import NotFoundError, StalError
 from svc_common.addresses import Resolver
 from svc_common.client import RetryPolicy, is_retryable, pause_s
@@ -80,7 +80,7 @@ class Replica:
         self._check, self._judge = check, judge
         self._delays: Iterator[float] = retry.delays()
         self._left = asyncio.Event()
-        self._share: Share[FrameDetections | str] | None = None
+        self._share: ReplicaShare[FrameDetections | str] | None = None
         self.spent: StalError | None = None
         """The last error, once the attempts are used up; None while another attempt gets on."""
         self.task = asyncio.create_task(self._run())
@@ -106,7 +106,7 @@ class Replica:
     async def _attempt(self) -> StalError | None:
         """One stream to its end; what it ended with."""
         try:
-            with Share(self._feed, address=self._connection.address) as share:
+            with ReplicaShare(self._feed, address=self._connection.address) as share:
                 self._share = share
                 try:
                     async with self._connection.watched(stopping=share.end):
@@ -127,7 +127,7 @@ class Replica:
             log.warning("%s; its %d unanswered frames are sent again", found, held)
         return found
 
-    async def _stream(self, share: Share[FrameDetections | str]) -> None:
+    async def _stream(self, share: ReplicaShare[FrameDetections | str]) -> None:
         if self._left.is_set():
             return
         async with aclosing(self._connection.detect(share.requests(), share.waiting_s)) as answers:

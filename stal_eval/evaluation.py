@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from stal_data.keyframes import KeyFrame
 from stal_data.labels import LabelMap
 from stal_eval.capacities import format_capacities
-from stal_eval.chosen import read_choice
+from stal_eval.chosen_capacity import read_choice
 from stal_eval.protocol import Protocol, choose_protocol
 from stal_eval.result import Evaluation
 

@@ -8,7 +8,7 @@ from stal_data.errors import InputError
 from stal_data.keyframes import KeyFrame
 from stal_data.labels import LabelMap
 from stal_eval.alignment import Alignment, Counts, align
-from stal_eval.chosen import Split
+from stal_eval.chosen_capacity import Split
 from stal_eval.exclusions import load_exclusions
 from stal_eval.extra import pd
 from stal_eval.matching import Matching, match

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from stal_eval.alignment import Counts
 from stal_eval.capacities import NO_LIMIT, parse_capacities
-from stal_eval.chosen import Choice
+from stal_eval.chosen_capacity import Choice
 from stal_eval.curve import Curve, TieBounds
 from stal_eval.details import explain
 from stal_eval.diagnosis import diagnose

@@ -12,7 +12,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from stal_data.errors import NotFoundError
-from svc_common.places import Context, PlacesPerClient
+from svc_common.calls_per_client import CallsPerClient, Context
 
 LIVE = "live"
 REASON_TRAILER = "stal-not-serving"
@@ -34,7 +34,7 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # the packa
         self._unready = unready
         self._loaded, self._failed = False, False
         self._names = ("", *services)
-        self._places = PlacesPerClient(WATCHES_PER_CLIENT, "health watches")
+        self._places = CallsPerClient(WATCHES_PER_CLIENT, "health watches")
         self._ended = False
         self._changed = asyncio.Event()
 

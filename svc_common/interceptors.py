@@ -14,10 +14,10 @@ from typing import Any, TypeAlias
 import grpc
 
 from stal_data.errors import StalError
+from svc_common.calls_per_client import CallsPerClient, Context
 from svc_common.errors import AccessError, DeadlineError, ServiceUnavailableError, status_of, trailers_of
 from svc_common.logs import REQUEST_ID_HEADER, checked_request_id, log_context
 from svc_common.metrics import Metrics
-from svc_common.places import Context, PlacesPerClient
 from svc_common.refusals import RefusalLog
 from svc_common.requests import checked, lenient
 from svc_common.tokens import TokenCheck
@@ -50,7 +50,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         """unready: why the service takes no calls; None when it does."""
         self._metrics, self._tokens, self._unready = metrics, tokens, unready
         self._refusals = RefusalLog()
-        self._places, self._read_timeout_s = PlacesPerClient(calls_per_client, "calls"), read_timeout_s
+        self._places, self._read_timeout_s = CallsPerClient(calls_per_client, "calls"), read_timeout_s
 
     async def intercept_service(
         self,

@@ -24,11 +24,11 @@ from svc_common.config import ServerConfig, join_address
 from svc_common.health import Health
 from svc_common.http_endpoint import HttpEndpoint
 from svc_common.interceptors import CallInterceptor
-from svc_common.leaving import leave, leave_after
 from svc_common.liveness import Liveness
 from svc_common.logs import configure_logging
 from svc_common.metrics import Metrics
 from svc_common.options import server_options
+from svc_common.process_exit import exit_after, exit_now
 from svc_common.secret_files import warn_of_readable
 from svc_common.tokens import TokenCheck
 
@@ -157,13 +157,13 @@ class ServiceServer:
             log.info("%s is stopped before it is ready", self._name)
             starting.cancel()
             await asyncio.wait((starting,), timeout=self._config.grace_s)
-            leave()
+            exit_now()
         await starting
         print(f"{self._name} ready on {join_address(self._config.host, self.port)}", flush=True)
         await stopping
         most_s = self._drain_s + self._config.grace_s + FREEING_S
         log.info("%s drains for at most %g s", self._name, most_s)
-        leave_after(most_s)
+        exit_after(most_s)
         await self.stop()
 
     def _unready(self) -> str | None:

@@ -10,7 +10,7 @@ from cache.feature_store.catalog import (
     list_feature_sets,
     open_feature_set,
 )
-from cache.feature_store.damage import DamagedError
+from cache.feature_store.errors import DamagedError
 from cache.feature_store.layout import FEATURES, FeatureManifest, RowIndex
 from cache.feature_store.locks import ShardClaim
 from cache.feature_store.reader import FeatureBatch, FeatureSet

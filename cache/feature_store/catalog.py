@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cache.feature_store.layout import FeatureManifest
-from cache.feature_store.marks import read_marks
 from cache.feature_store.reader import FeatureSet
 from cache.feature_store.remote import refresh_sets, remote_set
+from cache.feature_store.row_status import read_row_status
 from cache.spec import FeatureSpec, View
 from cache.store import Store
 from stal_data.errors import ConflictError, InputError, NotFoundError, did_you_mean
@@ -51,7 +51,7 @@ def describe_feature_set(path: Path) -> FeatureSetInfo:
         id=manifest.spec.id,
         spec=manifest.spec,
         num_rows=manifest.num_rows,
-        num_done=int(read_marks(path, manifest).done_K.sum()),
+        num_done=int(read_row_status(path, manifest).done_K.sum()),
         num_bytes=num_bytes(path),
         path=path,
     )

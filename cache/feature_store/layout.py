@@ -15,8 +15,8 @@ import numpy as np
 from google_crc32c import value as crc32c
 from numpy.typing import NDArray
 
-from cache.feature_store.damage import DamagedError
 from cache.feature_store.deleting import how_to_delete
+from cache.feature_store.errors import DamagedError
 from cache.feature_store.metadata import check_attributes, check_members, read_attributes, read_json
 from cache.spec import FeatureSpec
 from stal_data.errors import ConflictError

@@ -9,8 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from cache.feature_store.use import no_locks
-from cache.files import told_when_full
+from cache.feature_store.set_lock import no_locks
+from cache.files import explaining_full_disk
 
 if TYPE_CHECKING:
     from cache.object_store.claims import Lease
@@ -35,7 +35,7 @@ class ShardClaim:
     def take(cls, folder: Path, shard: int) -> Self | None:
         """Return the claim on a shard, or None while another process or thread holds it."""
         path = _path(folder, shard)
-        with told_when_full(path):
+        with explaining_full_disk(path):
             folder.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:

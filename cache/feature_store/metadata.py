@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cache.feature_store.damage import DamagedError
 from cache.feature_store.deleting import how_to_delete
+from cache.feature_store.errors import DamagedError
 from stal_data.errors import ConflictError, NotFoundError
 
 FILE = "zarr.json"

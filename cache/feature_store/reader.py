@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.feature_store.damage import DamagedError, damaged_shard
 from cache.feature_store.deleting import how_to_delete
+from cache.feature_store.errors import DamagedError, damaged_shard
 from cache.feature_store.layout import INDEX, FeatureManifest, RowIndex, shard_path
-from cache.feature_store.marks import Marks, read_column, read_marks
 from cache.feature_store.open_files import max_mapped_files
 from cache.feature_store.remote import remote_set
+from cache.feature_store.row_status import RowStatus, read_column, read_row_status
+from cache.feature_store.set_lock import mark_in_use
 from cache.feature_store.shards import MappedFile, ShardFile
-from cache.feature_store.use import mark_in_use
 from cache.spec import FeatureSpec
 from stal_data.errors import InputError, NotFoundError, StalError
 from stal_data.keyframes import KeyFrame
@@ -82,7 +82,7 @@ class FeatureSet:
         # Read on first use, so that opening costs a few small files.
         self._index: RowIndex | None = None
         self._rows: dict[KeyFrame, int] = {}
-        self._marks: Marks | None = None
+        self._marks: RowStatus | None = None
 
     def __reduce__(self) -> tuple[type["FeatureSet"], tuple[Path]]:
         return FeatureSet, (self.path,)
@@ -149,9 +149,9 @@ class FeatureSet:
     def complete(self) -> bool:
         return bool(self.marks().done_K.all())
 
-    def marks(self) -> Marks:
+    def marks(self) -> RowStatus:
         """Return the done marks and digests as they are on disk now."""
-        marks = read_marks(self.path, self._manifest)
+        marks = read_row_status(self.path, self._manifest)
         with self._lock:
             self._marks = marks
         return marks
@@ -202,7 +202,7 @@ class FeatureSet:
         else:
             self._read_rows(pairs, arrays, marks)
 
-    def _read_rows(self, pairs: Sequence[Pair], arrays: Sequence[NDArray[np.uint8]], marks: Marks) -> None:
+    def _read_rows(self, pairs: Sequence[Pair], arrays: Sequence[NDArray[np.uint8]], marks: RowStatus) -> None:
         """Read rows into their places, each array given as [B, bytes of a row]."""
         try:
             self._read_verified(pairs, arrays, marks)
@@ -221,7 +221,9 @@ class FeatureSet:
             for pair in pairs:
                 self._read_staged(self._remote, pair, arrays, marks)
 
-    def _read_staged(self, remote: "RemoteSet", pair: Pair, arrays: Sequence[NDArray[np.uint8]], marks: Marks) -> None:
+    def _read_staged(
+        self, remote: "RemoteSet", pair: Pair, arrays: Sequence[NDArray[np.uint8]], marks: RowStatus
+    ) -> None:
         """Read a row; where the staged copy is bad, the bucket may be good."""
         try:
             self._read_verified([pair], arrays, marks)
@@ -232,7 +234,7 @@ class FeatureSet:
                 self._shards.pop(shard, None)
             self._read_verified([pair], arrays, marks)
 
-    def _read_verified(self, pairs: Sequence[Pair], arrays: Sequence[NDArray[np.uint8]], marks: Marks) -> None:
+    def _read_verified(self, pairs: Sequence[Pair], arrays: Sequence[NDArray[np.uint8]], marks: RowStatus) -> None:
         rows_per_shard, index = self._manifest.rows_per_shard, self.index
         for row, place in pairs:
             files = self._files(row // rows_per_shard)
@@ -263,7 +265,7 @@ class FeatureSet:
             )
         return np.asarray(values).reshape(len(values), math.prod(values.shape[1:])).view(np.uint8)
 
-    def _checked(self, rows_B: NDArray[np.int64]) -> Marks:
+    def _checked(self, rows_B: NDArray[np.int64]) -> RowStatus:
         """Return the marks, after checking that all these rows are done."""
         bad = rows_B[(rows_B < 0) | (rows_B >= self._manifest.num_rows)]
         if rows_B.ndim != 1 or bad.size:

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from cache.feature_store.layout import COLUMNS, FEATURES
 from cache.feature_store.metadata import FILE
 from cache.feature_store.scratch import new_scratch
+from cache.feature_store.set_lock import locks_folder, sole_use
 from cache.feature_store.shards import CHECKSUM, MappedFile, RowSource
-from cache.feature_store.use import locks_folder, sole_use
-from cache.files import locked, told_when_full
+from cache.files import explaining_full_disk, locked
 from cache.object_store.bucket import Bucket
 from cache.object_store.claims import Lease, Owner, read_owner
 from cache.object_store.mirror import Mirror, same_content, write_or_remove
@@ -153,7 +153,7 @@ class RemoteSet:
         It goes with `owner`; those of killed processes go now.
         """
         folder = new_scratch(self._path, owner)
-        with told_when_full(folder):
+        with explaining_full_disk(folder):
             for name in (*FEATURES, *_MARKS):
                 if (self._path / name / FILE).is_file():
                     (folder / name).mkdir()

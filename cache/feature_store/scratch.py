@@ -7,8 +7,8 @@ import socket
 import weakref
 from pathlib import Path
 
-from cache.feature_store.use import no_locks
-from cache.files import told_when_full
+from cache.feature_store.set_lock import no_locks
+from cache.files import explaining_full_disk
 from stal_data.files import temporary_name
 from stal_data.left_behind import remove_if_left
 
@@ -23,7 +23,7 @@ def new_scratch(path: Path, owner: object) -> Path:
     for left in path.parent.glob(f".{path.name}.{socket.gethostname()}.[0-9]*{_SUFFIX}"):
         if not remove_if_left(left, left / _LOCK) and not (left / _LOCK).exists():  # who removed it was killed
             shutil.rmtree(left, ignore_errors=True)
-    with told_when_full(path):
+    with explaining_full_disk(path):
         unlocked = temporary_name(path)
         unlocked.mkdir()
         try:

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.feature_store.damage import damaged_shard
+from cache.feature_store.errors import damaged_shard
 from cache.feature_store.layout import checksum
 
 CHECKSUM = struct.Struct("<I")

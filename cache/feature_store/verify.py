@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from cache.feature_store.damage import DamagedError
+from cache.feature_store.errors import DamagedError
 from cache.feature_store.reader import FeatureBatch, FeatureSet
 from cache.feature_store.writer import FeatureWriter
 from stal_data.keyframes import KeyFrame

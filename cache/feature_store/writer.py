@@ -10,12 +10,12 @@ from cache.feature_store.create import create_set
 from cache.feature_store.deleting import how_to_delete
 from cache.feature_store.layout import DEFAULT_ROWS_PER_SHARD, FeatureManifest, RowIndex
 from cache.feature_store.locks import ShardClaim, describe_owner
-from cache.feature_store.marks import shard_is_done
-from cache.feature_store.output import SetFiles, ShardOutput
 from cache.feature_store.reader import FeatureBatch, FeatureSet
 from cache.feature_store.remote import remote_set, set_folder
-from cache.feature_store.use import in_use, locks_folder
-from cache.files import told_when_full
+from cache.feature_store.row_status import shard_is_done
+from cache.feature_store.set_lock import in_use, locks_folder
+from cache.feature_store.shard_writer import SetFiles, ShardWriter
+from cache.files import explaining_full_disk
 from cache.spec import FeatureSpec
 from cache.store import Store
 from stal_data.errors import ConflictError, InputError
@@ -64,7 +64,7 @@ class FeatureWriter:
                 num_rows=count,
                 rows_per_shard=rows_per_shard or balanced_rows_per_shard(count),
             )
-            with told_when_full(path), in_use(path):
+            with explaining_full_disk(path), in_use(path):
                 create_set(path, manifest, index)
         writer = cls(path)
         writer._check_same(spec, index, shapes)
@@ -107,9 +107,9 @@ class FeatureWriter:
         owner = None if self._remote is None else self._remote.owner(shard)
         return describe_owner(self._locks, shard) if owner is None else str(owner)
 
-    def output(self, claim: ShardClaim) -> ShardOutput:
+    def output(self, claim: ShardClaim) -> ShardWriter:
         """Return what takes the rows of the claimed shard, as many at a time as there are."""
-        return ShardOutput(self._files, self._set.index, claim)
+        return ShardWriter(self._files, self._set.index, claim)
 
     def write_shard(self, claim: ShardClaim, features: FeatureBatch) -> None:
         """Write all rows of the claimed shard and mark them done.
@@ -124,7 +124,7 @@ class FeatureWriter:
         """Mark the rows of the claimed shard as not done."""
         assert claim.held
         size = self.manifest.rows_per_shard
-        with told_when_full(self.path):
+        with explaining_full_disk(self.path):
             self._files.settle(claim, [self._files.write_column("done", claim.shard, np.zeros(size, np.uint8))])
             # It may be what is damaged.
             self._files.settle(claim, [self._files.write_column("digest", claim.shard, np.zeros(size, np.uint64))])

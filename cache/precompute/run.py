@@ -7,7 +7,7 @@ from cache.feature_store.remote import set_folder
 from cache.precompute.launch import Part
 from cache.precompute.options import PrecomputeOptions
 from cache.precompute.plan import Plan, Progress, make_plan
-from cache.precompute.work import Work
+from cache.precompute.shard_queue import ShardQueue
 from cache.spec import FeatureSpec, View
 from cache.split_store import publish_split
 from cache.store import Store
@@ -52,7 +52,7 @@ def precompute(
     shards = range(num_shards) if part is None else part.shards(num_shards)
     if part is not None and note:
         note(f"{part}: {len(shards)} of the set's {num_shards} shards")
-    work = Work(
+    queue = ShardQueue(
         media=split.media,
         plan=plan,
         writers=writers,
@@ -61,7 +61,7 @@ def precompute(
         decode_threads=threads,
         progress=progress,
     )
-    work.run([options.extractor(device, note) for device in targets])
+    queue.run([options.extractor(device, note) for device in targets])
     return [open_feature_set(store, split.dataset, split.name, spec=wanted) for wanted in specs.values()]
 
 

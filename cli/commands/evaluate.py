@@ -97,7 +97,7 @@ def evaluate(
         return
     _require(ctx)
     from cli.ui.eval_tables import print_result
-    from stal_eval.chosen import read_choice
+    from stal_eval.chosen_capacity import read_choice
     from stal_eval.protocol import choose_protocol
 
     # What costs nothing to check comes before reading and scoring.

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cache.files import told_when_full
+from cache.files import explaining_full_disk
 from stal_data.errors import ConflictError
 
 _MARK = ".stal-output.json"
@@ -41,7 +41,7 @@ def claimed(root: Path, command: str) -> Iterator[None]:
                 f"The output folder '{root}' is that of another command ({found.decode(errors='replace')}); name "
                 "another --output."
             )
-        with told_when_full(root):
+        with explaining_full_disk(root):
             os.pwrite(descriptor, wanted, 0)
             yield
     finally:

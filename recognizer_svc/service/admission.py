@@ -8,11 +8,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from cache.files import told_when_full
+from cache.files import explaining_full_disk
 from cache.split_store import load_split
 from cache.store import Store
 from recognizer_svc.bucket_runs import fetch_run
-from recognizer_svc.joint.sources import initial_weights, open_dataset
+from recognizer_svc.joint_training.sources import initial_weights, open_dataset
 from recognizer_svc.recipe import Recipe, load_recipe, parse_recipe
 from recognizer_svc.run_dir import RunDir, refuse_imported
 from recognizer_svc.service.processes import job_processes
@@ -120,7 +120,7 @@ def claim(
     if owned is None:
         raise ConflictError(f"Run '{run_id}' is active already; watch it with: stal-cli jobs watch {run_id} ...")
     try:
-        with told_when_full(files.run.recipe):
+        with explaining_full_disk(files.run.recipe):
             return files, _claim(files, submission, recipe, host or socket.gethostname()), owned
     except BaseException:
         owned.release()

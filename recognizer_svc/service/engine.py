@@ -11,13 +11,13 @@ from recognizer_svc.data import check_boxes
 from recognizer_svc.predict import BoxesOfKeyFrame, Predictor
 from recognizer_svc.row_layout import counts_note
 from recognizer_svc.row_predictions import ClipToScore, clips_to_score, repeated
-from recognizer_svc.service.brief_bucket import BriefBucket
 from recognizer_svc.service.fresh_runs import FreshRuns
 from recognizer_svc.service.micro_batch import Scored
 from recognizer_svc.service.models import ModelCache
 from recognizer_svc.service.open_features import OpenFeatures
 from recognizer_svc.service.queries import Prediction, PredictQuery, RecognizeQuery
 from recognizer_svc.service.served_models import ServedModels
+from recognizer_svc.service.time_limited_bucket import TimeLimitedBucket
 from stal_data.errors import InputError, StalError
 
 
@@ -32,7 +32,7 @@ class Engine:
         self._models = ModelCache(store, device=device, counted=counted)
         self._served = served
         # A bucket that is gone must not hold up this thread for minutes at each call.
-        self._bucket = BriefBucket(store)
+        self._bucket = TimeLimitedBucket(store)
         self._runs = FreshRuns(store, self._bucket)
         self._features = OpenFeatures(store, self._bucket)
 

@@ -5,7 +5,7 @@ import time
 from cache.store import Store
 from recognizer_svc.bucket_runs import fetch_run
 from recognizer_svc.run_dir import RunDir
-from recognizer_svc.service.brief_bucket import BriefBucket
+from recognizer_svc.service.time_limited_bucket import TimeLimitedBucket
 from stal_data.errors import StalError
 from stal_data.names import check_name
 
@@ -16,7 +16,7 @@ _REMEMBERED = 1000
 class FreshRuns:
     """Looks for newer copies now and then, and does without where the bucket does not answer."""
 
-    def __init__(self, store: Store, bucket: BriefBucket) -> None:
+    def __init__(self, store: Store, bucket: TimeLimitedBucket) -> None:
         self._store, self._bucket = store, bucket
         self._looked: dict[str, tuple[float, StalError | None]] = {}
         """When a run was last looked for, and why that failed."""

@@ -15,7 +15,7 @@ from typing import Any
 from cache.store import Store
 from recognizer_svc.service import launch as launching
 from recognizer_svc.service.admission import Ownership
-from recognizer_svc.service.exchange import Exchange
+from recognizer_svc.service.job_sync import Exchange
 from recognizer_svc.service.outcome import decide
 from recognizer_svc.service.processes import is_launcher, job_processes, kill_all, process_start_s, signal_group
 from recognizer_svc.service.record import JobFiles, JobRecord, JobStatus, cancel_requested, write_record

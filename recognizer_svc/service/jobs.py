@@ -16,8 +16,8 @@ from recognizer_svc.service.admission import (
     find_sent_before,
 )
 from recognizer_svc.service.events import Event, EventReader
-from recognizer_svc.service.exchange import Exchange
 from recognizer_svc.service.job import Job, JobLimits
+from recognizer_svc.service.job_sync import Exchange
 from recognizer_svc.service.record import JobFiles, JobRecord, JobStatus, request_cancel
 from recognizer_svc.service.stored_jobs import StoredJobs
 from recognizer_svc.service.threads import Threads

@@ -4,8 +4,8 @@ import time
 
 from cache.feature_store import FeatureSet
 from cache.store import Store
-from recognizer_svc.service.brief_bucket import BriefBucket
 from recognizer_svc.service.models import LoadedModel
+from recognizer_svc.service.time_limited_bucket import TimeLimitedBucket
 
 KEPT_S = 30.0
 """How long an opened set is used: so long an open one cannot be deleted, and so late a new one is noticed."""
@@ -14,7 +14,7 @@ KEPT_S = 30.0
 class OpenFeatures:
     """Not safe for several threads: only the scoring thread uses it."""
 
-    def __init__(self, store: Store, bucket: BriefBucket) -> None:
+    def __init__(self, store: Store, bucket: TimeLimitedBucket) -> None:
         self._store, self._bucket = store, bucket
         self._open: dict[tuple[str, ...], tuple[float, FeatureSet]] = {}
 

@@ -7,7 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from cache.files import told_when_full
+from cache.files import explaining_full_disk
 from recognizer_svc.run_dir import RunDir
 from stal_data.errors import ConflictError, InputError, StalError
 from stal_data.files import write_atomically
@@ -142,7 +142,7 @@ class JobFiles:
 
 def write_record(files: JobFiles, record: JobRecord) -> None:
     """Replace the record; node 0's also replaces the run's public state."""
-    with told_when_full(files.record):
+    with explaining_full_disk(files.record):
         write_atomically(files.record, sealed_json(asdict(record), indent=1))
         if files.node_rank == 0:
             state = {"status": record.status.value, "message": record.message, "attempt": record.attempt}
@@ -194,7 +194,7 @@ def request_cancel(files: JobFiles) -> None:
     # Records of other machines are not seen where the store is in a bucket; their attempts have the same number.
     attempts = {str(rank): record.attempt for record in records for rank in range(record.launch.nnodes)}
     attempts |= {str(record.launch.node_rank): record.attempt for record in records}
-    with told_when_full(files.cancel):
+    with explaining_full_disk(files.cancel):
         write_atomically(files.cancel, json.dumps(attempts))
 
 

@@ -17,7 +17,7 @@ from stal_data.errors import InputError, how_to_install
 from stal_data.labels import LabelMap
 
 if TYPE_CHECKING:
-    from recognizer_svc.joint.inputs import JointInputs
+    from recognizer_svc.joint_training.inputs import JointInputs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +112,7 @@ def _clips(split: PublishedSplit, label_map: LabelMap, layout: Layout) -> tuple[
 
 def _open_joint(recipe: Recipe, store: Store, data_root: Path | None) -> "JointInputs":
     try:
-        from recognizer_svc.joint.inputs import JointInputs
+        from recognizer_svc.joint_training.inputs import JointInputs
     except ModuleNotFoundError as error:
         raise InputError(
             f"training.backbone is slowfast, but this machine lacks '{error.name}', which decodes or computes clips; "

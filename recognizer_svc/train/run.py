@@ -14,7 +14,7 @@ from recognizer_svc.checkpoint import Best, Checkpoint, Progress, load_checkpoin
 from recognizer_svc.data import epoch_plan, read_ahead
 from recognizer_svc.heads.batch_norm import share_statistics
 from recognizer_svc.heads.build import build_head
-from recognizer_svc.joint.model import JointModel
+from recognizer_svc.joint_training.model import JointModel
 from recognizer_svc.provenance import write_provenance
 from recognizer_svc.recipe import Recipe, load_recipe, parse_recipe
 from recognizer_svc.run_dir import OLD_SUFFIX, SUFFIX, EventWriter, RunDir, refuse_imported
@@ -210,7 +210,9 @@ class Run:
         """Write the trained SlowFast as weights files, for precompute."""
         if self.inputs.joint is None or self.ranks.rank:
             return
-        from recognizer_svc.joint.export import export_slowfast  # after the check: it needs the extra `precompute`
+        from recognizer_svc.joint_training.export import (
+            export_slowfast,  # after the check: it needs the extra `precompute`
+        )
 
         for path in export_slowfast(self.run_dir, self.inputs.joint.backbone.spec):
             log.message(f"SlowFast is in {path}; precompute with --slowfast {path} before predicting")

@@ -2,7 +2,7 @@
 
 from cache.feature_store import FeatureSet, open_feature_set
 from cache.store import Store
-from recognizer_svc.joint.sources import open_vit_set
+from recognizer_svc.joint_training.sources import open_vit_set
 from recognizer_svc.recipe import Recipe
 from stal_data.errors import ConflictError, InputError, NotFoundError
 

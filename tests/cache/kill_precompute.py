@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.backbones.load import load_backbone
-from cache.feature_store.output import ArrayFile, SetFiles
+from cache.feature_store.shard_writer import ArrayFile, SetFiles
 from cache.precompute import PrecomputeOptions, precompute
 from cache.precompute.extract import Extractor
 from cache.spec import Layout

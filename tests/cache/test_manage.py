@@ -19,7 +19,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cache import h5
-from cache.feature_store import FeatureSet, FeatureWriter, ShardClaim, use
+from cache.feature_store import FeatureSet, FeatureWriter, ShardClaim, set_lock
 from cache.feature_store.manage.copy import copy_feature_set
 from cache.feature_store.manage.diff import diff_feature_sets
 from cache.feature_store.manage.hdf5 import export_hdf5, import_hdf5
@@ -215,7 +215,7 @@ def test_a_damaged_set_names_the_command_that_deletes_it(store: Store, write_set
 
 def test_a_set_that_is_being_deleted_does_not_open(write_set: WriteSet) -> None:
     path = write_set(3).path
-    with use.sole_use(path), pytest.raises(ConflictError, match="is being deleted"):
+    with set_lock.sole_use(path), pytest.raises(ConflictError, match="is being deleted"):
         FeatureSet(path)
     FeatureSet(path)
 
@@ -237,7 +237,7 @@ def test_a_set_opens_while_prune_looks_at_it(store: Store, write_set: WriteSet) 
     try:
         assert child.stdout.readline() == b"looking\n"
         for _ in range(20_000):
-            with use.in_use(path):
+            with set_lock.in_use(path):
                 pass
         assert child.poll() is None
     finally:
@@ -279,7 +279,7 @@ def test_where_locks_are_missing_nobody_writes_or_deletes(
     with pytest.raises(ConflictError, match="has no file locks"):
         FeatureWriter(path).claim(0)
     with pytest.raises(ConflictError, match="has no file locks"):
-        use.sole_use(path).__enter__()
+        set_lock.sole_use(path).__enter__()
 
 
 def test_a_set_that_changed_after_it_was_shown_stays(store: Store, write_set: WriteSet) -> None:

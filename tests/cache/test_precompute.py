@@ -15,7 +15,7 @@ from PIL import Image
 
 from cache.backbones.load import LoadedBackbone, load_backbone
 from cache.feature_store import FeatureWriter, list_feature_sets, open_feature_set
-from cache.feature_store.output import ShardOutput
+from cache.feature_store.shard_writer import ShardWriter
 from cache.precompute import PrecomputeOptions, precompute
 from cache.precompute.devices import resolve_devices
 from cache.precompute.extract import Extractor
@@ -322,18 +322,18 @@ def test_a_shard_is_safe_before_the_next_one_is_begun(
     frames_root: Path, store: Store, slowfast: LoadedBackbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events: list[str] = []
-    launch, finish = Extractor.launch, ShardOutput.finish
+    launch, finish = Extractor.launch, ShardWriter.finish
 
     def launched(self: Extractor, *arguments: Any) -> Any:
         events.append("begun")
         return launch(self, *arguments)
 
-    def finished(self: ShardOutput) -> None:
+    def finished(self: ShardWriter) -> None:
         finish(self)
         events.append("safe")
 
     monkeypatch.setattr(Extractor, "launch", launched)
-    monkeypatch.setattr(ShardOutput, "finish", finished)
+    monkeypatch.setattr(ShardWriter, "finish", finished)
     both: tuple[View, ...] = ("identity", "hflip")
     split = make_split(frames_root)
     precompute(split, store, PrecomputeOptions(slowfast=slowfast, vit=None, views=both, rows_per_shard=2, batch_size=1))

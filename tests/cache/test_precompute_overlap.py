@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from cache.backbones.load import LoadedBackbone, load_backbone
-from cache.feature_store.output import ShardOutput
+from cache.feature_store.shard_writer import ShardWriter
 from cache.precompute import PrecomputeOptions, precompute
 from cache.precompute.extract import Extractor
 from cache.store import Store
@@ -90,13 +90,13 @@ def test_the_next_frames_are_read_while_a_batch_is_computed(
 def test_rows_are_written_while_the_next_batch_is_computed(
     store: Store, frames_root: Path, slowfast: LoadedBackbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    launches, write = Launches(monkeypatch, [1, 2]), ShardOutput.write
+    launches, write = Launches(monkeypatch, [1, 2]), ShardWriter.write
 
-    def written(output: ShardOutput, rows: range, blocks: Mapping[str, NDArray[Any]]) -> None:
+    def written(output: ShardWriter, rows: range, blocks: Mapping[str, NDArray[Any]]) -> None:
         launches.meet(rows.start // BATCH + 1)
         write(output, rows, blocks)
 
-    monkeypatch.setattr(ShardOutput, "write", written)
+    monkeypatch.setattr(ShardWriter, "write", written)
     options = PrecomputeOptions(slowfast=slowfast, vit=None, batch_size=BATCH, rows_per_shard=9)
     [features] = precompute(make_split(frames_root), store, options)
     assert features.complete

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cache.feature_store.damage import DamagedError
-from cache.feature_store.output import ArrayFile
+from cache.feature_store.errors import DamagedError
+from cache.feature_store.shard_writer import ArrayFile
 from cache.feature_store.shards import MappedFile, ShardFile
 
 GUARD = 64

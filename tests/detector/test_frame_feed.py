@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detector_svc.frame_feed import FrameFeed, Share
+from detector_svc.frame_feed import FrameFeed, ReplicaShare
 from protos.generated import detector_pb2 as pb
 from stal_data.errors import InputError
 from svc_common.errors import ServiceError
@@ -23,7 +23,7 @@ async def source(count: int) -> AsyncIterator[tuple[str, bytes]]:
 async def connect(feed: FrameFeed[str], name: str, lives: list[tuple[int, int]]) -> None:
     """Connections one after the other: each answers so many frames, takes so many more, and breaks. The last stays."""
     for answer, hold in lives:
-        with Share(feed, address=name) as share:
+        with ReplicaShare(feed, address=name) as share:
             requests = share.requests()
             for number in range(answer + hold):
                 request = await soon(anext(requests))
@@ -32,7 +32,7 @@ async def connect(feed: FrameFeed[str], name: str, lives: list[tuple[int, int]])
                 if number < answer:
                     share.answered(request.frame_id, name)
             assert len(share) <= WINDOW
-    with Share(feed, address=name) as share:
+    with ReplicaShare(feed, address=name) as share:
         async for request in share.requests():
             share.answered(request.frame_id, name)
             await asyncio.sleep(0)  # others run
@@ -67,10 +67,10 @@ async def test_no_frame_is_lost_or_doubled(count: int, connections: list[list[tu
 
 async def test_frames_that_come_back_are_the_next_to_be_taken() -> None:
     async with FrameFeed[str](source(10), window=2) as feed:
-        with Share(feed, address="first") as first:
+        with ReplicaShare(feed, address="first") as first:
             requests = first.requests()
             taken = [(await anext(requests)).frame_id for _ in range(2)]
-        with Share(feed, address="second") as second:
+        with ReplicaShare(feed, address="second") as second:
             requests = second.requests()
             assert [(await anext(requests)).frame_id for _ in range(2)] == taken == ["0", "1"]
             with pytest.raises(ServiceError, match="first answered frame '0'"):
@@ -79,7 +79,7 @@ async def test_frames_that_come_back_are_the_next_to_be_taken() -> None:
 
 async def test_answers_that_nobody_reads_stop_the_sending() -> None:
     async with FrameFeed[str](source(10), window=2) as feed:
-        with Share(feed, address="only") as share:
+        with ReplicaShare(feed, address="only") as share:
             requests = share.requests()
             for _ in range(2):
                 share.answered((await anext(requests)).frame_id, "found")
@@ -99,7 +99,7 @@ async def test_repeated_ids_and_failures_come_after_the_answers() -> None:
             yield "a", b"image"
 
     async with FrameFeed[str](twice(), window=2) as feed:
-        with Share(feed, address="only") as share:
+        with ReplicaShare(feed, address="only") as share:
             share.answered((await anext(share.requests())).frame_id, "found")
             answers = feed.answers()
             assert await anext(answers) == ("a", "found")

@@ -10,7 +10,7 @@ from cache.backbones.load import load_backbone
 from cache.backbones.weights import save_backbone
 from cache.precompute import PrecomputeOptions, precompute
 from cache.store import Store
-from recognizer_svc.joint.sources import initial_weights, open_dataset, open_vit_set
+from recognizer_svc.joint_training.sources import initial_weights, open_dataset, open_vit_set
 from recognizer_svc.recipe import parse_recipe
 from recognizer_svc.service.admission import Submission, check_submission
 from recognizer_svc.service.record import Launch

@@ -12,7 +12,7 @@ from cache.backbones.load import load_backbone
 from cache.precompute import PrecomputeOptions, precompute
 from cache.split_store import load_split
 from recognizer_svc.checkpoint import load_checkpoint
-from recognizer_svc.joint.sources import open_vit_set
+from recognizer_svc.joint_training.sources import open_vit_set
 from recognizer_svc.predict import BoxesOfKeyFrame, Predictor
 from recognizer_svc.recipe import load_recipe
 from recognizer_svc.run_dir import RunDir, read_events

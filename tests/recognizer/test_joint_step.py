@@ -12,7 +12,7 @@ from cache.precompute import PrecomputeOptions, precompute
 from cache.store import Store
 from recognizer_svc.data import LabelledBatch
 from recognizer_svc.heads.acar.model import AcarConfig
-from recognizer_svc.joint.model import JointBatch
+from recognizer_svc.joint_training.model import JointBatch
 from recognizer_svc.train.distributed import Ranks
 from recognizer_svc.train.run import Run
 from stal_data.dataset import Dataset

@@ -21,7 +21,7 @@ from recognizer_svc.recipe import parse_recipe
 from recognizer_svc.run_dir import METADATA_KEY, EventWriter, RunDir, read_events
 from recognizer_svc.runs import find_run, list_runs
 from recognizer_svc.service.admission import Submission, check_submission, claim
-from recognizer_svc.service.exchange import Exchange
+from recognizer_svc.service.job_sync import Exchange
 from recognizer_svc.service.record import JobFiles, Launch, cancel_requested, request_cancel, write_record
 from recognizer_svc.train.distributed import Ranks
 from recognizer_svc.train.run import train_run

@@ -15,7 +15,6 @@ from recognizer_svc.bucket_runs import publish_run
 from recognizer_svc.recipe import parse_recipe
 from recognizer_svc.run_dir import RunDir
 from recognizer_svc.service import fresh_runs, open_features
-from recognizer_svc.service.brief_bucket import BriefBucket
 from recognizer_svc.service.engine import Engine
 from recognizer_svc.service.jobs import JobManager
 from recognizer_svc.service.launch import loopback_interface
@@ -23,6 +22,7 @@ from recognizer_svc.service.models import load_run
 from recognizer_svc.service.queries import PredictQuery, RecognizeQuery
 from recognizer_svc.service.record import JobStatus, Launch
 from recognizer_svc.service.served_models import ServedModels
+from recognizer_svc.service.time_limited_bucket import TimeLimitedBucket
 from recognizer_svc.train.distributed import Ranks
 from recognizer_svc.train.run import train_run
 from stal_data.errors import StalError
@@ -84,7 +84,7 @@ def test_calls_are_answered_from_what_is_here_while_the_bucket_is_gone(
     ((info, before),) = answers(engine, QUERY)
     monkeypatch.setattr(fresh_runs, "_EVERY_S", 0.0)
     monkeypatch.setattr(open_features, "KEPT_S", 0.0)
-    monkeypatch.setattr("recognizer_svc.service.brief_bucket._KNOWN_S", 0.0)
+    monkeypatch.setattr("recognizer_svc.service.time_limited_bucket._KNOWN_S", 0.0)
     proxy.rule = lambda request: "reset"
     proxy.log.clear()
     with caplog.at_level(logging.WARNING):
@@ -114,7 +114,7 @@ def test_calls_that_need_the_bucket_fail_soon_and_once(bucket: OpenStore, proxy:
 
 
 def test_a_bucket_that_is_back_is_asked_again(machine: OpenStore, proxy: FaultProxy) -> None:  # noqa: F811
-    bucket = BriefBucket(machine("one"), gone_s=0)
+    bucket = TimeLimitedBucket(machine("one"), gone_s=0)
     proxy.rule = lambda request: "500"
     assert "failed 2 times" in str(bucket.silence())
     proxy.rule = lambda request: None
@@ -132,7 +132,7 @@ def test_a_fault_of_the_mirrors_disk_is_not_one_of_the_bucket(
     fill(tmp_path / "local")
     store = machine("one")
     (store.root / "weights").write_bytes(b"a file where the folder is to be")
-    bucket = BriefBucket(store)
+    bucket = TimeLimitedBucket(store)
     assert "weights" in str(bucket.ask("a", lambda store: store.fetch(store.root / "weights/a")))
     assert bucket.ask("b", lambda store: store.fetch(store.root / "runs/b")) is None
     assert (store.root / "runs/b").read_bytes() == b"content"

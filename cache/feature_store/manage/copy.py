@@ -7,8 +7,8 @@ from pathlib import Path
 
 from cache.feature_store.deleting import how_to_delete
 from cache.feature_store.manage.diff import diff_feature_sets
-from cache.feature_store.marks import read_marks
 from cache.feature_store.reader import FeatureSet
+from cache.feature_store.row_status import read_row_status
 from cache.feature_store.writer import FeatureWriter
 from cache.files import replacing
 from cache.split_store import load_split, split_file
@@ -91,7 +91,7 @@ def copy_split(source: Store, target: Store, dataset: str, split: str) -> bool:
 
 
 def _compare(features: FeatureSet, copy: Path) -> None:
-    mine, theirs = features.marks(), read_marks(copy, features.manifest)
+    mine, theirs = features.marks(), read_row_status(copy, features.manifest)
     if not ((mine.digests_K != theirs.digests_K) & mine.done_K & theirs.done_K).any():
         return
     different = diff_feature_sets(features.path, copy).different  # rows that were there may be rounded otherwise

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cache.feature_store.catalog import describe_feature_set, feature_set_folders, num_bytes
-from cache.feature_store.use import sole_use
+from cache.feature_store.set_lock import sole_use
 from cache.files import sync
 from cache.store import Store
 from stal_data.errors import ConflictError, InputError, NotFoundError, StalError, did_you_mean

@@ -11,8 +11,8 @@ from cache.precompute.extract import row_shapes
 from cache.spec import BackboneSpec, FeatureSpec
 from cache.store import Store
 from recognizer_svc.heads.batch import FeatureShapes
-from recognizer_svc.joint.clips import LiveClips
-from recognizer_svc.joint.sources import initial_weights, open_dataset
+from recognizer_svc.joint_training.clips import LiveClips
+from recognizer_svc.joint_training.sources import initial_weights, open_dataset
 from recognizer_svc.recipe import Recipe
 from stal_data.keyframes import KeyFrame
 from stal_data.media import Media

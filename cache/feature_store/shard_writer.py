@@ -17,7 +17,7 @@ from cache.feature_store.layout import FeatureManifest, RowIndex, checksum, shar
 from cache.feature_store.locks import ShardClaim
 from cache.feature_store.shards import CHECKSUM
 from cache.feature_store.values import checked_cast
-from cache.files import sync, told_when_full
+from cache.files import explaining_full_disk, sync
 from stal_data.errors import InputError
 from stal_data.files import temporary_name
 
@@ -106,7 +106,7 @@ class ArrayFile:
         self._partial.unlink(missing_ok=True)
 
 
-class ShardOutput:
+class ShardWriter:
     """The rows of a claimed shard on their way to the store; use it in a `with` block.
 
     No reader sees any of them before `finish` has marked them done. Left without it, nothing remains.
@@ -128,7 +128,7 @@ class ShardOutput:
         """Append the next rows of the shard, as `convert` returned them."""
         assert self.claim.held
         assert rows.start == self._rows.start + len(self._digests)
-        with told_when_full(self._files.path):
+        with explaining_full_disk(self._files.path):
             for name in blocks:
                 if name not in self._arrays:
                     self._arrays[name] = self._files.open_array(name, self.claim.shard)
@@ -142,7 +142,7 @@ class ShardOutput:
         assert self.claim.held
         assert len(self._digests) == len(self._rows)
         shard = self.claim.shard
-        with told_when_full(self._files.path):
+        with explaining_full_disk(self._files.path):
             written = [array.finish() for array in self._arrays.values()]
             written.append(self._files.write_column("digest", shard, np.array(self._digests, np.uint64)))
             self._files.settle(self.claim, written)

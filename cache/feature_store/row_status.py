@@ -12,7 +12,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from cache.feature_store.damage import DamagedError
+from cache.feature_store.errors import DamagedError
 from cache.feature_store.layout import FeatureManifest
 from cache.feature_store.remote import remote_set
 
@@ -20,7 +20,7 @@ _REPAIR = "Run 'stal-cli cache verify --repair' on the store, then precompute ag
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Marks:
+class RowStatus:
     """done_K: bool; digests_K: uint64. damaged: shards whose marks do not read, with the reason; not done here."""
 
     done_K: NDArray[np.bool_]
@@ -28,7 +28,7 @@ class Marks:
     damaged: Mapping[int, str]
 
 
-def read_marks(path: Path, manifest: FeatureManifest) -> Marks:
+def read_row_status(path: Path, manifest: FeatureManifest) -> RowStatus:
     """Read the marks of all rows of the set in folder `path`."""
     if (remote := remote_set(path)) is not None:
         remote.refresh_marks()
@@ -37,7 +37,7 @@ def read_marks(path: Path, manifest: FeatureManifest) -> Marks:
         done_K, digests_K = _read(path, whole)
     except DamagedError:
         return _read_by_shard(path, manifest)
-    return Marks(done_K=done_K, digests_K=digests_K, damaged={})
+    return RowStatus(done_K=done_K, digests_K=digests_K, damaged={})
 
 
 def shard_is_done(path: Path, manifest: FeatureManifest, shard: int) -> bool:
@@ -66,7 +66,7 @@ def _read(path: Path, rows: range) -> tuple[NDArray[np.bool_], NDArray[np.uint64
     return done.astype(np.bool_), digests
 
 
-def _read_by_shard(path: Path, manifest: FeatureManifest) -> Marks:
+def _read_by_shard(path: Path, manifest: FeatureManifest) -> RowStatus:
     done_K, digests_K = np.zeros(manifest.num_rows, np.bool_), np.zeros(manifest.num_rows, np.uint64)
     damaged = {}
     for shard in range(manifest.num_shards):
@@ -75,4 +75,4 @@ def _read_by_shard(path: Path, manifest: FeatureManifest) -> Marks:
             done_K[rows.start : rows.stop], digests_K[rows.start : rows.stop] = _read(path, rows)
         except DamagedError as error:
             damaged[shard] = str(error)
-    return Marks(done_K=done_K, digests_K=digests_K, damaged=damaged)
+    return RowStatus(done_K=done_K, digests_K=digests_K, damaged=damaged)

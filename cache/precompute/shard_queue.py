@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from cache.feature_store import FeatureBatch, FeatureWriter
-from cache.feature_store.output import ShardOutput
+from cache.feature_store.shard_writer import ShardWriter
 from cache.precompute.clips import ClipReader, read_ahead
 from cache.precompute.devices import compute_pool
 from cache.precompute.extract import Extractor, Outputs, input_sizes
@@ -30,7 +30,7 @@ class _Job:
     """One claimed shard. outputs: where its rows go, for each view that lacks it."""
 
     shard: int
-    outputs: Mapping[View, ShardOutput]
+    outputs: Mapping[View, ShardWriter]
 
 
 class _LastWrite:
@@ -46,7 +46,7 @@ class _LastWrite:
             before.result()
 
 
-class Work:
+class ShardQueue:
     """Some shards of a set for each view, shared by one thread for each device."""
 
     def __init__(
@@ -165,7 +165,7 @@ class Work:
                 if not self._pending:
                     return None
                 shard = self._pending.pop(0)
-            outputs: dict[View, ShardOutput] = {}
+            outputs: dict[View, ShardWriter] = {}
             for view, writer in self._writers.items():
                 claim = writer.claim(shard) if writer.is_pending(shard) else None
                 if claim is None:

@@ -9,14 +9,14 @@ from typing import NoReturn
 log = logging.getLogger(__name__)
 
 
-def leave() -> NoReturn:
+def exit_now() -> NoReturn:
     """End the process at once, as after an orderly stop: threads cannot be interrupted."""
     logging.shutdown()
     sys.stdout.flush()
     os._exit(0)
 
 
-def leave_after(seconds: float) -> None:
+def exit_after(seconds: float) -> None:
     """Let the process end at the latest then.
 
     Not a timeout in the event loop: Python itself waits for the threads of executors after the last line of code.
@@ -29,4 +29,4 @@ def leave_after(seconds: float) -> None:
 def _leave_hanging(seconds: float) -> None:
     hanging = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
     log.error("not stopped within %g s; leaving as it is, with the threads %s", seconds, ", ".join(hanging))
-    leave()
+    exit_now()

@@ -16,7 +16,7 @@ GONE_S = 30.0
 """A bucket that did not answer is left alone for so long: each time costs some seconds."""
 
 
-class BriefBucket:
+class TimeLimitedBucket:
     """The bucket of a store, asked with requests that fail soon. For one thread at a time.
 
     Where the store is a folder, nothing is ever asked, and all is well.

@@ -4,8 +4,8 @@ import time
 
 from cache.store import Store
 from recognizer_svc.bucket_runs import fetch_run
-from recognizer_svc.service.brief_bucket import BriefBucket
 from recognizer_svc.service.record import JobFiles, Launch
+from recognizer_svc.service.time_limited_bucket import TimeLimitedBucket
 
 _EVERY_S = 3.0  # a few requests each time
 _GONE_S = 10.0
@@ -19,7 +19,7 @@ class Exchange:
 
     def __init__(self, store: Store, files: JobFiles, launch: Launch) -> None:
         self._files = files
-        self._bucket = BriefBucket(store, gone_s=_GONE_S)
+        self._bucket = TimeLimitedBucket(store, gone_s=_GONE_S)
         self._needed = launch.nnodes > 1 and store.mirror is not None
         self._next_s = 0.0
 

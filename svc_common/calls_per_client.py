@@ -13,7 +13,7 @@ from svc_common.errors import BusyError
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
-class PlacesPerClient:
+class CallsPerClient:
     """So many calls for each client; a client is an address, however many connections it opens."""
 
     def __init__(self, limit: int, what: str) -> None:
