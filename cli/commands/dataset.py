@@ -3,12 +3,14 @@
 import sys
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from cli.commands.dataset_import import import_proposals, import_published
+from cli.ui.json_output import json_option, print_json
 from cli.ui.params import COUNT_FROM_0, SEED
 
 if TYPE_CHECKING:
@@ -59,7 +61,8 @@ def synth(out: Path, seed: int, train_videos: int, test_videos: int) -> None:
 @click.option("--split", "splits", multiple=True, help="Check only this split; may be given again. Default: all.")
 @click.option("--decode", is_flag=True, help="Also decode every frame that a clip needs: slow, finds damaged files.")
 @click.option("--limit", type=COUNT_FROM_0, default=20, show_default=True, help="Findings shown a kind; 0: all.")
-def validate(dataset: Path, splits: tuple[str, ...], decode: bool, limit: int) -> None:
+@json_option
+def validate(dataset: Path, splits: tuple[str, ...], decode: bool, limit: int, as_json: bool) -> None:
     """Find what would fail or score 0 later: file, line, rule and way out. Exits with 1 when there are errors.
 
     Checked: columns and numbers, boxes outside [0,1] or inverted, unknown labels and labels off by one, duplicate
@@ -78,18 +81,22 @@ def validate(dataset: Path, splits: tuple[str, ...], decode: bool, limit: int) -
         decode=decode,
         progress=lambda split: click.echo(f"Checking split {split} ...", err=True),
     )
-    _print_findings(report, limit)
-    for counts in report.counts:
-        click.echo(_counts_line(counts))
-    errors, warnings = len(report.errors), len(report.findings) - len(report.errors)
-    click.echo(f"{errors} errors, {warnings} warnings." if report.findings else "No problem found.")
-    if errors:
+    if as_json:
+        print_json({"findings": list(map(asdict, report.findings)), "splits": report.counts})
+    else:
+        _print_findings(report, limit)
+        for counts in report.counts:
+            click.echo(_counts_line(counts))
+        errors, warnings = len(report.errors), len(report.findings) - len(report.errors)
+        click.echo(f"{errors} errors, {warnings} warnings." if report.findings else "No problem found.")
+    if report.errors:
         sys.exit(1)
 
 
 @dataset.command()
 @_DATASET
-def info(dataset: Path) -> None:
+@json_option
+def info(dataset: Path, as_json: bool) -> None:
     """Describe a data set: its media, its splits and how often each action occurs.
 
     \b
@@ -101,11 +108,20 @@ def info(dataset: Path) -> None:
 
     opened = Dataset.open(dataset)
     splits = [opened.split(name) for name in opened.split_names]
-    click.echo(f"Data set {opened.name} ({opened.path})")
-    click.echo(f"Media: {opened.spec.media.kind}, {len(opened.media.videos())} videos, decoder {opened.media.decoder}")
     all_counts = [Counts.of(split) for split in splits]
-    for split, counts in zip(splits, all_counts, strict=True):
-        infos = [split.media.info(video) for video in sorted({item.key.video for item in split.key_frames})]
+    all_media = [
+        [split.media.info(video) for video in sorted({item.key.video for item in split.key_frames})] for split in splits
+    ]
+    media = {"kind": opened.spec.media.kind, "videos": len(opened.media.videos()), "decoder": opened.media.decoder}
+    if as_json:
+        seconds = [sum(item.duration_s for item in infos) for infos in all_media]
+        counted = [asdict(counts) | {"duration_s": s} for counts, s in zip(all_counts, seconds, strict=True)]
+        labels = None if opened.label_map is None else {label.id: label.name for label in opened.label_map.labels}
+        print_json({"name": opened.name, "path": opened.path, "media": media, "splits": counted, "label_map": labels})
+        return
+    click.echo(f"Data set {opened.name} ({opened.path})")
+    click.echo(f"Media: {media['kind']}, {media['videos']} videos, decoder {media['decoder']}")
+    for counts, infos in zip(all_counts, all_media, strict=True):
         sizes = _distinct(f"{item.width}x{item.height}" for item in infos)
         rates = _distinct(f"{float(item.rate):.5g}" for item in infos)
         minutes = sum(item.duration_s for item in infos) / 60

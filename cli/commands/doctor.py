@@ -8,6 +8,7 @@ from importlib import metadata, util
 
 import click
 
+from cli.ui.json_output import json_option, print_json
 from stal_data.errors import how_to_install
 
 # Our import packages with names generic enough to be someone else's too.
@@ -27,7 +28,8 @@ _REQUIREMENT = re.compile(r"([\w.-]+)(\[.*?\])?.*\bextra == ['\"]([\w-]+)['\"]")
     show_default=True,
     help="Port of a service that is to run here; repeat for several.",
 )
-def doctor(store: str | None, ports: tuple[int, ...]) -> None:
+@json_option
+def doctor(store: str | None, ports: tuple[int, ...], as_json: bool) -> None:
     """Check this machine: versions, extras, GPUs, ports, the name localhost, proxies, and packages of other projects
     that shadow ours; with --store also whether it can be written and its locks hold.
 
@@ -42,27 +44,30 @@ def doctor(store: str | None, ports: tuple[int, ...]) -> None:
     from cli.commands.doctor_machine import check_devices, check_localhost, check_port, check_proxies
     from cli.commands.doctor_store import check_store
 
-    click.echo(f"stal {metadata.version('stal')}, Python {platform.python_version()}, {platform.platform()}")
-    for extra, missing in missing_by_extra(metadata.requires("stal") or []).items():
-        _line(extra, "ok" if not missing else f"missing {', '.join(missing)}; {how_to_install(extra)}")
-    problems = find_shadows()
-    for name, (state, found) in {
+    versions = {"stal": metadata.version("stal"), "Python": platform.python_version(), "platform": platform.platform()}
+    extras = {
+        extra: "ok" if not missing else f"missing {', '.join(missing)}; {how_to_install(extra)}"
+        for extra, missing in missing_by_extra(metadata.requires("stal") or []).items()
+    }
+    checks = {
         "devices": check_devices(),
         **{f"port {port}": check_port(port) for port in ports},
         "localhost": check_localhost(),
         "proxies": check_proxies(),
         **({} if store is None else {"store": check_store(store)}),
-    }.items():
-        _line(name, state)
-        problems += found
-    for problem in problems:
-        click.echo(f"Problem: {problem}", err=True)
+    }
+    states = {name: state for name, (state, _) in checks.items()}
+    problems = [*find_shadows(), *(problem for _, found in checks.values() for problem in found)]
+    if as_json:
+        print_json({"versions": versions, "extras": extras, "checks": states, "problems": problems})
+    else:
+        click.echo(f"stal {versions['stal']}, Python {versions['Python']}, {versions['platform']}")
+        for name, state in (extras | states).items():
+            click.echo(f"  {name:<12} {state}")
+        for problem in problems:
+            click.echo(f"Problem: {problem}", err=True)
     if problems:
         sys.exit(1)
-
-
-def _line(name: str, state: str) -> None:
-    click.echo(f"  {name:<12} {state}")
 
 
 def missing_by_extra(requirements: list[str]) -> dict[str, list[str]]:

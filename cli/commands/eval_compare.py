@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cli.ui.json_output import json_option, print_json
 from cli.ui.params import COUNT_FROM_0, SEED
 
 if TYPE_CHECKING:
@@ -22,7 +23,10 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
 )
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Of the resamples.")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Also write it as JSON.")
-def compare(a: Path, b: Path, capacity: int | None, replicates: int, seed: int, output: Path | None) -> None:
+@json_option
+def compare(
+    a: Path, b: Path, capacity: int | None, replicates: int, seed: int, output: Path | None, as_json: bool
+) -> None:
     """B minus A, class by class, with 95 % confidence intervals over videos.
 
     A and B are output folders of 'stal-cli eval' on the same ground truth: two heads, or the same head on detected and
@@ -40,11 +44,16 @@ def compare(a: Path, b: Path, capacity: int | None, replicates: int, seed: int, 
     from stal_eval.stored import read_matches
 
     result = run(read_matches(a), read_matches(b), capacity=capacity, replicates=replicates, seed=seed)
-    _print(result)
+    content = {"a": str(a), "b": str(b)} | result.plain()
+    if as_json:
+        print_json(content)
+    else:
+        _print(result)
+    for warning in result.warnings:
+        click.echo(f"Warning: {warning}", err=True)
     if output is not None:
-        content = {"a": str(a), "b": str(b)} | result.plain()
         write_atomically(output, json.dumps(content, indent=2, allow_nan=False) + "\n")
-        click.echo(f"Wrote {output}.")
+        click.echo(f"Wrote {output}.", err=as_json)
 
 
 def _print(result: "Comparison") -> None:
@@ -64,8 +73,6 @@ def _print(result: "Comparison") -> None:
         counts = str(result.ground_truth[name]), str(result.videos[name])
         table.add_row(name, *_cells(result.per_class[name]), *counts)
     Console().print(table)
-    for warning in result.warnings:
-        click.echo(f"Warning: {warning}", err=True)
 
 
 def _cells(delta: "Delta") -> tuple[str, str, str, str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from rich.table import Table
 
+from cli.ui.json_output import json_option, message_fields, print_json
 from cli.ui.options import client_options
 from cli.ui.params import COUNT
 from cli.ui.recognizer import recognizer_at
@@ -44,10 +45,14 @@ def jobs() -> None:
 @jobs.command("list")
 @_STORE
 @click.option("--limit", type=COUNT, default=100, show_default=True, help="Show the newest so many.")
+@json_option
 @client_options("recognizer", required=False)
-def list_command(client: ClientConfig | None, store_url: str | None, limit: int) -> None:
+def list_command(client: ClientConfig | None, store_url: str | None, limit: int, as_json: bool) -> None:
     """List jobs, newest first."""
     found = _call(client, store_url, lambda recognizer: recognizer.list_jobs(limit=limit))
+    if as_json:
+        print_json([message_fields(job) | {"status": status_name(job)} for job in found])
+        return
     table = Table("run", "status", "attempt", "created", "run time", "processes", "host", "message")
     for job in found:
         launch = job.launch

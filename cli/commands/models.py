@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from rich.table import Table
 
+from cli.ui.json_output import json_option, message_fields, print_json
 from cli.ui.options import client_options
 from cli.ui.tables import add_row, print_table
 from svc_common.config import ClientConfig
@@ -38,14 +39,19 @@ def models() -> None:
 
 
 @models.command("list")
+@json_option
 @client_options("recognizer", required=True)
-def list_command(client: ClientConfig) -> None:
+def list_command(client: ClientConfig, as_json: bool) -> None:
     """List the loaded heads, then those of the other runs that can score, newest first."""
-
     found = _call(client, lambda recognizer: recognizer.all_models())
     names = {(model.run_id, model.checkpoint) for model in found.loaded}
+    others = (model for model in found.models if (model.run_id, model.checkpoint) not in names)
+    listed = [*found.loaded, *others]
+    if as_json:
+        print_json([message_fields(model) for model in listed])
+        return
     table = Table("run", "checkpoint", "head", "epoch", "validation mAP", "loaded")
-    for model in (*found.loaded, *(model for model in found.models if (model.run_id, model.checkpoint) not in names)):
+    for model in listed:
         add_row(
             table,
             model.run_id,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.table import Table
 
+from cli.ui.json_output import json_option, print_json
 from cli.ui.tables import add_row, print_table
 
 if TYPE_CHECKING:
@@ -27,12 +28,16 @@ def runs() -> None:
 
 @runs.command("list")
 @click.option("--store", "store_url", required=True, help="Folder or s3:// URL of the store.")
-def list_command(store_url: str) -> None:
+@json_option
+def list_command(store_url: str, as_json: bool) -> None:
     """List the runs of a store, oldest first."""
     from cache.store import Store
     from recognizer_svc.runs import list_runs
 
     found = list_runs(Store.open(store_url))
+    if as_json:
+        print_json(found)
+        return
     if not found:
         click.echo("The store holds no runs; 'stal-cli train RECIPE --store ...' makes one.")
         return
@@ -59,12 +64,16 @@ def list_command(store_url: str) -> None:
 @runs.command()
 @click.argument("run_ids", nargs=-1, required=True, metavar="RUN RUN...")
 @click.option("--store", "store_url", required=True, help="Folder or s3:// URL of the store.")
-def compare(run_ids: tuple[str, ...], store_url: str) -> None:
+@json_option
+def compare(run_ids: tuple[str, ...], store_url: str, as_json: bool) -> None:
     """Show runs side by side: how they did, and every setting in which they differ."""
     from cache.store import Store
     from recognizer_svc.runs import compare_runs
 
     comparison = compare_runs(Store.open(store_url), run_ids)
+    if as_json:
+        print_json({"runs": comparison.runs, "differences": dict(comparison.differences)})
+        return
     table = Table("", *run_ids)
     rows: Iterable[tuple[str, list[str]]] = [
         ("status", [run.status for run in comparison.runs]),

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from cli.ui.json_output import json_option, print_json
 from cli.ui.options import client_settings
 from cli.ui.params import Real
 
@@ -30,12 +31,14 @@ from cli.ui.params import Real
     help="YAML list of services: detector or recognizer, and the options to reach it.",
 )
 @click.option("--timeout-s", type=Real(0.1, 60), default=5.0, show_default=True, help="For each service.")
+@json_option
 @client_settings
 def status(
     detectors: tuple[str, ...],
     recognizers: tuple[str, ...],
     services_file: Path | None,
     timeout_s: float,
+    as_json: bool,
     settings: dict[str, Any],
 ) -> None:
     """Show each service with its state, model, device, load and jobs; of dns:///NAME:PORT each replica.
@@ -79,9 +82,13 @@ def status(
     if not services:
         raise click.UsageError("Name the services: --detector HOST:PORT, --recognizer HOST:PORT, or --services FILE.")
     found = asyncio.run(ask_all(services, timeout_s=timeout_s))
-    table = Table("service", "address", "state", "model", "device", "load", "jobs", "message")
-    for line in found:
-        add_row(table, line.kind, line.address, line.state, line.model, line.device, line.load, line.jobs, line.message)
-    print_table(table)
+    if as_json:
+        print_json(found)
+    else:
+        table = Table("service", "address", "state", "model", "device", "load", "jobs", "message")
+        for line in found:
+            cells = (line.kind, line.address, line.state, line.model, line.device, line.load, line.jobs, line.message)
+            add_row(table, *cells)
+        print_table(table)
     if not all(line.ready for line in found):
         sys.exit(1)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
+from cli.ui.json_output import json_option, print_json
+
 if TYPE_CHECKING:
     from cache.backbones.architectures import BackboneConfig
     from cache.spec import BackboneKind
@@ -84,7 +86,8 @@ def import_command(
 @weights.command()
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--skip-objects", is_flag=True, help="As in 'weights import'; for a pickled checkpoint.")
-def info(file: Path, skip_objects: bool) -> None:
+@json_option
+def info(file: Path, skip_objects: bool, as_json: bool) -> None:
     """Say what a weight FILE is: a .safetensors file, or a pickled checkpoint.
 
     \b
@@ -94,6 +97,10 @@ def info(file: Path, skip_objects: bool) -> None:
     from recognizer_svc.describe_weights import describe
 
     rows, parts = describe(file, skip_objects=skip_objects)
+    if as_json:
+        sizes = {name: {"tensors": count, "numbers": numbers} for name, (count, numbers) in parts.items()}
+        print_json({"file": file, "facts": rows, "parts": sizes})
+        return
     _table(str(file), ("", ""), [(name, value) for name, value in rows.items()])
     _table(
         "Tensors by the first part of their name",

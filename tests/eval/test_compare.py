@@ -178,6 +178,9 @@ def test_the_command_prints_a_table_and_writes_json(tmp_path: Path) -> None:
     assert "95 % intervals over 3 videos" in output
     assert "below 20 they tend to be too narrow" in output
     content = json.loads((tmp_path / "delta.json").read_text())
+    assert run("compare", tmp_path / "a", tmp_path / "b", "--replicates", 50, "--json").startswith(
+        (tmp_path / "delta.json").read_text()
+    )
     metrics = [json.loads((tmp_path / side / "metrics.json").read_text()) for side in "ab"]
     assert content["mAP"]["delta"] == pytest.approx(metrics[1]["best"]["mAP"] - metrics[0]["best"]["mAP"], abs=1e-12)
     assert content["bootstrap"] == {

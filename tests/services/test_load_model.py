@@ -1,6 +1,7 @@
 """Heads that are loaded by name: in place as a whole or not at all, and kept whatever becomes of their file."""
 
 import asyncio
+import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -101,6 +102,8 @@ def test_the_commands_load_list_and_unload(trained: Trained, checkpoint: Path) -
     asked = trained.service.log.count("/ListModels")
     listed = stal_cli("models", "list", *address).stdout
     assert trained.service.log.count("/ListModels") == asked + 1
+    printed = json.loads(stal_cli("models", "list", *address, "--json").stdout)
+    assert {model["run_id"]: model["digest"] for model in printed}[RUN] == digest
     rows = {line.split("│")[1].strip(): line for line in listed.splitlines() if "│" in line}
     assert digest in rows[RUN]
     assert "sha256:" not in rows[TRAINED]

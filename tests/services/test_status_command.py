@@ -1,6 +1,7 @@
 """`stal-cli status` against running services, one that starts, one that refuses, and one that is not there."""
 
 import asyncio
+import json
 import re
 from pathlib import Path
 
@@ -117,6 +118,13 @@ def test_a_name_given_to_the_command_is_resolved() -> None:
         result = status("--detector", f"dns:///localhost:{port}")
     assert result.exit_code == 0, result.output
     assert f"127.0.0.1:{port}" in result.output
+
+
+def test_services_as_json() -> None:
+    with in_a_thread(Answering()) as port:
+        result = status("--detector", f"127.0.0.1:{port}", "--json")
+    (service,) = json.loads(result.stdout)
+    assert (service["kind"], service["address"], service["state"]) == ("detector", f"127.0.0.1:{port}", "ready")
 
 
 def test_one_that_is_not_there_is_a_row_and_exit_code_1(trained: Trained) -> None:

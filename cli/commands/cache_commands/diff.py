@@ -1,10 +1,15 @@
 """`stal-cli cache diff`: how two feature sets differ."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from cli.commands.cache_commands.text import names
+from cli.ui.json_output import json_option, print_json
+
+if TYPE_CHECKING:
+    from cache.feature_store.manage.diff import SetDifference
 
 _FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 
@@ -12,7 +17,8 @@ _FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 @click.command()
 @click.argument("a", type=_FOLDER)
 @click.argument("b", type=_FOLDER)
-def diff(a: Path, b: Path) -> None:
+@json_option
+def diff(a: Path, b: Path, as_json: bool) -> None:
     """Compare the feature sets in the folders A and B: spec, key frames, and rows by their digests.
 
     Rows of one spec that were computed with other threads, batches or processors differ by the order of sums: at most
@@ -26,6 +32,15 @@ def diff(a: Path, b: Path) -> None:
     from cache.feature_store.manage.diff import diff_feature_sets
 
     found = diff_feature_sets(a.absolute(), b.absolute())
+    if as_json:
+        print_json(found)
+    else:
+        _print(found)
+    if not found.same:
+        raise click.exceptions.Exit(1)
+
+
+def _print(found: "SetDifference") -> None:
     for line in found.spec:
         click.echo(f"spec {line}")
     for text, keys in (
@@ -39,5 +54,3 @@ def diff(a: Path, b: Path) -> None:
         if keys:
             click.echo(f"{text}: {len(keys)}: {names(keys)}")
     click.echo(f"equal rows: {found.equal}")
-    if not found.same:
-        raise click.exceptions.Exit(1)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli.commands.cache_commands.text import find_set, of_split, size, table
+from cli.ui.json_output import json_option, print_json
 from stal_data.errors import StalError
 
 if TYPE_CHECKING:
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 @click.command("ls")
 @click.argument("store")
 @of_split
-def list_sets(store: str, dataset: str | None, split: str | None) -> None:
+@json_option
+def list_sets(store: str, dataset: str | None, split: str | None, as_json: bool) -> None:
     """List the feature sets and proposals of STORE: what they were made of, coverage and size.
 
     \b
@@ -30,30 +32,33 @@ def list_sets(store: str, dataset: str | None, split: str | None) -> None:
     from cache.store import Store
 
     opened = Store.open(store)
-    rows, unreadable = [], []
+    sets, unreadable = [], []
     for folder in feature_set_folders(opened, dataset, split):
         try:
-            info = describe_feature_set(folder)
+            sets.append(describe_feature_set(folder))
         except StalError as error:
             unreadable.append(f"{folder.parent.parent.name}/{folder.parent.name}/{folder.name}: {error}")
-            continue
-        rows.append(
-            (
-                f"{info.dataset}/{info.split}",
-                info.id,
-                info.spec.view,
-                info.spec.dtype,
-                _backbone(info.spec.slowfast),
-                _backbone(info.spec.vit),
-                f"{info.num_done}/{info.num_rows}",
-                size(info.num_bytes),
-            )
+    found = list_proposals(opened, dataset, split)
+    if as_json:
+        print_json({"feature_sets": sets, "cannot_be_opened": unreadable, "proposals": found})
+        return
+    rows = [
+        (
+            f"{info.dataset}/{info.split}",
+            info.id,
+            info.spec.view,
+            info.spec.dtype,
+            _backbone(info.spec.slowfast),
+            _backbone(info.spec.vit),
+            f"{info.num_done}/{info.num_rows}",
+            size(info.num_bytes),
         )
+        for info in sets
+    ]
     table(("FEATURES", "ID", "VIEW", "DTYPE", "SLOWFAST", "VIT", "ROWS", "SIZE"), rows)
     for line in unreadable:
         click.echo(f"cannot be opened: {line}")
     click.echo()
-    found = list_proposals(opened, dataset, split)
     table(("PROPOSALS", "NAME", "SIZE"), [(f"{p.dataset}/{p.split}", p.name, size(p.num_bytes)) for p in found])
 
 

@@ -6,13 +6,16 @@ from typing import TYPE_CHECKING
 import click
 
 from cli.commands.cache_commands.text import SHOWN, names, of_split
+from cli.ui.json_output import json_option, print_json
 from stal_data.errors import ConflictError, InputError, NotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from cache.spec import FeatureSpec
+
+    Say = Callable[[str], object]
 
 
 @click.command()
@@ -27,7 +30,10 @@ if TYPE_CHECKING:
 @click.option(
     "--all-key-frames", is_flag=True, help=f"Name every key frame, not only the first {SHOWN} of a shard or a set."
 )
-def verify(store: str, dataset: str | None, split: str | None, repair: bool, all_key_frames: bool) -> None:
+@json_option
+def verify(
+    store: str, dataset: str | None, split: str | None, repair: bool, all_key_frames: bool, as_json: bool
+) -> None:
     """Read everything in STORE and check it against its checksums and digests.
 
     That is features, splits and proposals; without --dataset and --split also runs and weights.
@@ -45,19 +51,22 @@ def verify(store: str, dataset: str | None, split: str | None, repair: bool, all
     from cli.commands.cache_commands.verify_files import verify_runs, verify_tables, verify_weights
 
     opened = Store.open(store)
-    problems = []
+    checked, problems = list[str](), list[str]()
+    say = checked.append if as_json else click.echo
     for folder in feature_set_folders(opened, dataset, split):
-        problems += _verify_set(folder, store, repair=repair, every=all_key_frames)
-    problems += verify_tables(opened, dataset, split, repair=repair)
+        problems += _verify_set(folder, store, say, repair=repair, every=all_key_frames)
+    problems += verify_tables(opened, dataset, split, say, repair=repair)
     if dataset is None and split is None:
-        problems += verify_runs(opened)
-        problems += verify_weights(opened)
+        problems += verify_runs(opened, say)
+        problems += verify_weights(opened, say)
+    if as_json:
+        print_json({"checked": checked, "problems": problems})
     if problems:
         raise InputError("\n  ".join([f"'{store}' is damaged.", *problems]))
 
 
-def _verify_set(path: "Path", store: str, *, repair: bool, every: bool) -> list[str]:
-    """Check one set, print a line about it, and return what is wrong."""
+def _verify_set(path: "Path", store: str, say: "Say", *, repair: bool, every: bool) -> list[str]:
+    """Check one set, say a line about it, and return what is wrong."""
     from cache.feature_store import DamagedError, FeatureSet, verify_feature_set
     from cli.ui.progress import counted
 
@@ -73,9 +82,9 @@ def _verify_set(path: "Path", store: str, *, repair: bool, every: bool) -> list[
             if not marks.done_K[row] and row // manifest.rows_per_shard not in marks.damaged
         ]
     except (DamagedError, ConflictError, NotFoundError) as error:  # not a disk or a bucket that does not answer
-        click.echo(f"{name}: cannot be opened")
+        say(f"{name}: cannot be opened")
         return [f"{name}: {error}"]
-    click.echo(
+    say(
         f"{name}: {int(marks.done_K.sum())} rows checked, {len(damaged)} damaged shards"
         + (f", {len(missing)} rows not computed yet: {names(missing, every=every)}" if missing else "")
     )

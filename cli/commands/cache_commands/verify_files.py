@@ -1,19 +1,19 @@
-"""What `stal-cli cache verify` checks beside feature sets: each function prints what is sound and returns the rest."""
+"""What `stal-cli cache verify` checks beside feature sets: each function says what is sound and returns the rest."""
 
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
 from stal_data.errors import InputError
 
 if TYPE_CHECKING:
     from cache.store import Store
 
+Say = Callable[[str], object]
 
-def verify_tables(store: "Store", dataset: str | None, split: str | None, *, repair: bool) -> list[str]:
+
+def verify_tables(store: "Store", dataset: str | None, split: str | None, say: Say, *, repair: bool) -> list[str]:
     """Splits and proposals."""
     from cache import h5
     from cache.proposal_store import KIND as PROPOSALS
@@ -41,15 +41,15 @@ def verify_tables(store: "Store", dataset: str | None, split: str | None, *, rep
             if repair and h5.is_old(path):
                 h5.add_checksum(path, kind)
                 store.publish(path)
-                click.echo(f"{path}: got a checksum")
+                say(f"{path}: got a checksum")
             read()
-            click.echo(f"{what} sound")
+            say(f"{what} sound")
         except InputError as error:
             problems.append(str(error))
     return problems
 
 
-def verify_runs(store: "Store") -> list[str]:
+def verify_runs(store: "Store", say: Say) -> list[str]:
     from recognizer_svc.bucket_runs import fetch_run
     from recognizer_svc.run_dir import RunDir
     from recognizer_svc.runs import find_runs
@@ -62,11 +62,11 @@ def verify_runs(store: "Store") -> list[str]:
         problems += [f"runs/{run.run_id}: {problem}" for problem in found.problems]
         if not found.problems:
             note = f"; without a checksum: {', '.join(found.unchecked)}" if found.unchecked else ""
-            click.echo(f"runs/{run.run_id}: sound{note}")
+            say(f"runs/{run.run_id}: sound{note}")
     return problems
 
 
-def verify_weights(store: "Store") -> list[str]:
+def verify_weights(store: "Store", say: Say) -> list[str]:
     from cache.tensor_header import read_header
     from stal_data.sealed import check_seal
 
@@ -77,7 +77,7 @@ def verify_weights(store: "Store") -> list[str]:
             with path.open("rb") as file:
                 checked = check_seal(file, str(path), "Copy it again, or make it again.")
                 read_header(file, str(path))
-            click.echo(f"{name}: {'sound' if checked else 'carries no checksum'}")
+            say(f"{name}: {'sound' if checked else 'carries no checksum'}")
         except (InputError, OSError) as error:
             problems.append(str(error))
     return problems
