@@ -61,8 +61,8 @@ def root() -> None:
 def main() -> None:
     """Entry point: a user's mistake is one line on stderr and exit code 1, without a traceback.
 
-    So is an error of the system that names a file, such as a missing right, and a disk, a quota or a standard output
-    that takes no more; STAL_TRACEBACK=1 shows where it arose.
+    So is a package that is not installed, an error of the system that names a file, such as a missing right, and a
+    disk, a quota or a standard output that takes no more; STAL_TRACEBACK=1 shows where it arose.
     """
     end_with_owner()
     try:
@@ -70,6 +70,10 @@ def main() -> None:
             root(standalone_mode=True)
     except StalError as error:
         _fail(str(error))
+    except ModuleNotFoundError as error:
+        if os.environ.get(TRACEBACK_VARIABLE):
+            raise
+        _fail(f"{error}. 'stal-cli doctor' lists the extras, what each lacks and how to install it.")
     except OSError as error:
         where = _file_of(error)
         if where is None or os.environ.get(TRACEBACK_VARIABLE):

@@ -26,6 +26,16 @@ def test_help_and_usage_errors_import_nothing_heavy(arguments: list[str]) -> Non
     assert result.stdout.splitlines()[-1] == "[]"
 
 
+def test_a_package_that_is_not_installed_is_named_in_one_line(tmp_path: Path) -> None:
+    code = "import sys; sys.modules['numba'] = None; sys.argv[0] = 'stal-cli'; from cli.main import main; main()"
+    words = ["eval", "--predictions", "p.csv", "--ground-truth", "g.csv", "--label-map", "l.pbtxt", "--output", "out"]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: Evaluation needs numba, which is not installed")
+    assert "stal-cli doctor" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_each_command_has_help_with_its_options_explained(name: str) -> None:
     result = CliRunner().invoke(root, [name, "--help"])
