@@ -102,6 +102,11 @@ def train(
         raise click.UsageError("--data goes without --recognizer; a service reads data sets below its --data-root.")
     if stage.folder is not None and client is not None:
         raise click.UsageError("--stage goes without --recognizer; a service has its own.")
+    if client is None and nnodes > 1:
+        raise click.UsageError(
+            "--nnodes needs --recognizer: the traffic between machines is not encrypted, so their operator names a "
+            "trusted network interface with 'stal-cli serve recognizer --interface NAME'."
+        )
     folder = None if dataset is None else dataset_folder(dataset)
     text = ""
     if recipe is not None:

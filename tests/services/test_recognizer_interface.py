@@ -128,6 +128,7 @@ def test_jobs_watch_replays_a_finished_job(trained: Trained) -> None:
         (("train", "--resume-or-start", "--resume", "--run-id", "a"), 2, "needs RECIPE and --run-id"),
         (("train", "acar", "--resume-or-start"), 2, "needs RECIPE and --run-id"),
         (("train", "acar"), 2, "Give --store STORE"),
+        (("train", "acar", "--store", "s", "--nnodes", "2"), 2, "--nnodes needs --recognizer"),
         (("train", "acra", "--store", "s"), 1, "Did you mean 'acar'"),
         (("train", "acar", "--store", "s", "--set", "head.detph=1"), 1, "Did you mean 'depth'"),
         (("jobs", "list"), 2, "Give --store STORE"),
