@@ -111,13 +111,13 @@ def test_what_a_bucket_holds_is_verified(machine: OpenStore, run: RunDir, toy_st
     weights.write_bytes(weights.read_bytes()[:-1])
     for path in (split, weights):
         upload.publish(path)
-    (problem,) = verify_tables(other, None, None, repair=False)
+    (problem,) = verify_tables(other, None, None, print, repair=False)
     assert "carries no checksum" in problem
-    assert verify_tables(other, None, None, repair=True) == []
-    assert verify_tables(machine("third"), None, None, repair=False) == []
-    (problem,) = verify_weights(other)
+    assert verify_tables(other, None, None, print, repair=True) == []
+    assert verify_tables(machine("third"), None, None, print, repair=False) == []
+    (problem,) = verify_weights(other, print)
     assert "w.safetensors' is damaged" in problem
-    (problem,) = verify_runs(other)
+    (problem,) = verify_runs(other, print)
     assert problem.startswith("runs/first: ")
 
 
@@ -162,9 +162,9 @@ def test_a_run_that_was_sent_in_part_is_sound(
     with pytest.raises(StalError):
         publish_run(machine("one"), trained)
     proxy.rule = lambda request: None
-    assert verify_runs(machine("other")) == []
+    assert verify_runs(machine("other"), print) == []
     publish_run(machine("one"), trained)
-    assert verify_runs(machine("other")) == []
+    assert verify_runs(machine("other"), print) == []
     assert_same_files(trained, machine("other"))
 
 
