@@ -129,5 +129,5 @@ async def _watch(recognizer: "Recognizer", run_id: str, from_seq: int) -> "pb.Jo
             display.show(update)
             if update.WhichOneof("update") == "job":
                 job = update.job
-    assert job is not None  # the service sends the job first and last
+    assert job is not None  # the job comes first and last
     return job

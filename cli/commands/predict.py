@@ -1,4 +1,4 @@
-"""`stal-cli predict`: scores of a split through the recognizer service, as a CSV file."""
+"""`stal-cli predict`: scores of a split as a CSV file, by this process or a recognizer service."""
 
 import asyncio
 from contextlib import ExitStack, aclosing
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class IncompleteError(StalError):
-    """The service ended its answer early."""
+    """The answer ended early."""
 
 
 class BoxSourceType(click.ParamType[tuple[str, str]]):
@@ -109,7 +109,7 @@ async def _write(recognizer: "Recognizer", request: "pb.PredictRequest", output:
 
     async with recognizer, aclosing(recognizer.predict(request)) as answers:
         head = await anext(answers)
-        assert isinstance(head, SplitScores)  # the service sends it first
+        assert isinstance(head, SplitScores)  # it comes first
         for note in head.notes:
             click.echo(f"Note: {note}", err=True)
         with ExitStack() as stack:
@@ -121,6 +121,6 @@ async def _write(recognizer: "Recognizer", request: "pb.PredictRequest", output:
                 show(writer.num_key_frames, head.num_key_frames)
             if writer.num_key_frames != head.num_key_frames:
                 raise IncompleteError(
-                    f"The service sent {writer.num_key_frames} of {head.num_key_frames} key frames; run it again."
+                    f"The recognizer sent {writer.num_key_frames} of {head.num_key_frames} key frames; run it again."
                 )
     return writer.num_key_frames, writer.num_boxes

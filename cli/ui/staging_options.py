@@ -40,12 +40,6 @@ class StageOptions:
 
         return None if self.folder is None else Stage(folder=self.folder, limit_bytes=self.limit_bytes)
 
-    def words(self) -> list[str]:
-        """The same options for another command."""
-        if self.folder is None:
-            return []
-        return ["--stage", str(self.folder.absolute()), "--stage-limit", f"{self.limit_bytes / 10**6:.6f}MB"]
-
 
 def stage_options(command: F) -> F:
     """Add --stage and --stage-limit; the command receives them as `stage: StageOptions`."""
