@@ -50,7 +50,7 @@ def write_set(store: Store, num_rows: int, rows_per_shard: int = layout.DEFAULT_
         windows_K2=np.ones((num_rows, 2), np.int64),
         sources_K=np.zeros(num_rows, np.uint64),
     )
-    spec = FeatureSpec(slowfast=slowfast, vit=vit, decoder="none")
+    spec = FeatureSpec(backbones=(slowfast, vit), decoder="none")
     writer = FeatureWriter.open(
         store,
         dataset="benchmark",
@@ -68,7 +68,7 @@ def write_set(store: Store, num_rows: int, rows_per_shard: int = layout.DEFAULT_
         claim = writer.claim(shard)
         assert claim is not None
         with claim:
-            writer.write_shard(claim, FeatureBatch(**arrays))
+            writer.write_shard(claim, arrays)
     print(f"written in {time.perf_counter() - start:.1f} s, random numbers and fsync included")
     return FeatureSet(writer.path)
 
@@ -80,7 +80,7 @@ def memmaps(features: FeatureSet, folder: Path) -> Batch:
         path, rows = folder / f"{name}.raw", features.manifest.num_rows
         copy = np.memmap(path, features.manifest.dtype(name), "w+", shape=(rows, *shape))
         for row in range(rows):
-            copy[row] = getattr(features.read([row]), name)[0]
+            copy[row] = features.read([row])[name][0]
         copy.flush()
         maps[name] = np.memmap(path, features.manifest.dtype(name), "r", shape=(rows, *shape))
     return maps
@@ -159,7 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         reused = Reused(features, maps, options.batch)
         readers: dict[str, Read] = {
             "np.memmap, fresh arrays": lambda rows: {name: values[rows] for name, values in maps.items()},
-            "FeatureSet.read, fresh arrays": lambda rows: dict(vars(features.read(rows))),
+            "FeatureSet.read, fresh arrays": lambda rows: dict(features.read(rows)),
             "zarr-python, fresh arrays": zarr_reader(features),
             "np.memmap, reused arrays": reused.memmap,
             "FeatureSet.read_into, reused arrays": reused.features,

@@ -22,14 +22,16 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.extract_plain import plain_slowfast, plain_vit
+from benchmarks.extract_plain import plain_vit
 from benchmarks.giant_cpu import processor
-from cache.backbones.architectures import BackboneConfig, build_without_weights, preset_config
+from cache.backbones import BACKBONES
+from cache.backbones.architectures import build_without_weights, preset_config
 from cache.backbones.load import LoadedBackbone
+from cache.backbones.registry import BackboneConfig
 from cache.backbones.weights import assign_state, random_state
-from cache.pooling import pool_slowfast, pool_vit
 from cache.precompute.extract import Extractor
-from cache.spec import Autocast, BackboneKind, BackboneSpec
+from cache.spec import Autocast, BackboneSpec
+from cache.statistics import STATISTICS, array_name
 from stal_data.preprocess import MEAN, STD
 
 Arrays = dict[str, np.ndarray]
@@ -47,7 +49,7 @@ class Row:
     difference: float
 
 
-def make_backbone(kind: BackboneKind, config: BackboneConfig) -> LoadedBackbone:
+def make_backbone(kind: str, config: BackboneConfig) -> LoadedBackbone:
     model = build_without_weights(kind, config)
     assign_state(model, random_state(model, 0), "random:0")
     model.eval().requires_grad_(False)
@@ -58,13 +60,13 @@ def make_backbone(kind: BackboneKind, config: BackboneConfig) -> LoadedBackbone:
     return LoadedBackbone(model=model, spec=spec)
 
 
-def plain_pooled(kind: BackboneKind, model: torch.nn.Module, clip: Tensor) -> dict[str, Tensor]:
-    if kind == "vit":
-        return pool_vit(plain_vit(model, clip))  # type: ignore[arg-type]
-    return pool_slowfast(*plain_slowfast(model, clip))  # type: ignore[arg-type]
+def plain_pooled(kind: str, model: torch.nn.Module, clip: Tensor) -> dict[str, Tensor]:
+    maps = model(clip) if kind == "slowfast" else {"vit": plain_vit(model, clip)}  # type: ignore[arg-type]
+    kept = [(name, statistic) for name, found in BACKBONES[kind].maps.items() for statistic in found]
+    return {array_name(name, statistic): STATISTICS[statistic].compute(maps[name]) for name, statistic in kept}
 
 
-def flops_of(kind: BackboneKind, config: BackboneConfig) -> float:
+def flops_of(kind: str, config: BackboneConfig) -> float:
     """Of one clip: two for each multiplication with an addition; matrix products and convolutions alone are counted."""
     model = build_without_weights(kind, config).eval()
     clip = torch.empty(1, 3, config.num_frames, config.height, config.width, device="meta")
@@ -91,9 +93,7 @@ def timed(device: torch.device, call: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def measure(
-    kind: BackboneKind, config: BackboneConfig, device: torch.device, options: argparse.Namespace
-) -> Iterator[Row]:
+def measure(kind: str, config: BackboneConfig, device: torch.device, options: argparse.Namespace) -> Iterator[Row]:
     backbone, flops = make_backbone(kind, config), flops_of(kind, config)
     random = torch.Generator().manual_seed(0)
     size = (config.height, config.width)
@@ -130,10 +130,7 @@ def _ours(
     expected: Arrays, flops: float,
 ) -> Row:  # fmt: skip
     kind, notes = backbone.spec.kind, []
-    slowfast, vit = (backbone, None) if kind == "slowfast" else (None, backbone)
-    extractor = Extractor(
-        slowfast, vit, device, autocast=autocast, compiled=compiled, batch_size=batch, note=notes.append
-    )
+    extractor = Extractor([backbone], device, autocast=autocast, compiled=compiled, batch_size=batch, note=notes.append)
     size = (backbone.spec.height, backbone.spec.width)
     found: list[Arrays] = []
 

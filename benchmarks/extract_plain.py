@@ -1,4 +1,4 @@
-"""The backbones as one would write them down: what `benchmarks.extract` compares with.
+"""The ViT as one would write it down: what `benchmarks.extract` compares with. SlowFast is convolutions alone.
 
 B clips, N tokens, H heads, C channels.
 """
@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from cache.backbones.slowfast.model import SlowFast
 from cache.backbones.vit.model import NORM_EPS, VideoViT
 
 
@@ -28,9 +27,3 @@ def plain_vit(model: VideoViT, clip_B3THW: Tensor) -> Tensor:
         y_BNC = F.gelu(F.linear(y_BNC, block.mlp.fc1.weight, block.mlp.fc1.bias))
         x_BNC = x_BNC + F.linear(y_BNC, block.mlp.fc2.weight, block.mlp.fc2.bias)
     return x_BNC.transpose(1, 2).reshape(batch, channels, *config.token_grid)
-
-
-def plain_slowfast(model: SlowFast, clip_B3THW: Tensor) -> tuple[Tensor, Tensor]:
-    """Return slow and fast. The network is convolutions and nothing else, so the plain form is the module as it is."""
-    slow, fast = model(clip_B3THW)
-    return slow, fast

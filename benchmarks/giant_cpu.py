@@ -19,7 +19,6 @@ import timm
 import torch
 
 from cache.backbones.load import load_backbone
-from cache.spec import BackboneKind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +33,7 @@ class Measurement:
     peak_bytes: int
 
 
-def measure(kind: BackboneKind, preset: str, weights: str) -> Measurement:
+def measure(kind: str, preset: str, weights: str) -> Measurement:
     start = time.perf_counter()
     backbone = load_backbone(kind, weights=weights, preset=preset)
     build_s = time.perf_counter() - start
@@ -43,7 +42,7 @@ def measure(kind: BackboneKind, preset: str, weights: str) -> Measurement:
     with torch.inference_mode():
         outputs = backbone.model(clip)
     forward_s = time.perf_counter() - start
-    maps = outputs if isinstance(outputs, tuple) else (outputs,)
+    maps = outputs.values()
     assert all(bool(item.isfinite().all()) for item in maps)
     return Measurement(
         name=f"{kind} `{preset}`",

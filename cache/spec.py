@@ -2,23 +2,24 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal, Self
 
-from stal_data.errors import InputError
+from cache.backbones import BACKBONES, backbone_of
+from cache.backbones.registry import Statistics
+from cache.statistics import STATISTICS, StatisticName, array_name
+from stal_data.errors import InputError, NotFoundError
 
 View = Literal["identity", "hflip"]
 FeatureDtype = Literal["float16", "float32"]
-Layout = Literal["pooled", "full"]
 Autocast = Literal["none", "bf16", "fp16"]
-BackboneKind = Literal["slowfast", "vit"]
 
 VIEWS: tuple[View, ...] = ("identity", "hflip")
 DTYPES: tuple[FeatureDtype, ...] = ("float16", "float32")
-LAYOUTS: tuple[Layout, ...] = ("pooled", "full")
 AUTOCASTS: tuple[Autocast, ...] = ("none", "bf16", "fp16")
-KINDS: tuple[BackboneKind, ...] = ("slowfast", "vit")
 
 
 def _canonical_json(value: object) -> str:
@@ -31,31 +32,68 @@ def _choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BackboneSpec:
-    """One frozen backbone: its architecture, its weights and the input size it is fed.
+class FeatureArray:
+    """One stored array: a statistic of a backbone's map."""
 
+    name: str
+    backbone: str
+    map: str
+    statistic: StatisticName
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneSpec:
+    """One frozen backbone: its architecture, its weights, the input size it is fed, and what is kept of its maps.
+
+    kind: its name in `cache.backbones`.
     config: the architecture's numbers, as plain JSON values (tuples become lists), so that a preset that changes
         makes another spec.
     weights: `sha256:<hex>` of the tensors, or `random:<seed>` for untrained ones.
     height, width: pixels of the input clip.
+    statistics: what is kept of each map; empty becomes what the backbone keeps by default.
     """
 
-    kind: BackboneKind
+    kind: str
     preset: str
     config: Mapping[str, Any] = field(hash=False)
     weights: str
     trained: bool
     height: int
     width: int
+    statistics: Statistics = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        _choice("backbone.kind", self.kind, KINDS)
         if not self.weights.startswith(("sha256:", "random:")):
             raise InputError(f"backbone.weights is '{self.weights}'; it must be 'sha256:<hex>' or 'random:<seed>'.")
         if self.height <= 0 or self.width <= 0:
             raise InputError(f"The backbone's input size is {self.height}x{self.width}; both must be positive.")
         # One JSON round trip: a spec that was read back equals the one that was written.
         object.__setattr__(self, "config", json.loads(_canonical_json(dict(self.config))))
+        object.__setattr__(self, "statistics", self.statistics or backbone_of(self.kind).maps)
+        for name, kept in self.statistics.items():
+            if self.kind in BACKBONES:
+                _choice(f"The map of the {self.kind} backbone", name, tuple(BACKBONES[self.kind].maps))
+            for statistic in kept:
+                _choice(f"The statistic of the map '{name}'", statistic, tuple(STATISTICS))
+
+    @property
+    def arrays(self) -> tuple[FeatureArray, ...]:
+        return tuple(
+            FeatureArray(name=array_name(name, statistic), backbone=self.kind, map=name, statistic=statistic)
+            for name, kept in self.statistics.items()
+            for statistic in kept
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        values = {name: value for name, value in vars(self).items() if name != "statistics"}
+        # Pairs, because the canonical form sorts the keys of a mapping.
+        return values | {"statistics": [[name, list(kept)] for name, kept in self.statistics.items()]}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], default: Statistics | None = None) -> Self:
+        """The inverse of `to_dict`. default: the statistics of a backbone that names none."""
+        pairs = values["statistics"] if default is None else values.get("statistics", default.items())
+        return cls(**{**values, "statistics": {name: tuple(kept) for name, kept in pairs}})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,34 +116,54 @@ class ClipSpec:
 class FeatureSpec:
     """All that decides the bytes of a feature set, apart from the frames themselves.
 
-    slowfast, vit: at least one is present; a set holds the arrays of those that are.
+    backbones: at least one, each kind once; kept in the order of `cache.backbones`, others behind by name.
     decoder: name and version of what turned files into pixels.
-    layout: what is kept of a backbone's output; `pooled` = the time mean, `full` = every time step; and in both the
-        moments of the ViT grid.
     autocast: what the backbones' matrix products and convolutions ran in; `none` = float32.
     compiled: whether torch.compile arranged the operations, which rounds differently.
     """
 
-    slowfast: BackboneSpec | None
-    vit: BackboneSpec | None
+    backbones: tuple[BackboneSpec, ...]
     clip: ClipSpec = field(default_factory=ClipSpec)
     decoder: str
     view: View = "identity"
     dtype: FeatureDtype = "float16"
-    layout: Layout = "pooled"
     autocast: Autocast = "none"
     compiled: bool = False
 
     def __post_init__(self) -> None:
         _choice("view", self.view, VIEWS)
         _choice("dtype", self.dtype, DTYPES)
-        _choice("layout", self.layout, LAYOUTS)
         _choice("autocast", self.autocast, AUTOCASTS)
-        if self.slowfast is None and self.vit is None:
-            raise InputError("A feature spec needs at least one backbone; slowfast and vit are both none.")
-        for kind, backbone in (("slowfast", self.slowfast), ("vit", self.vit)):
-            if backbone is not None and backbone.kind != kind:
-                raise InputError(f"The {kind} backbone has kind '{backbone.kind}'; it must be '{kind}'.")
+        if not self.backbones:
+            raise InputError("A feature spec needs at least one backbone; it has none.")
+        places = {name: place for place, name in enumerate(BACKBONES)}
+        ordered = sorted(self.backbones, key=lambda item: (places.get(item.kind, len(places)), item.kind))
+        object.__setattr__(self, "backbones", tuple(ordered))
+        _once("backbone", [item.kind for item in self.backbones])
+        _once("array", [array.name for array in self.arrays])
+
+    @cached_property
+    def arrays(self) -> tuple[FeatureArray, ...]:
+        """Every stored array, in the order in which a row's digest takes them."""
+        return tuple(array for backbone in self.backbones for array in backbone.arrays)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        return tuple(backbone.kind for backbone in self.backbones)
+
+    def backbone(self, kind: str) -> BackboneSpec:
+        for item in self.backbones:
+            if item.kind == kind:
+                return item
+        raise NotFoundError(f"The feature spec holds no {kind} backbone; it has {', '.join(self.kinds)}.")
+
+    def with_backbone(self, backbone: BackboneSpec) -> Self:
+        """Return the spec with this backbone in place of the one of its kind, if there is one."""
+        return replace(self, backbones=(*(item for item in self.backbones if item.kind != backbone.kind), backbone))
+
+    def of_kinds(self, kinds: Collection[str]) -> Self:
+        """Return the spec with the backbones of these kinds alone."""
+        return replace(self, backbones=tuple(item for item in self.backbones if item.kind in kinds))
 
     @property
     def id(self) -> str:
@@ -121,32 +179,75 @@ class FeatureSpec:
 
     def diff(self, other: "FeatureSpec") -> list[str]:
         """Return the fields that differ, each as `name: value of self, value of other`."""
-        mine, theirs = _flatten(asdict(self)), _flatten(asdict(other))
+        mine, theirs = _flatten(self._fields()), _flatten(other._fields())
         return [
             f"{name}: {mine.get(name, 'absent')} / {theirs.get(name, 'absent')}"
             for name in sorted(mine.keys() | theirs.keys())
             if mine.get(name, "absent") != theirs.get(name, "absent")
         ]
 
-    def to_dict(self) -> dict[str, Any]:
+    def _fields(self) -> dict[str, Any]:
         values = asdict(self)
-        # Absent where they are as before these fields existed, so that such sets keep their ids.
+        del values["backbones"]
+        for backbone in self.backbones:
+            kept = {name: ", ".join(statistics) for name, statistics in backbone.statistics.items()}
+            values[backbone.kind] = {**vars(backbone), "statistics": kept}
+        return values
+
+    def to_dict(self) -> dict[str, Any]:
+        """The spec as JSON values.
+
+        Sets keep their ids: what could not be chosen when they were made is written as it was written then. So the
+        backbones that there were stand under their names, null where they are absent, with one word for the statistics
+        of all; other backbones and statistics are written out.
+        """
+        values = asdict(self)
         for name, default in (("autocast", "none"), ("compiled", False)):
             if values[name] == default:
                 del values[name]
-        return values
+        del values["backbones"]
+        written = {item.kind: item.to_dict() for item in self.backbones}
+        full = all(item.kind in _NAMED and item.statistics == _of_layout(item.kind, "full") for item in self.backbones)
+        values["layout"] = layout = "full" if full else "pooled"
+        for kind in _NAMED:
+            values[kind] = spec = written.pop(kind, None)
+            if spec is not None and self.backbone(kind).statistics == _of_layout(kind, layout):
+                del spec["statistics"]
+        return values | ({"backbones": list(written.values())} if written else {})
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """The inverse of `to_dict`; a missing or unknown field is an error that names it."""
         fields = dict(values)
         try:
-            for kind in KINDS:
-                fields[kind] = None if fields[kind] is None else BackboneSpec(**fields[kind])
+            layout, others = fields.pop("layout"), fields.pop("backbones", [])
+            found = []
+            for kind in _NAMED:
+                spec = fields.pop(kind)
+                if spec is not None:
+                    found.append(BackboneSpec.from_dict(spec, default=_of_layout(kind, layout)))
+            fields["backbones"] = (*found, *map(BackboneSpec.from_dict, others))
             fields["clip"] = ClipSpec(**fields["clip"])
             return cls(**fields)
-        except (TypeError, KeyError) as error:
+        except (TypeError, KeyError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
             raise InputError(f"Not a feature spec of this version: {error}.") from None
+
+
+_NAMED = tuple(name for name, backbone in BACKBONES.items() if backbone.named_in_spec)
+
+
+def _of_layout(kind: str, layout: str) -> Statistics:
+    """What the word for the statistics of all maps stands for: `full` keeps every time step in place of the mean."""
+    _choice("layout", layout, ("pooled", "full"))
+    return BACKBONES[kind].maps if layout == "pooled" else BACKBONES[kind].all_time_steps()
+
+
+def _once(what: str, names: Iterable[str]) -> None:
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise InputError(f"The feature spec names the {what} '{name}' {count} times; each may be there once.")
 
 
 def _flatten(value: object, prefix: str = "") -> dict[str, str]:

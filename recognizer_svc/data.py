@@ -4,7 +4,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cache.feature_store import FeatureBatch, FeatureSet
-from cache.pooling import time_mean
 from cache.split_store import PublishedSplit
+from cache.statistics import time_mean
 from recognizer_svc.heads.batch import FeatureShapes, HeadBatch
 from recognizer_svc.joint_training.model import JointBatch
 from recognizer_svc.seeds import seed_of
@@ -112,10 +112,10 @@ class LabelledFeatures:
         seed: int = 0,
         clips: "LiveClips | None" = None,
     ) -> None:
-        """shapes: of the head's maps. clips: where SlowFast's maps are not read but computed by the network."""
+        """shapes: of what is read for the head. clips: where the network computes a backbone's maps itself."""
         self.items = tuple(items)
         self.num_classes = items[0].targets_NC.shape[1]
-        self._shapes = shapes if clips is None else replace(shapes, slow_CHW=None, fast_CHW=None)
+        self._shapes = shapes
         self._clips = clips
         self._identity = identity
         self._hflip = hflip
@@ -174,7 +174,7 @@ class LabelledFeatures:
         if held is None or self._buffers.num_clips < num_clips:
             held = self._buffers.held = self._identity.allocate(num_clips)
             self._buffers.num_clips = num_clips
-        return _map(held, lambda values: values[:num_clips])
+        return {name: values[:num_clips] for name, values in held.items()}
 
     def _pinned(self, num_clips: int) -> FeatureBatch:
         """Page-locked arrays; torch keeps such memory and gives it out again once the device has fetched from it."""
@@ -184,7 +184,7 @@ class LabelledFeatures:
             pinned: NDArray[Any] = torch.empty(values.shape, dtype=dtype, pin_memory=True).numpy()
             return pinned
 
-        return _map(self._identity.allocate(num_clips), pin)
+        return {name: pin(values) for name, values in self._identity.allocate(num_clips).items()}
 
     def _read(self, indices: Sequence[int], mirrored: Sequence[bool], out: FeatureBatch) -> None:
         """Read each clip from the set of its view to its place in the batch."""
@@ -212,19 +212,16 @@ def head_batch(
 ) -> HeadBatch:
     """Turn cached rows and each clip's boxes [n, 4] into a batch; clips without boxes are fine.
 
-    features: of either layout; what was stored for every time step is averaged here.
+    features: what was stored for every time step is averaged here.
     keys: key frame of each clip, to name the one whose features are damaged.
     convert: copy to float32, after which the arrays of `features` may be used again. Else the batch keeps them as
         they are, and `HeadBatch.to` converts on the device, to which half as many bytes then go.
     """
     counts = torch.tensor([len(clip) for clip in boxes], dtype=torch.int64)
 
-    def tensor(name: str, values: NDArray[Any] | None, shape: tuple[int, ...] | None) -> Tensor | None:
-        if shape is None:
-            return None
-        assert values is not None
-        held = torch.from_numpy(values)
-        if held.ndim == 5:  # the full layout
+    def tensor(name: str, shape: tuple[int, ...]) -> Tensor:
+        held = torch.from_numpy(features[name])
+        if held.ndim == 5:  # all time steps
             held = time_mean(held)
         elif convert:
             held = held.to(torch.float32, copy=True)
@@ -233,12 +230,7 @@ def head_batch(
         return held
 
     return HeadBatch(
-        slow_BCHW=tensor("slow", features.slow, shapes.slow_CHW),
-        fast_BCHW=tensor("fast", features.fast, shapes.fast_CHW),
-        vit_BCHW=tensor("vit", features.vit, shapes.vit_CHW),
-        vit_moments_B2C=tensor(
-            "vit_moments", features.vit_moments, None if shapes.vit_CHW is None else (2, shapes.vit_CHW[0])
-        ),
+        features={name: tensor(name, shape) for name, shape in shapes.arrays.items()},
         boxes_N4=torch.from_numpy(np.concatenate([np.empty((0, 4), np.float32), *boxes])),
         clip_of_N=torch.repeat_interleave(torch.arange(len(boxes)), counts),
     )
@@ -297,10 +289,6 @@ def _rows(feature_set: FeatureSet, items: Sequence[LabelledKeyFrame]) -> list[in
             f"{len(items)} key frames, the first is {missing[0]}; finish it by running 'stal-cli precompute' again."
         )
     return rows
-
-
-def _map(batch: FeatureBatch, change: Callable[[NDArray[Any]], NDArray[Any]]) -> FeatureBatch:
-    return FeatureBatch(**{name: None if values is None else change(values) for name, values in vars(batch).items()})
 
 
 def _check_finite(name: str, values_BX: Tensor, keys: Sequence[KeyFrame]) -> None:

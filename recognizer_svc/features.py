@@ -13,9 +13,10 @@ JOINT_ADVICE = (
     "run has that)."
 )
 
-# A head learns from what the backbones see. Another decoder, number format, layout or order of sums shifts features by
+# A head learns from what the backbones see. Another decoder, number format or order of sums shifts features by
 # little more than rounding, so a head trained on image files may score videos; it is said each time, never passed over.
-_TOLERATED = ("decoder", "dtype", "layout", "compiled")
+# So are other statistics: all time steps serve where a time mean did, and who looks at time means needs nothing else.
+_TOLERATED = ("decoder", "dtype", "compiled")
 
 
 def check_fits(
@@ -25,14 +26,13 @@ def check_fits(
 
     Fields of a backbone that the head does not look at do not count, nor does the view.
     """
-    different = _relevant(trained_on, shapes, found)
-    refused = [text for text in different if _field(text) not in _TOLERATED]
+    refused, tolerated = _differences(trained_on, shapes, found)
     if refused:
         raise ConflictError(
             f"Feature set {found.id} was made by another spec than the head was trained on (trained / found): "
             f"{', '.join(refused)}. {advice}"
         )
-    return tuple(different)
+    return tuple(tolerated)
 
 
 def open_fitting(
@@ -65,7 +65,7 @@ def open_fitting(
     fitting = [
         found
         for found, spec in specs.items()
-        if spec.view == "identity" and all(_field(text) in _TOLERATED for text in _relevant(trained_on, shapes, spec))
+        if spec.view == "identity" and not _differences(trained_on, shapes, spec)[0]
     ]
     if not fitting:
         # Where none fits this raises, and names the fields that differ.
@@ -81,11 +81,17 @@ def open_fitting(
     return open_feature_set(store, dataset, split, set_id=fitting[0])
 
 
-def _relevant(trained_on: FeatureSpec, shapes: FeatureShapes, found: FeatureSpec) -> list[str]:
-    unused = [kind for kind, shape in (("slowfast", shapes.slow_CHW), ("vit", shapes.vit_CHW)) if shape is None]
-    different = trained_on.diff(found.with_view(trained_on.view))
-    return [text for text in different if _field(text).partition(".")[0] not in unused]
-
-
-def _field(difference: str) -> str:
-    return difference.partition(":")[0]
+def _differences(trained_on: FeatureSpec, shapes: FeatureShapes, found: FeatureSpec) -> tuple[list[str], list[str]]:
+    """Return what differs in the backbones that the head looks at and in everything else, refused and tolerated."""
+    seen = {array.backbone for array in trained_on.arrays if array.name in shapes.arrays}
+    unseen = {*trained_on.kinds, *found.kinds} - seen
+    whole = shapes.arrays.keys() <= {array.name for array in found.arrays}
+    refused: list[str] = []
+    tolerated: list[str] = []
+    for text in trained_on.diff(found.with_view(trained_on.view)):
+        name = text.partition(":")[0]
+        kind, _, rest = name.partition(".")
+        if kind not in unseen:
+            fine = name in _TOLERATED or (rest.startswith("statistics.") and whole)
+            (tolerated if fine else refused).append(text)
+    return refused, tolerated

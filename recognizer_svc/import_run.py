@@ -80,7 +80,7 @@ def _set_of_backbones(store: Store, dataset: str, split: str, info: HeadInfo) ->
 
 
 def _weights_of(spec: FeatureSpec) -> dict[str, str]:
-    return {item.kind: item.weights for item in (spec.slowfast, spec.vit) if item is not None}
+    return {item.kind: item.weights for item in spec.backbones}
 
 
 def _check(where: str, info: HeadInfo, checkpoint: Checkpoint) -> None:

@@ -15,7 +15,6 @@ from stal_data.sections import Section, validated
 from stal_data.user_files import read_text_bounded
 from stal_data.yaml_text import MAX_BYTES, load_yaml
 
-Stream = Literal["slowfast", "vit"]
 Layout = Literal["key_frames", "rows"]
 """What a clip shows: all people of a key frame, or one annotation row, as published: its person and action alone."""
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=MAX_NAME_LENGTH)]
@@ -52,7 +51,7 @@ class Data(Section):
     dataset: Name
     train_split: Name = "train"
     layout: Layout = "key_frames"
-    streams: Annotated[tuple[Stream, ...], Field(max_length=2)] | None = None
+    streams: Annotated[tuple[Name, ...], Field(max_length=16)] | None = None
     """Backbones whose features the head sees; None = all that the feature set holds."""
     feature_set: Annotated[str, Field(max_length=MAX_NAME_LENGTH)] | None = None
     """Id of the identity set; needed only where the store holds several."""

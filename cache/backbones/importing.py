@@ -7,11 +7,11 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from cache.backbones.architectures import BackboneConfig, build_without_weights
-from cache.backbones.fitting import fit_tensors, split_off
-from cache.backbones.vit.published import CLASSIFIER, from_published_layout
+from cache.backbones import backbone_of
+from cache.backbones.architectures import build_without_weights
+from cache.backbones.fitting import fit_tensors
+from cache.backbones.registry import BackboneConfig
 from cache.backbones.weights import assign_state, save_backbone
-from cache.spec import BackboneKind
 
 Progress = Callable[[str, int, int], None]
 """Takes what is going on, and how many of its bytes are done."""
@@ -36,7 +36,7 @@ class ImportedFile:
 class PreparedBackbone:
     """A backbone whose tensors were all found, ready to be written. ignored: as in `ImportedFile`."""
 
-    kind: BackboneKind
+    kind: str
     preset: str
     config: BackboneConfig
     model: nn.Module
@@ -64,16 +64,13 @@ class PreparedBackbone:
 
 
 def prepare_backbone(
-    kind: BackboneKind, tensors: Mapping[str, Tensor], *, preset: str, config: BackboneConfig, source: str
+    kind: str, tensors: Mapping[str, Tensor], *, preset: str, config: BackboneConfig, source: str
 ) -> PreparedBackbone:
     """Find a backbone's tensors among those of a file; what is missing or does not fit is one error that lists it all.
 
     tensors: under published names, without the prefixes of a whole checkpoint. source: where they are from.
     """
-    ignored: dict[str, str] = {}
-    if kind == "vit":
-        tensors, ignored = split_off(tensors, CLASSIFIER, "classifier of the pre-training; the features end before it")
-        tensors = from_published_layout(tensors)
+    tensors, ignored = backbone_of(kind).architecture.from_published(tensors, config)
     model = build_without_weights(kind, config)
     fit = fit_tensors(tensors, model.state_dict(), source=source, what=f"the {kind} backbone '{preset}'")
     assign_state(model, fit.loaded, source)
@@ -83,5 +80,5 @@ def prepare_backbone(
         config=config,
         model=model,
         zeroed=fit.zeroed,
-        ignored=ignored | dict(fit.ignored),
+        ignored={**ignored, **fit.ignored},
     )

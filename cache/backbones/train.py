@@ -12,15 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cache.backbones.architectures import (
-    BackboneConfig,
-    build_without_weights,
-    preset_config,
-)
+from cache.backbones import backbone_of
+from cache.backbones.architectures import build_without_weights, preset_config
+from cache.backbones.registry import BackboneConfig
 from cache.backbones.train_clips import ClipBatch, Draw, TrainingClips, plan_batches, plan_windows
 from cache.backbones.weights import assign_state, random_state
 from cache.roi_align import roi_align
-from cache.spec import BackboneKind
 from stal_data.dataset import Split
 from stal_data.errors import InputError
 
@@ -28,9 +25,6 @@ ROI_SIZE = 7
 MAX_POSITIVE_WEIGHT = 10.0
 GRADIENT_NORM = 1.0
 CALIBRATION_EXAMPLES = 240
-DEFAULT_BATCH: Mapping[BackboneKind, int] = {"slowfast": 24, "vit": 8}
-# Side of the window around a person, as a share of the input's height; in steps of 8 pixels.
-WINDOW_SHARE = 7 / 12
 # A step of 3-D convolutions takes a quarter less with the channels last.
 CLIP_FORMAT = torch.channels_last_3d
 COLOUR_JITTER = 0.1  # standard deviation of gain and offset of each channel of an example, in normalised units
@@ -41,11 +35,11 @@ class TrainConfig:
     """What, besides the split, decides the trained tensors (with the number of torch threads and the device).
 
     label_types: the labels to learn, by their type in the label map.
-    batch_size: windows around people (SlowFast) or clips (ViT) a step; None = the kind's default.
+    batch_size: windows around people or whole clips a step; None = the backbone's default.
     learning_rate: the peak; it rises over the first `warmup` part of the steps and falls as a cosine to zero.
     """
 
-    kind: BackboneKind
+    kind: str
     preset: str
     label_types: tuple[str, ...]
     steps: int
@@ -66,7 +60,7 @@ class TrainConfig:
     @property
     def examples(self) -> int:
         """Examples of one step."""
-        return self.batch_size or DEFAULT_BATCH[self.kind]
+        return self.batch_size or backbone_of(self.kind).architecture.train_batch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,8 +94,7 @@ class ActorClassifier(nn.Module):
 
     def forward(self, clips_B3THW: Tensor, boxes_N5: Tensor) -> Tensor:
         """boxes_N5: clip index, x1,y1,x2,y2 in [0,1]. Returns logits [N, labels]."""
-        outputs = self.backbone(clips_B3THW)
-        maps = outputs if isinstance(outputs, tuple) else (outputs,)
+        maps = self.backbone(clips_B3THW).values()
         actor_NC = torch.cat([_actor_features(map_BCTHW.mean(dim=2), boxes_N5) for map_BCTHW in maps], dim=1)
         logits: Tensor = self.linear(self.norm(actor_NC))
         return logits
@@ -133,7 +126,7 @@ def train_backbone(
         plan = plan_batches(len(clips), steps=config.steps, batch_size=config.examples, seed=config.seed)
     else:
         plan = plan_windows(clips, steps=config.steps, batch_size=config.examples, seed=config.seed)
-    channels = sum(shape[0] for shape in architecture.map_shapes.values())
+    channels = sum(shape[0] for shape in architecture.maps.values())
     backbone = build_without_weights(config.kind, architecture)
     assign_state(backbone, random_state(backbone, config.seed), "initial weights")
     model = ActorClassifier(backbone, channels, len(clips.label_ids)).to(device).to(memory_format=CLIP_FORMAT)
@@ -179,9 +172,10 @@ def _optimize(
             progress(StepReport(step=step, loss=value, learning_rate=learning_rate))
 
 
-def _window(kind: BackboneKind, height: int) -> int | None:
-    """Windows are enough for convolutions and several times cheaper; the ViT's positions need the whole clip."""
-    return None if kind == "vit" else max(8, round(WINDOW_SHARE * height / 8) * 8)
+def _window(kind: str, height: int) -> int | None:
+    """Return the side of the window around a person, in steps of 8 pixels; None = whole clips."""
+    share = backbone_of(kind).architecture.window_share
+    return None if share is None else max(8, round(share * height / 8) * 8)
 
 
 def _jitter_colour(batch: ClipBatch, generator: torch.Generator) -> ClipBatch:

@@ -15,9 +15,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save_file
 from torch import Tensor, nn
 
-from cache.backbones.architectures import BackboneConfig, config_to_json
+from cache.backbones.architectures import config_to_json
+from cache.backbones.registry import BackboneConfig
 from cache.files import replacing
-from cache.spec import BackboneKind
 from cache.tensor_header import read_header
 from stal_data.errors import InputError, NotFoundError
 from stal_data.sealed import UNSEALED, check_seal, seal_file
@@ -102,7 +102,7 @@ def save_backbone(
     path: Path,
     model: nn.Module,
     *,
-    kind: BackboneKind,
+    kind: str,
     preset: str,
     config: BackboneConfig,
     provenance: Mapping[str, object],

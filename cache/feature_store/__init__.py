@@ -11,14 +11,13 @@ from cache.feature_store.catalog import (
     open_feature_set,
 )
 from cache.feature_store.errors import DamagedError
-from cache.feature_store.layout import FEATURES, FeatureManifest, RowIndex
+from cache.feature_store.layout import FeatureBatch, FeatureManifest, RowIndex
 from cache.feature_store.locks import ShardClaim
-from cache.feature_store.reader import FeatureBatch, FeatureSet
+from cache.feature_store.reader import FeatureSet
 from cache.feature_store.verify import DamagedShard, reset_shard, verify_feature_set
 from cache.feature_store.writer import FeatureWriter
 
 __all__ = [
-    "FEATURES",
     "DamagedError",
     "DamagedShard",
     "FeatureBatch",

@@ -86,8 +86,8 @@ def _remove(partial: Path) -> None:
 
 def dimension_names(name: str, shape: tuple[int, ...]) -> tuple[str, ...]:
     """Names of an array's axes, without which xarray does not open it. shape: of one row."""
-    if name == "vit_moments":
-        return "row", "moment", "vit_channel"
+    if len(shape) == 2:
+        return "row", "moment", f"{name.removesuffix('_moments')}_channel"
     axes = ("channel", "y", "x") if len(shape) == 3 else ("channel", "time", "y", "x")
     return "row", *(f"{name}_{axis}" for axis in axes)
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 from google_crc32c import value as crc32c
@@ -19,16 +19,20 @@ from cache.feature_store.deleting import how_to_delete
 from cache.feature_store.errors import DamagedError
 from cache.feature_store.metadata import check_attributes, check_members, read_attributes, read_json
 from cache.spec import FeatureSpec
+from cache.statistics import STATISTICS
 from stal_data.errors import ConflictError
 from stal_data.keyframes import KeyFrame
 
 FORMAT = "stal-features"
 VERSION = 2
 INDEX = ("timestamp", "frame_start", "frame_end")
-FEATURES = ("slow", "fast", "vit", "vit_moments")
-"""Every array with features, in the order in which a row's digest takes them; a set holds some of them."""
 COLUMNS = ("digest", "done", "source", "index", *(f"index/{name}" for name in ("video", *INDEX)))
 """What every set has beside its features; `index` is a group."""
+FeatureBatch: TypeAlias = Mapping[str, NDArray[Any]]
+"""Features of B rows by array: a map's time mean [B,C,H,W] or all its steps [B,C,T,H,W], and other statistics of it.
+
+`FeatureSpec.arrays` says which arrays there are, `FeatureManifest.dtype` their types.
+"""
 DEFAULT_ROWS_PER_SHARD = 64
 
 
@@ -45,7 +49,7 @@ class RowIndex:
     sources_K: NDArray[np.uint64]
 
     def digest(self, row: int, checksums: Sequence[int]) -> int:
-        """Return the 64-bit digest of a row, from the crc32c of its arrays in the order of FEATURES.
+        """Return the 64-bit digest of a row, from the crc32c of its arrays in the order of the spec.
 
         It covers the row's identity, too: a shard copied from elsewhere fails although its own checksums are right.
         """
@@ -88,8 +92,8 @@ class FeatureManifest:
 
     @property
     def arrays(self) -> tuple[str, ...]:
-        """The feature arrays of this set, in the order of FEATURES."""
-        return tuple(name for name in FEATURES if name in self.shapes)
+        """The feature arrays of this set, in the order of its spec."""
+        return tuple(array.name for array in self.spec.arrays)
 
     @property
     def members(self) -> tuple[str, ...]:
@@ -102,8 +106,10 @@ class FeatureManifest:
         return range(start, min(start + self.rows_per_shard, self.num_rows))
 
     def dtype(self, name: str) -> np.dtype[Any]:
-        """Return the little-endian dtype of a feature array; moments stay float32."""
-        return np.dtype("<f4" if name == "vit_moments" or self.spec.dtype == "float32" else "<f2")
+        """Return the little-endian dtype of a feature array."""
+        (array,) = (array for array in self.spec.arrays if array.name == name)
+        wide = STATISTICS[array.statistic].always_float32 or self.spec.dtype == "float32"
+        return np.dtype("<f4" if wide else "<f2")
 
     def row_bytes(self, name: str) -> int:
         return int(np.prod(self.shapes[name])) * self.dtype(name).itemsize
@@ -136,6 +142,11 @@ class FeatureManifest:
         if manifest.spec.id != attributes.get("spec_id"):
             raise ConflictError(
                 f"The spec in '{path}/zarr.json' was edited: its id is no longer {attributes.get('spec_id')}."
+            )
+        if set(manifest.shapes) != set(manifest.arrays):
+            raise DamagedError(
+                f"The manifest in '{path}/zarr.json' gives shapes of {', '.join(sorted(manifest.shapes))}, but its "
+                f"spec makes {', '.join(manifest.arrays)}; {how_to_delete(path)} and precompute again."
             )
         for name in manifest.arrays:
             _check_array(path / name, manifest, name)

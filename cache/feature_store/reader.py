@@ -7,7 +7,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from cache.feature_store.deleting import how_to_delete
 from cache.feature_store.errors import DamagedError, damaged_shard
-from cache.feature_store.layout import INDEX, FeatureManifest, RowIndex, shard_path
+from cache.feature_store.layout import INDEX, FeatureBatch, FeatureManifest, RowIndex, shard_path
 from cache.feature_store.open_files import max_mapped_files
 from cache.feature_store.remote import remote_set
 from cache.feature_store.row_status import RowStatus, read_column, read_row_status
@@ -40,21 +39,6 @@ Pair: TypeAlias = tuple[int, int]
 
 _NOT_THE_FILE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.EPERM)
 """Why a sound file does not open."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class FeatureBatch:
-    """Features of B rows; an array whose backbone is not in the spec is None.
-
-    slow, fast: [B,C,H,W] time means of SlowFast's pathways, in the set's dtype; [B,C,T,H,W] where the layout is full.
-    vit: [B,C,H,W] time mean of the ViT grid, in the set's dtype; [B,C,T,H,W] where the layout is full.
-    vit_moments: [B,2,C] float32, mean and mean square of each channel over T,H,W of the ViT grid, before rounding.
-    """
-
-    slow: NDArray[Any] | None = None
-    fast: NDArray[Any] | None = None
-    vit: NDArray[Any] | None = None
-    vit_moments: NDArray[np.float32] | None = None
 
 
 class FeatureSet:
@@ -159,9 +143,7 @@ class FeatureSet:
     def allocate(self, num_rows: int) -> FeatureBatch:
         """Return uninitialised arrays for so many rows, as `read_into` fills them fastest."""
         manifest = self._manifest
-        return FeatureBatch(
-            **{name: _aligned((num_rows, *manifest.shapes[name]), manifest.dtype(name)) for name in manifest.arrays}
-        )
+        return {name: _aligned((num_rows, *manifest.shapes[name]), manifest.dtype(name)) for name in manifest.arrays}
 
     def read(self, rows: Sequence[int] | NDArray[np.integer[Any]]) -> FeatureBatch:
         """Return the rows in the given order (repeats allowed) in fresh arrays; see `read_into`."""
@@ -249,7 +231,7 @@ class FeatureSet:
 
     def _bytes_of(self, name: str, out: FeatureBatch, places: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Return the bytes of an array of `out` as [B, bytes of a row], after checking that it has all places."""
-        values, manifest = getattr(out, name), self._manifest
+        values, manifest = out.get(name), self._manifest
         if (
             values is None
             or (values.shape[1:], values.dtype) != (manifest.shapes[name], manifest.dtype(name))

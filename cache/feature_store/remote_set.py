@@ -1,6 +1,7 @@
 """A feature set in a bucket: its small files are mirrored, its shards are read there, staged, or sent there."""
 
 import json
+import re
 import shutil
 import time
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.feature_store.layout import COLUMNS, FEATURES
+from cache.feature_store.layout import COLUMNS
 from cache.feature_store.metadata import FILE
 from cache.feature_store.scratch import new_scratch
 from cache.feature_store.set_lock import locks_folder, sole_use
@@ -100,10 +101,14 @@ class RemoteSet:
 
     def unstage(self, shard: int | str) -> None:
         """Remove the staged files of a shard that changed in the bucket, or that turned out to be damaged."""
-        for name in FEATURES:
+        for name in self._feature_arrays():
             for file in (self._path / name / "c" / str(shard)).rglob("[!.]*"):
                 if file.is_file():
                     file.unlink(missing_ok=True)
+
+    def _feature_arrays(self) -> list[str]:
+        names = (path.parent.name for path in self._path.glob(f"*/{FILE}"))
+        return [name for name in names if name not in COLUMNS]
 
     def num_bytes(self) -> int:
         return sum(info.num_bytes for info in self._mirror.bucket.objects(f"{self._key}/"))
@@ -154,10 +159,9 @@ class RemoteSet:
         """
         folder = new_scratch(self._path, owner)
         with explaining_full_disk(folder):
-            for name in (*FEATURES, *_MARKS):
-                if (self._path / name / FILE).is_file():
-                    (folder / name).mkdir()
-                    shutil.copyfile(self._path / name / FILE, folder / name / FILE)
+            for name in (*self._feature_arrays(), *_MARKS):
+                (folder / name).mkdir()
+                shutil.copyfile(self._path / name / FILE, folder / name / FILE)
         return folder
 
     def send(self, scratch: Path, files: Sequence[Path], lease: Lease) -> None:
@@ -213,6 +217,6 @@ def _fixed_files(group: bytes) -> list[str]:
         members = json.loads(group)["attributes"]["metadata"]
     except (ValueError, KeyError, TypeError):
         members = ()  # who opens the set says what is wrong with it
-    known = [name for name in (*FEATURES, *COLUMNS) if name in members]
+    known = [name for name in members if name in COLUMNS or re.fullmatch("[a-z][a-z0-9_]*", name)]
     once = [name for name in known if name in COLUMNS and name not in (*_MARKS, "index")]
     return [f"{name}/{FILE}" for name in known] + [f"{name}/c/0" for name in once]

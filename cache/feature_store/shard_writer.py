@@ -13,7 +13,7 @@ import zarr
 from numpy.typing import NDArray
 
 from cache.feature_store.create import KEEP_ZEROS
-from cache.feature_store.layout import FeatureManifest, RowIndex, checksum, shard_path
+from cache.feature_store.layout import FeatureBatch, FeatureManifest, RowIndex, checksum, shard_path
 from cache.feature_store.locks import ShardClaim
 from cache.feature_store.shards import CHECKSUM
 from cache.feature_store.values import checked_cast
@@ -22,7 +22,6 @@ from stal_data.errors import InputError
 from stal_data.files import temporary_name
 
 if TYPE_CHECKING:
-    from cache.feature_store.reader import FeatureBatch
     from cache.feature_store.remote_set import RemoteSet
 
 
@@ -120,7 +119,7 @@ class ShardWriter:
         self._arrays: dict[str, ArrayFile] = {}
         self._digests: list[int] = []
 
-    def add(self, rows: range, features: "FeatureBatch") -> None:
+    def add(self, rows: range, features: FeatureBatch) -> None:
         """Append the next rows of the shard: `write` what `convert` makes of the features."""
         self.write(rows, self.convert(rows, features))
 
@@ -158,20 +157,19 @@ class ShardWriter:
         for array in self._arrays.values():
             array.discard()
 
-    def convert(self, rows: range, features: "FeatureBatch") -> Mapping[str, NDArray[Any]]:
-        """Check the features and return them in the stored types, in the order of FEATURES; threads may share it.
+    def convert(self, rows: range, features: FeatureBatch) -> Mapping[str, NDArray[Any]]:
+        """Check the features and return them in the stored types, in the order of the set; threads may share it.
 
         features: these rows in order, with exactly the set's arrays, float32 or in the stored types.
         """
         manifest = self._manifest
         keys = [self._index.key_frames[row] for row in rows]
         blocks = {}
-        for name, values in vars(features).items():
-            if (values is None) == (name in manifest.shapes):
-                raise InputError(f"The array '{name}' is {'missing' if values is None else 'not part of the set'}.")
-            if values is None:
-                continue
-            expected = [len(rows), *manifest.shapes[name]]
+        if strange := sorted(features.keys() ^ set(manifest.arrays)):
+            what = "not part of the set" if strange[0] in features else "missing"
+            raise InputError(f"The array '{strange[0]}' is {what}.")
+        for name in manifest.arrays:
+            values, expected = features[name], [len(rows), *manifest.shapes[name]]
             if list(values.shape) != expected:
                 raise InputError(f"The array '{name}' has shape {list(values.shape)}; the shard needs {expected}.")
             blocks[name] = checked_cast(name, values, manifest.dtype(name), keys)

@@ -32,7 +32,7 @@ def _refuse_first(
         return
     place = np.unravel_index(int(np.argmin(good)), good.shape)
     # The channel is the second axis of maps [B,C,H,W] and the last one of moments [B,2,C].
-    channel = place[-1] if name == "vit_moments" else place[1]
+    channel = place[1] if values.ndim > 3 else place[-1]
     raise InputError(
         f"Array '{name}', channel {channel} of key frame {keys[int(place[0])]} is {values[place]:g}; {rule}."
     )

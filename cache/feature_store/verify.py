@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cache.feature_store.errors import DamagedError
-from cache.feature_store.reader import FeatureBatch, FeatureSet
+from cache.feature_store.layout import FeatureBatch
+from cache.feature_store.reader import FeatureSet
 from cache.feature_store.writer import FeatureWriter
 from stal_data.keyframes import KeyFrame
 

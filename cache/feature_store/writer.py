@@ -8,9 +8,9 @@ import numpy as np
 
 from cache.feature_store.create import create_set
 from cache.feature_store.deleting import how_to_delete
-from cache.feature_store.layout import DEFAULT_ROWS_PER_SHARD, FeatureManifest, RowIndex
+from cache.feature_store.layout import DEFAULT_ROWS_PER_SHARD, FeatureBatch, FeatureManifest, RowIndex
 from cache.feature_store.locks import ShardClaim, describe_owner
-from cache.feature_store.reader import FeatureBatch, FeatureSet
+from cache.feature_store.reader import FeatureSet
 from cache.feature_store.remote import remote_set, set_folder
 from cache.feature_store.row_status import shard_is_done
 from cache.feature_store.set_lock import in_use, locks_folder

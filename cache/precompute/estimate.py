@@ -15,7 +15,7 @@ from cache.feature_store.remote import set_folder
 from cache.feature_store.writer import balanced_rows_per_shard
 from cache.precompute.clips import ClipReader, Size, read_ahead
 from cache.precompute.devices import compute_pool
-from cache.precompute.extract import Extractor, input_sizes
+from cache.precompute.extract import Extractor, input_sizes, row_shapes
 from cache.precompute.launch import Part
 from cache.precompute.options import PrecomputeOptions
 from cache.precompute.plan import Plan, make_plan
@@ -63,7 +63,7 @@ def estimate(split: Split, store: Store, options: PrecomputeOptions) -> Estimate
         dataset=split.dataset,
         split=split.name,
         spec=spec,
-        shapes=options.shapes(spec),
+        shapes=row_shapes(spec),
         num_rows=total,
         rows_per_shard=options.shard_rows(total) or balanced_rows_per_shard(total),
     )
@@ -116,7 +116,7 @@ def _sample(split: Split, manifest: FeatureManifest, count: int, threads: int) -
 
 def _decode(split: Split, manifest: FeatureManifest, plan: Plan, threads: int) -> dict[Size, Tensor]:
     spec = manifest.spec
-    reader = ClipReader(split.media, plan.clips, input_sizes(spec.slowfast, spec.vit))
+    reader = ClipReader(split.media, plan.clips, input_sizes(spec))
     with ThreadPoolExecutor(threads) as pool:
         ((_, clips),) = read_ahead([(None, list(plan.clips))], reader, pool)
     return clips

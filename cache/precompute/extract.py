@@ -4,7 +4,6 @@ B clips, T frames, H, W rows and columns, 3 colours.
 """
 
 import copy
-import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,11 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cache.backbones.architectures import config_from_json
+from cache.backbones.architectures import config_of
 from cache.backbones.load import LoadedBackbone
-from cache.pooling import grid_moments, pool_slowfast, pool_vit
 from cache.precompute.clips import Size
-from cache.spec import Autocast, BackboneSpec, Layout, View
+from cache.spec import Autocast, BackboneSpec, FeatureSpec, View
+from cache.statistics import STATISTICS
 from stal_data.errors import InputError
 from stal_data.preprocess import MEAN, STD
 
@@ -58,21 +57,18 @@ class Extractor:
 
     def __init__(
         self,
-        slowfast: LoadedBackbone | None,
-        vit: LoadedBackbone | None,
+        backbones: Sequence[LoadedBackbone],
         device: torch.device,
         *,
-        layout: Layout = "pooled",
         autocast: Autocast = "none",
         compiled: bool = False,
         batch_size: int = 8,
         note: Callable[[str], None] | None = None,
     ) -> None:
         """batch_size: clips computed at once; becomes less where they do not fit. note: told when that happens."""
-        self.device, self.layout, self.compiled = device, layout, compiled
+        self.device, self.compiled = device, compiled
         self._autocast = AUTOCAST_DTYPES.get(autocast)
-        self._slowfast = None if slowfast is None else (_on(slowfast.model, device, compiled), _size(slowfast.spec))
-        self._vit = None if vit is None else (_on(vit.model, device, compiled), _size(vit.spec))
+        self._backbones = [(_on(backbone.model, device, compiled), backbone.spec) for backbone in backbones]
         self.batch_size, self._note, self._lock = batch_size, note, threading.Lock()
         # On the device, because CUDA multiplies by the reciprocal of a number of the host, which rounds differently.
         self._scale, self._mean, self._std = (torch.tensor(float(v), device=device) for v in (255, MEAN, STD))
@@ -83,9 +79,8 @@ class Extractor:
     def launch(self, clips: Mapping[Size, Tensor], views: Sequence[View]) -> Outputs:
         """Start the computation of a batch; on a GPU it goes on after the return.
 
-        clips: [B,T,H,W,3] uint8 for each backbone's input size. The arrays are `slow`, `fast`, `vit` and `vit_moments`
-        as far as present, float32. A batch that does not fit the memory is computed in smaller pieces, and so are all
-        later ones.
+        clips: [B,T,H,W,3] uint8 for each backbone's input size. The arrays are those of the backbones' specs, float32.
+        A batch that does not fit the memory is computed in smaller pieces, and so are all later ones.
         """
         count = len(next(iter(clips.values())))
         parts: list[dict[View, dict[str, Tensor]]] = []
@@ -139,16 +134,11 @@ class Extractor:
         return found
 
     def _arrays(self, clips: Mapping[Size, Tensor]) -> dict[str, Tensor]:
-        arrays: dict[str, Tensor] = {}
-        if self._slowfast is not None:
-            model, size = self._slowfast
-            slow, fast = model(clips[size])
-            arrays |= pool_slowfast(slow, fast) if self.layout == "pooled" else {"slow": slow, "fast": fast}
-        if self._vit is not None:
-            model, size = self._vit
-            grid = model(clips[size])
-            arrays |= pool_vit(grid) if self.layout == "pooled" else {"vit": grid, "vit_moments": grid_moments(grid)}
-        return {name: values.float() for name, values in arrays.items()}
+        found: dict[str, Tensor] = {}
+        for model, spec in self._backbones:
+            maps = model(clips[_size(spec)])
+            found |= {array.name: STATISTICS[array.statistic].compute(maps[array.map]) for array in spec.arrays}
+        return found
 
     def _normalise(self, frames_BTHW3: Tensor, padding: int) -> Tensor:
         """Return the clips as the backbones take them, [B,3,T,H,W], with the last one repeated `padding` times."""
@@ -167,29 +157,23 @@ class Extractor:
             yield
 
 
-def input_sizes(*specs: BackboneSpec | None) -> set[Size]:
-    return {_size(spec) for spec in specs if spec is not None}
+def input_sizes(spec: FeatureSpec) -> set[Size]:
+    return {_size(backbone) for backbone in spec.backbones}
 
 
-def row_shapes(
-    slowfast: BackboneSpec | None, vit: BackboneSpec | None, num_frames: int, layout: Layout = "pooled"
-) -> dict[str, tuple[int, ...]]:
-    """Return the shape of one row of each array that these backbones fill.
-
-    num_frames: frames of a clip; a backbone made for another number is an error.
-    """
+def row_shapes(spec: FeatureSpec) -> dict[str, tuple[int, ...]]:
+    """Return the shape of one row of each array of the spec; a backbone for clips of another length is an error."""
     shapes: dict[str, tuple[int, ...]] = {}
-    for spec in (slowfast, vit):
-        if spec is None:
-            continue
-        config = config_from_json(spec.kind, json.dumps(spec.config), f"The {spec.kind} spec")
+    num_frames = spec.clip.num_frames // spec.clip.stride
+    for backbone in spec.backbones:
+        config = config_of(backbone)
         if config.num_frames != num_frames:
             raise InputError(
-                f"The {spec.kind} backbone takes clips of {config.num_frames} frames; precompute makes {num_frames}."
+                f"The {backbone.kind} backbone takes clips of {config.num_frames} frames, but precompute makes "
+                f"{num_frames}."
             )
-        shapes |= config.map_shapes if layout == "pooled" else config.output_shapes
-    if "vit" in shapes:
-        shapes["vit_moments"] = (2, shapes["vit"][0])
+        for array in backbone.arrays:
+            shapes[array.name] = STATISTICS[array.statistic].row_shape(config.maps[array.map])
     return shapes
 
 

@@ -9,9 +9,9 @@ import torch
 from cache.backbones.load import LoadedBackbone
 from cache.feature_store.writer import balanced_rows_per_shard
 from cache.precompute.devices import check_compiler, default_decode_threads, resolve_devices
-from cache.precompute.extract import Extractor, row_shapes
+from cache.precompute.extract import Extractor
 from cache.precompute.launch import Part, local_processes, local_rank
-from cache.spec import Autocast, ClipSpec, FeatureDtype, FeatureSpec, Layout, View
+from cache.spec import Autocast, ClipSpec, FeatureDtype, FeatureSpec, View
 from stal_data.dataset import Split
 from stal_data.errors import InputError
 
@@ -21,7 +21,7 @@ FULL_ROWS_PER_SHARD = 16
 
 @dataclass(frozen=True, kw_only=True)
 class PrecomputeOptions:
-    """slowfast, vit: at least one. views: one or both, each once.
+    """backbones: at least one, each kind once. views: one or both, each once.
 
     compiled: run the backbones through torch.compile.
     part: only the shards of this part; None is whatever no other process has claimed.
@@ -29,15 +29,13 @@ class PrecomputeOptions:
         such as `cuda:0,cuda:1`.
     batch_size: clips computed at once on a device.
     rows_per_shard: key frames written at once, at most lost by a kill; only for a new set. None is at most 64, or 16
-        where the layout is full.
+        where all time steps are kept.
     decode_threads: None is one for each CPU core, at most 8.
     """
 
-    slowfast: LoadedBackbone | None
-    vit: LoadedBackbone | None
+    backbones: Sequence[LoadedBackbone]
     views: Sequence[View] = ("identity",)
     dtype: FeatureDtype = "float16"
-    layout: Layout = "pooled"
     autocast: Autocast = "none"
     compiled: bool = False
     part: Part | None = None
@@ -55,23 +53,18 @@ class PrecomputeOptions:
     def spec(self, split: Split) -> FeatureSpec:
         """Return the spec of the features of a split, identity view."""
         return FeatureSpec(
-            slowfast=None if self.slowfast is None else self.slowfast.spec,
-            vit=None if self.vit is None else self.vit.spec,
+            backbones=tuple(backbone.spec for backbone in self.backbones),
             clip=ClipSpec(),
             decoder=split.media.decoder,
             dtype=self.dtype,
-            layout=self.layout,
             autocast=self.autocast,
             compiled=self.compiled,
         )
 
-    def shapes(self, spec: FeatureSpec) -> dict[str, tuple[int, ...]]:
-        """Return the shape of one row of each array."""
-        return row_shapes(spec.slowfast, spec.vit, spec.clip.num_frames // spec.clip.stride, self.layout)
-
     def shard_rows(self, num_rows: int) -> int | None:
         """Return rows per shard for a new set; None leaves it to the store."""
-        if self.rows_per_shard is None and self.layout == "full" and num_rows:
+        arrays = [array for backbone in self.backbones for array in backbone.spec.arrays]
+        if self.rows_per_shard is None and num_rows and any(array.statistic == "full" for array in arrays):
             return balanced_rows_per_shard(num_rows, FULL_ROWS_PER_SHARD)
         return self.rows_per_shard
 
@@ -88,10 +81,8 @@ class PrecomputeOptions:
     def extractor(self, device: torch.device, note: Callable[[str], None] | None = None) -> Extractor:
         """note: told when a batch does not fit the memory."""
         return Extractor(
-            self.slowfast,
-            self.vit,
+            self.backbones,
             device,
-            layout=self.layout,
             autocast=self.autocast,
             compiled=self.compiled,
             batch_size=self.batch_size,

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from cache.feature_store import FeatureSet, FeatureWriter, open_feature_set
 from cache.feature_store.remote import set_folder
+from cache.precompute.extract import row_shapes
 from cache.precompute.launch import Part
 from cache.precompute.options import PrecomputeOptions
 from cache.precompute.plan import Plan, Progress, make_plan
@@ -42,7 +43,7 @@ def precompute(
             split=split.name,
             spec=wanted,
             index=plan.index,
-            shapes=options.shapes(spec),
+            shapes=row_shapes(wanted),
             rows_per_shard=rows_per_shard,
         )
         rows_per_shard = writers[view].manifest.rows_per_shard

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
-from cache.feature_store import FeatureBatch, FeatureWriter
+from cache.feature_store import FeatureWriter
 from cache.feature_store.shard_writer import ShardWriter
 from cache.precompute.clips import ClipReader, read_ahead
 from cache.precompute.devices import compute_pool
@@ -102,7 +102,7 @@ class ShardQueue:
         frames are decoded ahead nevertheless. Rows are written while the shard's next ones are computed.
         """
         manifest, writes = self._manifest, _LastWrite()
-        reader = ClipReader(self._media, self._plan.clips, input_sizes(manifest.spec.slowfast, manifest.spec.vit))
+        reader = ClipReader(self._media, self._plan.clips, input_sizes(manifest.spec))
         num_batches = -(-manifest.rows_per_shard // self._batch_size)
         compute, workers = compute_pool(extractor.device, num_batches, compiled=extractor.compiled)
         pinned = extractor.device.type == "cuda"
@@ -140,7 +140,7 @@ class ShardQueue:
 
     def _convert(self, job: _Job, rows: range, outputs: Future[Outputs]) -> _ViewArrays:
         arrays = outputs.result().arrays()
-        return {view: output.convert(rows, FeatureBatch(**arrays[view])) for view, output in job.outputs.items()}
+        return {view: output.convert(rows, arrays[view]) for view, output in job.outputs.items()}
 
     def _write(self, job: _Job, rows: range, arrays: _ViewArrays) -> None:
         for view, output in job.outputs.items():

@@ -4,15 +4,15 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import click
 
+from cache.backbones import BACKBONES
 from cli.ui.params import COUNT, SEED, THREADS, Real
 
 if TYPE_CHECKING:
     from cache.backbones.train import StepReport
-    from cache.spec import BackboneKind
 
 PLAIN_LINES = 10  # progress lines of a whole run where stderr is no terminal
 
@@ -25,7 +25,7 @@ def backbone() -> None:
 @backbone.command()
 @click.argument("dataset", type=click.Path(path_type=Path))
 @click.option("--split", default="train", show_default=True, help="Split to train on.")
-@click.option("--kind", type=click.Choice(["slowfast", "vit"]), required=True, help="Which backbone.")
+@click.option("--kind", type=click.Choice(list(BACKBONES)), required=True, help="Which backbone.")
 @click.option("--preset", default="small", show_default=True, help="Size: see docs/backbones.md.")
 @click.option(
     "--label-type",
@@ -39,7 +39,7 @@ def backbone() -> None:
 @click.option(
     "--batch-size",
     type=click.IntRange(1, 1024),
-    help="Examples a step; default: 24 windows around people for slowfast, 8 whole clips for vit.",
+    help="Examples a step: 24 windows around people for slowfast, 8 whole clips for the others.",
 )
 @click.option(
     "--learning-rate", type=Real(0, 1000, min_open=True), default=3e-3, show_default=True, help="Peak of the schedule."
@@ -80,9 +80,8 @@ def train(
 
     if output.suffix != ".safetensors":
         raise click.BadParameter(f"'{output}' must end in .safetensors.", param_hint="--output")
-    backbone_kind = cast("BackboneKind", kind)  # checked by click.Choice
     config = TrainConfig(
-        kind=backbone_kind,
+        kind=kind,
         preset=preset,
         label_types=label_types,
         steps=steps,
@@ -102,7 +101,7 @@ def train(
     digest = save_backbone(
         output,
         trained.model,
-        kind=backbone_kind,
+        kind=kind,
         preset=preset,
         config=trained.architecture,
         provenance=trained.provenance,

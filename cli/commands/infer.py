@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from cli.ui.backbone_options import BackboneChoice, backbone_options
 from cli.ui.options import client_settings, client_words
 from cli.ui.params import CONFIDENCE, IMAGE_SIZE, NUMBER_LIST, Real
 from svc_common.addresses import split_list
@@ -17,10 +18,7 @@ from svc_common.config import ClientConfig
     "--store", type=click.Path(file_okay=False, path_type=Path), required=True, help="Store that holds the run."
 )
 @click.option("--run", "run_id", required=True, help="Trained run that scores the actions; see `stal-cli runs list`.")
-@click.option("--slowfast", required=True, help="SlowFast weights that the run was trained on.")
-@click.option("--vit", required=True, help="ViT weights that the run was trained on.")
-@click.option("--slowfast-preset", help="Needed for random:SEED weights only; a weights file names its preset.")
-@click.option("--vit-preset", help="Needed for random:SEED weights only; a weights file names its preset.")
+@backbone_options
 @click.option("--detector-weights", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="YOLO weights.")
 @click.option(
     "--detector",
@@ -41,10 +39,7 @@ def infer(
     videos: tuple[Path, ...],
     store: Path,
     run_id: str,
-    slowfast: str,
-    vit: str,
-    slowfast_preset: str | None,
-    vit_preset: str | None,
+    backbones: list[BackboneChoice],
     detector_weights: Path | None,
     detector: str | None,
     image_size: tuple[int, int],
@@ -57,10 +52,10 @@ def infer(
     """Say who does what at every second of VIDEOS, with a trained run.
 
     Detects people through a detector service (a private one with --detector-weights), computes features into the
-    store, scores them through a private recognizer service, and writes predictions.csv, actions.jsonl (a line for each
-    person) and frames/ (annotated key frames) into the output folder, which must be new, empty, or of an earlier infer.
-    Run again, it makes only what is missing or whose videos, weights or run have changed; features and proposals stay
-    in the store, where other runs and output folders find them.
+    store with the backbones that the run was trained on, scores them with the run, and writes predictions.csv,
+    actions.jsonl (a line for each person) and frames/ (annotated key frames) into the output folder, which must be new,
+    empty, or of an earlier infer. Run again, it makes only what is missing or whose videos, weights or run have
+    changed; features and proposals stay in the store, where other runs and output folders find them.
 
     \b
     Examples:
@@ -85,16 +80,7 @@ def infer(
         videos=tuple(video.resolve() for video in videos),
         store=store.resolve(),
         run_id=run_id,
-        backbone_options={
-            name: value
-            for name, value in (
-                ("slowfast", slowfast),
-                ("vit", vit),
-                ("slowfast-preset", slowfast_preset),
-                ("vit-preset", vit_preset),
-            )
-            if value is not None
-        },
+        backbones=tuple(backbones),
         detector=Detector(
             weights=None if detector_weights is None else detector_weights.resolve(),
             options=()

@@ -3,30 +3,24 @@
 import os
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from cli.ui.backbone_options import BackboneChoice, backbone_options, parse_statistics
 from cli.ui.params import COUNT, THREADS
 from cli.ui.precompute_progress import extraction_progress
 from stal_data.owner import end_with
 
 if TYPE_CHECKING:
-    from cache.backbones.load import LoadedBackbone
     from cache.precompute import Estimate
-    from cache.spec import BackboneKind
-
-WEIGHTS_HELP = "A .safetensors file, random:SEED (untrained), or none."
 
 
 @click.command()
 @click.argument("dataset", type=click.Path(path_type=Path))
 @click.option("--split", required=True, help="Split of the data set, such as train.")
 @click.option("--store", required=True, help="Folder or s3:// URL of the store; made when missing.")
-@click.option("--slowfast", default="none", show_default=True, metavar="WEIGHTS", help=WEIGHTS_HELP)
-@click.option("--vit", default="none", show_default=True, metavar="WEIGHTS", help=WEIGHTS_HELP)
-@click.option("--slowfast-preset", help="Size of SlowFast; default: what the file says, else r50.")
-@click.option("--vit-preset", help="Size of the ViT; default: what the file says, else giant.")
+@backbone_options
 @click.option(
     "--view",
     "views",
@@ -44,11 +38,11 @@ WEIGHTS_HELP = "A .safetensors file, random:SEED (untrained), or none."
     help="Of the stored maps.",
 )
 @click.option(
-    "--layout",
-    type=click.Choice(["pooled", "full"]),
-    default="pooled",
-    show_default=True,
-    help="full keeps every time step, 13 times the bytes: for heads that look at time.",
+    "--statistics",
+    multiple=True,
+    metavar="full|MAP=STATISTIC,...",
+    help="What is stored of the maps, repeatable: full keeps every time step of all maps in place of its time mean, 13 "
+    "times the bytes, for heads that look at time; slow=full does so for one map. MAP=mean,moments adds its moments.",
 )
 @click.option(
     "--autocast",
@@ -75,7 +69,8 @@ WEIGHTS_HELP = "A .safetensors file, random:SEED (untrained), or none."
 @click.option(
     "--rows-per-shard",
     type=COUNT,
-    help="Key frames written at once, the most that a kill loses; only for a new set. Default: at most 64, full 16.",
+    help="Key frames written at once, the most that a kill loses; only for a new set. Default: at most 64, and 16 "
+    "where all time steps are kept.",
 )
 @click.option("--decode-threads", type=THREADS, help="Default: one a CPU core, at most 8.")
 @click.option("--estimate", "estimate_only", is_flag=True, help="Measure a few clips, print time and bytes, and stop.")
@@ -83,15 +78,13 @@ def precompute(
     dataset: Path,
     split: str,
     store: str,
-    slowfast: str,
-    vit: str,
-    slowfast_preset: str | None,
-    vit_preset: str | None,
     shard: str | None,
     estimate_only: bool,
+    backbones: list[BackboneChoice],
+    statistics: tuple[str, ...],
     **options: Any,
 ) -> None:
-    """Run both backbones once over a split of DATASET and fill the feature cache.
+    """Run the backbones once over a split of DATASET and fill the feature cache.
 
     Stopped or killed, the same command goes on where it was; several machines may run it on one store.
 
@@ -101,13 +94,13 @@ def precompute(
         --slowfast slowfast.safetensors --vit vit.safetensors --view identity --view hflip
       torchrun --nproc-per-node 8 --no-python stal-cli precompute data --split train --store store \\
         --vit vit.safetensors --autocast bf16
+      stal-cli precompute data --split train --store store --backbone timm:resnet18=resnet18.safetensors
     """
     if "TORCHELASTIC_RUN_ID" in os.environ:
         end_with(os.getppid())  # torchrun, at whose SIGKILL its ranks would go on
     # A kill costs one shard at most, and to wait for the batches that devices are at may take minutes.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if slowfast == vit == "none":
-        raise click.UsageError("Name the weights of at least one backbone: --slowfast, --vit or both.")
+    kept = parse_statistics(statistics, [choice.kind for choice in backbones])
 
     from cache.precompute import PrecomputeOptions, estimate, read_part
     from cache.precompute import precompute as run
@@ -118,8 +111,7 @@ def precompute(
     opened = Dataset.open(dataset).split(split)
     target = Store.open(store, create=not estimate_only, may_lack=estimate_only)
     chosen = PrecomputeOptions(
-        slowfast=_backbone("slowfast", slowfast, slowfast_preset),
-        vit=_backbone("vit", vit, vit_preset),
+        backbones=[choice.load(kept[choice.kind]) for choice in backbones],
         part=part,
         **options,
     )
@@ -160,13 +152,3 @@ def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
-def _backbone(kind: str, weights: str, preset: str | None) -> "LoadedBackbone | None":
-    if weights == "none":
-        if preset is not None:
-            raise click.UsageError(f"--{kind}-preset '{preset}' needs --{kind} WEIGHTS.")
-        return None
-    from cache.backbones.load import load_backbone
-
-    return load_backbone(cast("BackboneKind", kind), weights=weights, preset=preset)

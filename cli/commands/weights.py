@@ -3,16 +3,15 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import click
 
+from cli.ui.backbone_options import NAMED, preset_options
 from cli.ui.json_output import json_option, print_json
 
 if TYPE_CHECKING:
-    from cache.backbones.architectures import BackboneConfig
-    from cache.spec import BackboneKind
-    from recognizer_svc.import_checkpoint import CheckpointKind, Import
+    from recognizer_svc.import_checkpoint import Import
 
 _MIB = 2**20
 _LISTED = 12
@@ -33,9 +32,9 @@ def weights() -> None:
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @click.option(
     "--kind",
-    type=click.Choice(["slowfast", "vit", "full"]),
+    type=click.Choice([*NAMED, "full"]),
     required=True,
-    help="What FILE holds; full: both backbones and the head.",
+    help="What FILE holds; full: the backbones and the head.",
 )
 @click.option(
     "--output",
@@ -43,16 +42,13 @@ def weights() -> None:
     required=True,
     help="Folder for slowfast.safetensors, vit.safetensors and head.safetensors; files of these names are replaced.",
 )
-@click.option("--slowfast-preset", default="r50", show_default=True, help="Size of SlowFast; see docs/backbones.md.")
-@click.option("--vit-preset", default="giant", show_default=True, help="Size of the ViT.")
+@preset_options
 @click.option(
     "--skip-objects",
     is_flag=True,
     help="Leave objects of classes that are not read out, instead of refusing FILE. None of their code runs.",
 )
-def import_command(
-    file: Path, kind: str, output: Path, slowfast_preset: str, vit_preset: str, skip_objects: bool
-) -> None:
+def import_command(file: Path, kind: str, output: Path, skip_objects: bool, presets: dict[str, str]) -> None:
     """Turn a published checkpoint FILE (.pth, .pth.tar) into weight files of this program.
 
     FILE is read by a loader that builds nothing but containers, numbers, strings and tensors. The tensors may lie at
@@ -67,16 +63,13 @@ def import_command(
     from cache.backbones.architectures import preset_config
     from recognizer_svc.import_checkpoint import import_checkpoint
 
-    def sized(backbone: str, preset: str) -> "tuple[str, BackboneConfig]":
-        return preset, preset_config(cast("BackboneKind", backbone), preset)
-
+    sizes = {name: (preset, preset_config(name, preset)) for name, preset in presets.items()}
     with _progress() as progress:
         imported = import_checkpoint(
             file,
-            cast("CheckpointKind", kind),  # checked by click.Choice
+            kind,
             output,
-            slowfast=sized("slowfast", slowfast_preset),
-            vit=sized("vit", vit_preset),
+            sizes=sizes,
             skip_objects=skip_objects,
             progress=progress,
         )

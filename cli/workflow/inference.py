@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cache.files import locked
+from cli.ui.backbone_options import BackboneChoice
 from cli.workflow.annotated import Person, draw_key_frame, read_predictions
 from cli.workflow.detect_stage import Detector, detect
 from cli.workflow.feature_stage import precompute
@@ -34,8 +35,7 @@ class InferenceRequest:
     videos: tuple[Path, ...]
     store: Path
     run_id: str
-    backbone_options: dict[str, str]
-    """Values of precompute's options by name: slowfast, vit, slowfast-preset, vit-preset."""
+    backbones: tuple[BackboneChoice, ...]
     detector: Detector
     min_score: float
     output: Path
@@ -77,8 +77,8 @@ def _infer(stages: Stages, request: InferenceRequest, run: Path) -> int:
             inputs=content,
             videos=watched,
         )
-        files = [Path(request.backbone_options[kind]) for kind in ("slowfast", "vit")]
-        words = [word for option, value in request.backbone_options.items() for word in (f"--{option}", value)]
+        files = [Path(choice.weights) for choice in request.backbones if choice.weights is not None]
+        words = [word for choice in request.backbones for word in choice.words()]
         (features,) = precompute(
             stages,
             "precompute",

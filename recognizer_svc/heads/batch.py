@@ -3,112 +3,133 @@
 B clips (one per key frame), N actors of all clips together, C channels, H, W rows and columns of a feature map.
 """
 
-from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
+from cache.backbones import BACKBONES
+from cache.backbones.architectures import config_of
+from cache.backbones.registry import BackboneConfig
 from cache.spec import FeatureSpec
-from recognizer_svc.recipe import Stream
+from cache.statistics import STATISTICS, array_name
 from stal_data.errors import InputError
 
-Shape = tuple[int, int, int]
+MOMENTS = STATISTICS["moments"].suffix
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FeatureShapes:
-    """Channels, rows and columns of each pooled map that the head uses; None = it does not use it."""
+    """What a head is fed, the same whether the set holds time means or all time steps.
 
-    slow_CHW: Shape | None
-    fast_CHW: Shape | None
-    vit_CHW: Shape | None
-    vit_frames: int
-    """Time steps of the ViT's token grid before pooling; 0 without a ViT. The unbiased running variance needs it."""
+    arrays: shape of one clip of each array by its name, in the order in which heads join maps: (C,H,W) of a map's time
+        mean, (2,C) of its moments.
+    time_steps: of each map that has moments, before pooling: the unbiased running variance needs the number.
+    """
+
+    arrays: Mapping[str, tuple[int, ...]]
+    time_steps: Mapping[str, int]
+
+    @property
+    def maps(self) -> dict[str, tuple[int, int, int]]:
+        """Channels, rows and columns of each map."""
+        return {name: (shape[0], shape[1], shape[2]) for name, shape in self.arrays.items() if len(shape) == 3}
 
     @classmethod
     def of(
-        cls, spec: FeatureSpec, shapes: Mapping[str, tuple[int, ...]], streams: Collection[Stream] | None = None
+        cls, spec: FeatureSpec, shapes: Mapping[str, tuple[int, ...]], streams: Collection[str] | None = None
     ) -> Self:
         """Shapes of a feature set with this spec and these arrays; `streams` None takes every backbone it holds."""
-        held = streams_of(spec)
-        wanted = held if streams is None else set(streams)
-        if not wanted or wanted - held:
+        wanted = set(spec.kinds) if streams is None else set(streams)
+        if not wanted or wanted - set(spec.kinds):
             raise InputError(
-                f"data.streams is {sorted(wanted)}, but feature set {spec.id} holds {sorted(held)}; "
+                f"data.streams is {sorted(wanted)}, but feature set {spec.id} holds {sorted(spec.kinds)}; "
                 "choose among those, or run precompute with the missing backbone."
             )
-        return cls(
-            slow_CHW=_shape(shapes["slow"]) if "slowfast" in wanted else None,
-            fast_CHW=_shape(shapes["fast"]) if "slowfast" in wanted else None,
-            vit_CHW=_shape(shapes["vit"]) if "vit" in wanted else None,
-            vit_frames=vit_frames(spec) if "vit" in wanted else 0,
+        arrays: dict[str, tuple[int, ...]] = {}
+        time_steps: dict[str, int] = {}
+        for backbone in spec.of_kinds(wanted).backbones:
+            for array in backbone.arrays:
+                arrays[array.name] = _without_time(shapes[array.name])
+                if array.statistic == "moments":
+                    time_steps[array.map] = config_of(backbone).maps[array.map][1]
+        return cls(arrays=arrays, time_steps=time_steps)
+
+    @classmethod
+    def of_configs(cls, configs: Mapping[str, BackboneConfig]) -> Self:
+        """Shapes of what these backbones, by name, keep by default."""
+        arrays: dict[str, tuple[int, ...]] = {}
+        time_steps: dict[str, int] = {}
+        for kind in (name for name in BACKBONES if name in configs):
+            for name, kept in BACKBONES[kind].maps.items():
+                shape = configs[kind].maps[name]
+                arrays |= {array_name(name, item): STATISTICS[item].row_shape(shape) for item in kept}
+                if "moments" in kept:
+                    time_steps[name] = shape[1]
+        return cls(arrays=arrays, time_steps=time_steps)
+
+    def beside(self, other: Self) -> Self:
+        """Return the shapes of both, in the order of the backbones."""
+        arrays = {**self.arrays, **other.arrays}
+        return replace(
+            self,
+            arrays={name: arrays[name] for name in _in_order(arrays)},
+            time_steps={**self.time_steps, **other.time_steps},
         )
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        # Pairs, because JSON's mappings may be sorted on their way, and heads join maps in this order.
+        pairs = [[name, list(shape)] for name, shape in self.arrays.items()]
+        return {"arrays": pairs, "time_steps": dict(self.time_steps)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        slow, fast, vit = (
-            None if values[name] is None else _shape(values[name]) for name in ("slow_CHW", "fast_CHW", "vit_CHW")
-        )
-        return cls(slow_CHW=slow, fast_CHW=fast, vit_CHW=vit, vit_frames=int(values["vit_frames"]))
+        """The inverse of `to_dict`; it reads what earlier versions wrote, a key `MAP_CHW` or `MAP_frames` a value."""
+        if "arrays" in values:
+            arrays = {name: tuple(shape) for name, shape in values["arrays"]}
+            return cls(arrays=arrays, time_steps=dict(values["time_steps"]))
+        shapes = {key: shape for key, shape in values.items() if key.endswith("_CHW") and shape}
+        arrays = {key.removesuffix("_CHW"): tuple(shape) for key, shape in shapes.items()}
+        steps = {key.removesuffix("_frames"): int(n) for key, n in values.items() if key.endswith("_frames") and n}
+        arrays |= {name + MOMENTS: (2, arrays[name][0]) for name in steps}
+        return cls(arrays={name: arrays[name] for name in _in_order(arrays)}, time_steps=steps)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HeadBatch:
     """B clips with N actors; float32 tensors on one device (in page-locked memory maps may be as stored, until `to`).
 
-    slow_BCHW, fast_BCHW, vit_BCHW: time means of the backbones' outputs; None where the head does not use them.
-    vit_moments_B2C: mean and mean square of each channel over time, rows and columns of the unpooled grid.
+    features: by array, as `FeatureShapes` lists them: time means [B,C,H,W], and moments [B,2,C], which are mean and
+        mean square of each channel over time, rows and columns of the unpooled map.
     boxes_N4: x1,y1,x2,y2 in [0,1] of the frame, actors of one clip next to each other, clips in order.
     clip_of_N: int64, index of each actor's clip in the batch.
     """
 
-    slow_BCHW: Tensor | None
-    fast_BCHW: Tensor | None
-    vit_BCHW: Tensor | None
-    vit_moments_B2C: Tensor | None
+    features: Mapping[str, Tensor]
     boxes_N4: Tensor
     clip_of_N: Tensor
 
     def to(self, device: torch.device) -> "HeadBatch":
-        def move(tensor: Tensor | None) -> Tensor | None:
-            if tensor is None:
-                return None
+        def move(tensor: Tensor) -> Tensor:
             # float16 as stored becomes float32; the float64 of exact comparisons stays.
             return tensor.to(device, non_blocking=True).to(torch.promote_types(tensor.dtype, torch.float32))
 
         return HeadBatch(
-            slow_BCHW=move(self.slow_BCHW),
-            fast_BCHW=move(self.fast_BCHW),
-            vit_BCHW=move(self.vit_BCHW),
-            vit_moments_B2C=move(self.vit_moments_B2C),
+            features={name: move(values) for name, values in self.features.items()},
             boxes_N4=self.boxes_N4.to(device, non_blocking=True),
             clip_of_N=self.clip_of_N.to(device, non_blocking=True),
         )
 
 
-def streams_of(spec: FeatureSpec) -> set[Stream]:
-    """Backbones behind a feature spec."""
-    held: set[Stream] = set()
-    if spec.slowfast is not None:
-        held.add("slowfast")
-    if spec.vit is not None:
-        held.add("vit")
-    return held
+def _in_order(names: Collection[str]) -> list[str]:
+    """The arrays in the order of the backbones that they are of, those of others behind."""
+    maps = [item for backbone in BACKBONES.values() for item in backbone.maps.items()]
+    order = [array_name(name, statistic) for name, kept in maps for statistic in kept]
+    return [name for name in order if name in names] + [name for name in names if name not in order]
 
 
-def vit_frames(spec: FeatureSpec) -> int:
-    """Time steps of the ViT's token grid: clip frames fed to it over frames per tubelet."""
-    if spec.vit is None:
-        raise InputError("The feature spec holds no vit backbone.")
-    return int(spec.vit.config["num_frames"]) // int(spec.vit.config["tubelet"][0])
-
-
-def _shape(shape: tuple[int, ...]) -> Shape:
-    """Drop the time steps that the full layout has after the channels."""
-    channels, *_, rows, columns = shape
-    return channels, rows, columns
+def _without_time(shape: Sequence[int]) -> tuple[int, ...]:
+    """Drop the time steps of a map that is stored whole."""
+    return (shape[0], *shape[2:]) if len(shape) == 4 else tuple(shape)

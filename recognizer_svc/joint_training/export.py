@@ -28,13 +28,13 @@ def export_slowfast(run_dir: RunDir, initial: BackboneSpec) -> list[Path]:
 
 
 def _write(path: Path, checkpoint: Checkpoint, run_id: str, initial: BackboneSpec) -> None:
-    spec, state = checkpoint.feature_spec.slowfast, checkpoint.slowfast_state
-    assert spec is not None
+    spec, state = checkpoint.feature_spec.backbone("slowfast"), checkpoint.slowfast_state
     assert state is not None
     config = config_from_json("slowfast", json.dumps(spec.config), f"The checkpoint of run '{run_id}'")
     model = build_without_weights("slowfast", config)
     assign_state(model, state, f"The checkpoint of run '{run_id}'")
-    data, vit = checkpoint.recipe.data, checkpoint.feature_spec.vit
+    data = checkpoint.recipe.data
+    cached = {item.kind: item.weights for item in checkpoint.feature_spec.backbones if item.kind != "slowfast"}
     save_backbone(
         path,
         model,
@@ -48,11 +48,10 @@ def _write(path: Path, checkpoint: Checkpoint, run_id: str, initial: BackboneSpe
             "dataset": data.dataset,
             "split": data.train_split,
             "initial": asdict(initial),
-            "vit": None if vit is None else vit.weights,
+            **cached,
         },
     )
 
 
 def _weights(checkpoint: Checkpoint) -> str:
-    assert checkpoint.feature_spec.slowfast is not None
-    return checkpoint.feature_spec.slowfast.weights
+    return checkpoint.feature_spec.backbone("slowfast").weights

@@ -8,7 +8,7 @@ from cache.backbones.load import LoadedBackbone, load_backbone
 from cache.backbones.weights import weights_digest
 from cache.feature_store import FeatureSet
 from cache.precompute.extract import row_shapes
-from cache.spec import BackboneSpec, FeatureSpec
+from cache.spec import FeatureSpec
 from cache.store import Store
 from recognizer_svc.heads.batch import FeatureShapes
 from recognizer_svc.joint_training.clips import LiveClips
@@ -34,12 +34,15 @@ class JointInputs:
         )
         return cls(backbone=backbone, media=dataset.media, folder=dataset.root)
 
+    def cached_shapes(self, features: FeatureSet) -> FeatureShapes:
+        """Shapes of what is read from the cache."""
+        kinds = [kind for kind in features.spec.kinds if kind != self.backbone.spec.kind]
+        return FeatureShapes.of(features.spec, features.shapes, kinds)
+
     def shapes(self, features: FeatureSet) -> FeatureShapes:
-        """Shapes of the head's maps: SlowFast's by its architecture, the ViT's as cached."""
-        sampling = features.spec.clip
-        live = row_shapes(self.backbone.spec, None, sampling.num_frames // sampling.stride)
-        cached = FeatureShapes.of(features.spec, features.shapes, ["vit"])
-        return replace(cached, slow_CHW=_map(live["slow"]), fast_CHW=_map(live["fast"]))
+        """Shapes of what the head is fed: the trained backbone's by its architecture, the others' as cached."""
+        live = replace(features.spec, backbones=(self.backbone.spec,))
+        return FeatureShapes.of(live, row_shapes(live)).beside(self.cached_shapes(features))
 
     def clips(self, features: FeatureSet, keys: Iterable[KeyFrame]) -> LiveClips:
         """Return the clips behind these rows of a feature set."""
@@ -52,8 +55,7 @@ class JointInputs:
 
     def spec_with(self, vit_spec: FeatureSpec, weights: str) -> FeatureSpec:
         """Return the spec of features made with these weights of SlowFast."""
-        slowfast: BackboneSpec = replace(self.backbone.spec, weights=weights, trained=True)
-        return replace(vit_spec, slowfast=slowfast)
+        return vit_spec.with_backbone(replace(self.backbone.spec, weights=weights, trained=True))
 
     def notes(self, vit_spec: FeatureSpec) -> tuple[str, ...]:
         """What the user should know before the run starts."""
@@ -64,8 +66,3 @@ class JointInputs:
         if self.media.decoder != vit_spec.decoder:
             notes.append(f"frames are decoded by {self.media.decoder}; for the ViT features it was {vit_spec.decoder}")
         return tuple(notes)
-
-
-def _map(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    channels, rows, columns = shape
-    return channels, rows, columns

@@ -9,7 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from cache.pooling import pool_slowfast
+from cache.statistics import time_mean
 from recognizer_svc.heads.batch import HeadBatch
 
 
@@ -44,6 +44,6 @@ class JointModel(nn.Module):
 
     def forward(self, batch: JointBatch) -> Tensor:
         """Return logits [N, classes]."""
-        pooled = pool_slowfast(*self.slowfast(batch.clips_B3THW))
-        logits_NC: Tensor = self.head(replace(batch.cached, slow_BCHW=pooled["slow"], fast_BCHW=pooled["fast"]))
+        pooled = {name: time_mean(map_BCTHW) for name, map_BCTHW in self.slowfast(batch.clips_B3THW).items()}
+        logits_NC: Tensor = self.head(replace(batch.cached, features={**pooled, **batch.cached.features}))
         return logits_NC

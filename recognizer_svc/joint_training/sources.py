@@ -1,6 +1,5 @@
 """Where joint training finds what it reads: frames, initial weights, cached ViT features. Needs no torch."""
 
-from dataclasses import replace
 from pathlib import Path
 
 from cache.feature_store import FeatureSet, FeatureSetInfo, list_feature_sets, open_feature_set
@@ -57,7 +56,7 @@ def open_vit_set(
     """
     if set_id is not None:
         found = open_feature_set(store, dataset, split, set_id=set_id)
-        if found.spec.vit is None:
+        if "vit" not in found.spec.kinds:
             raise InputError(f"data.feature_set {set_id} holds no ViT features; name one that does.")
         return found
     infos = list_feature_sets(store, dataset, split)
@@ -65,11 +64,12 @@ def open_vit_set(
         info
         for info in infos
         if info.spec.view == "identity"
-        and info.spec.vit is not None
+        and "vit" in info.spec.kinds
         and (like is None or _without_slowfast(info.spec) == _without_slowfast(like))
     ]
     if not fitting:
-        wanted = "" if like is None or like.vit is None else f" of the ViT {like.vit.preset} ({like.vit.weights})"
+        vit = None if like is None else like.backbone("vit")
+        wanted = "" if vit is None else f" of the ViT {vit.preset} ({vit.weights})"
         raise NotFoundError(
             f"{dataset}/{split} has no features{wanted} in '{store.root}', and training.backbone takes the ViT's from "
             f"the cache; run 'stal-cli precompute DATASET --split {split} --vit WEIGHTS'."
@@ -84,11 +84,11 @@ def open_vit_set(
     def order(info: FeatureSetInfo) -> tuple[bool, bool, bool, str]:
         without_twin = mirrored and info.spec.with_view("hflip").id not in ids
         # One without SlowFast has less to read.
-        return not info.complete, without_twin, info.spec.slowfast is not None, info.id
+        return not info.complete, without_twin, "slowfast" in info.spec.kinds, info.id
 
     return open_feature_set(store, dataset, split, set_id=min(fitting, key=order).id)
 
 
 def _without_slowfast(spec: FeatureSpec) -> FeatureSpec:
     """Return what decides the ViT features of a spec that has some."""
-    return replace(spec, slowfast=None)
+    return spec.of_kinds([kind for kind in spec.kinds if kind != "slowfast"])

@@ -61,8 +61,9 @@ def check_head_fits(where: str, info: HeadInfo, section: AcarHead | LinearHead, 
     if different:
         raise ConflictError(f"{where} is another head than the recipe's (file / recipe): {', '.join(different)}.")
     if info.shapes != shapes:
-        before, now = info.shapes.to_dict(), shapes.to_dict()
-        listed = ", ".join(f"{name} {before[name]} / {now[name]}" for name in before if before[name] != now[name])
+        before, now = info.shapes.arrays, shapes.arrays
+        different = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]
+        listed = ", ".join(f"{name} {before.get(name)} / {now.get(name)}" for name in different)
         raise ConflictError(
             f"{where} is for features of another shape (file / here): {listed}. Precompute with the backbones that it "
             "was trained on."
@@ -80,7 +81,7 @@ def other_backbones(info: HeadInfo, weights: dict[str, str]) -> list[str]:
 
 def _weights_of(inputs: RunInputs) -> dict[str, str]:
     spec = inputs.feature_sets["train"].spec
-    found: dict[str, str] = {item.kind: item.weights for item in (spec.slowfast, spec.vit) if item is not None}
+    found = {item.kind: item.weights for item in spec.backbones}
     if inputs.joint is not None:
         found["slowfast"] = inputs.joint.backbone.spec.weights
     return found

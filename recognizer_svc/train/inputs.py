@@ -57,6 +57,7 @@ def open_inputs(recipe: Recipe, store: Store, data_root: Path | None = None) -> 
     else:
         joint = _open_joint(recipe, store, data_root)
         shapes = joint.shapes(identity)
+    read = shapes if joint is None else joint.cached_shapes(identity)
     items, notes = _clips(split, label_map, data.layout)
     if joint is not None:
         notes += joint.notes(identity.spec)
@@ -64,7 +65,7 @@ def open_inputs(recipe: Recipe, store: Store, data_root: Path | None = None) -> 
         notes.append("the store has no mirrored features (precompute --view hflip), so training sees no mirrored clips")
     train = LabelledFeatures(
         items,
-        shapes,
+        read,
         identity=identity,
         hflip=hflip,
         augmentation=Augmentation(hflip_probability=data.hflip_probability, box_jitter=data.box_jitter),
@@ -80,7 +81,7 @@ def open_inputs(recipe: Recipe, store: Store, data_root: Path | None = None) -> 
         features = sets["validation"]
         validation = LabelledFeatures(
             checked,
-            shapes,
+            read,
             identity=features,
             clips=None if joint is None else joint.clips(features, [item.key for item in checked]),
         )

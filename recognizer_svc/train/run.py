@@ -266,9 +266,9 @@ def check_same_run(checkpoint: Checkpoint, recipe: Recipe, inputs: RunInputs) ->
             "Start a new run, or resume with the old values."
         )
     spec = inputs.feature_sets["train"].spec
-    if inputs.joint is not None and checkpoint.feature_spec.slowfast is not None:
+    if inputs.joint is not None:
         # Its weights have changed in training; the rest must be the same.
-        spec = inputs.joint.spec_with(spec, checkpoint.feature_spec.slowfast.weights)
+        spec = inputs.joint.spec_with(spec, checkpoint.feature_spec.backbone("slowfast").weights)
     different = checkpoint.feature_spec.diff(spec)
     if different:
         raise ConflictError(

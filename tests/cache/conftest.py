@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cache.feature_store import FeatureBatch, FeatureSet, FeatureWriter, open_feature_set
+from cache.feature_store import FeatureSet, FeatureWriter, open_feature_set
 from cache.spec import FeatureSpec
 from cache.store import Store
 from stal_data.dataset import Split
-from tests.cache.samples import SHAPES_OF, SLOWFAST, VIT, make_features, make_index, make_split
+from tests.cache.samples import SHAPES_OF, SLOWFAST, VIT, layout_of, make_features, make_index, make_split
 
 WriteSet = Callable[..., FeatureSet]
 
@@ -24,7 +24,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture(scope="session")
 def spec() -> FeatureSpec:
-    return FeatureSpec(slowfast=SLOWFAST, vit=VIT, decoder="pillow-1", dtype="float32")
+    return FeatureSpec(backbones=(SLOWFAST, VIT), decoder="pillow-1", dtype="float32")
 
 
 def write_rows(
@@ -40,7 +40,7 @@ def write_rows(
 ) -> FeatureSet:
     """moved: by what fraction every value is another."""
     arrays = {
-        name: values * np.float32(1 + moved) for name, values in make_features(num_rows, seed, spec.layout).items()
+        name: values * np.float32(1 + moved) for name, values in make_features(num_rows, seed, layout_of(spec)).items()
     }
     writer = FeatureWriter.open(
         store,
@@ -48,7 +48,7 @@ def write_rows(
         split=split,
         spec=spec,
         index=make_index(num_rows),
-        shapes=SHAPES_OF[spec.layout],
+        shapes=SHAPES_OF[layout_of(spec)],
         rows_per_shard=rows_per_shard,
     )
     for shard in range(writer.manifest.num_shards) if shards is None else shards:
@@ -56,7 +56,7 @@ def write_rows(
         claim = writer.claim(shard)
         assert claim is not None
         with claim:
-            writer.write_shard(claim, FeatureBatch(**{n: v[rows.start : rows.stop] for n, v in arrays.items()}))
+            writer.write_shard(claim, {n: v[rows.start : rows.stop] for n, v in arrays.items()})
     return open_feature_set(store, "street", split, spec=spec)
 
 

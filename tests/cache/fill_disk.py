@@ -22,7 +22,7 @@ from tests.cache.conftest import write_rows
 from tests.cache.samples import SLOWFAST, VIT, make_split
 from tests.cache.small_disk import fill, mount
 
-SPEC = FeatureSpec(slowfast=SLOWFAST, vit=VIT, decoder="pillow-1", dtype="float32")
+SPEC = FeatureSpec(backbones=(SLOWFAST, VIT), decoder="pillow-1", dtype="float32")
 
 
 def assert_full(write: Callable[[], object]) -> None:

@@ -13,13 +13,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from cache.backbones import BACKBONES
 from cache.backbones.load import load_backbone
 from cache.feature_store.shard_writer import ArrayFile, SetFiles
 from cache.precompute import PrecomputeOptions, precompute
 from cache.precompute.extract import Extractor
-from cache.spec import Layout
 from cache.store import Store
-from tests.cache.samples import make_split
+from tests.cache.samples import Layout, make_split
 
 ROWS_PER_SHARD = 4
 
@@ -95,12 +95,18 @@ def run(frames: Path, store: Path, dead_after_clips: int | None = None, layout: 
         make_split(frames),
         Store.open(store, create=True),
         PrecomputeOptions(
-            slowfast=load_backbone("slowfast", weights="random:0", preset="tiny"),
-            vit=load_backbone("vit", weights="random:0", preset="tiny"),
+            backbones=[
+                load_backbone(
+                    kind,
+                    weights="random:0",
+                    preset="tiny",
+                    statistics=BACKBONES[kind].all_time_steps() if layout == "full" else None,
+                )
+                for kind in ("slowfast", "vit")
+            ],
             views=("identity", "hflip"),
             batch_size=2,
             rows_per_shard=ROWS_PER_SHARD,
-            layout=layout,
         ),
         progress=progress,
     )

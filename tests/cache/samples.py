@@ -1,17 +1,22 @@
 """Small feature sets with made-up numbers and a small split over real frames."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.backbones import BACKBONES
 from cache.feature_store import RowIndex
-from cache.spec import BackboneSpec, Layout
+from cache.spec import BackboneSpec, FeatureSpec
 from stal_data.dataset import Split
 from stal_data.keyframes import AnnotatedKeyFrame, KeyFrame
 from stal_data.labels import Label, LabelMap
 from stal_data.media.frames import FrameFolders
 
+Layout = Literal["pooled", "full"]
+LAYOUTS: tuple[Layout, ...] = ("pooled", "full")
 SHAPES = {"slow": (6, 2, 3), "fast": (3, 2, 3), "vit": (5, 4, 5), "vit_moments": (2, 5)}
 SHAPES_OF: dict[Layout, dict[str, tuple[int, ...]]] = {
     "pooled": SHAPES,
@@ -23,6 +28,18 @@ SLOWFAST = BackboneSpec(
 VIT = BackboneSpec(
     kind="vit", preset="tiny", config={"depth": 1}, weights="sha256:ab12", trained=True, height=48, width=64
 )
+
+
+def with_layout(spec: FeatureSpec, layout: Layout) -> FeatureSpec:
+    """Return the spec with every map's time mean, or with all its time steps."""
+    if layout == "pooled":
+        return spec
+    kept = (replace(item, statistics=BACKBONES[item.kind].all_time_steps()) for item in spec.backbones)
+    return replace(spec, backbones=tuple(kept))
+
+
+def layout_of(spec: FeatureSpec) -> Layout:
+    return "full" if any(array.statistic == "full" for array in spec.arrays) else "pooled"
 
 
 def make_index(num_rows: int, seed: int = 0) -> RowIndex:

@@ -23,11 +23,11 @@ def main() -> None:
     random = torch.Generator().manual_seed(0)
     clips = {size: torch.randint(0, 256, (BATCH, 32, *size, 3), dtype=torch.uint8, generator=random)}
     notes: list[str] = []
-    one_by_one = Extractor(None, vit, torch.device("cpu"), batch_size=1)
+    one_by_one = Extractor([vit], torch.device("cpu"), batch_size=1)
     expected = one_by_one.launch(clips, ["identity"]).arrays()["identity"]["vit"]
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + SPARE_BYTES, resource.RLIM_INFINITY))
-    extractor = Extractor(None, vit, torch.device("cpu"), batch_size=BATCH, note=notes.append)
+    extractor = Extractor([vit], torch.device("cpu"), batch_size=BATCH, note=notes.append)
     found = extractor.launch(clips, ["identity"]).arrays()["identity"]["vit"]
     resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     print(abs(found - expected).max() / abs(expected).max())

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from cache.backbones.architectures import ARCHITECTURES
+from cache.backbones.architectures import preset_config
 from cache.backbones.load import LoadedBackbone, load_backbone
 from cache.backbones.weights import save_backbone, weights_digest
 from cache.tensor_header import read_header
@@ -23,7 +23,7 @@ def save(path, backbone: LoadedBackbone, *, config=None) -> str:
         backbone.model,
         kind=spec.kind,
         preset=spec.preset,
-        config=config or ARCHITECTURES[spec.kind].presets[spec.preset],
+        config=config or preset_config(spec.kind, spec.preset),
         provenance={"steps": 3},
     )
 
@@ -66,7 +66,7 @@ def test_a_file_keeps_its_configuration_when_the_preset_changes(tmp_path):
 
     from cache.backbones.vit.model import VideoViT
 
-    config = replace(ARCHITECTURES["vit"].presets["tiny"], depth=2)
+    config = replace(preset_config("vit", "tiny"), depth=2)
     save_backbone(tmp_path / "w.safetensors", VideoViT(config), kind="vit", preset="tiny", config=config, provenance={})
     loaded = load_backbone("vit", weights=str(tmp_path / "w.safetensors"), preset="tiny")
     assert len(loaded.model.blocks) == 2

@@ -17,10 +17,10 @@ from cache.backbones.slowfast.presets import PRESETS as SLOWFAST_PRESETS
 from cache.backbones.vit.model import ViTConfig
 from cache.backbones.weights import save_backbone
 from cache.feature_store import FeatureSet
-from cache.spec import BackboneSpec, ClipSpec, FeatureSpec, Layout
+from cache.spec import BackboneSpec, ClipSpec, FeatureSpec
 from stal_data.keyframes import KeyFrame
 from tests.cache.plain_reader import COLUMNS, PlainSet, Refused
-from tests.cache.samples import SHAPES
+from tests.cache.samples import SHAPES, Layout, with_layout
 
 WriteSet = Callable[..., FeatureSet]
 
@@ -29,14 +29,14 @@ WriteSet = Callable[..., FeatureSet]
 def test_a_reader_written_from_the_page_reads_the_same_rows(
     write_set: WriteSet, spec: FeatureSpec, dtype: str, layout: Layout
 ) -> None:
-    features = write_set(10, of=replace(spec, dtype=dtype, layout=layout), shards=[0, 2])
+    features = write_set(10, of=with_layout(replace(spec, dtype=dtype), layout), shards=[0, 2])
     plain = PlainSet(features.path)
     for row in (0, 3, 8, 9):
         batch = features.read([row])
         values = plain.read(row)
         assert list(values) == list(SHAPES)
         for name, array in values.items():
-            assert array.tobytes() == getattr(batch, name)[0].tobytes()
+            assert array.tobytes() == batch[name][0].tobytes()
         assert KeyFrame(plain.videos[row], int(plain.timestamps[row])) == features.key_frames[row]
     for row in (4, 10, 11):  # not computed, padding
         with pytest.raises(Refused, match="is not done"):
@@ -107,7 +107,7 @@ def test_zarr_python_reads_every_array_and_column(write_set: WriteSet) -> None:
     plain = PlainSet(features.path)
     batch = features.read(range(10))
     for name in SHAPES:
-        assert group[name][:10].tobytes() == getattr(batch, name).tobytes()
+        assert group[name][:10].tobytes() == batch[name].tobytes()
         assert not group[name][10:].any()
     columns = {"index/timestamp": plain.timestamps, "index/frame_start": plain.starts, "index/frame_end": plain.ends}
     for name, values in {**columns, "source": plain.sources}.items():
@@ -122,12 +122,12 @@ def test_xarray_opens_a_set_with_named_axes(
     write_set: WriteSet, spec: FeatureSpec, layout: Layout, axes: tuple[str, ...]
 ) -> None:
     xarray = pytest.importorskip("xarray")
-    features = write_set(10, of=replace(spec, layout=layout))
+    features = write_set(10, of=with_layout(spec, layout))
     with xarray.open_zarr(features.path, consolidated=False) as opened:
         assert opened["vit"].dims == ("row", "vit_channel", *axes, "vit_y", "vit_x")
         assert opened["vit_moments"].dims == ("row", "moment", "vit_channel")
         batch = features.read(range(10))
         for name in SHAPES:
-            assert np.asarray(opened[name][:10]).tobytes() == getattr(batch, name).tobytes()
+            assert np.asarray(opened[name][:10]).tobytes() == batch[name].tobytes()
     with xarray.open_zarr(features.path, group="index", consolidated=False) as index:
         assert index["video"][:10].values.tolist() == [key.video for key in features.key_frames]

@@ -2,17 +2,16 @@
 
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cache.feature_store import FeatureSet, reset_shard, verify_feature_set
-from cache.spec import LAYOUTS, FeatureSpec, Layout
+from cache.spec import FeatureSpec
 from cache.store import Store
 from stal_data.errors import StalError
-from tests.cache.samples import SHAPES, make_features
+from tests.cache.samples import LAYOUTS, SHAPES, Layout, layout_of, make_features, with_layout
 
 WriteSet = Callable[..., FeatureSet]
 DAMAGED, UNDONE, SOUND = "damaged", "undone", "sound"
@@ -39,7 +38,7 @@ def root(ten_rows: Path, store: Store, spec: FeatureSpec) -> Path:
 
 @pytest.fixture(params=LAYOUTS)
 def of_layout(request: pytest.FixtureRequest, write_set: WriteSet, spec: FeatureSpec) -> FeatureSet:
-    return write_set(10, of=replace(spec, layout=request.param))
+    return write_set(10, of=with_layout(spec, request.param))
 
 
 def files_of(root: Path) -> list[str]:
@@ -57,7 +56,7 @@ def rows_that_read(root: Path, layout: Layout = "pooled") -> set[int]:
             except StalError:
                 continue
             for name in SHAPES:
-                assert getattr(batch, name)[0].tobytes() == arrays[name][row].tobytes()
+                assert batch[name][0].tobytes() == arrays[name][row].tobytes()
             good.add(row)
     except StalError:  # the set does not open
         assert not good
@@ -91,7 +90,7 @@ def damaged(
 
 
 def test_damage_anywhere_is_noticed(of_layout: FeatureSet, damaged: Iterator[tuple[str, Callable[..., None]]]) -> None:
-    root, layout, seen = of_layout.path, of_layout.spec.layout, 0
+    root, layout, seen = of_layout.path, layout_of(of_layout.spec), 0
     for name, damage in damaged:
         seen += 1
         readable, found = rows_that_read(root, layout), verdict(root)
@@ -130,7 +129,7 @@ def test_an_open_reader_sees_a_repair(root: Path, write_set: WriteSet) -> None:
     features._shards.clear()  # as when others took its place
     batch = features.read(range(10))
     for name in SHAPES:
-        assert getattr(batch, name).tobytes() == b"".join(
+        assert batch[name].tobytes() == b"".join(
             (new if 4 <= row < 8 else old)[name][row].tobytes() for row in range(10)
         )
 

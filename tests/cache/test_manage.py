@@ -24,14 +24,14 @@ from cache.feature_store.manage.copy import copy_feature_set
 from cache.feature_store.manage.diff import diff_feature_sets
 from cache.feature_store.manage.hdf5 import export_hdf5, import_hdf5
 from cache.feature_store.manage.prune import delete_feature_set, prune_candidates
-from cache.spec import LAYOUTS, FeatureSpec, Layout
+from cache.spec import FeatureSpec
 from cache.split_store import load_split, publish_split
 from cache.store import Store
 from cli.commands.cache import cache
 from stal_data.errors import ConflictError, InputError, NotFoundError, StalError
 from stal_data.sealed import seal_file
 from tests.cache.conftest import write_rows
-from tests.cache.samples import make_split
+from tests.cache.samples import LAYOUTS, Layout, make_split, with_layout
 
 WriteSet = Callable[..., FeatureSet]
 
@@ -303,7 +303,7 @@ def test_a_set_that_changed_after_it_was_shown_stays(store: Store, write_set: Wr
 def test_diff_tells_spec_rows_and_media_apart(
     write_set: WriteSet, spec: FeatureSpec, tmp_path: Path, layout: Layout
 ) -> None:
-    spec = replace(spec, layout=layout)
+    spec = with_layout(spec, layout)
     a = write_set(10, of=spec)
     assert diff_feature_sets(a.path, a.path).same
     b = write_rows(Store.open(tmp_path / "b", create=True), replace(spec, decoder="pillow-2"), 8, shards=[0])
@@ -356,7 +356,7 @@ def test_no_bound_is_promised_for_autocast(store: Store, spec: FeatureSpec, tmp_
 def test_a_copy_is_the_same_bytes_and_brings_the_split(
     store: Store, write_set: WriteSet, spec: FeatureSpec, frames_root: Path, tmp_path: Path, layout: Layout
 ) -> None:
-    spec = replace(spec, layout=layout)
+    spec = with_layout(spec, layout)
     features = write_set(10, of=spec, shards=[0, 2])
     publish_split(store, make_split(frames_root))
     shown = run("copy", store.root, tmp_path / "other").stdout
@@ -435,11 +435,11 @@ def test_a_shard_that_somebody_finished_meanwhile_is_not_imported_again(
 def test_an_exported_set_comes_back_as_the_same_bytes(
     store: Store, write_set: WriteSet, spec: FeatureSpec, tmp_path: Path, dtype: str, layout: Layout
 ) -> None:
-    features = write_set(10, of=replace(spec, dtype=dtype, layout=layout), shards=[0, 2])
+    features = write_set(10, of=with_layout(replace(spec, dtype=dtype), layout), shards=[0, 2])
     file, other = tmp_path / "train.h5", tmp_path / "other"
     assert "6 rows" in run("export", store.root, features.id, "--output", file).stdout
     with h5py.File(file) as opened:
-        assert (opened["slow"][9] == features.read([9]).slow[0]).all()
+        assert (opened["slow"][9] == features.read([9])["slow"][0]).all()
     for _ in range(2):  # the second time there is nothing left to do
         shown = run("import", file, other).stdout
         assert f"street/train/{features.id}: 6 of 10 rows" in shown

@@ -72,7 +72,7 @@ def one_by_one(split: Split, slowfast: LoadedBackbone, vit: LoadedBackbone, *, f
             clip = torch.from_numpy(preprocess_clip(frames, backbone.spec.height, backbone.spec.width))
             with torch.no_grad():
                 outputs.append(backbone.model((clip.flip(-1) if flip else clip)[None]))
-        (slow, fast), grid = outputs
+        slow, fast, grid = outputs[0]["slow"], outputs[0]["fast"], outputs[1]["vit"]
         flat = grid.flatten(2).double()
         moments = torch.stack([flat.mean(2), flat.square().mean(2)], dim=1).float()
         rows.append((slow.mean(2), fast.mean(2), grid.mean(2), moments))
@@ -87,7 +87,7 @@ def test_every_row_is_what_the_backbones_give_for_its_clip(
         split,
         store,
         PrecomputeOptions(
-            slowfast=slowfast, vit=vit, views=("identity", "hflip"), dtype="float32", batch_size=2, rows_per_shard=4
+            backbones=[slowfast, vit], views=("identity", "hflip"), dtype="float32", batch_size=2, rows_per_shard=4
         ),
     )
     assert [features.spec.view for features in sets] == ["identity", "hflip"]
@@ -96,65 +96,60 @@ def test_every_row_is_what_the_backbones_give_for_its_clip(
     for features, flip in zip(sets, (False, True), strict=True):
         assert features.key_frames == tuple(item.key for item in split.key_frames)
         assert features.complete
-        assert not features.spec.slowfast.trained
+        assert not features.spec.backbone("slowfast").trained
         batch, expected = features.read(range(9)), one_by_one(split, slowfast, vit, flip=flip)
         for name in ARRAYS:
             # Batched and single convolutions may add in another order.
-            np.testing.assert_allclose(getattr(batch, name), expected[name].numpy(), rtol=2e-4, atol=2e-5)
-    assert not np.allclose(sets[0].read([0]).slow, sets[1].read([0]).slow, atol=1e-3)
+            np.testing.assert_allclose(batch[name], expected[name].numpy(), rtol=2e-4, atol=2e-5)
+    assert not np.allclose(sets[0].read([0])["slow"], sets[1].read([0])["slow"], atol=1e-3)
     assert load_split(store, "street", "train").key_frames[3].key == split.key_frames[3].key
 
 
 def test_half_precision_is_the_rounded_single_precision(
     store: Store, split: Split, slowfast: LoadedBackbone, vit: LoadedBackbone
 ) -> None:
-    [single] = precompute(split, store, PrecomputeOptions(slowfast=slowfast, vit=vit, dtype="float32"))
-    [half] = precompute(split, store, PrecomputeOptions(slowfast=slowfast, vit=vit))
+    [single] = precompute(split, store, PrecomputeOptions(backbones=[slowfast, vit], dtype="float32"))
+    [half] = precompute(split, store, PrecomputeOptions(backbones=[slowfast, vit]))
     assert half.spec.dtype == "float16"
     a, b = single.read(range(9)), half.read(range(9))
     for name in ("slow", "fast", "vit"):
-        assert (getattr(a, name).astype(np.float16) == getattr(b, name)).all()
-    assert (a.vit_moments == b.vit_moments).all()
+        assert (a[name].astype(np.float16) == b[name]).all()
+    assert (a["vit_moments"] == b["vit_moments"]).all()
 
 
 def test_one_backbone_alone(store: Store, split: Split, slowfast: LoadedBackbone, vit: LoadedBackbone) -> None:
-    [features] = precompute(split, store, PrecomputeOptions(slowfast=None, vit=vit))
+    [features] = precompute(split, store, PrecomputeOptions(backbones=[vit]))
     assert set(features.shapes) == {"vit", "vit_moments"}
-    [features] = precompute(split, store, PrecomputeOptions(slowfast=slowfast, vit=None))
+    [features] = precompute(split, store, PrecomputeOptions(backbones=[slowfast]))
     assert set(features.shapes) == {"slow", "fast"}
-    assert features.shapes["slow"] == slowfast.model.config.map_shapes["slow"]
+    channels, _, rows, columns = slowfast.model.config.maps["slow"]
+    assert features.shapes["slow"] == (channels, rows, columns)
     with pytest.raises(InputError, match="at least one backbone"):
-        precompute(split, store, PrecomputeOptions(slowfast=None, vit=None))
+        precompute(split, store, PrecomputeOptions(backbones=[]))
 
 
 def test_a_second_run_computes_only_what_is_missing(store: Store, frames_root: Path, slowfast: LoadedBackbone) -> None:
-    [features] = precompute(
-        counting(frames_root), store, PrecomputeOptions(slowfast=slowfast, vit=None, rows_per_shard=4)
-    )
+    [features] = precompute(counting(frames_root), store, PrecomputeOptions(backbones=[slowfast], rows_per_shard=4))
     (features.path / "done/c/1").unlink()
     again = counting(frames_root)
     events: list[tuple[str, int, int]] = []
-    precompute(
-        again, store, PrecomputeOptions(slowfast=slowfast, vit=None), progress=lambda *event: events.append(event)
-    )
+    precompute(again, store, PrecomputeOptions(backbones=[slowfast]), progress=lambda *event: events.append(event))
     assert {video for video, _ in again.media.clips} == {"v1", "v2"}
     assert len(again.media.clips) == 4
     assert events[0] == ("check", 3, 9)
     assert next(event for event in events if event[0] == "extract") == ("extract", 5, 9)
     assert events[-1] == ("extract", 9, 9)
     third = counting(frames_root)
-    precompute(third, store, PrecomputeOptions(slowfast=slowfast, vit=None))
+    precompute(third, store, PrecomputeOptions(backbones=[slowfast]))
     assert third.media.clips == []
 
 
 def test_a_view_added_later_uses_the_shards_of_the_first(
     store: Store, frames_root: Path, slowfast: LoadedBackbone
 ) -> None:
-    precompute(counting(frames_root), store, PrecomputeOptions(slowfast=slowfast, vit=None, rows_per_shard=4))
+    precompute(counting(frames_root), store, PrecomputeOptions(backbones=[slowfast], rows_per_shard=4))
     split = counting(frames_root)
-    plain, flipped = precompute(
-        split, store, PrecomputeOptions(slowfast=slowfast, vit=None, views=("identity", "hflip"))
-    )
+    plain, flipped = precompute(split, store, PrecomputeOptions(backbones=[slowfast], views=("identity", "hflip")))
     assert plain.manifest.rows_per_shard == flipped.manifest.rows_per_shard == 4
     assert len(split.media.clips) == 9
 
@@ -164,7 +159,7 @@ def test_changed_frames_are_noticed(store: Store, frames_root: Path, tmp_path: P
     root.mkdir()
     for folder in frames_root.iterdir():
         (root / folder.name).symlink_to(folder)
-    precompute(make_split(root), store, PrecomputeOptions(slowfast=slowfast, vit=None))
+    precompute(make_split(root), store, PrecomputeOptions(backbones=[slowfast]))
     (root / "v1").unlink()
     (root / "v1").mkdir()
     for file in (frames_root / "v1").iterdir():
@@ -173,13 +168,13 @@ def test_changed_frames_are_noticed(store: Store, frames_root: Path, tmp_path: P
         image.putpixel((0, 0), (1, 2, 3))
         image.save(root / "v1" / file.name)
     with pytest.raises(ConflictError, match=r"source \(the frames' content\) of 3 key frames, first v1,0000"):
-        precompute(make_split(root), store, PrecomputeOptions(slowfast=slowfast, vit=None))
+        precompute(make_split(root), store, PrecomputeOptions(backbones=[slowfast]))
 
 
 def test_other_weights_make_another_set_beside(store: Store, split: Split, slowfast: LoadedBackbone) -> None:
-    [first] = precompute(split, store, PrecomputeOptions(slowfast=slowfast, vit=None))
+    [first] = precompute(split, store, PrecomputeOptions(backbones=[slowfast]))
     other = load_backbone("slowfast", weights="random:1", preset="tiny")
-    [second] = precompute(split, store, PrecomputeOptions(slowfast=other, vit=None))
+    [second] = precompute(split, store, PrecomputeOptions(backbones=[other]))
     assert first.id != second.id
     assert len(list_feature_sets(store)) == 2
     with pytest.raises(InputError, match=r"slowfast\.weights: random:[01] / random:[01]"):
@@ -202,7 +197,7 @@ def test_missing_frames_are_all_named_before_any_work(
     (root / "v0/v0_000026.png").unlink()
     (root / "v2/v2_000001.png").unlink()
     with pytest.raises(InputError, match=r"(?s)Nothing was computed: 2 problems.*v0_000026\.png.*v2_000001\.png"):
-        precompute(make_split(root), store, PrecomputeOptions(slowfast=slowfast, vit=None))
+        precompute(make_split(root), store, PrecomputeOptions(backbones=[slowfast]))
     assert list_feature_sets(store) == []
 
 
@@ -213,7 +208,7 @@ def test_frames_that_do_not_decode_are_named(
     (root / "v1/v1_000001.png").unlink()
     (root / "v1/v1_000001.png").write_bytes(b"not a picture")
     with pytest.raises(InputError, match=r"v1_000001\.png does not decode"):
-        precompute(make_split(root), store, PrecomputeOptions(slowfast=slowfast, vit=None))
+        precompute(make_split(root), store, PrecomputeOptions(backbones=[slowfast]))
     assert list_feature_sets(store) == []
 
 
@@ -237,13 +232,13 @@ def test_videos_need_no_extraction_and_a_broken_one_is_named_before_any_work(
     broken.write_bytes(good.read_bytes()[:2000])
     both = replace(split, key_frames=split.key_frames[:6], media=VideoFiles({"v0": good, "v1": broken}))
     with pytest.raises(InputError, match=r"(?s)Nothing was computed: 1 problem with.*v1\.mp4 does not decode"):
-        precompute(both, store, PrecomputeOptions(slowfast=slowfast, vit=None))
+        precompute(both, store, PrecomputeOptions(backbones=[slowfast]))
     assert list_feature_sets(store) == []
     [features] = precompute(
-        replace(both, key_frames=both.key_frames[:3]), store, PrecomputeOptions(slowfast=slowfast, vit=None)
+        replace(both, key_frames=both.key_frames[:3]), store, PrecomputeOptions(backbones=[slowfast])
     )
     assert features.spec.decoder.startswith("pyav-")
-    rows = features.read(range(3)).slow
+    rows = features.read(range(3))["slow"]
     assert len({row.tobytes() for row in rows}) == 3
 
 
@@ -255,54 +250,52 @@ def test_a_frame_that_breaks_in_the_middle_loses_no_finished_shard(
     broken.unlink()
     broken.write_bytes(b"not a picture")
     with pytest.raises(InputError, match=r"v2_000036\.png does not decode"):
-        precompute(
-            make_split(root), store, PrecomputeOptions(slowfast=slowfast, vit=None, batch_size=1, rows_per_shard=1)
-        )
+        precompute(make_split(root), store, PrecomputeOptions(backbones=[slowfast], batch_size=1, rows_per_shard=1))
     [info] = list_feature_sets(store)
     assert 1 <= info.num_done < 9
 
 
 def test_an_empty_split_is_an_error(store: Store, split: Split, slowfast: LoadedBackbone) -> None:
     with pytest.raises(InputError, match="'train' of 'street' has no key frames"):
-        precompute(replace(split, key_frames=()), store, PrecomputeOptions(slowfast=slowfast, vit=None))
+        precompute(replace(split, key_frames=()), store, PrecomputeOptions(backbones=[slowfast]))
 
 
 def test_features_that_overflow_half_precision_name_the_way_out(
     store: Store, split: Split, slowfast: LoadedBackbone
 ) -> None:
     class Loud(torch.nn.Module):
-        def forward(self, clip: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            slow, fast = slowfast.model(clip)
-            return slow * 1e6, fast
+        def forward(self, clip: torch.Tensor) -> dict[str, torch.Tensor]:
+            maps: dict[str, torch.Tensor] = slowfast.model(clip)
+            return {**maps, "slow": maps["slow"] * 1e6}
 
     loud = LoadedBackbone(model=Loud(), spec=slowfast.spec)
     with pytest.raises(InputError, match=r"Array 'slow', channel \d+ of key frame v0,0000 .*--dtype float32"):
-        precompute(split, store, PrecomputeOptions(slowfast=loud, vit=None))
-    [features] = precompute(split, store, PrecomputeOptions(slowfast=loud, vit=None, dtype="float32"))
+        precompute(split, store, PrecomputeOptions(backbones=[loud]))
+    [features] = precompute(split, store, PrecomputeOptions(backbones=[loud], dtype="float32"))
     assert features.complete
 
 
 def test_a_shard_that_another_writer_holds_is_left_to_it(store: Store, split: Split, slowfast: LoadedBackbone) -> None:
-    [features] = precompute(split, store, PrecomputeOptions(slowfast=slowfast, vit=None, rows_per_shard=4))
+    [features] = precompute(split, store, PrecomputeOptions(backbones=[slowfast], rows_per_shard=4))
     for done in (features.path / "done/c").iterdir():
         done.unlink()
     writer = FeatureWriter(features.path)
     with writer.claim(1), pytest.raises(ConflictError, match=r"being written by process .* all others are done"):
-        precompute(split, store, PrecomputeOptions(slowfast=slowfast, vit=None))
+        precompute(split, store, PrecomputeOptions(backbones=[slowfast]))
     assert writer.pending() == [1]
-    precompute(split, store, PrecomputeOptions(slowfast=slowfast, vit=None))
+    precompute(split, store, PrecomputeOptions(backbones=[slowfast]))
     assert features.complete
 
 
 def test_two_devices_share_the_shards(store: Store, split: Split, slowfast: LoadedBackbone) -> None:
     """Two CPU devices stand in for two GPUs: the same threads, claims and stores."""
-    [one] = precompute(split, store, PrecomputeOptions(slowfast=slowfast, vit=None, rows_per_shard=2, batch_size=1))
-    expected = one.read(range(9)).slow.tobytes()
+    [one] = precompute(split, store, PrecomputeOptions(backbones=[slowfast], rows_per_shard=2, batch_size=1))
+    expected = one.read(range(9))["slow"].tobytes()
     for done in (one.path / "done/c").iterdir():
         done.unlink()
-    precompute(split, store, PrecomputeOptions(slowfast=slowfast, vit=None, devices="cpu,cpu:0", batch_size=1))
+    precompute(split, store, PrecomputeOptions(backbones=[slowfast], devices="cpu,cpu:0", batch_size=1))
     assert one.complete
-    assert one.read(range(9)).slow.tobytes() == expected
+    assert one.read(range(9))["slow"].tobytes() == expected
 
 
 @pytest.mark.parametrize(
@@ -336,5 +329,5 @@ def test_a_shard_is_safe_before_the_next_one_is_begun(
     monkeypatch.setattr(ShardWriter, "finish", finished)
     both: tuple[View, ...] = ("identity", "hflip")
     split = make_split(frames_root)
-    precompute(split, store, PrecomputeOptions(slowfast=slowfast, vit=None, views=both, rows_per_shard=2, batch_size=1))
+    precompute(split, store, PrecomputeOptions(backbones=[slowfast], views=both, rows_per_shard=2, batch_size=1))
     assert events == ["begun", "begun", "safe", "safe"] * 4 + ["begun", "safe", "safe"]

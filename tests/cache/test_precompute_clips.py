@@ -100,7 +100,7 @@ def test_a_frame_that_does_not_decode_fails_every_clip_that_waits_for_it(frames_
 def test_the_backbones_see_the_same_bits_as_in_training() -> None:
     """The device normalises, the training of a backbone does it with NumPy; all 256 levels must agree."""
     vit = load_backbone("vit", weights="random:0", preset="tiny")
-    extractor = Extractor(None, vit, torch.device("cpu"))
+    extractor = Extractor([vit], torch.device("cpu"))
     levels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, axis=3)
     found = extractor._normalise(torch.from_numpy(levels)[None], 0)
     np.testing.assert_array_equal(found[0].numpy(), preprocess_clip(levels, 16, 16))
@@ -110,5 +110,5 @@ def test_the_backbones_see_the_same_bits_as_in_training() -> None:
 def test_a_gpu_normalises_to_the_same_bits() -> None:
     vit = load_backbone("vit", weights="random:0", preset="tiny")
     levels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16, 1).expand(1, 1, 16, 16, 3)
-    host, device = (Extractor(None, vit, torch.device(name))._normalise(levels, 0) for name in ("cpu", "cuda"))
+    host, device = (Extractor([vit], torch.device(name))._normalise(levels, 0) for name in ("cpu", "cuda"))
     assert torch.equal(host, device.cpu())

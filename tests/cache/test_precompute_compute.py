@@ -46,13 +46,13 @@ def error(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
 def test_half_precision_moves_the_features_by_little_and_makes_another_set(
     store: Store, split: Split, slowfast: LoadedBackbone, vit: LoadedBackbone, autocast: str, record_property
 ) -> None:
-    [single] = precompute(split, store, PrecomputeOptions(slowfast=slowfast, vit=vit, dtype="float32"))
-    [half] = precompute(split, store, PrecomputeOptions(slowfast=slowfast, vit=vit, dtype="float32", autocast=autocast))
+    [single] = precompute(split, store, PrecomputeOptions(backbones=[slowfast, vit], dtype="float32"))
+    [half] = precompute(split, store, PrecomputeOptions(backbones=[slowfast, vit], dtype="float32", autocast=autocast))
     assert half.id != single.id
     assert half.spec.diff(single.spec) == [f"autocast: {autocast} / none"]
     a, b = single.read(range(9)), half.read(range(9))
     for name in (*MAPS, "vit_moments"):
-        found = error(getattr(b, name), getattr(a, name))
+        found = error(b[name], a[name])
         record_property(name, found)
         # Zero would mean that nothing was computed in half precision.
         assert BOUNDS[autocast] / 1000 < found < BOUNDS[autocast]
@@ -66,7 +66,7 @@ def test_the_number_of_threads_and_of_clips_in_a_batch_move_the_features_within_
     try:
         for threads, batch_size in ((1, 1), (2, 4)):
             torch.set_num_threads(threads)
-            options = PrecomputeOptions(slowfast=slowfast, vit=vit, dtype="float16", batch_size=batch_size)
+            options = PrecomputeOptions(backbones=[slowfast, vit], dtype="float16", batch_size=batch_size)
             [features] = precompute(split, Store.open(tmp_path / str(threads), create=True), options)
             paths.append(features.path)
     finally:
@@ -77,7 +77,7 @@ def test_the_number_of_threads_and_of_clips_in_a_batch_move_the_features_within_
 
 
 def test_a_set_of_another_precision_is_refused_with_the_field(store: Store, split: Split, vit: LoadedBackbone) -> None:
-    [half] = precompute(split, store, PrecomputeOptions(slowfast=None, vit=vit, autocast="bf16"))
+    [half] = precompute(split, store, PrecomputeOptions(backbones=[vit], autocast="bf16"))
     with pytest.raises(ConflictError, match=r"autocast: none / bf16"):
         open_feature_set(store, "street", "train", spec=replace(half.spec, autocast="none"))
 
@@ -88,13 +88,11 @@ def test_the_batch_size_moves_the_features_by_rounding_only(
     sets = []
     for size in (1, 4):
         store = Store.open(tmp_path / str(size), create=True)
-        sets += precompute(
-            split, store, PrecomputeOptions(slowfast=slowfast, vit=vit, dtype="float32", batch_size=size)
-        )
+        sets += precompute(split, store, PrecomputeOptions(backbones=[slowfast, vit], dtype="float32", batch_size=size))
     assert sets[0].id == sets[1].id
     a, b = (features.read(range(9)) for features in sets)
     for name in MAPS:
-        assert error(getattr(a, name), getattr(b, name)) < FLOAT32_ORDER
+        assert error(a[name], b[name]) < FLOAT32_ORDER
 
 
 @pytest.mark.slow
@@ -108,14 +106,14 @@ def test_compiled_backbones_give_the_same_up_to_rounding(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
-    options = PrecomputeOptions(slowfast=slowfast, vit=vit, dtype="float32")
+    options = PrecomputeOptions(backbones=[slowfast, vit], dtype="float32")
     [plain] = precompute(split, store, options)
     # Batches of 4, 4 and 1: the last one is padded.
     [compiled] = precompute(split, store, replace(options, compiled=True, batch_size=4))
     assert compiled.spec.diff(plain.spec) == ["compiled: True / False"]
     a, b = compiled.read(range(9)), plain.read(range(9))
     for name in MAPS:
-        assert error(getattr(a, name), getattr(b, name)) < FLOAT32_ORDER
+        assert error(a[name], b[name]) < FLOAT32_ORDER
 
 
 def test_compiling_without_a_compiler_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,13 +145,13 @@ def test_one_clip_that_does_not_fit_is_an_error(store: Store, split: Split, vit:
     notes: list[str] = []
     full = LoadedBackbone(model=Full(), spec=vit.spec)
     with pytest.raises(InputError, match=r"One clip does not fit the memory of cpu .*can't allocate memory"):
-        precompute(split, store, PrecomputeOptions(slowfast=None, vit=full), note=notes.append)
+        precompute(split, store, PrecomputeOptions(backbones=[full]), note=notes.append)
     assert [note.rsplit(maxsplit=1)[1] for note in notes] == ["4.", "2.", "1."]
 
 
 def test_other_errors_of_a_backbone_are_not_taken_for_a_full_memory(vit: LoadedBackbone) -> None:
     notes: list[str] = []
-    extractor = Extractor(None, vit, torch.device("cpu"), note=notes.append)
+    extractor = Extractor([vit], torch.device("cpu"), note=notes.append)
     with pytest.raises(RuntimeError):
         extractor.launch({(48, 64): torch.zeros(4, 30, 48, 64, 3, dtype=torch.uint8)}, ["identity"])
     assert notes == []
@@ -167,7 +165,7 @@ def test_a_gpu_whose_memory_is_limited_computes_smaller_batches(vit: LoadedBackb
     notes: list[str] = []
     torch.cuda.set_per_process_memory_fraction(2**29 / torch.cuda.get_device_properties(device).total_memory, device)
     try:
-        extractor = Extractor(None, small, device, batch_size=64, note=notes.append)
+        extractor = Extractor([small], device, batch_size=64, note=notes.append)
         arrays = extractor.launch(clips, ["identity"]).arrays()["identity"]
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0, device)
@@ -180,7 +178,7 @@ def test_a_gpu_whose_memory_is_limited_computes_smaller_batches(vit: LoadedBackb
 def test_a_gpu_computes_what_the_cpu_does(
     slowfast: LoadedBackbone, vit: LoadedBackbone, autocast: str, tmp_path: Path, split: Split
 ) -> None:
-    options = {"slowfast": slowfast, "vit": vit, "dtype": "float32"}
+    options = {"backbones": [slowfast, vit], "dtype": "float32"}
     [cpu] = precompute(split, Store.open(tmp_path / "cpu", create=True), PrecomputeOptions(devices="cpu", **options))
     [gpu] = precompute(
         split,
@@ -189,7 +187,7 @@ def test_a_gpu_computes_what_the_cpu_does(
     )
     a, b = cpu.read(range(9)), gpu.read(range(9))
     for name in MAPS:
-        assert error(getattr(b, name), getattr(a, name)) < BOUNDS.get(autocast, 1e-4)
+        assert error(b[name], a[name]) < BOUNDS.get(autocast, 1e-4)
 
 
 @pytest.mark.gpu

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from cache.backbones import BACKBONES
 from cache.backbones.load import LoadedBackbone, load_backbone
 from cache.feature_store import list_feature_sets
 from cache.precompute import Part, PrecomputeOptions, estimate, precompute
@@ -20,14 +21,14 @@ def vit() -> LoadedBackbone:
 
 @pytest.mark.parametrize("layout", ["pooled", "full"])
 def test_the_bytes_are_those_that_a_run_writes(store: Store, split: Split, vit: LoadedBackbone, layout: str) -> None:
-    options = {"slowfast": None, "vit": vit, "views": ("identity", "hflip"), "layout": layout, "rows_per_shard": 3}
+    statistics = BACKBONES["vit"].all_time_steps() if layout == "full" else None
+    loaded = load_backbone("vit", weights=vit.spec.weights, preset="tiny", statistics=statistics)
+    options = {"backbones": [loaded], "views": ("identity", "hflip"), "rows_per_shard": 3}
     found = estimate(split, store, PrecomputeOptions(**options))
     assert list_feature_sets(store) == []
     assert found.num_clips == 9
     sets = precompute(split, store, PrecomputeOptions(**options))
-    rows = sum(
-        values.nbytes for features in sets for values in vars(features.read(range(9))).values() if values is not None
-    )
+    rows = sum(values.nbytes for features in sets for values in features.read(range(9)).values())
     assert found.num_bytes == rows == 18 * found.row_bytes
     on_disk = sum(
         file.stat().st_size for features in sets for file in features.path.rglob("c/*/**/*") if file.is_file()
@@ -37,7 +38,7 @@ def test_the_bytes_are_those_that_a_run_writes(store: Store, split: Split, vit: 
 
 
 def test_only_what_is_left_of_a_part_counts(store: Store, split: Split, vit: LoadedBackbone) -> None:
-    options = {"slowfast": None, "vit": vit, "rows_per_shard": 3}
+    options = {"backbones": [vit], "rows_per_shard": 3}
     parts = [Part(number=number, count=2, source="test") for number in (1, 2)]
     assert [estimate(split, store, PrecomputeOptions(part=part, **options)).num_clips for part in parts] == [3, 6]
     precompute(split, store, PrecomputeOptions(part=parts[0], **options))
@@ -46,7 +47,7 @@ def test_only_what_is_left_of_a_part_counts(store: Store, split: Split, vit: Loa
 
 
 def test_the_time_is_that_of_the_measured_clips(store: Store, split: Split, vit: LoadedBackbone) -> None:
-    found = estimate(split, store, PrecomputeOptions(slowfast=None, vit=vit, batch_size=4))
+    found = estimate(split, store, PrecomputeOptions(backbones=[vit], batch_size=4))
     assert min(found.measured_clips, found.check_s_per_clip, found.decode_s_per_clip, found.compute_s_per_clip) > 0
     assert found.total_s >= found.num_clips * found.compute_s_per_clip
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from cache.feature_store import FeatureSet, list_feature_sets, verify_feature_set
-from cache.spec import Layout
 from cache.store import Store
 from tests.cache import kill_precompute
 from tests.cache.kill_precompute import KILLS, ROWS_PER_SHARD, run
+from tests.cache.samples import Layout
 
 CHOSEN = [*KILLS, "after-6-clips", "torn-array-full"]
 SEED = 20
@@ -67,7 +67,7 @@ def resume(killed: Killed, name: str, frames: Path) -> int:
             assert verify_feature_set(info.path) == []
             features, reference = FeatureSet(info.path), FeatureSet(whole / info.path.relative_to(store))
             done = [row for row in range(info.num_rows) if features.done[row]]
-            for array, values in vars(features.read(done)).items():
+            for array, values in features.read(done).items():
                 assert values.tobytes() == getattr(reference.read(done), array).tobytes()
             safe.append(len(done))
     run(frames, store, layout=layout)

@@ -79,9 +79,7 @@ def test_the_next_frames_are_read_while_a_batch_is_computed(
 ) -> None:
     launches = Launches(monkeypatch, [0, 1])
     split = replace(make_split(frames_root), media=MeetingFrames(frames_root, launches))
-    options = PrecomputeOptions(
-        slowfast=slowfast, vit=None, batch_size=BATCH, rows_per_shard=rows_per_shard, decode_threads=1
-    )
+    options = PrecomputeOptions(backbones=[slowfast], batch_size=BATCH, rows_per_shard=rows_per_shard, decode_threads=1)
     [features] = precompute(split, store, options)
     assert features.complete
     assert launches.met == [0, 1]
@@ -97,7 +95,7 @@ def test_rows_are_written_while_the_next_batch_is_computed(
         write(output, rows, blocks)
 
     monkeypatch.setattr(ShardWriter, "write", written)
-    options = PrecomputeOptions(slowfast=slowfast, vit=None, batch_size=BATCH, rows_per_shard=9)
+    options = PrecomputeOptions(backbones=[slowfast], batch_size=BATCH, rows_per_shard=9)
     [features] = precompute(make_split(frames_root), store, options)
     assert features.complete
     assert launches.met == [1, 2]

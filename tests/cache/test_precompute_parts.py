@@ -57,13 +57,13 @@ def part(number: int, count: int) -> Part:
 
 
 def rows(features: FeatureSet) -> bytes:
-    return features.read(range(9)).slow.tobytes()
+    return features.read(range(9))["slow"].tobytes()
 
 
 def test_parts_make_the_same_set_and_read_only_their_own_frames(
     frames_root: Path, tmp_path: Path, slowfast: LoadedBackbone
 ) -> None:
-    options = {"slowfast": slowfast, "vit": None, "rows_per_shard": 3, "batch_size": 2}
+    options = {"backbones": [slowfast], "rows_per_shard": 3, "batch_size": 2}
     whole = precompute(
         make_split(frames_root), Store.open(tmp_path / "whole", create=True), PrecomputeOptions(**options)
     )
@@ -88,7 +88,7 @@ def test_more_parts_than_shards(frames_root: Path, store: Store, slowfast: Loade
         [found] = precompute(
             make_split(frames_root),
             store,
-            PrecomputeOptions(slowfast=slowfast, vit=None, rows_per_shard=3, part=part(number, 5)),
+            PrecomputeOptions(backbones=[slowfast], rows_per_shard=3, part=part(number, 5)),
             note=notes.append,
             progress=lambda *event: events.append(event),
         )
@@ -103,7 +103,7 @@ def test_more_parts_than_shards(frames_root: Path, store: Store, slowfast: Loade
 def test_only_the_parts_own_shards_can_be_in_somebody_elses_hands(
     frames_root: Path, store: Store, slowfast: LoadedBackbone
 ) -> None:
-    options = {"slowfast": slowfast, "vit": None, "rows_per_shard": 3}
+    options = {"backbones": [slowfast], "rows_per_shard": 3}
     [found] = precompute(make_split(frames_root), store, PrecomputeOptions(part=part(1, 3), **options))
     with FeatureWriter(found.path).claim(2):
         precompute(make_split(frames_root), store, PrecomputeOptions(part=part(2, 3), **options))
@@ -115,7 +115,7 @@ def test_only_the_parts_own_shards_can_be_in_somebody_elses_hands(
 def test_a_part_notices_its_own_changed_frames(
     frames_root: Path, store: Store, tmp_path: Path, slowfast: LoadedBackbone
 ) -> None:
-    options = {"slowfast": slowfast, "vit": None, "rows_per_shard": 3}
+    options = {"backbones": [slowfast], "rows_per_shard": 3}
     precompute(make_split(frames_root), store, PrecomputeOptions(part=part(1, 3), **options))
     root = tmp_path / "frames"
     root.mkdir()

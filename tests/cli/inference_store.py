@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from cache.backbones.architectures import ARCHITECTURES
+from cache.backbones.architectures import preset_config
 from cache.backbones.load import load_backbone
 from cache.backbones.weights import save_backbone
 from cli.main import root
@@ -43,7 +43,7 @@ def make_store(folder: Path) -> Path:
 def save_weights(path: Path, *, seed: int) -> Path:
     kind = path.stem
     made = load_backbone(kind, weights=f"random:{seed}", preset="tiny")
-    config = ARCHITECTURES[kind].presets["tiny"]
+    config = preset_config(kind, "tiny")
     save_backbone(path, made.model, kind=kind, preset="tiny", config=config, provenance={})
     return path
 

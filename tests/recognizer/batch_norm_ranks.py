@@ -40,7 +40,9 @@ class LiveModel(nn.Module):
         self.head = head
 
     def forward(self, batch: HeadBatch) -> Tensor:
-        logits_NC: Tensor = self.head(replace(batch, slow_BCHW=self.backbone(batch.slow_BCHW)))
+        logits_NC: Tensor = self.head(
+            replace(batch, features={**batch.features, "slow": self.backbone(batch.features["slow"])})
+        )
         return logits_NC
 
 

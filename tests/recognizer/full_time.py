@@ -9,6 +9,7 @@ from torch import Tensor
 from recognizer_svc.data import LabelledBatch
 from recognizer_svc.heads.batch import FeatureShapes, HeadBatch
 from stal_data.keyframes import KeyFrame
+from tests.recognizer.feature_maps import feature_shapes, present
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,10 +28,10 @@ class Sizes:
 
     @property
     def shapes(self) -> FeatureShapes:
-        return FeatureShapes(
-            slow_CHW=(self.slow, self.rows, self.columns),
-            fast_CHW=(self.fast, self.rows, self.columns),
-            vit_CHW=(self.vit, self.rows + 2, self.columns + 2),
+        return feature_shapes(
+            slow=(self.slow, self.rows, self.columns),
+            fast=(self.fast, self.rows, self.columns),
+            vit=(self.vit, self.rows + 2, self.columns + 2),
             vit_frames=self.vit_frames,
         )
 
@@ -84,16 +85,11 @@ def random_clips(counts: Sequence[int], sizes: Sizes, *, first: int) -> FullTime
 
 def pooled(slow: Tensor | None, fast: Tensor | None, vit: Tensor | None, rois_N5: Tensor) -> HeadBatch:
     """What the cache keeps of full-time features [B, C, T, H, W], in their own precision."""
-    return HeadBatch(
-        slow_BCHW=None if slow is None else slow.mean(2),
-        fast_BCHW=None if fast is None else fast.mean(2),
-        vit_BCHW=None if vit is None else vit.mean(2),
-        vit_moments_B2C=(
-            None if vit is None else torch.stack([vit.mean((2, 3, 4)), vit.square().mean((2, 3, 4))], dim=1)
-        ),
-        boxes_N4=rois_N5[:, 1:],
-        clip_of_N=rois_N5[:, 0].long(),
-    )
+    maps = present(slow=slow, fast=fast, vit=vit)
+    features = {name: values.mean(2) for name, values in maps.items()}
+    if vit is not None:
+        features["vit_moments"] = torch.stack([vit.mean((2, 3, 4)), vit.square().mean((2, 3, 4))], dim=1)
+    return HeadBatch(features=features, boxes_N4=rois_N5[:, 1:], clip_of_N=rois_N5[:, 0].long())
 
 
 def cached(clips: FullTimeClips) -> LabelledBatch:

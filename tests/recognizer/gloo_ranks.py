@@ -7,7 +7,7 @@ import torch
 
 from recognizer_svc.data import LabelledBatch
 from recognizer_svc.heads.acar.model import AcarConfig, AcarHead
-from recognizer_svc.heads.batch import FeatureShapes, HeadBatch
+from recognizer_svc.heads.batch import HeadBatch
 from recognizer_svc.recipe import SigmoidLoss, load_recipe
 from recognizer_svc.run_dir import RunDir
 from recognizer_svc.train.distributed import Ranks, connect
@@ -15,8 +15,9 @@ from recognizer_svc.train.loop import NonFiniteLossError, StopSignal, Trainer
 from recognizer_svc.train.run import Run, check_one_recipe, train_run
 from stal_data.errors import ConflictError
 from stal_data.keyframes import KeyFrame
+from tests.recognizer.feature_maps import feature_shapes, present
 
-SHAPES = FeatureShapes(slow_CHW=(6, 5, 7), fast_CHW=(3, 5, 7), vit_CHW=None, vit_frames=0)
+SHAPES = feature_shapes(slow=(6, 5, 7), fast=(3, 5, 7), vit=None, vit_frames=0)
 
 
 def make_trainer(ranks: Ranks) -> Trainer:
@@ -42,10 +43,12 @@ def make_batch(counts: list[int], first_clip: int) -> LabelledBatch:
         targets.append((torch.rand(count, 3, generator=random) < 0.4).float())
     return LabelledBatch(
         head=HeadBatch(
-            slow_BCHW=torch.stack(slow) if slow else torch.empty(0, 6, 5, 7),
-            fast_BCHW=torch.stack(fast) if fast else torch.empty(0, 3, 5, 7),
-            vit_BCHW=None,
-            vit_moments_B2C=None,
+            features=present(
+                slow=torch.stack(slow) if slow else torch.empty(0, 6, 5, 7),
+                fast=torch.stack(fast) if fast else torch.empty(0, 3, 5, 7),
+                vit=None,
+                vit_moments=None,
+            ),
             boxes_N4=torch.cat([torch.empty(0, 4), *boxes]),
             clip_of_N=torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts, dtype=torch.int64)),
         ),
@@ -113,7 +116,7 @@ def run_rank(rank: int, folder: str, run_dir: str) -> None:
         before = {name: value.clone() for name, value in trainer.head.state_dict().items()}
         broken = both_parts(0)[rank]
         if rank == 1:
-            broken.head.slow_BCHW[0, 0, 0, 0] = float("nan")
+            broken.head.features["slow"][0, 0, 0, 0] = float("nan")
         try:
             trainer.step(broken, 0.1)
         except NonFiniteLossError as error:

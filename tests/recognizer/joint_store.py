@@ -94,6 +94,6 @@ def make_joint_store(folder: Path) -> JointStore:
         precompute(
             dataset.split(split),
             made.store,
-            PrecomputeOptions(slowfast=None, vit=vit, views=views, dtype="float32", decode_threads=1),
+            PrecomputeOptions(backbones=[vit], views=views, dtype="float32", decode_threads=1),
         )
     return made

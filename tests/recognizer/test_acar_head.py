@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from cache.pooling import pool_slowfast, pool_vit
 from recognizer_svc.heads.acar.model import AcarConfig, AcarHead
-from recognizer_svc.heads.batch import FeatureShapes, HeadBatch
+from recognizer_svc.heads.batch import HeadBatch
 from recognizer_svc.losses import loss_sum, scores
 from recognizer_svc.recipe import PoseSoftmaxLoss
 from stal_data.errors import InputError
+from tests.recognizer.feature_maps import feature_shapes, kept
 from tests.recognizer.full_time import pooled
 from tests.recognizer.plain_head import PlainHead
 from tests.seeded import head_inputs, seeded_state_dict
@@ -23,7 +23,7 @@ from tests.tolerances import GRADIENT_NORMS, LOGITS, LOSS, check, of_the_largest
 
 FIXTURES = Path(__file__).parent / "fixtures"
 PUBLISHED = AcarConfig(
-    shapes=FeatureShapes(slow_CHW=(2048, 14, 14), fast_CHW=(256, 14, 14), vit_CHW=(1408, 16, 16), vit_frames=16),
+    shapes=feature_shapes(slow=(2048, 14, 14), fast=(256, 14, 14), vit=(1408, 16, 16), vit_frames=16),
     num_classes=50,
     dropout=0.0,
 )
@@ -69,12 +69,8 @@ def published(request) -> dict[str, object]:
 
 def cached_batch(slow: Tensor, fast: Tensor, vit: Tensor, rois_N5: Tensor) -> HeadBatch:
     """What precompute keeps of full-time features, before it is rounded."""
-    maps, grid = pool_slowfast(slow, fast), pool_vit(vit)
     return HeadBatch(
-        slow_BCHW=maps["slow"],
-        fast_BCHW=maps["fast"],
-        vit_BCHW=grid["vit"],
-        vit_moments_B2C=grid["vit_moments"],
+        features=kept(slow=slow, fast=fast, vit=vit),
         boxes_N4=rois_N5[:, 1:],
         clip_of_N=rois_N5[:, 0].long(),
     )
@@ -102,11 +98,11 @@ def test_loss_scores_and_gradients_equal_the_published_ones(published):
 
 
 def small_config(*, slowfast: bool, vit: bool) -> AcarConfig:
-    shapes = FeatureShapes(
-        slow_CHW=(6, 5, 7) if slowfast else None,
-        fast_CHW=(3, 5, 7) if slowfast else None,
-        vit_CHW=(5, 7, 9) if vit else None,
-        vit_frames=4 if vit else 0,
+    shapes = feature_shapes(
+        slow=(6, 5, 7) if slowfast else None,
+        fast=(3, 5, 7) if slowfast else None,
+        vit=(5, 7, 9) if vit else None,
+        vit_frames=4,
     )
     return AcarConfig(shapes=shapes, num_classes=4, reduce_channels=10, context_channels=8, depth=2, dropout=0.0)
 
@@ -128,15 +124,15 @@ def small_case(*, slowfast: bool, vit: bool, actors: list[int], seed: int = 0):
             x, y, width, height = torch.rand(4, generator=random).mul(0.45).add(0.02).tolist()
             rois.append([clip, x, y, x + width, y + height])
     torch.manual_seed(seed)
-    head = AcarHead(small_config(slowfast=slowfast, vit=vit)).double()
+    head = AcarHead(small_config(backbones=[slowfast, vit])).double()
     return head, (slow, fast, grid, torch.tensor(rois, dtype=torch.float64))
 
 
 @pytest.mark.parametrize(("slowfast", "vit"), [(True, True), (True, False), (False, True)])
 @pytest.mark.parametrize("actors", [[3, 0, 5], [1], [2, 1, 1, 4]])
 def test_training_equals_the_plain_head(slowfast, vit, actors):
-    head, inputs = small_case(slowfast=slowfast, vit=vit, actors=actors)
-    plain = PlainHead(small_config(slowfast=slowfast, vit=vit)).double()
+    head, inputs = small_case(backbones=[slowfast, vit], actors=actors)
+    plain = PlainHead(small_config(backbones=[slowfast, vit])).double()
     plain.load_state_dict(head.state_dict())
     expected = plain.train()(*inputs)
     found = head.train()(pooled(*inputs))
@@ -156,8 +152,8 @@ def test_training_equals_the_plain_head(slowfast, vit, actors):
 
 
 def test_evaluation_equals_the_plain_head():
-    head, inputs = small_case(slowfast=True, vit=True, actors=[2, 3])
-    plain = PlainHead(small_config(slowfast=True, vit=True)).double()
+    head, inputs = small_case(backbones=[True, True], actors=[2, 3])
+    plain = PlainHead(small_config(backbones=[True, True])).double()
     plain.load_state_dict(head.state_dict())
     for _ in range(3):
         head.train()(pooled(*inputs))
@@ -167,7 +163,7 @@ def test_evaluation_equals_the_plain_head():
 
 
 def test_a_clips_logits_do_not_depend_on_the_other_clips():
-    head, (slow, fast, grid, rois) = small_case(slowfast=True, vit=True, actors=[3, 0, 5, 1])
+    head, (slow, fast, grid, rois) = small_case(backbones=[True, True], actors=[3, 0, 5, 1])
     head.eval()
     together = head(pooled(slow, fast, grid, rois))
     for clip in (0, 2, 3):
@@ -179,7 +175,7 @@ def test_a_clips_logits_do_not_depend_on_the_other_clips():
 
 
 def test_another_actor_of_the_clip_changes_the_logits():
-    head, (slow, fast, grid, rois) = small_case(slowfast=True, vit=True, actors=[3])
+    head, (slow, fast, grid, rois) = small_case(backbones=[True, True], actors=[3])
     head.eval()
     with_all, without_last = head(pooled(slow, fast, grid, rois)), head(pooled(slow, fast, grid, rois[:2]))
     assert (with_all[:2] - without_last).abs().max() > 1e-4
@@ -187,7 +183,7 @@ def test_another_actor_of_the_clip_changes_the_logits():
 
 @pytest.mark.parametrize("clips", [0, 2])
 def test_a_batch_without_actors_gives_no_logits_and_zero_gradients(clips):
-    head, (slow, fast, grid, _) = small_case(slowfast=True, vit=True, actors=[1, 1])
+    head, (slow, fast, grid, _) = small_case(backbones=[True, True], actors=[1, 1])
     logits = head.train()(pooled(slow[:clips], fast[:clips], grid[:clips], torch.empty(0, 5, dtype=torch.float64)))
     assert logits.shape == (0, 4)
     logits.sum().backward()
@@ -217,13 +213,10 @@ class LiveBytes(TorchDispatchMode):
 def test_a_crowd_takes_at_most_two_megabytes_a_person():
     """With the published sizes where memory depends on people; the maps are small."""
     people = 100
-    shapes = FeatureShapes(slow_CHW=(64, 14, 14), fast_CHW=None, vit_CHW=None, vit_frames=0)
+    shapes = feature_shapes(slow=(64, 14, 14), fast=None, vit=None, vit_frames=0)
     corner_N2 = torch.rand(people, 2, generator=torch.Generator().manual_seed(0)) * 0.5
     batch = HeadBatch(
-        slow_BCHW=torch.randn(1, 64, 14, 14),
-        fast_BCHW=None,
-        vit_BCHW=None,
-        vit_moments_B2C=None,
+        features={"slow": torch.randn(1, 64, 14, 14)},
         boxes_N4=torch.cat([corner_N2, corner_N2 + 0.3], dim=1),
         clip_of_N=torch.zeros(people, dtype=torch.int64),
     )
@@ -235,12 +228,12 @@ def test_a_crowd_takes_at_most_two_megabytes_a_person():
 
 
 def test_maps_that_do_not_belong_together_are_refused():
-    shapes = FeatureShapes(slow_CHW=(6, 5, 7), fast_CHW=(3, 5, 7), vit_CHW=(5, 7, 8), vit_frames=2)
+    shapes = feature_shapes(slow=(6, 5, 7), fast=(3, 5, 7), vit=(5, 7, 8), vit_frames=2)
     with pytest.raises(InputError, match=r"slow 5x7, fast 5x7, vit 5x6; use backbone presets that belong together"):
         AcarHead(AcarConfig(shapes=shapes, num_classes=4))
 
 
 def test_maps_that_are_too_small_are_refused():
-    shapes = FeatureShapes(slow_CHW=(6, 2, 7), fast_CHW=(3, 2, 7), vit_CHW=None, vit_frames=0)
+    shapes = feature_shapes(slow=(6, 2, 7), fast=(3, 2, 7), vit=None, vit_frames=0)
     with pytest.raises(InputError, match="2x7; the ACAR head needs at least 3x3"):
         AcarHead(AcarConfig(shapes=shapes, num_classes=4))

@@ -10,13 +10,13 @@ import torch
 from torch import nn
 
 from recognizer_svc.checkpoint import Checkpoint, Progress, load_checkpoint, save_checkpoint
-from recognizer_svc.heads.batch import FeatureShapes
 from recognizer_svc.recipe import parse_recipe
 from recognizer_svc.run_dir import RunDir
 from recognizer_svc.train.distributed import Ranks
 from recognizer_svc.train.loop import StopSignal
 from recognizer_svc.train.run import train_run
 from stal_data.errors import InputError
+from tests.recognizer.feature_maps import feature_shapes
 from tests.recognizer.toy_store import ACAR, LABELS, toy_spec
 
 
@@ -32,7 +32,7 @@ def make(optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer] | None
         recipe=parse_recipe(ACAR),
         label_map=LABELS,
         feature_spec=toy_spec(),
-        shapes=FeatureShapes(slow_CHW=(6, 8, 12), fast_CHW=(3, 8, 12), vit_CHW=None, vit_frames=0),
+        shapes=feature_shapes(slow=(6, 8, 12), fast=(3, 8, 12), vit=None, vit_frames=0),
         head_state=layer.state_dict(),
         optimizer_state=state,
         progress=Progress(epochs_done=1, validation_map=1 / 3),

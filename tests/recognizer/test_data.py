@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cache.feature_store import FeatureBatch, FeatureSet, open_feature_set
+from cache.feature_store import FeatureSet, open_feature_set
 from cache.split_store import load_split
 from cache.store import Store
 from recognizer_svc.data import (
@@ -25,10 +25,11 @@ from recognizer_svc.data import (
     labelled_key_frames,
     read_ahead,
 )
-from recognizer_svc.heads.batch import FeatureShapes, vit_frames
+from recognizer_svc.heads.batch import FeatureShapes
 from recognizer_svc.seeds import seed_of
 from stal_data.errors import InputError
 from stal_data.keyframes import KeyFrame
+from tests.recognizer.feature_maps import feature_shapes
 from tests.recognizer.toy_store import LABELS, VIT_FRAMES, make_scene, make_store, toy_spec
 
 TRAIN = 42
@@ -66,19 +67,26 @@ def test_a_batch_holds_the_rows_that_were_asked_for(toy_store):
     assert batch.keys == tuple(scene.key_frame.key for scene in wanted)
     for clip, scene in enumerate(wanted):
         # Stored as float16: 11 bits of about 3.
-        np.testing.assert_allclose(batch.head.slow_BCHW[clip], scene.slow, atol=4e-3)
-        np.testing.assert_allclose(batch.head.vit_BCHW[clip], scene.vit, atol=4e-3)
-        np.testing.assert_allclose(batch.head.vit_moments_B2C[clip], scene.moments, rtol=1e-6)
+        np.testing.assert_allclose(batch.head.features["slow"][clip], scene.slow, atol=4e-3)
+        np.testing.assert_allclose(batch.head.features["vit"][clip], scene.vit, atol=4e-3)
+        np.testing.assert_allclose(batch.head.features["vit_moments"][clip], scene.moments, rtol=1e-6)
         mine = batch.head.clip_of_N.numpy() == clip
         np.testing.assert_array_equal(batch.head.boxes_N4[mine], scene.key_frame.boxes_N4)
         np.testing.assert_array_equal(batch.targets_NC[mine], data.items[indices[clip]].targets_NC)
-    assert batch.head.slow_BCHW.dtype.is_floating_point
-    assert batch.head.slow_BCHW.element_size() == 4
+    assert batch.head.features["slow"].dtype.is_floating_point
+    assert batch.head.features["slow"].element_size() == 4
 
 
 def tensors(batch):
     head = batch.head
-    return [head.slow_BCHW, head.fast_BCHW, head.vit_BCHW, head.vit_moments_B2C, head.boxes_N4, batch.targets_NC]
+    return [
+        head.features["slow"],
+        head.features["fast"],
+        head.features["vit"],
+        head.features["vit_moments"],
+        head.boxes_N4,
+        batch.targets_NC,
+    ]
 
 
 def test_a_batch_keeps_its_features_while_later_ones_are_read_into_the_same_buffers(toy_store):
@@ -97,11 +105,11 @@ def test_maps_that_stay_as_stored_are_converted_when_they_move(toy_store):
     features = identity.read([identity.row_of(item.key) for item in items])
     shapes = FeatureShapes.of(identity.spec, identity.shapes)
     kept = head_batch(features, [item.boxes_N4 for item in items], shapes, [item.key for item in items], convert=False)
-    assert kept.slow_BCHW.dtype == torch.float16
+    assert kept.features["slow"].dtype == torch.float16
     expected, moved = data.load(indices).head, kept.to(cpu)
-    assert moved.slow_BCHW.dtype == torch.float32
-    assert torch.equal(moved.slow_BCHW, expected.slow_BCHW)
-    assert torch.equal(moved.vit_moments_B2C, expected.vit_moments_B2C)
+    assert moved.features["slow"].dtype == torch.float32
+    assert torch.equal(moved.features["slow"], expected.features["slow"])
+    assert torch.equal(moved.features["vit_moments"], expected.features["vit_moments"])
 
 
 @pytest.mark.gpu
@@ -110,10 +118,10 @@ def test_page_locked_batches_are_the_same_on_the_device(toy_store):
     device = torch.device("cuda")
     plan = [[index, index + 1] for index in range(0, 20, 2)]
     for part, batch in zip(plan, read_ahead(partial(data.load, pinned=True), plan, 2), strict=True):
-        assert batch.head.slow_BCHW.is_pinned()
+        assert batch.head.features["slow"].is_pinned()
         moved, expected = batch.head.to(device), data.load(part).head
-        assert torch.equal(moved.slow_BCHW.cpu(), expected.slow_BCHW)
-        assert torch.equal(moved.vit_BCHW.cpu(), expected.vit_BCHW)
+        assert torch.equal(moved.features["slow"].cpu(), expected.features["slow"])
+        assert torch.equal(moved.features["vit"].cpu(), expected.features["vit"])
 
 
 def test_a_mirrored_clip_has_mirrored_features_and_boxes(toy_store):
@@ -121,7 +129,7 @@ def test_a_mirrored_clip_has_mirrored_features_and_boxes(toy_store):
     mirrored, _ = open_train(toy_store, augmentation=Augmentation(hflip_probability=1.0))
     indices = list(range(6))
     before, after = plain.load(indices), mirrored.load(indices)
-    np.testing.assert_array_equal(after.head.slow_BCHW, before.head.slow_BCHW.flip(-1))
+    np.testing.assert_array_equal(after.head.features["slow"], before.head.features["slow"].flip(-1))
     x1, y1, x2, y2 = before.head.boxes_N4.numpy().T
     np.testing.assert_allclose(after.head.boxes_N4, np.stack([1 - x2, y1, 1 - x1, y2], axis=1), atol=1e-6)
     np.testing.assert_array_equal(after.targets_NC, before.targets_NC)
@@ -135,8 +143,8 @@ def test_a_mixed_batch_mirrors_each_clip_or_not(toy_store):
     views = set()
     for clip in indices:
         mine = before.head.clip_of_N == clip
-        same = bool((after.head.slow_BCHW[clip] == before.head.slow_BCHW[clip]).all())
-        assert same or bool((after.head.slow_BCHW[clip] == before.head.slow_BCHW[clip].flip(-1)).all())
+        same = bool((after.head.features["slow"][clip] == before.head.features["slow"][clip]).all())
+        assert same or bool((after.head.features["slow"][clip] == before.head.features["slow"][clip].flip(-1)).all())
         assert same == bool((after.head.boxes_N4[mine] == before.head.boxes_N4[mine]).all())
         views.add(same)
     assert views == {True, False}
@@ -149,7 +157,7 @@ def test_augmentation_depends_on_the_key_frame_and_epoch_not_on_the_batch(toy_st
     whole, alone = data.load([4, 9, 20], epoch=2), again.load([9], epoch=2)
     mine = whole.head.clip_of_N == 1
     np.testing.assert_array_equal(whole.head.boxes_N4[mine], alone.head.boxes_N4)
-    np.testing.assert_array_equal(whole.head.slow_BCHW[1], alone.head.slow_BCHW[0])
+    np.testing.assert_array_equal(whole.head.features["slow"][1], alone.head.features["slow"][0])
     next_epoch = data.load([9], epoch=3)
     assert (next_epoch.head.boxes_N4 != alone.head.boxes_N4).any()
 
@@ -168,16 +176,15 @@ def test_jitter_stays_within_its_bounds_and_the_frame():
 def test_a_rank_without_clips_gets_an_empty_batch(toy_store):
     data, _ = open_train(toy_store)
     batch = data.load([])
-    assert batch.head.slow_BCHW.shape == (0, 6, 8, 12)
+    assert batch.head.features["slow"].shape == (0, 6, 8, 12)
     assert batch.targets_NC.shape == (0, 4)
 
 
 def test_shapes_of_a_choice_of_streams(toy_store):
     features = open_feature_set(toy_store, "toy", "train")
     shapes = FeatureShapes.of(features.spec, features.shapes, ["vit"])
-    assert shapes == FeatureShapes(slow_CHW=None, fast_CHW=None, vit_CHW=(5, 10, 14), vit_frames=VIT_FRAMES)
+    assert shapes == feature_shapes(slow=None, fast=None, vit=(5, 10, 14), vit_frames=VIT_FRAMES)
     assert FeatureShapes.from_dict(shapes.to_dict()) == shapes
-    assert vit_frames(features.spec) == VIT_FRAMES
     with pytest.raises(InputError, match=r"data.streams is \['vit'\], but feature set \w+ holds \['slowfast'\]"):
         FeatureShapes.of(toy_spec(vit=False), {"slow": (6, 8, 12), "fast": (3, 8, 12)}, ["vit"])
 
@@ -247,8 +254,8 @@ def test_impossible_boxes_are_refused(box):
 def test_features_that_are_not_finite_are_refused_by_key_frame(value):
     slow = np.ones((2, 6, 8, 12), dtype=np.float16)
     slow[1, 2, 3, 4] = value
-    features = FeatureBatch(slow=slow, fast=np.ones((2, 3, 8, 12), dtype=np.float16))
-    shapes = FeatureShapes(slow_CHW=(6, 8, 12), fast_CHW=(3, 8, 12), vit_CHW=None, vit_frames=0)
+    features = {"slow": slow, "fast": np.ones((2, 3, 8, 12), dtype=np.float16)}
+    shapes = feature_shapes(slow=(6, 8, 12), fast=(3, 8, 12), vit=None, vit_frames=0)
     boxes = [np.empty((0, 4), np.float32)] * 2
     with pytest.raises(InputError, match="features 'slow' of v,0008 hold NaN or infinity"):
         head_batch(features, boxes, shapes, [KeyFrame("v", 7), KeyFrame("v", 8)])

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from cache.backbones import BACKBONES
 from cache.backbones.load import load_backbone
 from cache.feature_store import FeatureSet, verify_feature_set
-from cache.pooling import time_mean
 from cache.precompute import PrecomputeOptions, precompute
+from cache.statistics import time_mean
 from cache.store import Store
 from recognizer_svc.data import head_batch
 from recognizer_svc.features import check_fits
@@ -53,21 +54,33 @@ def sets(store: Store) -> Sets:
     root = store.root.parent / "data"
     root.mkdir()
     write_dataset(root)
-    backbones = {kind: load_backbone(kind, weights="random:1", preset="tiny") for kind in ("slowfast", "vit")}
     found = {}
     for split in ("train", "test"):
         for layout in ("pooled", "full"):
+            backbones = [
+                load_backbone(
+                    kind,
+                    weights="random:1",
+                    preset="tiny",
+                    statistics=BACKBONES[kind].all_time_steps() if layout == "full" else None,
+                )
+                for kind in ("slowfast", "vit")
+            ]
             [found[split, layout]] = precompute(
                 Dataset.open(root).split(split),
                 store,
-                PrecomputeOptions(dtype="float32", layout=layout, decode_threads=1, **backbones),
+                PrecomputeOptions(dtype="float32", decode_threads=1, backbones=backbones),
             )
     return found
 
 
 def test_a_full_set_holds_every_time_step(sets: Sets) -> None:
     pooled, full = sets["train", "pooled"], sets["train", "full"]
-    assert full.spec.diff(pooled.spec) == ["layout: full / pooled"]
+    assert full.spec.diff(pooled.spec) == [
+        "slowfast.statistics.fast: full / mean",
+        "slowfast.statistics.slow: full / mean",
+        "vit.statistics.vit: full, moments / mean, moments",
+    ]
     assert dict(full.shapes) == {
         "slow": (16, 8, 4, 6),
         "fast": (4, 32, 4, 6),
@@ -77,13 +90,13 @@ def test_a_full_set_holds_every_time_step(sets: Sets) -> None:
     rows = range(full.manifest.num_rows)
     a, b = full.read(rows), pooled.read(rows)
     for name in ("slow", "fast", "vit"):
-        steps = getattr(a, name)
-        np.testing.assert_allclose(time_mean(torch.from_numpy(steps)), getattr(b, name), rtol=1e-5, atol=1e-6)
+        steps = a[name]
+        np.testing.assert_allclose(time_mean(torch.from_numpy(steps)), b[name], rtol=1e-5, atol=1e-6)
         # A time step alone is something else.
-        assert not np.allclose(steps[:, :, 0], getattr(b, name), rtol=1e-2)
-    assert (a.vit_moments == b.vit_moments).all()
-    grid = a.vit.astype(np.float64)
-    np.testing.assert_allclose(a.vit_moments[:, 1], np.square(grid).mean(axis=(2, 3, 4)), rtol=1e-5)
+        assert not np.allclose(steps[:, :, 0], b[name], rtol=1e-2)
+    assert (a["vit_moments"] == b["vit_moments"]).all()
+    grid = a["vit"].astype(np.float64)
+    np.testing.assert_allclose(a["vit_moments"][:, 1], np.square(grid).mean(axis=(2, 3, 4)), rtol=1e-5)
 
 
 def test_a_damaged_time_step_is_found(sets: Sets, tmp_path: Path) -> None:
@@ -121,7 +134,7 @@ def test_the_head_gives_the_same_logits_from_both(sets: Sets, training: bool) ->
         logits.append(head(batch).detach())
     assert (logits[0] - logits[1]).abs().max() <= LOGITS * logits[0].abs().max()
     # Other features give other logits.
-    changed = replace(full, vit_BCHW=full.vit_BCHW.flip(0), slow_BCHW=full.slow_BCHW.flip(0))
+    changed = replace(full, features={name: values.flip(0) for name, values in full.features.items()})
     head.load_state_dict(start)
     assert (logits[0] - head(changed)).abs().max() > 100 * LOGITS * logits[0].abs().max()
 
@@ -155,7 +168,11 @@ def test_a_head_scores_sets_of_either_layout_and_says_so(store: Store, sets: Set
         features = predictor.open_features(store, "noise", "test", sets["test", layout].id)
         scores[layout] = np.concatenate([item.scores_NC for item in predictor.predict(features, people)])
     np.testing.assert_allclose(scores["full"], scores["pooled"], atol=1e-5)
-    assert predictor.check_spec(sets["test", "full"]) == ("layout: pooled / full",)
+    assert predictor.check_spec(sets["test", "full"]) == (
+        "slowfast.statistics.fast: mean / full",
+        "slowfast.statistics.slow: mean / full",
+        "vit.statistics.vit: mean, moments / full, moments",
+    )
 
 
 def test_features_of_another_precision_are_refused(sets: Sets, runs: dict[str, RunDir]) -> None:

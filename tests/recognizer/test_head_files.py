@@ -19,7 +19,6 @@ from cache.precompute import PrecomputeOptions, precompute
 from cache.store import Store
 from cli.commands.runs import runs
 from recognizer_svc.head_file import HeadInfo, load_head_file, save_head
-from recognizer_svc.heads.batch import FeatureShapes
 from recognizer_svc.heads.build import build_head
 from recognizer_svc.import_run import import_run
 from recognizer_svc.predict import BoxesOfKeyFrame, Predictor
@@ -38,12 +37,14 @@ from stal_data.clips import clip_frames
 from stal_data.errors import ConflictError, InputError, NotFoundError
 from stal_data.preprocess import preprocess_clip
 from tests.cache.samples import make_split
+from tests.recognizer.feature_maps import feature_shapes
 from tests.recognizer.test_acar_head import pooled
 from tests.recognizer.test_predict import people_of
 from tests.recognizer.tiny_checkpoint import import_tiny, write_checkpoint
 from tests.recognizer.toy_store import ACAR
 
-SHAPES = FeatureShapes(slow_CHW=(6, 8, 12), fast_CHW=(3, 8, 12), vit_CHW=(5, 10, 14), vit_frames=2)
+SHAPES = feature_shapes(slow=(6, 8, 12), fast=(3, 8, 12), vit=(5, 10, 14), vit_frames=2)
+OTHER_SHAPES = replace(SHAPES, arrays={**SHAPES.arrays, "slow": (7, 8, 12)})
 INFO = HeadInfo(
     section=AcarHead(kind="acar", reduce_channels=16, context_channels=12, depth=1),
     shapes=SHAPES,
@@ -99,7 +100,10 @@ def test_another_label_map_needs_a_new_classifier_and_says_so(new_run):
     ("info", "message"),
     [
         (replace(INFO, section=INFO.section.model_copy(update={"depth": 2})), r"head\.depth 2 / 1"),
-        (replace(INFO, shapes=replace(SHAPES, slow_CHW=(7, 8, 12))), r"slow_CHW \(7, 8, 12\) / \(6, 8, 12\)"),
+        (
+            replace(INFO, shapes=replace(SHAPES, arrays={**SHAPES.arrays, "slow": (7, 8, 12)})),
+            r"slow \(7, 8, 12\) / \(6, 8, 12\)",
+        ),
     ],
 )
 def test_another_head_or_other_features_are_refused(new_run, info, message):
@@ -247,10 +251,10 @@ def test_from_a_published_checkpoint_to_scores(tmp_path):
     slowfast, vit = (
         load_backbone(kind, weights=str(store.weights_dir / f"{kind}.safetensors")) for kind in ("slowfast", "vit")
     )
-    precompute(split, store, PrecomputeOptions(slowfast=slowfast, vit=vit, dtype="float32"))
+    precompute(split, store, PrecomputeOptions(backbones=[slowfast, vit], dtype="float32"))
     # The features of other backbones beside them are not taken.
     stranger = load_backbone("slowfast", weights="random:9", preset="tiny")
-    precompute(split, store, PrecomputeOptions(slowfast=stranger, vit=vit, dtype="float32"))
+    precompute(split, store, PrecomputeOptions(backbones=[stranger, vit], dtype="float32"))
     arguments = ["import", str(store.weights_dir / "head.safetensors"), "--store", str(store.root)]
     arguments += ["--run-id", "published", "--dataset", "street", "--split", "train"]
     head_section = "head={kind: acar, reduce_channels: 16, context_channels: 12, depth: 1}"
@@ -258,7 +262,7 @@ def test_from_a_published_checkpoint_to_scores(tmp_path):
     assert done.exit_code == 0, done.output
     predictor = Predictor.load(store.runs_dir / "published", device="cpu")
     features = predictor.open_features(store, "street", "train")
-    assert features.spec.slowfast.weights == slowfast.spec.weights
+    assert features.spec.backbone("slowfast").weights == slowfast.spec.weights
     item = split.key_frames[0]
     (found,) = predictor.predict(features, [BoxesOfKeyFrame(key=item.key, boxes_N4=item.boxes_N4)])
     frames_THW3 = split.media.read("v0", clip_frames(item.window))

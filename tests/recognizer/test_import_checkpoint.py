@@ -12,7 +12,7 @@ from cache.backbones.architectures import build_without_weights, preset_config
 from cache.backbones.load import load_backbone
 from cache.backbones.slowfast.model import SlowFastConfig
 from cache.backbones.vit.model import ViTConfig
-from cache.backbones.vit.published import from_published_layout
+from cache.backbones.vit.published import from_published
 from recognizer_svc.head_file import load_head_file
 from recognizer_svc.heads.batch import FeatureShapes
 from recognizer_svc.heads.build import build_head
@@ -67,7 +67,7 @@ def whole(tmp_path_factory) -> Import:
         {"epoch": 12, "state_dict": state, "optimizer": momentum, "scheduler": {"milestones": [560, 580]}},
         folder / "ckpt_12.pth.tar",
     )
-    imported = import_checkpoint(folder / "ckpt_12.pth.tar", "full", folder / "out", vit=VIT)
+    imported = import_checkpoint(folder / "ckpt_12.pth.tar", "full", folder / "out", sizes={"vit": VIT})
     (folder / "ckpt_12.pth.tar").unlink()
     return imported
 
@@ -84,8 +84,7 @@ def test_every_tensor_of_a_whole_checkpoint_has_its_place(tmp_path):
         del shapes["vit"][name]
         shapes["vit"] |= {name.replace("qkv.bias", part): [size // 3] for part in ("q_bias", "v_bias")}
     shapes["vit"] |= {"fc_norm.weight": [16], "fc_norm.bias": [16], "head.weight": [7, 16], "head.bias": [7]}
-    maps = sizes["slowfast"].map_shapes | sizes["vit"].map_shapes
-    features = FeatureShapes(slow_CHW=maps["slow"], fast_CHW=maps["fast"], vit_CHW=maps["vit"], vit_frames=16)
+    features = FeatureShapes.of_configs(sizes)
     section = AcarHead(kind="acar", reduce_channels=16, context_channels=8, depth=2)
     shapes["head"] = shapes_of(build_head(section, features, num_classes=50))
     tensors = {
@@ -96,7 +95,7 @@ def test_every_tensor_of_a_whole_checkpoint_has_its_place(tmp_path):
     assert tensors.keys() == WHOLE.keys()
     torch.save({"epoch": 7, "state_dict": tensors}, tmp_path / "whole.pth.tar")
     named = {kind: ("slim", config) for kind, config in sizes.items()}
-    imported = import_checkpoint(tmp_path / "whole.pth.tar", "full", tmp_path / "out", **named)
+    imported = import_checkpoint(tmp_path / "whole.pth.tar", "full", tmp_path / "out", sizes=named)
     assert [len(file.loaded) for file in imported.files] == [660, 526 - 40 - 4, 24]
     assert imported.ignored == {"epoch": "beside the weights"}
     loaded = load_backbone("vit", weights=str(imported.files[1].path)).model
@@ -121,7 +120,7 @@ def test_the_imported_slowfast_gives_the_published_features(whole):
 def test_the_imported_vit_is_the_published_one(whole):
     """That these tensors give the published features is shown in tests/cache/test_backbones_numerics.py."""
     loaded = load_backbone("vit", weights=str(whole.files[1].path))
-    wanted = from_published_layout(published("vit"))
+    wanted = from_published(published("vit"), None)[0]
     state = loaded.model.state_dict()
     assert state.keys() == wanted.keys()
     assert all(torch.equal(state[name], tensor) for name, tensor in wanted.items())
@@ -172,7 +171,7 @@ def small_vit(**changes) -> dict[str, torch.Tensor]:
 def import_small(path: Path, content: object, kind: str = "vit") -> Import:
     sizes = {part: ("tiny", preset_config(part, "tiny")) for part in ("slowfast", "vit")}
     torch.save(content, path)
-    return import_checkpoint(path, kind, path.parent / "out", **sizes)
+    return import_checkpoint(path, kind, path.parent / "out", sizes=sizes)
 
 
 def test_norm_may_stand_for_fc_norm(tmp_path):

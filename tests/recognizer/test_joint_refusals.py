@@ -107,12 +107,12 @@ def test_no_vit_features_of_the_validation_split(joint_store):
 def test_sets_without_or_with_several_vits(joint_store):
     split = Dataset.open(joint_store.dataset).split("train")
     slowfast = load_backbone("slowfast", weights="random:0", preset="tiny")
-    (alone,) = precompute(split, joint_store.store, PrecomputeOptions(slowfast=slowfast, vit=None, decode_threads=1))
+    (alone,) = precompute(split, joint_store.store, PrecomputeOptions(backbones=[slowfast], decode_threads=1))
     with pytest.raises(InputError, match=f"data.feature_set {alone.id} holds no ViT features"):
         start(joint_store, f"data.feature_set={alone.id}")
     assert start(joint_store)  # it does not count
     other = load_backbone("vit", weights="random:6", preset="tiny")
-    precompute(split, joint_store.store, PrecomputeOptions(slowfast=None, vit=other, decode_threads=1))
+    precompute(split, joint_store.store, PrecomputeOptions(backbones=[other], decode_threads=1))
     with pytest.raises(InputError, match=r"several sets of ViT features; choose one with data\.feature_set"):
         start(joint_store)
 

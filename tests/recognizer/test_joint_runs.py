@@ -85,12 +85,12 @@ def test_the_exported_weights_fill_the_cache_that_prediction_reads(trained, join
         predictor.open_features(joint_store.store, "noise", "test")
 
     slowfast = load_backbone("slowfast", weights=str(run.slowfast))
-    assert slowfast.spec == predictor.feature_spec.slowfast
+    assert slowfast.spec == predictor.feature_spec.backbone("slowfast")
     assert slowfast.spec.trained
     vit = load_backbone("vit", weights=VIT_WEIGHTS, preset="tiny")
     split = Dataset.open(joint_store.dataset).split("test")
     (features,) = precompute(
-        split, joint_store.store, PrecomputeOptions(slowfast=slowfast, vit=vit, dtype="float32", decode_threads=1)
+        split, joint_store.store, PrecomputeOptions(backbones=[slowfast, vit], dtype="float32", decode_threads=1)
     )
     assert features.spec == predictor.feature_spec
     opened = predictor.open_features(joint_store.store, "noise", "test")
@@ -111,7 +111,7 @@ def test_the_exported_weights_fill_the_cache_that_prediction_reads(trained, join
 
     untrained = load_backbone("slowfast", weights="random:3", preset="tiny")
     (other,) = precompute(
-        split, joint_store.store, PrecomputeOptions(slowfast=untrained, vit=vit, dtype="float32", decode_threads=1)
+        split, joint_store.store, PrecomputeOptions(backbones=[untrained, vit], dtype="float32", decode_threads=1)
     )
     with pytest.raises(ConflictError, match=r"slowfast\.weights.*precompute the split with the weights that the run"):
         predictor.open_features(joint_store.store, "noise", "test", set_id=other.id)
@@ -133,7 +133,7 @@ def test_a_joint_run_can_be_made_longer_and_keeps_the_best(joint_store, tmp_path
         if name == "latest" and not path.exists():
             assert checkpoint.progress.best.epoch == checkpoint.progress.epochs_done
             continue
-        assert load_backbone("slowfast", weights=str(path)).spec == checkpoint.feature_spec.slowfast
+        assert load_backbone("slowfast", weights=str(path)).spec == checkpoint.feature_spec.backbone("slowfast")
 
 
 def test_a_stopped_run_exports_nothing(joint_store):

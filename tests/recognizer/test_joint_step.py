@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from cache.backbones import BACKBONES
 from cache.backbones.load import load_backbone
 from cache.feature_store import FeatureSet, open_feature_set
 from cache.precompute import PrecomputeOptions, precompute
@@ -114,11 +115,14 @@ def test_the_wrong_vit_view_fails_the_same_check(case, joint_store):
         False: run.inputs.feature_sets["train"],
         True: run.inputs.feature_sets["train_hflip"],
     }
-    wrong = right.head.cached.vit_BCHW.clone()
+    wrong = right.head.cached.features["vit"].clone()
     for position, (key, flip) in enumerate(zip(right.keys, case.mirrored, strict=True)):
         features = sets[not flip]
-        wrong[position] = torch.from_numpy(features.read([features.row_of(key)]).vit[0])
-    head = JointBatch(clips_B3THW=right.head.clips_B3THW, cached=replace(right.head.cached, vit_BCHW=wrong))
+        wrong[position] = torch.from_numpy(features.read([features.row_of(key)])["vit"][0])
+    head = JointBatch(
+        clips_B3THW=right.head.clips_B3THW,
+        cached=replace(right.head.cached, features={**right.head.cached.features, "vit": wrong}),
+    )
     off = differences(run, replace(right, head=head), case.expected)
     assert off["loss"] > 10 * TOLERANCE
     assert max(off[name] for name in off if name.startswith("slowfast.")) > 100 * TOLERANCE
@@ -126,14 +130,13 @@ def test_the_wrong_vit_view_fails_the_same_check(case, joint_store):
 
 def test_full_time_vit_features_serve_as_well(joint_store, tmp_path):
     store = Store.open(tmp_path, create=True)
-    vit = load_backbone("vit", weights=VIT_WEIGHTS, preset="tiny")
+    all_steps = BACKBONES["vit"].all_time_steps()
+    vit = load_backbone("vit", weights=VIT_WEIGHTS, preset="tiny", statistics=all_steps)
     split = Dataset.open(joint_store.dataset).split("train")
     precompute(
         split,
         store,
-        PrecomputeOptions(
-            slowfast=None, vit=vit, views=("identity", "hflip"), dtype="float32", layout="full", decode_threads=1
-        ),
+        PrecomputeOptions(backbones=[vit], views=("identity", "hflip"), dtype="float32", decode_threads=1),
     )
     full = JointStore(store=store, data_root=joint_store.data_root)
     recipe = full.run("full", "training.batch_clips=9", "validation.split=null")
@@ -142,7 +145,7 @@ def test_full_time_vit_features_serve_as_well(joint_store, tmp_path):
         for run in (new_run(joint_store), Run(recipe, Ranks(), data_root=full.data_root))
     ]
     assert torch.equal(heads[0].clips_B3THW, heads[1].clips_B3THW)
-    torch.testing.assert_close(heads[0].cached.vit_BCHW, heads[1].cached.vit_BCHW)
+    torch.testing.assert_close(heads[0].cached.features["vit"], heads[1].cached.features["vit"])
 
 
 def test_statistics_and_the_vit_stay_as_they_are(joint_store):
@@ -150,7 +153,7 @@ def test_statistics_and_the_vit_stay_as_they_are(joint_store):
     slowfast = run.trainer.head.slowfast
     before = {name: value.clone() for name, value in slowfast.state_dict().items()}
     features = run.inputs.feature_sets["train"]
-    cached = features.read(range(9)).vit
+    cached = features.read(range(9))["vit"]
     for epoch in (1, 2):
         run.trainer.step(run.inputs.train.load(INDICES, epoch=epoch), 0.02)
     after = slowfast.state_dict()
@@ -161,4 +164,4 @@ def test_statistics_and_the_vit_stay_as_they_are(joint_store):
     names = [name for name, _ in run.trainer.head.named_parameters()]
     assert all(name.startswith(("slowfast.", "head.")) for name in names)
     again = open_feature_set(joint_store.store, "noise", "train", set_id=features.id)
-    assert np.array_equal(cached, again.read(range(9)).vit)
+    assert np.array_equal(cached, again.read(range(9))["vit"])

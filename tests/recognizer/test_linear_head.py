@@ -4,21 +4,24 @@ import torch
 from torch.nn import BatchNorm1d
 from torchvision.ops import roi_align
 
-from recognizer_svc.heads.batch import FeatureShapes, HeadBatch
+from recognizer_svc.heads.batch import HeadBatch
 from recognizer_svc.heads.linear.model import LinearConfig, LinearHead
+from tests.recognizer.feature_maps import feature_shapes, present
 
 # The maps need not have one size: each is cut out on its own grid.
-SHAPES = FeatureShapes(slow_CHW=(6, 5, 7), fast_CHW=(3, 5, 7), vit_CHW=(4, 7, 9), vit_frames=2)
+SHAPES = feature_shapes(slow=(6, 5, 7), fast=(3, 5, 7), vit=(4, 7, 9), vit_frames=2)
 
 
 def make_batch(counts: list[int], seed: int = 0) -> HeadBatch:
     random = torch.Generator().manual_seed(seed)
     corner = torch.rand(sum(counts), 2, generator=random) * 0.5
     return HeadBatch(
-        slow_BCHW=torch.randn(len(counts), 6, 5, 7, generator=random),
-        fast_BCHW=torch.randn(len(counts), 3, 5, 7, generator=random),
-        vit_BCHW=torch.randn(len(counts), 4, 7, 9, generator=random),
-        vit_moments_B2C=torch.zeros(len(counts), 2, 4),
+        features=present(
+            slow=torch.randn(len(counts), 6, 5, 7, generator=random),
+            fast=torch.randn(len(counts), 3, 5, 7, generator=random),
+            vit=torch.randn(len(counts), 4, 7, 9, generator=random),
+            vit_moments=torch.zeros(len(counts), 2, 4),
+        ),
         boxes_N4=torch.cat([corner, corner + 0.4], dim=1),
         clip_of_N=torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts, dtype=torch.int64)),
     )
@@ -31,7 +34,7 @@ def test_equals_a_plain_computation_box_by_box():
     vectors = []
     for box, clip in zip(batch.boxes_N4, batch.clip_of_N.tolist(), strict=True):
         parts = []
-        for features in (batch.slow_BCHW, batch.fast_BCHW, batch.vit_BCHW):
+        for features in (batch.features["slow"], batch.features["fast"], batch.features["vit"]):
             rows, columns = features.shape[2:]
             scaled = box * torch.tensor([columns, rows, columns, rows])
             parts.append(roi_align(features[clip : clip + 1], [scaled[None]], 7).amax((2, 3))[0])
@@ -47,10 +50,7 @@ def test_an_actor_does_not_depend_on_the_others():
     head = LinearHead(LinearConfig(shapes=SHAPES, num_classes=3)).eval()
     batch = make_batch([3])
     alone = HeadBatch(
-        slow_BCHW=batch.slow_BCHW,
-        fast_BCHW=batch.fast_BCHW,
-        vit_BCHW=batch.vit_BCHW,
-        vit_moments_B2C=batch.vit_moments_B2C,
+        features=batch.features,
         boxes_N4=batch.boxes_N4[1:2],
         clip_of_N=batch.clip_of_N[1:2],
     )

@@ -108,9 +108,8 @@ def test_features_of_other_weights_are_refused_field_by_field(trained):
     store, run_dir = trained
     predictor = Predictor.load(run_dir.root, device="cpu")
     spec = predictor.feature_spec
-    other = replace(
-        predictor.checkpoint, feature_spec=replace(spec, slowfast=replace(spec.slowfast, weights="random:1"))
-    )
+    changed = spec.with_backbone(replace(spec.backbone("slowfast"), weights="random:1"))
+    other = replace(predictor.checkpoint, feature_spec=changed)
     predictor = Predictor(other, predictor.device)
     with pytest.raises(ConflictError, match=r"slowfast\.weights: random:1 / random:0"):
         next(predictor.predict(open_feature_set(store, "toy", "test"), []), None)

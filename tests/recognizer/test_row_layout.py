@@ -124,7 +124,7 @@ def test_the_rows_of_a_key_frame_share_its_features_and_are_augmented_apart(stor
     second = next(n for n in range(1, len(clips)) if clips[n].key == clips[n - 1].key)
     batch = data.load([second - 1, second]).head
     assert batch.clip_of_N.tolist() == [0, 1]
-    np.testing.assert_array_equal(batch.slow_BCHW[0], batch.slow_BCHW[1])
+    np.testing.assert_array_equal(batch.features["slow"][0], batch.features["slow"][1])
     moved = batch.boxes_N4.numpy() - np.concatenate([clips[second - 1].boxes_N4, clips[second].boxes_N4])
     assert (moved[0] != moved[1]).any()
 

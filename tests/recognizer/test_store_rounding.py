@@ -8,28 +8,26 @@ import pytest
 import torch
 
 from cache.feature_store import FeatureBatch, FeatureWriter, RowIndex, open_feature_set
-from cache.pooling import pool_slowfast, pool_vit
 from cache.spec import BackboneSpec, FeatureSpec
 from cache.store import Store
 from recognizer_svc.data import head_batch
 from recognizer_svc.heads.acar.model import AcarConfig, AcarHead
-from recognizer_svc.heads.batch import FeatureShapes, HeadBatch
+from recognizer_svc.heads.batch import HeadBatch
 from stal_data.keyframes import KeyFrame
+from tests.recognizer.feature_maps import feature_shapes, kept
 from tests.seeded import head_inputs, seeded_state_dict
 from tests.tolerances import FLOAT16_STORE, check, of_the_largest
 
-SHAPES = FeatureShapes(slow_CHW=(2048, 14, 14), fast_CHW=(256, 14, 14), vit_CHW=(1408, 16, 16), vit_frames=16)
+SHAPES = feature_shapes(slow=(2048, 14, 14), fast=(256, 14, 14), vit=(1408, 16, 16), vit_frames=16)
 KEYS = tuple(KeyFrame("v", second) for second in range(3))
 
 
 def spec_of(dtype: str) -> FeatureSpec:
-    backbones = {
-        kind: BackboneSpec(
-            kind=kind, preset="seeded", config={}, weights="random:0", trained=False, height=224, width=224
-        )
+    backbones = tuple(
+        BackboneSpec(kind=kind, preset="seeded", config={}, weights="random:0", trained=False, height=224, width=224)
         for kind in ("slowfast", "vit")
-    }
-    return FeatureSpec(**backbones, decoder="none", dtype=dtype)
+    )
+    return FeatureSpec(backbones=backbones, decoder="none", dtype=dtype)
 
 
 def through_store(folder: Path, arrays: dict[str, np.ndarray], dtype: str) -> FeatureBatch:
@@ -51,7 +49,7 @@ def through_store(folder: Path, arrays: dict[str, np.ndarray], dtype: str) -> Fe
     for shard in writer.pending():
         rows = list(writer.manifest.rows_of(shard))
         with writer.claim(shard) as claim:
-            writer.write_shard(claim, FeatureBatch(**{name: values[rows] for name, values in arrays.items()}))
+            writer.write_shard(claim, {name: values[rows] for name, values in arrays.items()})
     found = open_feature_set(Store.open(folder), "d", "s", spec=spec_of(dtype))
     return found.read([found.row_of(key) for key in KEYS])
 
@@ -60,23 +58,23 @@ def through_store(folder: Path, arrays: dict[str, np.ndarray], dtype: str) -> Fe
 def batches(tmp_path_factory) -> dict[str, HeadBatch]:
     """The published inputs pooled in float32, as they come out of a store of each number format."""
     slow, fast, vit, rois_N5 = head_inputs()
-    arrays = {name: values.numpy() for name, values in (pool_slowfast(slow, fast) | pool_vit(vit)).items()}
+    arrays = {name: values.numpy() for name, values in kept(slow=slow, fast=fast, vit=vit).items()}
     boxes = [rois_N5[rois_N5[:, 0] == clip, 1:].numpy() for clip in range(3)]
     read = {dtype: through_store(tmp_path_factory.mktemp(dtype), arrays, dtype) for dtype in ("float16", "float32")}
     return {
-        "exact": head_batch(FeatureBatch(**arrays), boxes, SHAPES, KEYS),
+        "exact": head_batch(arrays, boxes, SHAPES, KEYS),
         **{dtype: head_batch(found, boxes, SHAPES, KEYS) for dtype, found in read.items()},
     }
 
 
 def test_a_float32_store_changes_no_bit(batches):
-    for name in ("slow_BCHW", "fast_BCHW", "vit_BCHW", "vit_moments_B2C"):
-        assert torch.equal(getattr(batches["float32"], name), getattr(batches["exact"], name)), name
+    for name in ("slow", "fast", "vit", "vit_moments"):
+        assert torch.equal(batches["float32"].features[name], batches["exact"].features[name]), name
 
 
 def test_a_float16_store_rounds_the_maps_and_not_the_moments(batches):
-    for name in ("slow_BCHW", "fast_BCHW", "vit_BCHW"):
-        stored, exact = getattr(batches["float16"], name), getattr(batches["exact"], name)
+    for name in ("slow", "fast", "vit"):
+        stored, exact = batches["float16"].features[name], batches["exact"].features[name]
         assert not torch.equal(stored, exact)
         torch.testing.assert_close(stored, exact, rtol=2**-11, atol=2**-25)
     assert torch.equal(batches["float16"].vit_moments_B2C, batches["exact"].vit_moments_B2C)

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from cache.backbones.architectures import preset_config
 from cache.backbones.load import load_backbone
-from recognizer_svc.heads.batch import FeatureShapes
 from recognizer_svc.heads.build import build_head
 from recognizer_svc.import_checkpoint import Import, import_checkpoint
 from recognizer_svc.recipe import AcarHead
+from tests.recognizer.feature_maps import feature_shapes
 
 HEAD = AcarHead(kind="acar", reduce_channels=16, context_channels=12, depth=1)
 
@@ -23,7 +23,7 @@ def tiny_state(num_classes: int = 4, seed: int = 0) -> dict[str, Tensor]:
     vit |= {"blocks.0.attn.q_bias": q.clone(), "blocks.0.attn.v_bias": v.clone()}
     vit |= {"fc_norm.weight": torch.ones(16), "head.weight": torch.ones(5, 16)}
     torch.manual_seed(seed)
-    shapes = FeatureShapes(slow_CHW=(16, 4, 6), fast_CHW=(4, 4, 6), vit_CHW=(16, 6, 8), vit_frames=2)
+    shapes = feature_shapes(slow=(16, 4, 6), fast=(4, 4, 6), vit=(16, 6, 8), vit_frames=2)
     head = build_head(HEAD, shapes, num_classes).state_dict()
     parts = {"backbone.module.": slowfast, "backbone.submodule.": vit, "head.module.": head}
     return {prefix + name: tensor for prefix, part in parts.items() for name, tensor in part.items()}
@@ -38,4 +38,4 @@ def write_checkpoint(path: Path, **options: int) -> Path:
 
 def import_tiny(path: Path, output: Path) -> Import:
     sizes = {part: ("tiny", preset_config(part, "tiny")) for part in ("slowfast", "vit")}
-    return import_checkpoint(path, "full", output, **sizes)
+    return import_checkpoint(path, "full", output, sizes=sizes)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cache.feature_store import FeatureBatch, FeatureWriter, RowIndex
+from cache.feature_store import FeatureWriter, RowIndex
 from cache.spec import BackboneSpec, FeatureSpec
 from cache.split_store import publish_split
 from cache.store import Store
@@ -36,7 +36,8 @@ def toy_spec(*, vit: bool = True, view: str = "identity") -> FeatureSpec:
     transformer = BackboneSpec(
         kind="vit", preset="toy", config=config, weights="random:0", trained=False, height=80, width=112
     )
-    return FeatureSpec(slowfast=slowfast, vit=transformer if vit else None, decoder="png", view=view, dtype="float16")
+    backbones = (slowfast, transformer) if vit else (slowfast,)
+    return FeatureSpec(backbones=backbones, decoder="png", view=view, dtype="float16")
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ def write_split(store: Store, name: str, scenes: list[Scene], *, views: tuple[st
         for shard in writer.pending():
             rows = list(writer.manifest.rows_of(shard))
             with writer.claim(shard) as claim:
-                writer.write_shard(claim, FeatureBatch(**{array: values[rows] for array, values in arrays.items()}))
+                writer.write_shard(claim, {array: values[rows] for array, values in arrays.items()})
 
 
 def make_store(

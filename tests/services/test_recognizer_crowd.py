@@ -8,7 +8,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from cache.feature_store import FeatureBatch, FeatureSet, FeatureWriter, RowIndex, open_feature_set
+from cache.feature_store import FeatureSet, FeatureWriter, RowIndex, open_feature_set
 from cache.split_store import publish_split
 from cache.store import Store
 from protos.generated import recognizer_pb2 as pb
@@ -20,6 +20,7 @@ from recognizer_svc.recipe import parse_recipe
 from recognizer_svc.run_dir import RunDir
 from stal_data.dataset import Split
 from stal_data.keyframes import AnnotatedKeyFrame, KeyFrame
+from tests.recognizer.feature_maps import feature_shapes
 from tests.recognizer.toy_store import ACAR, LABELS, VIT_FRAMES, toy_spec
 from tests.services.recognizer_process import RecognizerProcess
 
@@ -58,7 +59,7 @@ def crowded_store(folder: Path) -> Store:
         store, dataset="crowd", split="test", spec=toy_spec(), index=index, shapes=SHAPES, rows_per_shard=1
     )
     with writer.claim(0) as claim:
-        writer.write_shard(claim, FeatureBatch(**arrays))
+        writer.write_shard(claim, arrays)
 
     recipe = parse_recipe(ACAR, overrides=["data.dataset=crowd", *HEAD])
     shapes = FeatureShapes.of(toy_spec(), SHAPES)
@@ -96,19 +97,12 @@ def scored_directly(store: Store, boxes_N4: NDArray[np.float32]) -> NDArray[np.f
     """By the head alone, from the arrays as they lie in the cache."""
     features: FeatureSet = open_feature_set(store, "crowd", "test")
     row = features.read([features.row_of(KEY)])
-    assert row.slow is not None
-    assert row.fast is not None
-    assert row.vit is not None
-    assert row.vit_moments is not None
     checkpoint = load_checkpoint(RunDir(store.runs_dir / "crowd").checkpoint("latest"))
-    shapes = FeatureShapes(slow_CHW=(64, 14, 14), fast_CHW=(16, 14, 14), vit_CHW=(48, 16, 16), vit_frames=VIT_FRAMES)
+    shapes = feature_shapes(slow=(64, 14, 14), fast=(16, 14, 14), vit=(48, 16, 16), vit_frames=VIT_FRAMES)
     head = build_head(checkpoint.recipe.head, shapes, LABELS.num_classes)
     head.load_state_dict(checkpoint.head_state)
     batch = HeadBatch(
-        slow_BCHW=torch.from_numpy(row.slow.astype(np.float32)),
-        fast_BCHW=torch.from_numpy(row.fast.astype(np.float32)),
-        vit_BCHW=torch.from_numpy(row.vit.astype(np.float32)),
-        vit_moments_B2C=torch.from_numpy(row.vit_moments),
+        features={name: torch.from_numpy(values.astype(np.float32)) for name, values in row.items()},
         boxes_N4=torch.from_numpy(boxes_N4),
         clip_of_N=torch.zeros(len(boxes_N4), dtype=torch.int64),
     )

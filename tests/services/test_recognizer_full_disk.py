@@ -9,13 +9,13 @@ import torch
 
 from cache.store import Store
 from recognizer_svc.checkpoint import Checkpoint, Progress, save_checkpoint
-from recognizer_svc.heads.batch import FeatureShapes
 from recognizer_svc.recipe import parse_recipe
 from recognizer_svc.run_dir import RunDir
 from recognizer_svc.service.jobs import JobManager
 from recognizer_svc.service.processes import job_processes
 from recognizer_svc.service.record import JobFiles, JobStatus, read_record
 from stal_data.errors import StalError
+from tests.recognizer.feature_maps import feature_shapes
 from tests.recognizer.toy_store import ACAR, LABELS, toy_spec
 from tests.services.job_scripts import LIMITS, SLEEP, Launcher, reaches, started, submission
 
@@ -33,7 +33,7 @@ def test_a_checkpoint_that_does_not_fit_leaves_the_old_one(
         recipe=parse_recipe(ACAR),
         label_map=LABELS,
         feature_spec=toy_spec(),
-        shapes=FeatureShapes(slow_CHW=(6, 8, 12), fast_CHW=(3, 8, 12), vit_CHW=None, vit_frames=0),
+        shapes=feature_shapes(slow=(6, 8, 12), fast=(3, 8, 12), vit=None, vit_frames=0),
         head_state={"weight": torch.zeros(5000)},
         optimizer_state={},
         progress=Progress(),

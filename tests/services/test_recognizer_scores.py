@@ -12,7 +12,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from cache.feature_store import FeatureBatch, FeatureWriter, RowIndex, open_feature_set
+from cache.feature_store import FeatureWriter, RowIndex, open_feature_set
 from cache.proposal_store import DetectorSpec, Proposals, write_proposals
 from cache.spec import FeatureSpec
 from cache.split_store import load_split, publish_split
@@ -21,6 +21,7 @@ from protos.generated import recognizer_pb2 as pb
 from recognizer_svc.checkpoint import load_checkpoint, save_checkpoint
 from recognizer_svc.client import KeyFrameScores, RecognizerClient, SplitScores
 from recognizer_svc.features import check_fits, open_fitting
+from recognizer_svc.heads.batch import FeatureShapes
 from recognizer_svc.predict import BoxesOfKeyFrame, Predictor
 from recognizer_svc.service.models import ModelCache
 from recognizer_svc.service.queries import PredictQuery, RecognizeQuery
@@ -283,8 +284,8 @@ def copy_split(store: Store, name: str, spec: FeatureSpec) -> None:
     )
     for shard in writer.pending():
         with writer.claim(shard) as claim:
-            floats = {array: values.astype(np.float32) for array, values in vars(arrays).items()}
-            writer.write_shard(claim, FeatureBatch(**floats))
+            floats = {array: values.astype(np.float32) for array, values in arrays.items()}
+            writer.write_shard(claim, floats)
 
 
 async def test_features_of_another_decoder_are_scored_with_a_note(trained: Trained) -> None:
@@ -299,8 +300,7 @@ async def test_features_of_another_decoder_are_scored_with_a_note(trained: Train
 
 async def test_features_of_another_backbone_are_refused_by_field(trained: Trained) -> None:
     spec = toy_spec()
-    assert spec.slowfast is not None
-    other = replace(spec, slowfast=replace(spec.slowfast, weights="random:7"))
+    other = spec.with_backbone(replace(spec.backbone("slowfast"), weights="random:7"))
     copy_split(trained.store, "foreign", other)
     with pytest.raises(ConflictError, match=r"slowfast.weights: random:0 / random:7"):
         await predict(trained, predict_request(split="foreign"))
@@ -310,8 +310,9 @@ async def test_features_of_another_backbone_are_refused_by_field(trained: Traine
 
 def test_a_backbone_that_the_head_does_not_use_does_not_matter(trained: Trained) -> None:
     checkpoint = Predictor.load(trained.store.runs_dir / TRAINED).checkpoint
-    slowfast_only = replace(checkpoint.shapes, vit_CHW=None, vit_frames=0)
-    without_vit = replace(checkpoint.feature_spec, vit=None)
+    spec = checkpoint.feature_spec
+    without_vit = spec.of_kinds(["slowfast"])
+    slowfast_only = FeatureShapes.of(spec, checkpoint.shapes.arrays, ["slowfast"])
     assert check_fits(checkpoint.feature_spec, slowfast_only, without_vit) == ()
     with pytest.raises(ConflictError, match="vit"):
         check_fits(checkpoint.feature_spec, checkpoint.shapes, without_vit)

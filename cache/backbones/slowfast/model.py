@@ -9,6 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from cache.statistics import MapShape
 from stal_data.errors import InputError
 
 FUSION_FRAMES = 7  # kernel of the lateral convolutions over time
@@ -75,13 +76,8 @@ class SlowFastConfig:
         return rows, columns
 
     @property
-    def map_shapes(self) -> dict[str, tuple[int, int, int]]:
-        """Channels, rows and columns of each output map, averaged over time."""
-        return {"slow": (self.slow_channels, *self.grid), "fast": (self.fast_channels, *self.grid)}
-
-    @property
-    def output_shapes(self) -> dict[str, tuple[int, int, int, int]]:
-        """Channels, time steps, rows and columns of each output."""
+    def maps(self) -> dict[str, MapShape]:
+        """Channels, time steps, rows and columns of each map."""
         return {
             "slow": (self.slow_channels, self.num_frames // self.alpha, *self.grid),
             "fast": (self.fast_channels, self.num_frames, *self.grid),
@@ -156,8 +152,8 @@ class SlowFast(nn.Module):
             )
             slow = width * config.expansion
 
-    def forward(self, clip_BCTHW: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the maps of both pathways after the last stage.
+    def forward(self, clip_BCTHW: Tensor) -> dict[str, Tensor]:
+        """Return the maps of both pathways after the last stage, `slow` and `fast`.
 
         clip_BCTHW: [B, 3, T, H, W], normalised, T a multiple of alpha; any H and W.
         Returns slow [B, slow_channels, T // alpha, h, w] and fast [B, fast_channels, T, h, w].
@@ -168,7 +164,7 @@ class SlowFast(nn.Module):
             lateral = self.get_submodule(f"Tconv{stage}")(fast)
             slow = self.get_submodule(f"slow_res{stage}")(torch.cat([slow, lateral], dim=1))
             fast = self.get_submodule(f"fast_res{stage}")(fast)
-        return slow, fast
+        return {"slow": slow, "fast": fast}
 
     def _run(self, path: str, clip_BCTHW: Tensor) -> Tensor:
         out = self.get_submodule(f"{path}_conv1")(clip_BCTHW)

@@ -1,6 +1,8 @@
 """SlowFast sizes. `small` is the demo's, `tiny` only shows in tests that the parts fit together."""
 
-from cache.backbones.slowfast.model import SlowFastConfig
+from cache.backbones.registry import Architecture, preset_from
+from cache.backbones.slowfast.model import SlowFast, SlowFastConfig
+from cache.backbones.slowfast.published import PREFIX, from_published
 
 PRESETS: dict[str, SlowFastConfig] = {
     # Maps of 14x14.
@@ -39,3 +41,15 @@ PRESETS: dict[str, SlowFastConfig] = {
         fast_frames=(3, 3),
     ),
 }
+
+ARCHITECTURE = Architecture(
+    config=SlowFastConfig,
+    build=SlowFast,
+    preset=preset_from(PRESETS, "slowfast"),
+    default_preset="r50",
+    from_published=from_published,
+    published_prefix=PREFIX,
+    # Windows are enough for convolutions, and several times cheaper.
+    window_share=7 / 12,
+    train_batch=24,
+)

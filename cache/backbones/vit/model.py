@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cache.statistics import MapShape
 from stal_data.errors import InputError
 
 NORM_EPS = 1e-6
@@ -50,13 +51,8 @@ class ViTConfig:
         return self.token_grid[1:]
 
     @property
-    def map_shapes(self) -> dict[str, tuple[int, int, int]]:
-        """Channels, rows and columns of each output map, averaged over time."""
-        return {"vit": (self.channels, *self.grid)}
-
-    @property
-    def output_shapes(self) -> dict[str, tuple[int, int, int, int]]:
-        """Channels, time steps, rows and columns of the output."""
+    def maps(self) -> dict[str, MapShape]:
+        """Channels, time steps, rows and columns of each map."""
         return {"vit": (self.channels, *self.token_grid)}
 
 
@@ -104,16 +100,16 @@ class VideoViT(nn.Module):
             for _ in range(config.depth)
         )
 
-    def forward(self, clip_BCTHW: Tensor) -> Tensor:
-        """Return the token grid after the last block.
+    def forward(self, clip_BCTHW: Tensor) -> dict[str, Tensor]:
+        """Return the token grid after the last block, as the map `vit`.
 
-        clip_BCTHW: [B, 3, num_frames, height, width], normalised. Returns [B, channels, T, H, W].
+        clip_BCTHW: [B, 3, num_frames, height, width], normalised. The map is [B, channels, T, H, W].
         """
         tokens_BNC: Tensor = self.patch_embed(clip_BCTHW) + self.position_NC
         for block in self.blocks:
             tokens_BNC = block(tokens_BNC)
         # [B, N, C] -> [B, C, T, H, W]
-        return tokens_BNC.transpose(1, 2).reshape(len(clip_BCTHW), -1, *self.config.token_grid)
+        return {"vit": tokens_BNC.transpose(1, 2).reshape(len(clip_BCTHW), -1, *self.config.token_grid)}
 
 
 def _position_table(config: ViTConfig) -> Tensor:

@@ -1,6 +1,8 @@
 """Video ViT sizes; each grid is two rows and columns larger than that of the SlowFast preset it goes with."""
 
-from cache.backbones.vit.model import ViTConfig
+from cache.backbones.registry import Architecture, preset_from
+from cache.backbones.vit.model import VideoViT, ViTConfig
+from cache.backbones.vit.published import PREFIX, from_published
 
 PRESETS: dict[str, ViTConfig] = {
     # With SlowFast `r50`: 16x16.
@@ -12,3 +14,12 @@ PRESETS: dict[str, ViTConfig] = {
     # With SlowFast `tiny`: 6x8.
     "tiny": ViTConfig(height=48, width=64, tubelet=(16, 8, 8), channels=16, depth=1, heads=2, mlp_channels=32),
 }
+
+ARCHITECTURE = Architecture(
+    config=ViTConfig,
+    build=VideoViT,
+    preset=preset_from(PRESETS, "vit"),
+    default_preset="giant",
+    from_published=from_published,
+    published_prefix=PREFIX,
+)

@@ -10,23 +10,26 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from cache.backbones.fitting import split_off
+
 CLASSIFIER = ("fc_norm.", "norm.", "head.")
 
 
-def is_published_layout(names: Mapping[str, object]) -> bool:
-    """True if any of the tensor names exists in the published layout only."""
-    return any(name.endswith(".attn.q_bias") or name.startswith(CLASSIFIER) for name in names)
+PREFIX = "backbone.submodule."
+"""Of the ViT's tensors in a whole published checkpoint, after the DataParallel prefix of them all."""
 
 
-def from_published_layout(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the encoder's tensors under the names of `VideoViT`; those without a counterpart keep their name."""
+def from_published(tensors: Mapping[str, Tensor], _config: object) -> tuple[Mapping[str, Tensor], Mapping[str, str]]:
+    """Return the encoder's tensors under the names of `VideoViT`, and what is left out as name -> reason.
+
+    Tensors without a counterpart keep their name, so a file of ours comes back as it is.
+    """
+    kept, ignored = split_off(tensors, CLASSIFIER, "classifier of the pre-training; the features end before it")
     converted = {}
-    for name, tensor in state.items():
-        if name.startswith(CLASSIFIER):
-            continue
+    for name, tensor in kept.items():
         prefix, _, leaf = name.rpartition(".")
-        if leaf == "q_bias" and f"{prefix}.v_bias" in state:
-            converted[f"{prefix}.qkv.bias"] = torch.cat([tensor, torch.zeros_like(tensor), state[f"{prefix}.v_bias"]])
-        elif leaf != "v_bias" or f"{prefix}.q_bias" not in state:
+        if leaf == "q_bias" and f"{prefix}.v_bias" in kept:
+            converted[f"{prefix}.qkv.bias"] = torch.cat([tensor, torch.zeros_like(tensor), kept[f"{prefix}.v_bias"]])
+        elif leaf != "v_bias" or f"{prefix}.q_bias" not in kept:
             converted[name] = tensor
-    return converted
+    return converted, ignored

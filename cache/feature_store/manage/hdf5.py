@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache import h5
-from cache.feature_store.layout import FeatureManifest, RowIndex, checksum
-from cache.feature_store.reader import FeatureBatch, FeatureSet
+from cache.feature_store.layout import FeatureBatch, FeatureManifest, RowIndex, checksum
+from cache.feature_store.reader import FeatureSet
 from cache.feature_store.writer import FeatureWriter
 from cache.files import replacing
 from cache.store import Store
@@ -55,7 +55,7 @@ def export_hdf5(path: Path, output: Path, report: Report | None = None) -> int:
             if marks.done_K[row]:
                 features.read_into([row], buffer)
                 for name, dataset in arrays.items():
-                    dataset[row] = getattr(buffer, name)[0]
+                    dataset[row] = buffer[name][0]
                 file.check()
             if report:
                 report(row + 1, manifest.num_rows)
@@ -129,9 +129,9 @@ class _Exported:
     def read(self, rows: range) -> FeatureBatch:
         """Return these rows, checked against their digests."""
         with h5.complete(self.source, KIND):
-            features = FeatureBatch(**{name: values[rows.start : rows.stop] for name, values in self.arrays.items()})
+            features = {name: values[rows.start : rows.stop] for name, values in self.arrays.items()}
         for place, row in enumerate(rows):
-            checksums = [checksum(getattr(features, name)[place]) for name in self.manifest.arrays]
+            checksums = [checksum(features[name][place]) for name in self.manifest.arrays]
             if self.index.digest(row, checksums) != self.digests[row]:
                 raise InputError(
                     f"Row {row} ({self.index.key_frames[row]}) in '{self.source}' is damaged: its digest differs. "

@@ -3,8 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.feature_store.layout import FEATURES
-from cache.feature_store.reader import FeatureBatch
+from cache.feature_store.layout import FeatureBatch
 from cache.spec import FeatureSpec
 
 ROUNDING = 1e-5
@@ -18,8 +17,7 @@ def has_bound(spec: FeatureSpec) -> bool:
 
 def within_rounding(a: FeatureBatch, b: FeatureBatch) -> bool:
     """Whether two rows, read as batches of one, are the same up to the order of sums."""
-    pairs = [(getattr(a, name), getattr(b, name)) for name in FEATURES if getattr(a, name) is not None]
-    return all(_close(one, other) for one, other in pairs)
+    return all(_close(values, b[name]) for name, values in a.items())
 
 
 def _close(a: NDArray[np.floating], b: NDArray[np.floating]) -> bool:

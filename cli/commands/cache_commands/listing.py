@@ -48,14 +48,13 @@ def list_sets(store: str, dataset: str | None, split: str | None, as_json: bool)
             info.id,
             info.spec.view,
             info.spec.dtype,
-            _backbone(info.spec.slowfast),
-            _backbone(info.spec.vit),
+            ", ".join(map(_backbone, info.spec.backbones)),
             f"{info.num_done}/{info.num_rows}",
             size(info.num_bytes),
         )
         for info in sets
     ]
-    table(("FEATURES", "ID", "VIEW", "DTYPE", "SLOWFAST", "VIT", "ROWS", "SIZE"), rows)
+    table(("FEATURES", "ID", "VIEW", "DTYPE", "BACKBONES", "ROWS", "SIZE"), rows)
     for line in unreadable:
         click.echo(f"cannot be opened: {line}")
     click.echo()
@@ -101,7 +100,5 @@ def _coverage(store: "Store", path: "Path", limit: int | None) -> dict[str, Any]
     return coverage
 
 
-def _backbone(spec: "BackboneSpec | None") -> str:
-    if spec is None:
-        return "-"
-    return f"{spec.preset}@{spec.weights.removeprefix('sha256:')[:8] if spec.trained else spec.weights}"
+def _backbone(spec: "BackboneSpec") -> str:
+    return f"{spec.kind}:{spec.preset}@{spec.weights.removeprefix('sha256:')[:8] if spec.trained else spec.weights}"

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cache.backbones import BACKBONES
 from cli.commands.cache_commands.text import SHOWN, names, of_split
 from cli.ui.json_output import json_option, print_json
 from stal_data.errors import ConflictError, InputError, NotFoundError
@@ -118,17 +119,16 @@ def _precompute_command(split: str, store: str, spec: "FeatureSpec") -> str:
     """Return the command that fills what a set lacks, as far as the set knows it; capitals are for the user."""
     words = ["stal-cli", "precompute", "DATASET", "--split", split, "--store", store]
     files = []
-    for backbone in (spec.slowfast, spec.vit):
-        if backbone is None:
-            continue
+    for backbone in spec.backbones:
         weights = backbone.weights
         if backbone.trained:
             weights = f"{backbone.kind.upper()}_WEIGHTS"
             files.append(f"{weights} is the file of the {backbone.preset} weights {backbone.weights}")
-        words += [f"--{backbone.kind}", weights, f"--{backbone.kind}-preset", backbone.preset]
+        words += ["--backbone", f"{backbone.kind}:{backbone.preset}={weights}"]
+        for name, kept in backbone.statistics.items():
+            if kept != BACKBONES[backbone.kind].maps[name]:
+                words += ["--statistics", f"{name}={','.join(kept)}"]
     words += ["--view", spec.view, "--dtype", spec.dtype]
-    if spec.layout != "pooled":
-        words += ["--layout", spec.layout]
     if spec.autocast != "none":
         words += ["--autocast", spec.autocast]
     if spec.compiled:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recognizer_svc.heads.batch import FeatureShapes, HeadBatch
+from recognizer_svc.heads.batch import MOMENTS, FeatureShapes, HeadBatch
 from recognizer_svc.heads.batch_norm import MomentBatchNorm
 from recognizer_svc.heads.roi import actor_vectors
 from stal_data.errors import InputError
@@ -67,12 +67,12 @@ class AcarHead(nn.Module):
         super().__init__()
         shapes = config.shapes
         grid = _map_grid(shapes)
-        fused_channels = 0
-        for shape in (shapes.slow_CHW, shapes.fast_CHW, shapes.vit_CHW):
-            fused_channels += shape[0] if shape is not None else 0
-        if shapes.vit_CHW is not None:
-            channels = shapes.vit_CHW[0]
-            self.BN_vit = MomentBatchNorm(channels, shapes.vit_frames)
+        self.maps = tuple(shapes.maps)
+        self.normalised_map = _normalised_map(shapes)
+        fused_channels = sum(shape[0] for shape in shapes.maps.values())
+        if self.normalised_map is not None:
+            channels = shapes.maps[self.normalised_map][0]
+            self.BN_vit = MomentBatchNorm(channels, shapes.time_steps[self.normalised_map])
             self.conv_auto = nn.Conv3d(channels, channels, (1, 3, 3))
         if min(grid) < 3:
             raise InputError(f"The feature maps are {grid[0]}x{grid[1]}; the ACAR head needs at least 3x3.")
@@ -98,13 +98,15 @@ class AcarHead(nn.Module):
         return logits_NC
 
     def _fused_map(self, batch: HeadBatch) -> Tensor:
-        """Concatenate slow, fast and the cropped ViT map over channels."""
-        maps = [feature for feature in (batch.slow_BCHW, batch.fast_BCHW) if feature is not None]
-        if batch.vit_BCHW is not None:
-            assert batch.vit_moments_B2C is not None
-            normed_BCHW = self.BN_vit(batch.vit_BCHW, batch.vit_moments_B2C)
-            # The (1,3,3) conv is linear in each frame, so it runs once, on the time mean.
-            maps.append(F.conv2d(normed_BCHW, self.conv_auto.weight.squeeze(2), self.conv_auto.bias))
+        """Concatenate the maps over channels, the one with moments normalised and without its border."""
+        maps = []
+        for name in self.maps:
+            map_BCHW = batch.features[name]
+            if name == self.normalised_map:
+                map_BCHW = self.BN_vit(map_BCHW, batch.features[name + MOMENTS])
+                # The (1,3,3) conv is linear in each frame, so it runs once, on the time mean.
+                map_BCHW = F.conv2d(map_BCHW, self.conv_auto.weight.squeeze(2), self.conv_auto.bias)
+            maps.append(map_BCHW)
         return torch.cat(maps, dim=1)
 
     def _actor_context(self, map_BCHW: Tensor, actor_NC: Tensor, clip_of_N: Tensor) -> Tensor:
@@ -121,20 +123,25 @@ class AcarHead(nn.Module):
 
 
 def _map_grid(shapes: FeatureShapes) -> tuple[int, int]:
-    """Rows and columns of the fused map; the ViT's grid loses a border of one cell in its 3x3 conv."""
-    grids = {
-        name: (shape[1] - border, shape[2] - border)
-        for name, shape, border in (
-            ("slow", shapes.slow_CHW, 0),
-            ("fast", shapes.fast_CHW, 0),
-            ("vit", shapes.vit_CHW, 2),
-        )
-        if shape is not None
-    }
+    """Rows and columns of the fused map; a map with moments loses a border of one cell in its 3x3 conv."""
+    grids = {}
+    for name, (_, rows, columns) in shapes.maps.items():
+        border = 2 if name in shapes.time_steps else 0
+        grids[name] = (rows - border, columns - border)
     if len(set(grids.values())) != 1:
         found = ", ".join(f"{name} {rows}x{columns}" for name, (rows, columns) in grids.items())
         raise InputError(
-            f"The ACAR head needs maps of one size (the ViT's after a 3x3 conv without padding), got {found}; "
-            "use backbone presets that belong together: giant with r50, small with small, tiny with tiny."
+            f"The ACAR head needs maps of one size (those with moments after a 3x3 conv without padding), got {found}; "
+            "use backbone presets that belong together, or choose among them with data.streams."
         )
     return next(iter(grids.values()))
+
+
+def _normalised_map(shapes: FeatureShapes) -> str | None:
+    """The map that goes through BatchNorm and a 3x3 conv first: the one with moments, as the published ViT's grid."""
+    if len(shapes.time_steps) > 1:
+        raise InputError(
+            f"The ACAR head normalises one map with moments, got {', '.join(shapes.time_steps)}; choose backbones with "
+            "data.streams."
+        )
+    return next(iter(shapes.time_steps), None)

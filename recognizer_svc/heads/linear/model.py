@@ -29,10 +29,8 @@ class LinearHead(nn.Module):
 
     def __init__(self, config: LinearConfig) -> None:
         super().__init__()
-        shapes = config.shapes
-        channels = 0
-        for shape in (shapes.slow_CHW, shapes.fast_CHW, shapes.vit_CHW):
-            channels += shape[0] if shape is not None else 0
+        channels = sum(shape[0] for shape in config.shapes.maps.values())
+        self.maps = tuple(config.shapes.maps)
         self.roi_size = config.roi_size
         self.norm = ActorBatchNorm(channels) if config.standardise else None
         self.dropout = nn.Dropout(config.dropout)
@@ -40,7 +38,7 @@ class LinearHead(nn.Module):
 
     def forward(self, batch: HeadBatch) -> Tensor:
         """Return logits [N, classes]."""
-        maps = [m for m in (batch.slow_BCHW, batch.fast_BCHW, batch.vit_BCHW) if m is not None]
+        maps = [batch.features[name] for name in self.maps]
         actor_NC = torch.cat([actor_vectors(m, batch.boxes_N4, batch.clip_of_N, self.roi_size) for m in maps], dim=1)
         if self.norm is not None:
             actor_NC = self.norm(actor_NC)

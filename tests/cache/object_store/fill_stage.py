@@ -29,7 +29,7 @@ def main(disk: Path, url: str) -> None:
         assert not isinstance(raised.value, DamagedError)
         assert not list(disk.rglob(".*.partial"))
         ballast.unlink()
-    assert (features.read(range(num_rows)).slow == make_features(num_rows)["slow"]).all()
+    assert (features.read(range(num_rows))["slow"] == make_features(num_rows)["slow"]).all()
     print("done")
 
 

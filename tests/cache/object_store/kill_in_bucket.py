@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cache.feature_store import FeatureBatch, FeatureWriter
+from cache.feature_store import FeatureWriter
 from cache.object_store.bucket import Bucket
 from cache.spec import FeatureSpec
 from cache.store import Store
@@ -33,7 +33,7 @@ def write_samples(url: str) -> None:
         Store.open(url, create=True),
         dataset="street",
         split="train",
-        spec=FeatureSpec(slowfast=SLOWFAST, vit=VIT, decoder="pillow-1", dtype="float32"),
+        spec=FeatureSpec(backbones=(SLOWFAST, VIT), decoder="pillow-1", dtype="float32"),
         index=make_index(10),
         shapes=SHAPES,
         rows_per_shard=4,
@@ -44,7 +44,7 @@ def write_samples(url: str) -> None:
         claim = writer.claim(shard)
         assert claim is not None, writer.owner(shard)
         with claim:
-            writer.write_shard(claim, FeatureBatch(**{n: v[rows.start : rows.stop] for n, v in arrays.items()}))
+            writer.write_shard(claim, {n: v[rows.start : rows.stop] for n, v in arrays.items()})
 
 
 def run(frames: Path, url: str) -> None:
@@ -55,8 +55,7 @@ def run(frames: Path, url: str) -> None:
         make_split(frames),
         Store.open(url, create=True),
         PrecomputeOptions(
-            slowfast=load_backbone("slowfast", weights="random:0", preset="tiny"),
-            vit=None,
+            backbones=[load_backbone("slowfast", weights="random:0", preset="tiny")],
             views=("identity",),
             batch_size=2,
             rows_per_shard=4,

@@ -36,7 +36,7 @@ def writer_of(store: Store) -> FeatureWriter:
 
 def shard_of(writer: FeatureWriter, shard: int) -> FeatureBatch:
     rows = writer.manifest.rows_of(shard)
-    return FeatureBatch(**{name: values[rows.start : rows.stop] for name, values in make_features(10).items()})
+    return {name: values[rows.start : rows.stop] for name, values in make_features(10).items()}
 
 
 @pytest.mark.usefixtures("spec_in_bucket")

@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,21 +23,21 @@ from cache.feature_store import (
 from cache.feature_store.layout import COLUMNS, FEATURES
 from cache.feature_store.manage.copy import copy_feature_set
 from cache.feature_store.manage.prune import prune_candidates
-from cache.spec import LAYOUTS, FeatureSpec, Layout
+from cache.spec import FeatureSpec
 from cache.store import Store
 from cli.commands.cache import cache
 from stal_data.errors import ConflictError, InputError, NotFoundError, StalError
 from tests.cache.conftest import write_rows
 from tests.cache.object_store.conftest import URL, OpenStore
 from tests.cache.object_store.s3_server import FaultProxy, Request
-from tests.cache.samples import make_features
+from tests.cache.samples import LAYOUTS, Layout, layout_of, make_features, with_layout
 
 ROWS, SET = 10, "features/street/train"
 
 
 def same_rows(features: FeatureSet, rows: range = range(ROWS)) -> bool:
-    expected, found = make_features(ROWS, layout=features.spec.layout), features.read(rows)
-    return all((getattr(found, name) == values[rows]).all() for name, values in expected.items())
+    expected, found = make_features(ROWS, layout=layout_of(features.spec)), features.read(rows)
+    return all((found[name] == values[rows]).all() for name, values in expected.items())
 
 
 def objects(store: Store) -> dict[str, bytes]:
@@ -69,7 +68,7 @@ def change(store: Store, key: str, edit: Callable[[bytes], bytes | None]) -> Non
 def test_objects_are_the_files_of_a_local_store(
     machine: OpenStore, store: Store, spec: FeatureSpec, layout: Layout
 ) -> None:
-    spec = replace(spec, layout=layout)
+    spec = with_layout(spec, layout)
     write_rows(store, spec, ROWS)
     write_rows(machine(), spec, ROWS)
     assert objects(machine()) == files(store.root)

@@ -41,12 +41,12 @@ def test_each_shard_is_fetched_once(machine: OpenStore, proxy: FaultProxy) -> No
     features = open_feature_set(machine("reader", 10**6), "street", "train")
     proxy.log.clear()
     for _ in range(3):
-        assert (features.read([9, 0, 5, 1]).vit == EXPECTED["vit"][[9, 0, 5, 1]]).all()
+        assert (features.read([9, 0, 5, 1])["vit"] == EXPECTED["vit"][[9, 0, 5, 1]]).all()
     assert len(gets(proxy)) == 12
     assert staged_bytes(features) == 3 * SHARD_BYTES
     proxy.log.clear()
     again = open_feature_set(machine("reader", 10**6), "street", "train")
-    assert (again.read(range(10)).slow == EXPECTED["slow"]).all()
+    assert (again.read(range(10))["slow"] == EXPECTED["slow"]).all()
     assert gets(proxy) == []
 
 
@@ -62,7 +62,7 @@ def test_the_limit_holds_and_the_least_recently_used_goes_first(machine: OpenSto
 def test_every_row_is_right_in_a_stage_of_one_shard(machine: OpenStore) -> None:
     features = open_feature_set(machine("reader", SHARD_BYTES), "street", "train")
     rows = np.random.default_rng(0).permutation(10)
-    assert (features.read(rows).fast == EXPECTED["fast"][rows]).all()
+    assert (features.read(rows)["fast"] == EXPECTED["fast"][rows]).all()
     assert staged_bytes(features) <= SHARD_BYTES
 
 
@@ -79,7 +79,7 @@ def test_a_damaged_copy_is_fetched_again(machine: OpenStore) -> None:
     for content in (path.read_bytes()[:100], bytes(path.stat().st_size)):
         path.write_bytes(content)
         fresh = open_feature_set(machine("reader", 10**6), "street", "train")
-        assert (fresh.read([4, 5]).vit == EXPECTED["vit"][4:6]).all()
+        assert (fresh.read([4, 5])["vit"] == EXPECTED["vit"][4:6]).all()
 
 
 def test_damage_in_the_bucket_is_not_hidden(machine: OpenStore, proxy: FaultProxy) -> None:
@@ -88,7 +88,7 @@ def test_damage_in_the_bucket_is_not_hidden(machine: OpenStore, proxy: FaultProx
     with pytest.raises(InputError, match="checksum"):
         features.read([9])
     proxy.rule = lambda request: None
-    assert (features.read([9]).slow == EXPECTED["slow"][9]).all()
+    assert (features.read([9])["slow"] == EXPECTED["slow"][9]).all()
 
 
 def test_a_fetch_that_breaks_off_leaves_no_shard(machine: OpenStore, proxy: FaultProxy) -> None:
@@ -107,7 +107,7 @@ def test_readers_share_a_stage(machine: OpenStore, proxy: FaultProxy) -> None:
 
     def all_right(number: int) -> bool:
         rows = np.random.default_rng(number).permutation(10)
-        return all((readers[number].read([row]).vit == EXPECTED["vit"][row]).all() for row in rows)
+        return all((readers[number].read([row])["vit"] == EXPECTED["vit"][row]).all() for row in rows)
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(all_right, range(4)))
@@ -123,7 +123,7 @@ def test_a_shard_that_was_computed_anew_replaces_the_staged_one(machine: OpenSto
     reset_shard(path, 1)
     write_rows(writer, spec, 10, shards=[1], seed=7)
     fresh = open_feature_set(reader, "street", "train")
-    assert (fresh.read([4]).vit == make_features(10, 7)["vit"][4]).all()
+    assert (fresh.read([4])["vit"] == make_features(10, 7)["vit"][4]).all()
 
 
 def test_a_folder_of_something_else_is_not_a_stage(machine: OpenStore, tmp_path: Path) -> None:
