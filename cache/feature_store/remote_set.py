@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.feature_store.layout import COLUMNS, FEATURES
+from cache.feature_store.layout import COLUMNS, FEATURES, TIME_COLUMNS
 from cache.feature_store.metadata import FILE
 from cache.feature_store.scratch import new_scratch
 from cache.feature_store.set_lock import locks_folder, sole_use
@@ -213,6 +213,6 @@ def _fixed_files(group: bytes) -> list[str]:
         members = json.loads(group)["attributes"]["metadata"]
     except (ValueError, KeyError, TypeError):
         members = ()  # who opens the set says what is wrong with it
-    known = [name for name in (*FEATURES, *COLUMNS) if name in members]
-    once = [name for name in known if name in COLUMNS and name not in (*_MARKS, "index")]
+    known = [name for name in (*FEATURES, *COLUMNS, *TIME_COLUMNS.values()) if name in members]
+    once = [name for name in known if name not in (*FEATURES, *_MARKS, "index")]
     return [f"{name}/{FILE}" for name in known] + [f"{name}/c/0" for name in once]
