@@ -46,7 +46,7 @@ def write_set(store: Store, num_rows: int, rows_per_shard: int = layout.DEFAULT_
         kind="vit", preset="giant", config=tokens, weights="random:0", trained=False, height=224, width=224
     )
     index = RowIndex(
-        key_frames=tuple(KeyFrame("video", row) for row in range(num_rows)),
+        key_frames=tuple(KeyFrame("video", 1000 * row) for row in range(num_rows)),
         windows_K2=np.ones((num_rows, 2), np.int64),
         sources_K=np.zeros(num_rows, np.uint64),
     )

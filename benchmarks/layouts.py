@@ -146,7 +146,7 @@ def _score(store: Store, truth: Path, trained: str, predicted: Layout, seed: int
     label_map = prediction.model.label_map
     frame = pd.DataFrame(
         [
-            (item.key.video, item.key.timestamp, *box, label_id, score)
+            (item.key.video, item.key.time_ms / 1000, *box, label_id, score)
             for item in prediction.scored
             for box, scores in zip(item.boxes_N4.tolist(), item.scores_NC.tolist(), strict=True)
             for label_id, score in zip(label_map.ids, scores, strict=True)

@@ -97,7 +97,7 @@ def requests(count: int, people: int) -> list[pb.RecognizeRequest]:
             dataset="benchmark",
             split="all",
             video="video",
-            timestamp=number,
+            time_ms=1000 * number,
             boxes=[
                 pb.Box(x1=x1, y1=y1, x2=x2, y2=y2)
                 for (x1, y1), (x2, y2) in np.sort(random.random((people, 2, 2)), axis=1).tolist()

@@ -29,7 +29,10 @@ _OLD_FILE_BYTES_A_S = 10_000_000  # generous, like the seconds: a parser that ha
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """A kind of file and its version. way_out: how to get a good one in place of a damaged one."""
+    """A kind of file and the version that is written; 1 is read, too.
+
+    Version 1 has whole seconds, see `read_keys`. way_out: how to get a good file in place of a damaged one.
+    """
 
     name: str
     version: int
@@ -70,7 +73,7 @@ def opened(path: Path, kind: Kind, *, old: bool = False) -> Iterator[h5py.File]:
         with file:
             with complete(path, kind):
                 found = (file.attrs.get("format"), int(file.attrs.get("version", 0)))
-            if found != (f"stal-{kind.name}", kind.version):
+            if found[0] != f"stal-{kind.name}" or not 1 <= found[1] <= kind.version:
                 raise InputError(
                     f"'{path}' is {found[0]} version {found[1]}, not stal-{kind.name} version {kind.version}."
                 )
@@ -151,17 +154,18 @@ def dataset(file: h5py.Group, name: str) -> h5py.Dataset:
 
 
 def write_keys(group: h5py.Group, keys: Sequence[KeyFrame]) -> None:
-    """Store key frames as the columns `video` (UTF-8) and `timestamp` (whole seconds)."""
+    """Store key frames as the columns `video` (UTF-8) and `time_ms` (milliseconds)."""
     group.create_dataset("video", data=[key.video for key in keys], dtype=h5py.string_dtype(), shape=(len(keys),))
-    group.create_dataset("timestamp", data=[key.timestamp for key in keys], dtype="i8", shape=(len(keys),))
+    group.create_dataset("time_ms", data=[key.time_ms for key in keys], dtype="i8", shape=(len(keys),))
 
 
 def read_keys(file: h5py.File, name: str) -> tuple[KeyFrame, ...]:
-    """Return the key frames of the group `name`."""
+    """Return the key frames of the group `name`; a file of version 1 has whole seconds, as `timestamp`."""
     if not isinstance(file.get(name, getlink=True), h5py.HardLink):
         raise KeyError(f"it lacks the group '{name}'")
-    videos, seconds = dataset(file[name], "video"), dataset(file[name], "timestamp")
-    return tuple(KeyFrame(str(v), int(t)) for v, t in zip(videos.asstr()[:], seconds[:], strict=True))
+    column, unit_ms = ("timestamp", 1000) if int(file.attrs["version"]) == 1 else ("time_ms", 1)
+    videos, times = dataset(file[name], "video"), dataset(file[name], column)
+    return tuple(KeyFrame(str(v), int(t) * unit_ms) for v, t in zip(videos.asstr()[:], times[:], strict=True))
 
 
 def _unsealed(path: Path, kind: Kind, *, is_hdf5: bool) -> InputError:

@@ -16,7 +16,7 @@ from stal_data.errors import InputError, NotFoundError, did_you_mean
 from stal_data.keyframes import KeyFrame
 from stal_data.names import check_name
 
-KIND = h5.Kind(name="proposals", version=1, way_out="Run 'stal-cli detect' on the split again.")
+KIND = h5.Kind(name="proposals", version=2, way_out="Run 'stal-cli detect' on the split again.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from stal_data.keyframes import AnnotatedKeyFrame, KeyFrame
 from stal_data.labels import LabelMap
 
 KIND = h5.Kind(
-    name="split", version=1, way_out="Publish the split again: 'stal-cli precompute' and 'stal-cli detect' do."
+    name="split", version=2, way_out="Publish the split again: 'stal-cli precompute' and 'stal-cli detect' do."
 )
 NO_WINDOW = (-1, -1)
 

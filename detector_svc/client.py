@@ -191,4 +191,4 @@ def _proposed(answer: pb.ProposeResponse) -> ProposedSplit | tuple[KeyFrame, Fra
         head = answer.header
         return ProposedSplit(dataset=head.dataset, split=head.split, key_frames=head.key_frames)
     item = answer.key_frame
-    return KeyFrame(item.video, item.timestamp), from_message(item.detections)
+    return KeyFrame(item.video, item.time_ms), from_message(item.detections)

@@ -19,7 +19,7 @@ from svc_common.proxies import through_proxy
 
 T = TypeVar("T")
 SERVICE = "detector"
-_FULL_NAME = "stal.detector.v1.Detector"
+_FULL_NAME = "stal.detector.v2.Detector"
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 # A wrong address should show at once; a service that was there a moment ago gets the time to restart.
 _FIRST_CONTACT = RetryPolicy(retries=2)

@@ -23,7 +23,7 @@ from stal_data.keyframes import KeyFrame
 log = logging.getLogger(__name__)
 
 SAVE_EVERY_S = 30.0
-_VERSION = 1
+_VERSION = 2
 
 
 class KeptAnswers:
@@ -67,7 +67,7 @@ class KeptAnswers:
             content,
             head=np.array(self._head),
             videos=np.array([key.video for key in self._answers]),
-            timestamps=np.array([key.timestamp for key in self._answers], np.int64),
+            times_ms=np.array([key.time_ms for key in self._answers], np.int64),
             digests=np.array([digest for digest, _ in self._answers.values()], np.uint64),
             counts=np.array([len(answer) for answer in found], np.int64),
             boxes=np.concatenate([answer.boxes_N4 for answer in found]),
@@ -86,15 +86,15 @@ class KeptAnswers:
             ends = np.cumsum(arrays["counts"])[:-1]
             columns = zip(
                 arrays["videos"].tolist(),
-                arrays["timestamps"].tolist(),
+                arrays["times_ms"].tolist(),
                 arrays["digests"].tolist(),
                 np.split(arrays["boxes"], ends),
                 np.split(arrays["scores"], ends),
                 strict=True,
             )
-            for video, timestamp, digest, boxes_N4, scores_N in columns:
+            for video, time_ms, digest, boxes_N4, scores_N in columns:
                 found = FrameDetections(boxes_N4=boxes_N4, scores_N=scores_N)
-                self._answers[KeyFrame(video, timestamp)] = (digest, found)
+                self._answers[KeyFrame(video, time_ms)] = (digest, found)
 
 
 def image_digest(image: bytes) -> int:

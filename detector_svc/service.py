@@ -46,7 +46,7 @@ class DetectorConfig:
 class DetectorService(rpc.DetectorServicer):
     """A `svc_common.server.Service`."""
 
-    full_name = "stal.detector.v1.Detector"
+    full_name = "stal.detector.v2.Detector"
 
     def __init__(self, config: DetectorConfig, metrics: Metrics) -> None:
         self._config = config
@@ -117,9 +117,7 @@ class DetectorService(rpc.DetectorServicer):
         async with aclosing(run_split(split, batcher, window=window, readers=self._readers)) as answers:
             async for key, found in answers:
                 yield pb.ProposeResponse(
-                    key_frame=pb.KeyFrameDetections(
-                        video=key.video, timestamp=key.timestamp, detections=to_message(found)
-                    )
+                    key_frame=pb.KeyFrameDetections(video=key.video, time_ms=key.time_ms, detections=to_message(found))
                 )
 
     async def GetInfo(  # noqa: N802

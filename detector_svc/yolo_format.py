@@ -26,6 +26,7 @@ from stal_data.keyframes import AnnotatedKeyFrame
 from stal_data.media import Media
 from stal_data.media.frames import FrameFolders
 from stal_data.media.images import decode_image, image_file_bytes, picture_to_send, shown_alike
+from stal_data.times import format_time
 
 _PNG = b"\x89PNG"
 Progress = Callable[[int, int], None]
@@ -144,7 +145,7 @@ def label_lines(boxes_N4: NDArray[np.float32]) -> list[str]:
 def _file_stem(number: int, item: AnnotatedKeyFrame) -> str:
     """Unique by the number; the rest is for people who look into the folder."""
     video = re.sub(r"[^A-Za-z0-9_-]", "_", item.key.video)[:80]
-    return f"{number:06d}_{video}_{item.key.timestamp:04d}"
+    return f"{number:06d}_{video}_{format_time(item.key.time_ms)}"
 
 
 def _write_image(media: Media, item: AnnotatedKeyFrame, path: Path) -> None:

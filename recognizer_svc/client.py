@@ -219,7 +219,7 @@ def _split_scores(header: pb.PredictHeader) -> SplitScores:
 
 def _key_frame_scores(item: pb.ScoredKeyFrame, num_classes: int) -> KeyFrameScores:
     return KeyFrameScores(
-        key=KeyFrame(item.video, item.timestamp),
+        key=KeyFrame(item.video, item.time_ms),
         boxes_N4=np.frombuffer(item.boxes, dtype="<f4").reshape(-1, 4),
         scores_NC=np.frombuffer(item.scores, dtype="<f4").reshape(-1, num_classes),
     )

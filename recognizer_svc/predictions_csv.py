@@ -1,5 +1,5 @@
 """The predictions file: one row per box and class, no header:
-video,%04d time,x1,y1,x2,y2,label id,score with boxes in [0,1] of the frame and every float32 at full precision."""
+video,seconds,x1,y1,x2,y2,label id,score with boxes in [0,1] of the frame and every float32 at full precision."""
 
 import csv
 from collections.abc import Iterator
@@ -9,6 +9,7 @@ from typing import IO
 
 from cache.files import replacing
 from recognizer_svc.client import KeyFrameScores
+from stal_data.times import format_time
 
 
 class PredictionsWriter:
@@ -24,7 +25,7 @@ class PredictionsWriter:
     def write(self, item: KeyFrameScores) -> None:
         # As text a float32 has the fewest digits that read back as the same float32.
         boxes, scores = item.boxes_N4.astype(str).tolist(), item.scores_NC.astype(str).tolist()
-        time = f"{item.key.timestamp:04d}"
+        time = format_time(item.key.time_ms)
         for box, scores_of_box in zip(boxes, scores, strict=True):
             for label_id, score in zip(self._label_ids, scores_of_box, strict=True):
                 self._rows.writerow((item.key.video, time, *box, label_id, score))

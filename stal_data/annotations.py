@@ -11,6 +11,7 @@ from stal_data.errors import InputError
 from stal_data.keyframes import AnnotatedKeyFrame, KeyFrame
 from stal_data.labels import LabelMap
 from stal_data.rows import AnnotationFormat, Row, RowProblem, check_row, read_keys, read_rows
+from stal_data.times import format_time
 
 
 def read_annotations(
@@ -36,10 +37,13 @@ def read_chaotic_world(path: Path, label_map: LabelMap) -> tuple[AnnotatedKeyFra
     return read_annotations(path, "chaotic_world", label_map)
 
 
-def read_exclusions(path: Path) -> frozenset[KeyFrame]:
-    """Read the key frames (video,time) that take no part in training and scoring."""
+def read_exclusions(path: Path, annotation_format: AnnotationFormat | None) -> frozenset[KeyFrame]:
+    """Read the key frames (video,time) that take no part in training and scoring.
+
+    annotation_format: of the data set; only AVA's has times within a second.
+    """
     keys = set()
-    for _, key in read_keys(path):
+    for _, key in read_keys(path, annotation_format):
         if isinstance(key, RowProblem):
             raise _row_error(path, key)
         keys.add(key)
@@ -47,13 +51,13 @@ def read_exclusions(path: Path) -> frozenset[KeyFrame]:
 
 
 def write_ground_truth(path: Path, key_frames: Iterable[AnnotatedKeyFrame]) -> None:
-    """Write the scoring CSV: video,time (%04d),x1,y1,x2,y2,label id,person; boxes with every digit of their float32."""
+    """Write the scoring CSV: video,seconds,x1,y1,x2,y2,label id,person; boxes with every digit of their float32."""
     write_csv(path, _ground_truth_rows(key_frames))
 
 
 def _ground_truth_rows(key_frames: Iterable[AnnotatedKeyFrame]) -> Iterator[Sequence[object]]:
     for item in key_frames:
-        time = f"{item.key.timestamp:04d}"
+        time = format_time(item.key.time_ms)
         for box, labels, person in zip(item.boxes_N4, item.labels, item.persons, strict=True):
             for label in sorted(labels):
                 yield (item.key.video, time, *map(str, box), label, person)

@@ -27,13 +27,13 @@ def resolve_window(key_frame: AnnotatedKeyFrame, info: MediaInfo) -> tuple[int, 
     """Return the annotated window, or else the 64 frames around the key frame, cut at the video's ends."""
     if key_frame.window is not None:
         return key_frame.window
-    centre = frame_at(key_frame.key.timestamp, key_frame.key.video, info)
+    centre = frame_at(key_frame.key.time_ms, key_frame.key.video, info)
     return max(1, centre - CLIP_SPAN // 2), min(info.num_frames + 1, centre + CLIP_SPAN // 2)
 
 
 def key_image_frame(key_frame: AnnotatedKeyFrame, info: MediaInfo) -> int:
-    """Return the frame that stands for the key frame: the middle of the annotated window, or the one at its second."""
+    """Return the frame that stands for the key frame: the middle of the annotated window, or the one at its time."""
     if key_frame.window is not None:
         start, end = key_frame.window
         return start + (end - start) // 2
-    return frame_at(key_frame.key.timestamp, key_frame.key.video, info)
+    return frame_at(key_frame.key.time_ms, key_frame.key.video, info)

@@ -74,7 +74,7 @@ class Dataset:
     def split(self, name: str) -> Split:
         """Read a split; a bad line, a missing video or a split without key frames is an error."""
         spec = self.split_spec(name)
-        exclusions = read_exclusions(self.root / spec.exclusions) if spec.exclusions else frozenset()
+        exclusions = read_exclusions(self.root / spec.exclusions, self.spec.format) if spec.exclusions else frozenset()
         key_frames = [item for item in self._key_frames(name, spec) if item.key not in exclusions]
         if not key_frames:
             raise InputError(
@@ -114,7 +114,7 @@ class Dataset:
                 first_row_lost=spec.first_row == "lost",
             )
         return (
-            _without_people(KeyFrame(video, second))
+            _without_people(KeyFrame(video, 1000 * second))
             for video in self.split_videos(name)
             for second in whole_seconds(self.media.info(video))
         )

@@ -1,20 +1,30 @@
-"""The unit of work: one key frame a second of a video, and the people annotated in it."""
+"""The unit of work: a key frame of a video, and the people annotated in it."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stal_data.errors import InputError
+from stal_data.times import MAX_TIME_S, format_time
+
 
 @dataclass(frozen=True, order=True, slots=True)
 class KeyFrame:
-    """A video id and a whole second of it; written `video,0007` in files."""
+    """A video id and a time of it in milliseconds; files have seconds: `video,0007` or `video,0007.2`."""
 
     video: str
-    timestamp: int
+    time_ms: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.time_ms <= MAX_TIME_S * 1000:
+            raise InputError(
+                f"The time of a key frame of video '{self.video}' is {self.time_ms} ms, but must be from 0 to "
+                f"{MAX_TIME_S * 1000} ms."
+            )
 
     def __str__(self) -> str:
-        return f"{self.video},{self.timestamp:04d}"
+        return f"{self.video},{format_time(self.time_ms)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from stal_data.errors import InputError, shown
 from stal_data.keyframes import KeyFrame
 from stal_data.labels import LabelMap
 from stal_data.names import check_video_id
+from stal_data.times import parse_seconds, parse_time
 
 AnnotationFormat = Literal["chaotic_world", "ava"]
 
@@ -26,8 +27,8 @@ AVA_COLUMNS = 8
 class Row(NamedTuple):  # a dataclass costs twice the time, and AVA has 837 000 rows
     """One person with one action, as one line of a file says it.
 
-    line: from 1. time_s: as written; its whole part is the key frame's second. window: frames from 1 on the 25 fps
-    time line, end exclusive. box: x1,y1,x2,y2.
+    line: from 1. time_s: seconds; in the Chaotic World format as written, and the key frame is at its whole part.
+    window: frames from 1 on the 25 fps time line, end exclusive. box: x1,y1,x2,y2.
     label: as in the label map (from 1). box and label are None on a line that only names a key frame.
     """
 
@@ -71,7 +72,8 @@ def read_rows(path: Path, annotation_format: AnnotationFormat) -> Iterator[Row |
                 raise _BadFieldError(
                     "time",
                     f"the time is {row.time_s}, but {first.time_s} in line {first.line} of the same key frame "
-                    f"{row.key}: a key frame is one instant, and there is one a second. Keep the rows of one instant.",
+                    f"{row.key}: a key frame is one instant, and this format has one a second. Keep the rows of one "
+                    "instant.",
                 )
             yield row
         except _BadFieldError as error:
@@ -125,38 +127,51 @@ def _refuse_first_header(fields: Sequence[str], line: int) -> None:
 
 
 @lru_cache(maxsize=4096)  # the rows of a key frame follow each other
-def _parse_key(video: str, time: str) -> tuple[KeyFrame, float]:
-    """Return the key frame of a video id and a time in seconds, whose whole part it is, and the time."""
+def _parse_key(video: str, time: str) -> KeyFrame:
+    video = _parse_video(video)
     try:
-        video = check_video_id("the video", video)
+        return KeyFrame(video, parse_time(time))
+    except InputError as error:
+        raise _BadFieldError("time", str(error)) from None
+
+
+@lru_cache(maxsize=4096)
+def _parse_chaotic_world_key(video: str, time: str) -> tuple[KeyFrame, float]:
+    """Return the key frame and the time in seconds. The published code makes `%04d` of int(time) the key."""
+    video = _parse_video(video)
+    try:
+        seconds = parse_seconds(time)
+    except InputError as error:
+        raise _BadFieldError("time", str(error)) from None
+    return KeyFrame(video, 1000 * int(seconds)), seconds
+
+
+def _parse_video(text: str) -> str:
+    try:
+        return check_video_id("the video", text)
     except InputError as error:
         raise _BadFieldError("video", str(error)) from None
-    seconds = _number("time", time)
-    if seconds < 0:
-        raise _BadFieldError("time", f"the time is {time}, but seconds count from 0.")
-    return KeyFrame(video, int(seconds)), seconds
 
 
-def _parse_whole_key(video: str, time: str) -> tuple[KeyFrame, float]:
-    """As `_parse_key`; a time within a second is refused, since it would silently stand for the whole second."""
-    key, seconds = _parse_key(video, time)
-    if seconds != key.timestamp:
-        raise _BadFieldError(
-            "time",
-            f"the time is {time}, but must be whole seconds: key frames are one a second, and all times within second "
-            f"{key.timestamp} would become one. Keep the rows of whole seconds and leave out the others.",
-        )
-    return key, seconds
+def read_keys(path: Path, annotation_format: AnnotationFormat | None) -> Iterator[tuple[int, KeyFrame | RowProblem]]:
+    """Yield the key frames of a two-column file (video,time) with their lines.
 
-
-def read_keys(path: Path) -> Iterator[tuple[int, KeyFrame | RowProblem]]:
-    """Yield the key frames of a two-column file (video,time) with their lines."""
+    annotation_format: of the data set. All but AVA's have key frames at whole seconds, so that another time would
+        name none.
+    """
     for line, fields in read_csv(path):
         try:
             _refuse_first_header(fields, line)
             if len(fields) != 2:
                 raise _BadFieldError("columns", f"the line has {len(fields)} columns, but needs 2: video,time.")
-            yield line, _parse_whole_key(*fields)[0]
+            key = _parse_key(*fields)
+            if key.time_ms % 1000 and annotation_format != "ava":
+                raise _BadFieldError(
+                    "time",
+                    f"the time is {fields[1]}, but must be whole seconds, as the key frames of this data set are: "
+                    "write the second, or remove the line.",
+                )
+            yield line, key
         except _BadFieldError as error:
             yield line, _problem(fields, line, error)
 
@@ -169,7 +184,7 @@ def _parse_chaotic_world(fields: Sequence[str], line: int) -> Row:
             "key-frame number, x1, y1, x2, y2, label (from 0), person, frame_start, frame_end, time in seconds, 0, 0.",
         )
     start, end = _integer("frame_start", fields[-5]), _integer("frame_end", fields[-4])
-    key, time_s = _parse_key(fields[0], fields[-3])
+    key, time_s = _parse_chaotic_world_key(fields[0], fields[-3])
     return Row(
         line=line,
         key=key,
@@ -188,7 +203,8 @@ def _parse_ava(fields: Sequence[str], line: int) -> Row:
             f"the line has {len(fields)} columns, but the AVA format has {AVA_COLUMNS}: video, time, x1, y1, x2, y2, "
             "label, person (or only video, time for a key frame without people).",
         )
-    key, time_s = _parse_whole_key(fields[0], fields[1])
+    key = _parse_key(fields[0], fields[1])
+    time_s = key.time_ms / 1000
     if not any(fields[2:]):
         return Row(line=line, key=key, time_s=time_s, window=None, box=None, label=None, person=-1)
     return Row(

@@ -33,7 +33,7 @@ class Rows:
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """What was read, what was left out and why, what was scored. `rows` are box x class; key frames are seconds.
+    """What was read, what was left out and why, what was scored. `rows` are box x class.
 
     A row of an excluded key frame counts as excluded, whatever its class. prediction_rows_without_ground_truth are on
     key frames without ground truth: wrong, or not scored where the protocol scores annotated key frames only.
@@ -166,9 +166,9 @@ def _number_keys(tables: tuple[Table, ...]) -> tuple[list[NDArray[np.int32]], li
     """Return the key frame number of every row of each table, and the key frames in the order of their numbers."""
     videos = sorted({video for table in tables for video in table.videos})
     number = {video: position for position, video in enumerate(videos)}
-    span = max(int(table.timestamp_N.max(initial=0)) for table in tables) + 1
+    span = max(int(table.time_ms_N.max(initial=0)) for table in tables) + 1
     combined = [
-        np.array([number[video] for video in table.videos], dtype=np.int64)[table.video_N] * span + table.timestamp_N
+        np.array([number[video] for video in table.videos], dtype=np.int64)[table.video_N] * span + table.time_ms_N
         for table in tables
     ]
     codes, values = pd.factorize(np.concatenate(combined))

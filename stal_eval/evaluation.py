@@ -38,8 +38,9 @@ def evaluate(
     the protocol says.
 
     predictions: rows video,timestamp,x1,y1,x2,y2,label,score. ground_truth: the same with a person id, or nothing, as
-    last column. Files have no header and may be gzip; DataFrames have these column names. Timestamps are whole seconds,
-    boxes lie in [0,1], labels are ids of the label map. exclusions: a file of video,timestamp, or key frames.
+    last column. Files have no header and may be gzip; DataFrames have these column names. Timestamps are seconds with
+    at most three decimals, boxes lie in [0,1], labels are ids of the label map. exclusions: a file of video,timestamp,
+    or key frames.
     protocol: how another code base computes it: stal, published, ava, pyslowfast, mmaction2, or a Protocol.
     capacities: numbers (0: no limit), or text as on the command line, `50:2200` or `50,100`; default: the protocol's.
     capacity_from: another metrics.json, whose capacity is reported instead of the best one on the scored split.

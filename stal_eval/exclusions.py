@@ -8,6 +8,7 @@ from pathlib import Path
 
 from stal_data.errors import InputError
 from stal_data.keyframes import KeyFrame
+from stal_data.times import parse_time
 from stal_eval.csv_file import digest_of, read_lines
 from stal_eval.rules import broken_exclusion_rule
 
@@ -33,5 +34,5 @@ def load_exclusions(exclusions: Path | str | Collection[KeyFrame] | None) -> Exc
         rule = broken_exclusion_rule(fields, number)
         if rule is not None:
             raise InputError(f"{path}, line {number}: {rule}")
-        found.add(KeyFrame(unicodedata.normalize("NFC", fields[0]), int(float(fields[1]))))
+        found.add(KeyFrame(unicodedata.normalize("NFC", fields[0]), parse_time(fields[1])))
     return Exclusions(keys=frozenset(found), digest=digest_of(path))

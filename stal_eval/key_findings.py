@@ -7,6 +7,7 @@ from pathlib import PurePath
 import numpy as np
 
 from stal_data.keyframes import KeyFrame
+from stal_data.times import format_time
 from stal_eval.alignment import Alignment
 from stal_eval.finding import Finding
 
@@ -14,8 +15,8 @@ _SHARED = 0.5  # share of the smaller side's key frames that makes a match
 _VIDEOS_TRIED = 50
 _FRAME_RATES = (24, 25, 30, 50, 60)
 
-Seconds = Mapping[str, set[int]]
-"""Video id to the timestamps of its key frames."""
+Times = Mapping[str, set[int]]
+"""Video id to the times of its key frames, in milliseconds."""
 
 _REWRITINGS: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("spaces around them", str.strip),
@@ -32,7 +33,7 @@ def check_keys(alignment: Alignment) -> tuple[Finding, ...]:
     fewer = min(counts.key_frames_with_predictions, counts.key_frames_with_ground_truth)
     if counts.key_frames_with_both >= _SHARED * fewer:
         return ()
-    predicted, annotated = _seconds(alignment)
+    predicted, annotated = _times(alignment)
     shared = f"Predictions and ground truth share {counts.key_frames_with_both or 'no'} key frame"
     shared += "s" if counts.key_frames_with_both > 1 else ""
     if len(predicted.keys() & annotated.keys()) < _SHARED * min(len(predicted), len(annotated)):
@@ -40,18 +41,18 @@ def check_keys(alignment: Alignment) -> tuple[Finding, ...]:
     return (_timestamps(predicted, annotated, shared),)
 
 
-def _seconds(alignment: Alignment) -> tuple[Seconds, Seconds]:
+def _times(alignment: Alignment) -> tuple[Times, Times]:
     sides = []
     for rows in (alignment.predictions, alignment.ground_truth):
-        seconds: dict[str, set[int]] = defaultdict(set)
+        times: dict[str, set[int]] = defaultdict(set)
         for number in np.flatnonzero(np.bincount(rows.key_N)).tolist():
             key: KeyFrame = alignment.keys[number]
-            seconds[key.video].add(key.timestamp)
-        sides.append(seconds)
+            times[key.video].add(key.time_ms)
+        sides.append(times)
     return sides[0], sides[1]
 
 
-def _video_ids(predicted: Seconds, annotated: Seconds, shared: str) -> Finding:
+def _video_ids(predicted: Times, annotated: Times, shared: str) -> Finding:
     only_predicted, only_annotated = sorted(predicted.keys() - annotated), sorted(annotated.keys() - predicted)
     for what, rewrite in _REWRITINGS:
         truth_of = {rewrite(video): video for video in only_annotated}
@@ -71,30 +72,39 @@ def _video_ids(predicted: Seconds, annotated: Seconds, shared: str) -> Finding:
     )
 
 
-def _timestamps(predicted: Seconds, annotated: Seconds, shared: str) -> Finding:
+def _timestamps(predicted: Times, annotated: Times, shared: str) -> Finding:
     """Try to shift or to scale the predictions' timestamps onto those of the ground truth."""
     videos = sorted(predicted.keys() & annotated.keys())[:_VIDEOS_TRIED]
 
     def share(change: Callable[[int], int]) -> float:
-        hits = sum(len({change(second) for second in predicted[video]} & annotated[video]) for video in videos)
+        hits = sum(len({change(time_ms) for time_ms in predicted[video]} & annotated[video]) for video in videos)
         return hits / max(sum(min(len(predicted[video]), len(annotated[video])) for video in videos), 1)
 
     offset = _common_offset(predicted, annotated, videos)
+    by_s = f"{abs(offset) / 1000:.3f}".rstrip("0").rstrip(".")
     tries: list[tuple[float, float, str, str]] = [
         (
-            share(lambda second: second + offset),
+            share(lambda time_ms: time_ms + offset),
             1.0,
-            f"the ground truth's timestamps are {abs(offset)} {'above' if offset > 0 else 'below'} the predictions'",
-            f"{'Add' if offset > 0 else 'Subtract'} {abs(offset)} {'to' if offset > 0 else 'from'} the predictions' "
+            f"the ground truth's timestamps are {by_s} {'above' if offset > 0 else 'below'} the predictions'",
+            f"{'Add' if offset > 0 else 'Subtract'} {by_s} {'to' if offset > 0 else 'from'} the predictions' "
             "timestamps.",
         )
     ]
     for factor in (*_FRAME_RATES, 1000):
         kind = "milliseconds" if factor == 1000 else f"frame numbers at {factor} a second"
-        down, up = (lambda second, by=factor: second // by), (lambda second, by=factor: second * by)
-        for hits, side, what in ((share(down), predicted, "predictions'"), (share(up), annotated, "ground truth's")):
+        to_second, down, up = (
+            (lambda time_ms, by=factor: time_ms // by // 1000 * 1000),
+            (lambda time_ms, by=factor: time_ms // by),
+            (lambda time_ms, by=factor: time_ms * by),
+        )
+        for hits, side, what, unit in (
+            (share(to_second), predicted, "predictions'", "whole seconds"),
+            (share(down), predicted, "predictions'", "seconds"),
+            (share(up), annotated, "ground truth's", "seconds"),
+        ):
             regular = _regularity(side, videos, factor)
-            tries.append((hits, regular, f"the {what} look like {kind}", f"Divide them by {factor}: whole seconds."))
+            tries.append((hits, regular, f"the {what} look like {kind}", f"Divide them by {factor}: {unit}."))
     best, _, evidence, fix = max(tries, key=lambda item: item[:2])
     if best >= _SHARED:
         return Finding(cause="timestamps", evidence=f"{shared}, although the video ids agree: {evidence}.", fix=fix)
@@ -103,25 +113,25 @@ def _timestamps(predicted: Seconds, annotated: Seconds, shared: str) -> Finding:
         cause="timestamps",
         evidence=f"{shared}, although the video ids agree: of '{video}' the predictions have {_few(predicted[video])}, "
         f"the ground truth {_few(annotated[video])}.",
-        fix="Write timestamps as whole seconds of the video on both sides.",
+        fix="Write timestamps as seconds of the video on both sides.",
     )
 
 
-def _common_offset(predicted: Seconds, annotated: Seconds, videos: list[str]) -> int:
+def _common_offset(predicted: Times, annotated: Times, videos: list[str]) -> int:
     differences: Counter[int] = Counter()
     for video in videos:
-        # The ends of the ranges and the pairs of some seconds tell a shift apart well enough.
+        # The ends of the ranges and the pairs of some times tell a shift apart well enough.
         few = sorted(predicted[video])[:_VIDEOS_TRIED]
-        differences.update(truth - second for second in few for truth in annotated[video] if truth != second)
+        differences.update(truth - time_ms for time_ms in few for truth in annotated[video] if truth != time_ms)
     return differences.most_common(1)[0][0] if differences else 0
 
 
-def _regularity(side: Seconds, videos: list[str], factor: int) -> float:
+def _regularity(side: Times, videos: list[str], factor: int) -> float:
     """Return the share of timestamps with the most common remainder: frames of whole seconds have the same."""
-    remainders = Counter(second % factor for video in videos for second in side[video])
+    remainders = Counter(time_ms // 1000 % factor for video in videos for time_ms in side[video])
     return remainders.most_common(1)[0][1] / remainders.total()
 
 
-def _few(seconds: set[int]) -> str:
-    shown = ", ".join(f"{second:04d}" for second in sorted(seconds)[:3])
-    return f"{shown} .." if len(seconds) > 3 else shown
+def _few(times: set[int]) -> str:
+    shown = ", ".join(map(format_time, sorted(times)[:3]))
+    return f"{shown} .." if len(times) > 3 else shown

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from typing import Literal
 
 from stal_data.csv_lines import as_number, broken_header_rule
+from stal_data.errors import InputError
 from stal_data.rows import BOX_SLACK
+from stal_data.times import parse_time
 
 Kind = Literal["predictions", "ground truth"]
 
@@ -16,7 +18,6 @@ PREDICTION_COLUMNS = ("video", "timestamp", "x1", "y1", "x2", "y2", "label", "sc
 GROUND_TRUTH_COLUMNS = ("video", "timestamp", "x1", "y1", "x2", "y2", "label", "person")
 
 LABEL_MAX = 2**31 - 1
-TIMESTAMP_MAX = 2**40
 _PIXELS = 2.0  # a coordinate this large is no rounding error
 
 
@@ -39,7 +40,7 @@ def broken_rule(fields: Sequence[str], kind: Kind) -> str | None:
     return (
         _timestamp(fields[1])
         or _box(fields[2:6], kind)
-        or _whole_number("label id", fields[6], 1, LABEL_MAX)
+        or _label_id(fields[6])
         or (_score(fields[7]) if kind == "predictions" else None)
     )
 
@@ -57,16 +58,20 @@ def broken_exclusion_rule(fields: Sequence[str], line: int) -> str | None:
 
 
 def _timestamp(text: str) -> str | None:
-    return _whole_number("timestamp (whole seconds)", text, 0, TIMESTAMP_MAX)
+    try:
+        parse_time(text)
+    except InputError as error:
+        return str(error)
+    return None
 
 
-def _whole_number(name: str, text: str, low: int, high: int) -> str | None:
+def _label_id(text: str) -> str | None:
     value = as_number(text)
     if value is None or not math.isfinite(value) or value != int(value):
-        return f"the {name} is '{text}', but must be a whole number."
-    if not low <= value <= high:
-        hint = ": ids from 0 are one too low, add 1 to all" if low == 1 and value == 0 else ""
-        return f"the {name} is {text}, but must be from {low} to {high}{hint}."
+        return f"the label id is '{text}', but must be a whole number."
+    if not 1 <= value <= LABEL_MAX:
+        hint = ": ids from 0 are one too low, add 1 to all" if value == 0 else ""
+        return f"the label id is {text}, but must be from 1 to {LABEL_MAX}{hint}."
     return None
 
 

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from stal_data.errors import InputError, did_you_mean
 from stal_data.rows import BOX_SLACK
+from stal_data.times import MAX_TIME_S, NOISE_ULPS
 from stal_eval.csv_file import NUMBERS, UnreadableError, digest_of, read_columns, read_lines
 from stal_eval.extra import pd
-from stal_eval.rules import LABEL_MAX, TIMESTAMP_MAX, Kind, broken_rule, columns_of
+from stal_eval.rules import LABEL_MAX, Kind, broken_rule, columns_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +22,7 @@ class Table:
     """N rows in file order.
 
     source: what messages call it. digest: sha256 (hex) of the file's bytes, or of the columns of a DataFrame.
-    videos, video_N: video ids, and for each row the position of its own. timestamp_N: whole seconds.
+    videos, video_N: video ids, and for each row the position of its own. time_ms_N: milliseconds.
     boxes_N4: x1,y1,x2,y2 in [0,1]. label_N: ids as in the label map. score_N: None for ground truth.
     """
 
@@ -29,7 +30,7 @@ class Table:
     digest: str
     videos: tuple[str, ...]
     video_N: NDArray[np.int64]
-    timestamp_N: NDArray[np.int64]
+    time_ms_N: NDArray[np.int64]
     boxes_N4: NDArray[np.float64]
     label_N: NDArray[np.int64]
     score_N: NDArray[np.float64] | None
@@ -87,13 +88,21 @@ def _is_valid(columns: pd.DataFrame, kind: Kind) -> bool:
         inside
         and ordered
         and "" not in set(columns["video"].unique())
-        and _are_whole(columns["timestamp"].to_numpy(), 0, TIMESTAMP_MAX)
-        and _are_whole(columns["label"].to_numpy(), 1, LABEL_MAX)
+        and _are_times(columns["timestamp"].to_numpy())
+        and _are_labels(columns["label"].to_numpy())
     )
 
 
-def _are_whole(values_N: NDArray[np.float64], low: int, high: int) -> bool:
-    return bool(values_N.min() >= low and values_N.max() <= high and (values_N == np.floor(values_N)).all())
+def _are_times(seconds_N: NDArray[np.float64]) -> bool:
+    """Tell whether `parse_time` takes every one."""
+    if not (seconds_N.min() >= 0 and seconds_N.max() <= MAX_TIME_S):
+        return False
+    off_N = np.abs(np.rint(seconds_N * 1000) / 1000 - seconds_N)
+    return bool((off_N <= NOISE_ULPS * np.spacing(seconds_N)).all())
+
+
+def _are_labels(values_N: NDArray[np.float64]) -> bool:
+    return bool(values_N.min() >= 1 and values_N.max() <= LABEL_MAX and (values_N == np.floor(values_N)).all())
 
 
 def _build(columns: pd.DataFrame, kind: Kind, *, source: str, digest: str) -> Table:
@@ -107,7 +116,7 @@ def _build(columns: pd.DataFrame, kind: Kind, *, source: str, digest: str) -> Ta
         digest=digest,
         videos=tuple(videos),
         video_N=numbers[video.codes.to_numpy()],
-        timestamp_N=columns["timestamp"].to_numpy().astype(np.int64),
+        time_ms_N=np.rint(columns["timestamp"].to_numpy() * 1000).astype(np.int64),
         boxes_N4=columns[["x1", "y1", "x2", "y2"]].to_numpy(),
         label_N=columns["label"].to_numpy().astype(np.int64),
         score_N=columns["score"].to_numpy() if kind == "predictions" else None,

@@ -46,7 +46,7 @@ class Service(Protocol):
 
     @property
     def full_name(self) -> str:
-        """As in the .proto file, e.g. stal.detector.v1.Detector."""
+        """As in the .proto file, e.g. stal.detector.v2.Detector."""
 
     def register(self, server: grpc.aio.Server) -> None:
         """Add the servicer to the server."""

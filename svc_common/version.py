@@ -4,7 +4,7 @@ import re
 
 from stal_data.errors import ConflictError
 
-API_VERSION = "1.2"
+API_VERSION = "2.0"
 """MAJOR.MINOR of protos/*.proto. A change that old clients do not notice (a new field, a new call) raises MINOR, any
 other MAJOR, with new .proto packages."""
 VERSION_HEADER = "stal-api-version"

@@ -45,10 +45,10 @@ def create_set(path: Path, manifest: FeatureManifest, index: RowIndex) -> None:
             _create_column(group, name, dtype, padded, rows)
         # Written once, here, so one chunk holds all rows.
         starts_K, ends_K = index.windows_K2.T
-        timestamps = np.array([key.timestamp for key in index.key_frames], np.int64)
+        times_K = np.array([key.time_ms for key in index.key_frames], np.int64)
         _create_column(group, "source", "uint64", padded, padded)[: manifest.num_rows] = index.sources_K
         table = group.create_group("index")
-        for name, values in (("timestamp", timestamps), ("frame_start", starts_K), ("frame_end", ends_K)):
+        for name, values in (("time_ms", times_K), ("frame_start", starts_K), ("frame_end", ends_K)):
             _create_column(table, name, "int64", padded, padded)[: manifest.num_rows] = values
         videos = table.create_array(
             "video",

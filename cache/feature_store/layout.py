@@ -24,10 +24,12 @@ from stal_data.errors import ConflictError
 from stal_data.keyframes import KeyFrame
 
 FORMAT = "stal-features"
-VERSION = 2
-INDEX = ("timestamp", "frame_start", "frame_end")
-COLUMNS = ("digest", "done", "source", "index", *(f"index/{name}" for name in ("video", *INDEX)))
-"""What every set has beside its features; `index` is a group."""
+VERSION = 3
+"""Of new sets; those of version 2 are read and filled as they are."""
+TIME_COLUMNS = {2: "index/timestamp", 3: "index/time_ms"}
+"""Where a set of each version has the times of its key frames: in whole seconds, and in milliseconds."""
+COLUMNS = ("digest", "done", "source", "index", "index/video", "index/frame_start", "index/frame_end")
+"""What every set has beside its features and the times; `index` is a group."""
 FeatureBatch: TypeAlias = Mapping[str, NDArray[Any]]
 """Features of B rows by array: a map's time mean [B,C,H,W] or all its steps [B,C,T,H,W], and other statistics of it.
 
@@ -61,7 +63,7 @@ class RowIndex:
         """The identity of every row, made once: it is needed at each read."""
         columns = zip(self.key_frames, self.windows_K2.tolist(), self.sources_K.tolist(), strict=True)
         return [
-            struct.pack("<qqqQ", key.timestamp, start, end, source) + key.video.encode()
+            struct.pack("<qqqQ", _digested_time(key.time_ms), start, end, source) + key.video.encode()
             for key, (start, end), source in columns
         ]
 
@@ -73,6 +75,7 @@ class FeatureManifest:
     shapes: shape of one row of each feature array, without K: {"slow": (C,H,W), ..., "vit_moments": (2,C)}.
     num_rows: K, the key frames of the split. The arrays are longer: padded to whole shards.
     rows_per_shard: rows that are written at once by one writer, in every array.
+    version: of the format.
     """
 
     dataset: str
@@ -81,6 +84,7 @@ class FeatureManifest:
     shapes: Mapping[str, tuple[int, ...]] = field(hash=False)
     num_rows: int
     rows_per_shard: int
+    version: int = VERSION
 
     @property
     def num_shards(self) -> int:
@@ -98,7 +102,7 @@ class FeatureManifest:
     @property
     def members(self) -> tuple[str, ...]:
         """Every array and group of the set."""
-        return (*self.arrays, *COLUMNS)
+        return (*self.arrays, *COLUMNS, TIME_COLUMNS[self.version])
 
     def rows_of(self, shard: int) -> range:
         """Return the rows of a shard, without the padding."""
@@ -117,7 +121,7 @@ class FeatureManifest:
     def to_attributes(self) -> dict[str, Any]:
         return {
             "format": FORMAT,
-            "version": VERSION,
+            "version": self.version,
             "dataset": self.dataset,
             "split": self.split,
             "spec_id": self.spec.id,
@@ -132,10 +136,11 @@ class FeatureManifest:
         """Read the manifest of the set in folder `path` and check that this version can read its arrays."""
         attributes = read_attributes(path)
         found = (attributes.get("format"), attributes.get("version"))
-        if found != (FORMAT, VERSION):
+        if found not in [(FORMAT, version) for version in TIME_COLUMNS]:
+            known = " or ".join(map(str, TIME_COLUMNS))
             raise ConflictError(
-                f"'{path}' is {found[0]} version {found[1]}, not {FORMAT} version {VERSION}; {how_to_delete(path)} "
-                "and precompute again."
+                f"'{path}' is {found[0]} version {found[1]}, not {FORMAT} version {known}; {how_to_delete(path)} and "
+                "precompute again."
             )
         check_attributes(path, attributes)
         manifest = cls.from_attributes(attributes, f"{path}/zarr.json")
@@ -164,6 +169,7 @@ class FeatureManifest:
                 shapes={name: tuple(shape) for name, shape in attributes["shapes"].items()},
                 num_rows=attributes["num_rows"],
                 rows_per_shard=attributes["rows_per_shard"],
+                version=attributes["version"],
             )
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise DamagedError(f"The manifest in '{where}' is not complete: {error!r}.") from None
@@ -172,6 +178,11 @@ class FeatureManifest:
 def shard_path(root: Path, manifest: FeatureManifest, name: str, shard: int) -> Path:
     """Return the file of one shard of a feature array: one key of Zarr's default encoding, `c/<shard>/0/0`."""
     return root.joinpath(name, "c", str(shard), *("0" for _ in manifest.shapes[name]))
+
+
+def _digested_time(time_ms: int) -> int:
+    """Return what stands for a time in digests: the second, as since version 2, or milliseconds below zero."""
+    return -time_ms if time_ms % 1000 else time_ms // 1000
 
 
 def checksum(row: NDArray[Any]) -> int:

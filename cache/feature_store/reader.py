@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from cache.feature_store.deleting import how_to_delete
 from cache.feature_store.errors import DamagedError, damaged_shard
-from cache.feature_store.layout import INDEX, FeatureBatch, FeatureManifest, RowIndex, shard_path
+from cache.feature_store.layout import TIME_COLUMNS, FeatureBatch, FeatureManifest, RowIndex, shard_path
 from cache.feature_store.open_files import max_mapped_files
 from cache.feature_store.remote import remote_set
 from cache.feature_store.row_status import RowStatus, read_column, read_row_status
@@ -330,14 +330,18 @@ def _aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
 def read_index(path: Path, manifest: FeatureManifest) -> RowIndex:
     """Read the columns that were written when the set was made."""
     way_out = f"To make it anew, {how_to_delete(path)} and precompute again."
-    for name in ("source", "index/video", *(f"index/{column}" for column in INDEX)):
+    times = TIME_COLUMNS[manifest.version]
+    for name in ("source", "index/video", times, "index/frame_start", "index/frame_end"):
         if not (path / name / "c" / "0").is_file():  # zarr would give the fill value
             raise DamagedError(f"The array '{path / name}' has lost its file 'c/0'. {way_out}")
     rows = range(manifest.num_rows)
-    columns = {name: read_column(path, f"index/{name}", rows, way_out) for name in INDEX}
-    videos = read_column(path, "index/video", rows, way_out)
+    videos, starts_K, ends_K, times_K = (
+        read_column(path, name, rows, way_out)
+        for name in ("index/video", "index/frame_start", "index/frame_end", times)
+    )
+    unit_ms = 1000 if manifest.version == 2 else 1
     return RowIndex(
-        key_frames=tuple(KeyFrame(str(v), int(t)) for v, t in zip(videos, columns["timestamp"], strict=True)),
-        windows_K2=np.stack([columns["frame_start"], columns["frame_end"]], axis=1),
+        key_frames=tuple(KeyFrame(str(v), int(t) * unit_ms) for v, t in zip(videos, times_K, strict=True)),
+        windows_K2=np.stack([starts_K, ends_K], axis=1),
         sources_K=read_column(path, "source", rows, way_out),
     )

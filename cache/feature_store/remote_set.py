@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.feature_store.layout import COLUMNS
+from cache.feature_store.layout import COLUMNS, TIME_COLUMNS
 from cache.feature_store.metadata import FILE
 from cache.feature_store.scratch import new_scratch
 from cache.feature_store.set_lock import locks_folder, sole_use
@@ -217,6 +217,7 @@ def _fixed_files(group: bytes) -> list[str]:
         members = json.loads(group)["attributes"]["metadata"]
     except (ValueError, KeyError, TypeError):
         members = ()  # who opens the set says what is wrong with it
-    known = [name for name in members if name in COLUMNS or re.fullmatch("[a-z][a-z0-9_]*", name)]
-    once = [name for name in known if name in COLUMNS and name not in (*_MARKS, "index")]
+    columns = (*COLUMNS, *TIME_COLUMNS.values())
+    known = [name for name in members if name in columns or re.fullmatch("[a-z][a-z0-9_]*", name)]
+    once = [name for name in known if name in columns and name not in (*_MARKS, "index")]
     return [f"{name}/{FILE}" for name in known] + [f"{name}/c/0" for name in once]

@@ -169,7 +169,7 @@ def from_videos(videos: tuple[Path, ...], output: Path, name: str) -> None:
 def ground_truth(dataset: Path, split: str, output: Path) -> None:
     """Write a split's ground truth as the CSV that `stal-cli eval` reads, without its excluded key frames.
 
-    Columns: video, time (%04d), x1, y1, x2, y2, label id (from 1), person.
+    Columns: video, time in seconds (0007), x1, y1, x2, y2, label id (from 1), person.
 
     \b
     Example:

@@ -11,6 +11,7 @@ from stal_data.clips import key_image_frame
 from stal_data.dataset import Split
 from stal_data.files import naming
 from stal_data.keyframes import AnnotatedKeyFrame, KeyFrame
+from stal_data.times import format_time, parse_time
 
 _NAME_BYTES = 255
 """The longest name of a file, on nearly every file system."""
@@ -26,7 +27,7 @@ def read_predictions(path: Path, *, min_score: float) -> dict[KeyFrame, list[Per
     with path.open(newline="", encoding="utf-8") as file:
         for video, time, x1, y1, x2, y2, label, score in csv.reader(file):
             box = (float(x1), float(y1), float(x2), float(y2))
-            actions = people[KeyFrame(video, int(time))].setdefault(box, [])
+            actions = people[KeyFrame(video, parse_time(time))].setdefault(box, [])
             if float(score) >= min_score:
                 actions.append((int(label), float(score)))
     return {
@@ -70,7 +71,7 @@ def draw_key_frame(
 
 def _picture_name(key: KeyFrame) -> str:
     """VIDEO_TIME.png; a video's name that would make it too long for a file's is cut and ends with a digest."""
-    stem, end = Path(key.video).name, f"_{key.timestamp:04d}.png"
+    stem, end = Path(key.video).name, f"_{format_time(key.time_ms)}.png"
     if len(stem.encode()) + len(end) > _NAME_BYTES:
         digest = f"-{sha256(stem.encode()).hexdigest()[:16]}"
         stem = stem.encode()[: _NAME_BYTES - len(end) - len(digest)].decode(errors="ignore") + digest

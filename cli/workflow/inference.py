@@ -142,7 +142,7 @@ def _lines(split: Split, people: dict[KeyFrame, list[Person]], names: dict[int, 
         for box, actions in people.get(frame.key, []):
             line = {
                 "video": frame.key.video,
-                "time_s": frame.key.timestamp,
+                "time_s": frame.key.time_ms // 1000,  # the split of these videos has their whole seconds
                 "box": [round(side, 4) for side in box],
                 "actions": {names[label]: round(score, 4) for label, score in actions},
             }

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fprotos/generated/detector.proto\x12\x10stal.detector.v1\"0\n\rDetectRequest\x12\x10\n\x08\x66rame_id\x18\x01 \x01(\t\x12\r\n\x05image\x18\x02 \x01(\x0c\"r\n\x0e\x44\x65tectResponse\x12\x10\n\x08\x66rame_id\x18\x01 \x01(\t\x12\x32\n\ndetections\x18\x02 \x01(\x0b\x32\x1c.stal.detector.v1.DetectionsH\x00\x12\x0f\n\x05\x65rror\x18\x03 \x01(\tH\x00\x42\t\n\x07outcome\"+\n\nDetections\x12\r\n\x05\x62oxes\x18\x01 \x03(\x02\x12\x0e\n\x06scores\x18\x02 \x03(\x02\"0\n\x0eProposeRequest\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\r\n\x05split\x18\x02 \x01(\t\"\x88\x01\n\x0fProposeResponse\x12\x31\n\x06header\x18\x01 \x01(\x0b\x32\x1f.stal.detector.v1.ProposeHeaderH\x00\x12\x39\n\tkey_frame\x18\x02 \x01(\x0b\x32$.stal.detector.v1.KeyFrameDetectionsH\x00\x42\x07\n\x05\x65vent\"C\n\rProposeHeader\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\r\n\x05split\x18\x02 \x01(\t\x12\x12\n\nkey_frames\x18\x03 \x01(\x03\"h\n\x12KeyFrameDetections\x12\r\n\x05video\x18\x01 \x01(\t\x12\x11\n\ttimestamp\x18\x02 \x01(\x03\x12\x30\n\ndetections\x18\x03 \x01(\x0b\x32\x1c.stal.detector.v1.Detections\"\x10\n\x0eGetInfoRequest\"\xf1\x01\n\x0fGetInfoResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07weights\x18\x02 \x01(\t\x12\x14\n\x0cimage_height\x18\x03 \x01(\x05\x12\x13\n\x0bimage_width\x18\x04 \x01(\x05\x12\x12\n\nconfidence\x18\x05 \x01(\x01\x12\x0f\n\x07library\x18\x06 \x01(\t\x12\x0f\n\x07\x63lasses\x18\x07 \x03(\t\x12\x0e\n\x06\x64\x65vice\x18\x08 \x01(\t\x12\x11\n\tmax_batch\x18\t \x01(\x05\x12\x16\n\x0epending_frames\x18\n \x01(\x05\x12\x12\n\nqueue_size\x18\x0b \x01(\x05\x12\x0f\n\x07overlap\x18\x0c \x01(\x01\x32\xfd\x01\n\x08\x44\x65tector\x12O\n\x06\x44\x65tect\x12\x1f.stal.detector.v1.DetectRequest\x1a .stal.detector.v1.DetectResponse(\x01\x30\x01\x12P\n\x07Propose\x12 .stal.detector.v1.ProposeRequest\x1a!.stal.detector.v1.ProposeResponse0\x01\x12N\n\x07GetInfo\x12 .stal.detector.v1.GetInfoRequest\x1a!.stal.detector.v1.GetInfoResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fprotos/generated/detector.proto\x12\x10stal.detector.v2\"0\n\rDetectRequest\x12\x10\n\x08\x66rame_id\x18\x01 \x01(\t\x12\r\n\x05image\x18\x02 \x01(\x0c\"r\n\x0e\x44\x65tectResponse\x12\x10\n\x08\x66rame_id\x18\x01 \x01(\t\x12\x32\n\ndetections\x18\x02 \x01(\x0b\x32\x1c.stal.detector.v2.DetectionsH\x00\x12\x0f\n\x05\x65rror\x18\x03 \x01(\tH\x00\x42\t\n\x07outcome\"+\n\nDetections\x12\r\n\x05\x62oxes\x18\x01 \x03(\x02\x12\x0e\n\x06scores\x18\x02 \x03(\x02\"0\n\x0eProposeRequest\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\r\n\x05split\x18\x02 \x01(\t\"\x88\x01\n\x0fProposeResponse\x12\x31\n\x06header\x18\x01 \x01(\x0b\x32\x1f.stal.detector.v2.ProposeHeaderH\x00\x12\x39\n\tkey_frame\x18\x02 \x01(\x0b\x32$.stal.detector.v2.KeyFrameDetectionsH\x00\x42\x07\n\x05\x65vent\"C\n\rProposeHeader\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\r\n\x05split\x18\x02 \x01(\t\x12\x12\n\nkey_frames\x18\x03 \x01(\x03\"f\n\x12KeyFrameDetections\x12\r\n\x05video\x18\x01 \x01(\t\x12\x0f\n\x07time_ms\x18\x02 \x01(\x03\x12\x30\n\ndetections\x18\x03 \x01(\x0b\x32\x1c.stal.detector.v2.Detections\"\x10\n\x0eGetInfoRequest\"\xf1\x01\n\x0fGetInfoResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07weights\x18\x02 \x01(\t\x12\x14\n\x0cimage_height\x18\x03 \x01(\x05\x12\x13\n\x0bimage_width\x18\x04 \x01(\x05\x12\x12\n\nconfidence\x18\x05 \x01(\x01\x12\x0f\n\x07library\x18\x06 \x01(\t\x12\x0f\n\x07\x63lasses\x18\x07 \x03(\t\x12\x0e\n\x06\x64\x65vice\x18\x08 \x01(\t\x12\x11\n\tmax_batch\x18\t \x01(\x05\x12\x16\n\x0epending_frames\x18\n \x01(\x05\x12\x12\n\nqueue_size\x18\x0b \x01(\x05\x12\x0f\n\x07overlap\x18\x0c \x01(\x01\x32\xfd\x01\n\x08\x44\x65tector\x12O\n\x06\x44\x65tect\x12\x1f.stal.detector.v2.DetectRequest\x1a .stal.detector.v2.DetectResponse(\x01\x30\x01\x12P\n\x07Propose\x12 .stal.detector.v2.ProposeRequest\x1a!.stal.detector.v2.ProposeResponse0\x01\x12N\n\x07GetInfo\x12 .stal.detector.v2.GetInfoRequest\x1a!.stal.detector.v2.GetInfoResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,11 +44,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROPOSEHEADER']._serialized_start=453
   _globals['_PROPOSEHEADER']._serialized_end=520
   _globals['_KEYFRAMEDETECTIONS']._serialized_start=522
-  _globals['_KEYFRAMEDETECTIONS']._serialized_end=626
-  _globals['_GETINFOREQUEST']._serialized_start=628
-  _globals['_GETINFOREQUEST']._serialized_end=644
-  _globals['_GETINFORESPONSE']._serialized_start=647
-  _globals['_GETINFORESPONSE']._serialized_end=888
-  _globals['_DETECTOR']._serialized_start=891
-  _globals['_DETECTOR']._serialized_end=1144
+  _globals['_KEYFRAMEDETECTIONS']._serialized_end=624
+  _globals['_GETINFOREQUEST']._serialized_start=626
+  _globals['_GETINFOREQUEST']._serialized_end=642
+  _globals['_GETINFORESPONSE']._serialized_start=645
+  _globals['_GETINFORESPONSE']._serialized_end=886
+  _globals['_DETECTOR']._serialized_start=889
+  _globals['_DETECTOR']._serialized_end=1142
 # @@protoc_insertion_point(module_scope)

@@ -184,23 +184,22 @@ class KeyFrameDetections(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     VIDEO_FIELD_NUMBER: _builtins.int
-    TIMESTAMP_FIELD_NUMBER: _builtins.int
+    TIME_MS_FIELD_NUMBER: _builtins.int
     DETECTIONS_FIELD_NUMBER: _builtins.int
     video: _builtins.str
-    timestamp: _builtins.int
-    """Whole seconds."""
+    time_ms: _builtins.int
     @_builtins.property
     def detections(self) -> Global___Detections: ...
     def __init__(
         self,
         *,
         video: _builtins.str = ...,
-        timestamp: _builtins.int = ...,
+        time_ms: _builtins.int = ...,
         detections: Global___Detections | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["detections", b"detections"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["detections", b"detections", "timestamp", b"timestamp", "video", b"video"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detections", b"detections", "time_ms", b"time_ms", "video", b"video"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

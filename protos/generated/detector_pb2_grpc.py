@@ -36,17 +36,17 @@ class DetectorStub:
             channel: A grpc.Channel.
         """
         self.Detect = channel.stream_stream(
-                '/stal.detector.v1.Detector/Detect',
+                '/stal.detector.v2.Detector/Detect',
                 request_serializer=protos_dot_generated_dot_detector__pb2.DetectRequest.SerializeToString,
                 response_deserializer=protos_dot_generated_dot_detector__pb2.DetectResponse.FromString,
                 _registered_method=True)
         self.Propose = channel.unary_stream(
-                '/stal.detector.v1.Detector/Propose',
+                '/stal.detector.v2.Detector/Propose',
                 request_serializer=protos_dot_generated_dot_detector__pb2.ProposeRequest.SerializeToString,
                 response_deserializer=protos_dot_generated_dot_detector__pb2.ProposeResponse.FromString,
                 _registered_method=True)
         self.GetInfo = channel.unary_unary(
-                '/stal.detector.v1.Detector/GetInfo',
+                '/stal.detector.v2.Detector/GetInfo',
                 request_serializer=protos_dot_generated_dot_detector__pb2.GetInfoRequest.SerializeToString,
                 response_deserializer=protos_dot_generated_dot_detector__pb2.GetInfoResponse.FromString,
                 _registered_method=True)
@@ -99,9 +99,9 @@ def add_DetectorServicer_to_server(servicer, server):
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
-            'stal.detector.v1.Detector', rpc_method_handlers)
+            'stal.detector.v2.Detector', rpc_method_handlers)
     server.add_generic_rpc_handlers((generic_handler,))
-    server.add_registered_method_handlers('stal.detector.v1.Detector', rpc_method_handlers)
+    server.add_registered_method_handlers('stal.detector.v2.Detector', rpc_method_handlers)
 
 
  # This class is part of an EXPERIMENTAL API.
@@ -123,7 +123,7 @@ class Detector:
         return grpc.experimental.stream_stream(
             request_iterator,
             target,
-            '/stal.detector.v1.Detector/Detect',
+            '/stal.detector.v2.Detector/Detect',
             protos_dot_generated_dot_detector__pb2.DetectRequest.SerializeToString,
             protos_dot_generated_dot_detector__pb2.DetectResponse.FromString,
             options,
@@ -150,7 +150,7 @@ class Detector:
         return grpc.experimental.unary_stream(
             request,
             target,
-            '/stal.detector.v1.Detector/Propose',
+            '/stal.detector.v2.Detector/Propose',
             protos_dot_generated_dot_detector__pb2.ProposeRequest.SerializeToString,
             protos_dot_generated_dot_detector__pb2.ProposeResponse.FromString,
             options,
@@ -177,7 +177,7 @@ class Detector:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/stal.detector.v1.Detector/GetInfo',
+            '/stal.detector.v2.Detector/GetInfo',
             protos_dot_generated_dot_detector__pb2.GetInfoRequest.SerializeToString,
             protos_dot_generated_dot_detector__pb2.GetInfoResponse.FromString,
             options,

@@ -792,12 +792,11 @@ class ScoredKeyFrame(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     VIDEO_FIELD_NUMBER: _builtins.int
-    TIMESTAMP_FIELD_NUMBER: _builtins.int
+    TIME_MS_FIELD_NUMBER: _builtins.int
     BOXES_FIELD_NUMBER: _builtins.int
     SCORES_FIELD_NUMBER: _builtins.int
     video: _builtins.str
-    timestamp: _builtins.int
-    """Whole seconds."""
+    time_ms: _builtins.int
     boxes: _builtins.bytes
     """Little-endian float32 [N,4]: x1,y1,x2,y2 in [0,1]."""
     scores: _builtins.bytes
@@ -806,13 +805,13 @@ class ScoredKeyFrame(_message.Message):
         self,
         *,
         video: _builtins.str = ...,
-        timestamp: _builtins.int = ...,
+        time_ms: _builtins.int = ...,
         boxes: _builtins.bytes = ...,
         scores: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boxes", b"boxes", "scores", b"scores", "timestamp", b"timestamp", "video", b"video"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boxes", b"boxes", "scores", b"scores", "time_ms", b"time_ms", "video", b"video"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -827,7 +826,7 @@ class RecognizeRequest(_message.Message):
     DATASET_FIELD_NUMBER: _builtins.int
     SPLIT_FIELD_NUMBER: _builtins.int
     VIDEO_FIELD_NUMBER: _builtins.int
-    TIMESTAMP_FIELD_NUMBER: _builtins.int
+    TIME_MS_FIELD_NUMBER: _builtins.int
     BOXES_FIELD_NUMBER: _builtins.int
     FEATURE_SET_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
@@ -836,8 +835,7 @@ class RecognizeRequest(_message.Message):
     dataset: _builtins.str
     split: _builtins.str
     video: _builtins.str
-    timestamp: _builtins.int
-    """Whole seconds."""
+    time_ms: _builtins.int
     feature_set: _builtins.str
     """As in PredictRequest."""
     @_builtins.property
@@ -852,13 +850,13 @@ class RecognizeRequest(_message.Message):
         dataset: _builtins.str = ...,
         split: _builtins.str = ...,
         video: _builtins.str = ...,
-        timestamp: _builtins.int = ...,
+        time_ms: _builtins.int = ...,
         boxes: _abc.Iterable[Global___Box] | None = ...,
         feature_set: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boxes", b"boxes", "checkpoint", b"checkpoint", "dataset", b"dataset", "feature_set", b"feature_set", "run_id", b"run_id", "split", b"split", "timestamp", b"timestamp", "video", b"video"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boxes", b"boxes", "checkpoint", b"checkpoint", "dataset", b"dataset", "feature_set", b"feature_set", "run_id", b"run_id", "split", b"split", "time_ms", b"time_ms", "video", b"video"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

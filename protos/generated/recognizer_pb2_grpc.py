@@ -37,57 +37,57 @@ class RecognizerStub:
             channel: A grpc.Channel.
         """
         self.Train = channel.unary_stream(
-                '/stal.recognizer.v1.Recognizer/Train',
+                '/stal.recognizer.v2.Recognizer/Train',
                 request_serializer=protos_dot_generated_dot_recognizer__pb2.TrainRequest.SerializeToString,
                 response_deserializer=protos_dot_generated_dot_recognizer__pb2.JobUpdate.FromString,
                 _registered_method=True)
         self.WatchJob = channel.unary_stream(
-                '/stal.recognizer.v1.Recognizer/WatchJob',
+                '/stal.recognizer.v2.Recognizer/WatchJob',
                 request_serializer=protos_dot_generated_dot_recognizer__pb2.WatchJobRequest.SerializeToString,
                 response_deserializer=protos_dot_generated_dot_recognizer__pb2.JobUpdate.FromString,
                 _registered_method=True)
         self.ListJobs = channel.unary_unary(
-                '/stal.recognizer.v1.Recognizer/ListJobs',
+                '/stal.recognizer.v2.Recognizer/ListJobs',
                 request_serializer=protos_dot_generated_dot_recognizer__pb2.ListJobsRequest.SerializeToString,
                 response_deserializer=protos_dot_generated_dot_recognizer__pb2.ListJobsResponse.FromString,
                 _registered_method=True)
         self.GetJob = channel.unary_unary(
-                '/stal.recognizer.v1.Recognizer/GetJob',
+                '/stal.recognizer.v2.Recognizer/GetJob',
                 request_serializer=protos_dot_generated_dot_recognizer__pb2.GetJobRequest.SerializeToString,
                 response_deserializer=protos_dot_generated_dot_recognizer__pb2.Job.FromString,
                 _registered_method=True)
         self.CancelJob = channel.unary_unary(
-                '/stal.recognizer.v1.Recognizer/CancelJob',
+                '/stal.recognizer.v2.Recognizer/CancelJob',
                 request_serializer=protos_dot_generated_dot_recognizer__pb2.CancelJobRequest.SerializeToString,
                 response_deserializer=protos_dot_generated_dot_recognizer__pb2.Job.FromString,
                 _registered_method=True)
         self.Predict = channel.unary_stream(
-                '/stal.recognizer.v1.Recognizer/Predict',
+                '/stal.recognizer.v2.Recognizer/Predict',
                 request_serializer=protos_dot_generated_dot_recognizer__pb2.PredictRequest.SerializeToString,
                 response_deserializer=protos_dot_generated_dot_recognizer__pb2.PredictResponse.FromString,
                 _registered_method=True)
         self.Recognize = channel.unary_unary(
-                '/stal.recognizer.v1.Recognizer/Recognize',
+                '/stal.recognizer.v2.Recognizer/Recognize',
                 request_serializer=protos_dot_generated_dot_recognizer__pb2.RecognizeRequest.SerializeToString,
                 response_deserializer=protos_dot_generated_dot_recognizer__pb2.RecognizeResponse.FromString,
                 _registered_method=True)
         self.LoadModel = channel.unary_unary(
-                '/stal.recognizer.v1.Recognizer/LoadModel',
+                '/stal.recognizer.v2.Recognizer/LoadModel',
                 request_serializer=protos_dot_generated_dot_recognizer__pb2.LoadModelRequest.SerializeToString,
                 response_deserializer=protos_dot_generated_dot_recognizer__pb2.Model.FromString,
                 _registered_method=True)
         self.UnloadModel = channel.unary_unary(
-                '/stal.recognizer.v1.Recognizer/UnloadModel',
+                '/stal.recognizer.v2.Recognizer/UnloadModel',
                 request_serializer=protos_dot_generated_dot_recognizer__pb2.UnloadModelRequest.SerializeToString,
                 response_deserializer=protos_dot_generated_dot_recognizer__pb2.UnloadModelResponse.FromString,
                 _registered_method=True)
         self.ListModels = channel.unary_unary(
-                '/stal.recognizer.v1.Recognizer/ListModels',
+                '/stal.recognizer.v2.Recognizer/ListModels',
                 request_serializer=protos_dot_generated_dot_recognizer__pb2.ListModelsRequest.SerializeToString,
                 response_deserializer=protos_dot_generated_dot_recognizer__pb2.ListModelsResponse.FromString,
                 _registered_method=True)
         self.GetInfo = channel.unary_unary(
-                '/stal.recognizer.v1.Recognizer/GetInfo',
+                '/stal.recognizer.v2.Recognizer/GetInfo',
                 request_serializer=protos_dot_generated_dot_recognizer__pb2.GetInfoRequest.SerializeToString,
                 response_deserializer=protos_dot_generated_dot_recognizer__pb2.GetInfoResponse.FromString,
                 _registered_method=True)
@@ -236,9 +236,9 @@ def add_RecognizerServicer_to_server(servicer, server):
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
-            'stal.recognizer.v1.Recognizer', rpc_method_handlers)
+            'stal.recognizer.v2.Recognizer', rpc_method_handlers)
     server.add_generic_rpc_handlers((generic_handler,))
-    server.add_registered_method_handlers('stal.recognizer.v1.Recognizer', rpc_method_handlers)
+    server.add_registered_method_handlers('stal.recognizer.v2.Recognizer', rpc_method_handlers)
 
 
  # This class is part of an EXPERIMENTAL API.
@@ -261,7 +261,7 @@ class Recognizer:
         return grpc.experimental.unary_stream(
             request,
             target,
-            '/stal.recognizer.v1.Recognizer/Train',
+            '/stal.recognizer.v2.Recognizer/Train',
             protos_dot_generated_dot_recognizer__pb2.TrainRequest.SerializeToString,
             protos_dot_generated_dot_recognizer__pb2.JobUpdate.FromString,
             options,
@@ -288,7 +288,7 @@ class Recognizer:
         return grpc.experimental.unary_stream(
             request,
             target,
-            '/stal.recognizer.v1.Recognizer/WatchJob',
+            '/stal.recognizer.v2.Recognizer/WatchJob',
             protos_dot_generated_dot_recognizer__pb2.WatchJobRequest.SerializeToString,
             protos_dot_generated_dot_recognizer__pb2.JobUpdate.FromString,
             options,
@@ -315,7 +315,7 @@ class Recognizer:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/stal.recognizer.v1.Recognizer/ListJobs',
+            '/stal.recognizer.v2.Recognizer/ListJobs',
             protos_dot_generated_dot_recognizer__pb2.ListJobsRequest.SerializeToString,
             protos_dot_generated_dot_recognizer__pb2.ListJobsResponse.FromString,
             options,
@@ -342,7 +342,7 @@ class Recognizer:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/stal.recognizer.v1.Recognizer/GetJob',
+            '/stal.recognizer.v2.Recognizer/GetJob',
             protos_dot_generated_dot_recognizer__pb2.GetJobRequest.SerializeToString,
             protos_dot_generated_dot_recognizer__pb2.Job.FromString,
             options,
@@ -369,7 +369,7 @@ class Recognizer:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/stal.recognizer.v1.Recognizer/CancelJob',
+            '/stal.recognizer.v2.Recognizer/CancelJob',
             protos_dot_generated_dot_recognizer__pb2.CancelJobRequest.SerializeToString,
             protos_dot_generated_dot_recognizer__pb2.Job.FromString,
             options,
@@ -396,7 +396,7 @@ class Recognizer:
         return grpc.experimental.unary_stream(
             request,
             target,
-            '/stal.recognizer.v1.Recognizer/Predict',
+            '/stal.recognizer.v2.Recognizer/Predict',
             protos_dot_generated_dot_recognizer__pb2.PredictRequest.SerializeToString,
             protos_dot_generated_dot_recognizer__pb2.PredictResponse.FromString,
             options,
@@ -423,7 +423,7 @@ class Recognizer:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/stal.recognizer.v1.Recognizer/Recognize',
+            '/stal.recognizer.v2.Recognizer/Recognize',
             protos_dot_generated_dot_recognizer__pb2.RecognizeRequest.SerializeToString,
             protos_dot_generated_dot_recognizer__pb2.RecognizeResponse.FromString,
             options,
@@ -450,7 +450,7 @@ class Recognizer:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/stal.recognizer.v1.Recognizer/LoadModel',
+            '/stal.recognizer.v2.Recognizer/LoadModel',
             protos_dot_generated_dot_recognizer__pb2.LoadModelRequest.SerializeToString,
             protos_dot_generated_dot_recognizer__pb2.Model.FromString,
             options,
@@ -477,7 +477,7 @@ class Recognizer:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/stal.recognizer.v1.Recognizer/UnloadModel',
+            '/stal.recognizer.v2.Recognizer/UnloadModel',
             protos_dot_generated_dot_recognizer__pb2.UnloadModelRequest.SerializeToString,
             protos_dot_generated_dot_recognizer__pb2.UnloadModelResponse.FromString,
             options,
@@ -504,7 +504,7 @@ class Recognizer:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/stal.recognizer.v1.Recognizer/ListModels',
+            '/stal.recognizer.v2.Recognizer/ListModels',
             protos_dot_generated_dot_recognizer__pb2.ListModelsRequest.SerializeToString,
             protos_dot_generated_dot_recognizer__pb2.ListModelsResponse.FromString,
             options,
@@ -531,7 +531,7 @@ class Recognizer:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/stal.recognizer.v1.Recognizer/GetInfo',
+            '/stal.recognizer.v2.Recognizer/GetInfo',
             protos_dot_generated_dot_recognizer__pb2.GetInfoRequest.SerializeToString,
             protos_dot_generated_dot_recognizer__pb2.GetInfoResponse.FromString,
             options,

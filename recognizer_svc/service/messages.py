@@ -128,7 +128,7 @@ def to_recognize_query(request: pb.RecognizeRequest) -> RecognizeQuery:
         checkpoint=request.checkpoint,
         dataset=request.dataset,
         split=request.split,
-        key=KeyFrame(request.video, request.timestamp),
+        key=KeyFrame(request.video, request.time_ms),
         boxes_N4=np.array(boxes, dtype=np.float32).reshape(-1, 4),
         feature_set=request.feature_set,
     )
@@ -159,7 +159,7 @@ def from_prediction(prediction: Prediction) -> pb.PredictHeader:
 def from_scored(item: "ScoredKeyFrame") -> pb.ScoredKeyFrame:
     return pb.ScoredKeyFrame(
         video=item.key.video,
-        timestamp=item.key.timestamp,
+        time_ms=item.key.time_ms,
         boxes=_packed(item.boxes_N4),
         scores=_packed(item.scores_NC),
     )

@@ -118,7 +118,7 @@ def _csv_rows(elements: Iterable[Element]) -> Iterator[Sequence[object]]:
         for entry in element.boxes:
             for label, person in entry.actions:
                 head = (element.key.video, element.mid_frame, *map(repr, entry.box), label, person)
-                yield (*head, *element.window, f"{element.key.timestamp}.0", 0, 0)
+                yield (*head, *element.window, f"{element.key.time_ms // 1000}.0", 0, 0)
 
 
 def _actions(elements: Iterable[Element]) -> Iterator[_Action]:
@@ -160,7 +160,7 @@ def _lost_rows(source: Path, actions: Counter[_Action]) -> tuple[tuple[LostRow, 
         assert row.label is not None
         rows.setdefault((row.key, row.box, row.label - 1, row.person), []).append(row.line)
     lost = [
-        LostRow(line=line, video=key.video, time_s=key.timestamp, box=box, label=label, person=person)
+        LostRow(line=line, video=key.video, time_s=key.time_ms // 1000, box=box, label=label, person=person)
         for (key, box, label, person), lines in rows.items()
         # Of equal rows the first ones are those that are lost.
         for line in lines[: len(lines) - min(len(lines), actions[key, box, label, person])]

@@ -153,7 +153,7 @@ def _element(fields: _Fields, label_map: LabelMap) -> Element:
         raise fields.error("frame_rate", f"windows are counted at {FPS} frames a second; write them at that rate")
     start, frames = fields.whole("start_frame", least=-_MAX_INT), fields.whole("n_frames", least=1)
     return Element(
-        key=KeyFrame(video_id, fields.whole("time", least=0)),
+        key=KeyFrame(video_id, 1000 * fields.whole("time", least=0)),
         window=(start, start + frames),
         mid_frame=fields.whole("mid_frame", least=0),
         boxes=tuple(_box(entry, label_map) for entry in fields.each("labels")),

@@ -64,7 +64,7 @@ class _SplitChecker:
             yield from self._check_videos()
 
     def _read_exclusions(self, path: Path) -> Iterator[Finding]:
-        for line, key in read_keys(path):
+        for line, key in read_keys(path, self._dataset.spec.format):
             if isinstance(key, RowProblem):
                 yield Finding(
                     split=self._name, severity="error", rule=key.rule, path=path, line=line, message=key.message

@@ -51,9 +51,9 @@ class MediaChecker:
         yield from self._missing(video, wanted)
 
     def _outside(self, key_frame: AnnotatedKeyFrame, info: MediaInfo) -> Iterator[Finding]:
-        """Report a second or a window that the media do not have."""
+        """Report a time or a window that the media do not have."""
         try:
-            frame_at(key_frame.key.timestamp, key_frame.key.video, info)
+            frame_at(key_frame.key.time_ms, key_frame.key.video, info)
         except InputError as error:
             yield self._finding("time", key_frame.key, str(error))
         if key_frame.window is not None:

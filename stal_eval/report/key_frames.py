@@ -6,6 +6,7 @@ from html import escape
 from string import ascii_uppercase
 from typing import TYPE_CHECKING
 
+from stal_data.times import format_time
 from stal_eval.examples import Box, Example, Mark
 from stal_eval.report.drawing import Drawing
 from stal_eval.report.wording import ROW_WORDS, TRUTH_WORDS, points
@@ -50,7 +51,7 @@ def _figure(example: Example, picture: "Picture", ap_of_class: Mapping[str, floa
     )
     rows = "".join(_line(str(place), marks, names, about, ROW_WORDS) for place, marks in enumerate(boxes.values(), 1))
     said = f"<dl>{rows}</dl>" if rows else "<p>none that reaches its threshold</p>"
-    where = f"{escape(example.key.video)}, second {example.key.timestamp:04d}"
+    where = f"{escape(example.key.video)}, second {format_time(example.key.time_ms)}"
     return (
         f'<figure class="frame"><svg viewBox="0 0 {picture.width} {picture.height}" role="img" aria-label="{where}">'
         f"{image}{drawing.svg()}</svg><figcaption>"

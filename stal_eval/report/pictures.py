@@ -67,7 +67,7 @@ def read_pictures(dataset: Path, keys: Iterable[KeyFrame]) -> Pictures:
 
 
 def _find(dataset: Dataset, keys: set[KeyFrame]) -> dict[KeyFrame, AnnotatedKeyFrame]:
-    """Return the data set's own key frames, which know their window; others stand at their second of the video."""
+    """Return the data set's own key frames, which know their window; others stand at their time of the video."""
     found: dict[KeyFrame, AnnotatedKeyFrame] = {}
     for name, spec in dataset.spec.splits.items():
         if spec.annotations is not None and len(found) < len(keys):

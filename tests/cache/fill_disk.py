@@ -95,7 +95,7 @@ def make_proposals(count: int) -> Proposals:
     return Proposals(
         dataset="street",
         split="train",
-        key_frames=tuple(KeyFrame("v0", second) for second in range(count)),
+        key_frames=tuple(KeyFrame("v0", 1000 * second) for second in range(count)),
         offsets_K1=np.arange(count + 1),
         boxes_N4=np.tile(np.array([0.1, 0.2, 0.3, 0.4], np.float32), (count, 1)),
         scores_N=np.ones(count, np.float32),

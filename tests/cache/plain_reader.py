@@ -18,7 +18,6 @@ COLUMNS = (
     "source",
     "index",
     "index/video",
-    "index/timestamp",
     "index/frame_start",
     "index/frame_end",
 )
@@ -41,16 +40,19 @@ class PlainSet:
         self.root = root
         group = json.loads((root / "zarr.json").read_text())
         self.attributes = group["attributes"]
-        if (self.attributes["format"], self.attributes["version"]) != ("stal-features", 2):
+        if (self.attributes["format"], self.attributes["version"]) not in (("stal-features", 2), ("stal-features", 3)):
             raise Refused("format")
+        # Of version 2 whole seconds, of version 3 milliseconds.
+        self.times = {2: "index/timestamp", 3: "index/time_ms"}[self.attributes["version"]]
         self.num_rows, self.rows_per_shard = self.attributes["num_rows"], self.attributes["rows_per_shard"]
         self.shapes = self.attributes["shapes"]
         self.arrays = [name for name in FEATURES if name in self.shapes]
         self._check_seal()
         self.videos = self._videos()
-        self.timestamps, self.starts, self.ends = (
-            self._column(f"index/{name}", "<i8") for name in ("timestamp", "frame_start", "frame_end")
+        times, self.starts, self.ends = (
+            self._column(name, "<i8") for name in (self.times, "index/frame_start", "index/frame_end")
         )
+        self.times_ms = times * (1000 if self.attributes["version"] == 2 else 1)
         self.sources = self._column("source", "<u8")
 
     def _check_seal(self) -> None:
@@ -58,7 +60,7 @@ class PlainSet:
         text = json.dumps(rest, sort_keys=True, separators=(",", ":"))
         if hashlib.sha256(text.encode()).hexdigest() != self.attributes["digest"]:
             raise Refused("digest of the attributes")
-        for name in (*self.arrays, *COLUMNS):
+        for name in (*self.arrays, *COLUMNS, self.times):
             found = hashlib.sha256((self.root / name / "zarr.json").read_bytes()).hexdigest()
             if found != self.attributes["metadata"][name]:
                 raise Refused(f"digest of {name}/zarr.json")
@@ -103,7 +105,9 @@ class PlainSet:
             chunk = content[offset : offset + length]
             values[name] = np.frombuffer(checked(chunk, path), dtype).reshape(shape)
             checksums.append(chunk[-4:])
-        head = struct.pack("<qqqQ", self.timestamps[row], self.starts[row], self.ends[row], self.sources[row])
+        time_ms = int(self.times_ms[row])
+        digested = -time_ms if time_ms % 1000 else time_ms // 1000
+        head = struct.pack("<qqqQ", digested, self.starts[row], self.ends[row], self.sources[row])
         digest = hashlib.blake2b(head + self.videos[row].encode() + b"".join(checksums), digest_size=8).digest()
         if int.from_bytes(digest, "little") != self._column("digest", "<u8", shard)[local]:
             raise Refused(f"digest of row {row}")

@@ -46,7 +46,7 @@ def make_index(num_rows: int, seed: int = 0) -> RowIndex:
     rng = np.random.default_rng(seed)
     starts = rng.integers(1, 1000, num_rows)
     return RowIndex(
-        key_frames=tuple(KeyFrame(f"vidéo {row // 4}", row % 4) for row in range(num_rows)),
+        key_frames=tuple(KeyFrame(f"vidéo {row // 4}", 1000 * (row % 4)) for row in range(num_rows)),
         windows_K2=np.stack([starts, starts + 64], axis=1),
         sources_K=rng.integers(0, 2**64, num_rows, dtype=np.uint64),
     )
@@ -66,7 +66,7 @@ def make_split(root: Path, *, videos: int = 3, seconds: int = 3, label: int = 1)
     """Return a split over the frames: one person a key frame, the annotated window is the video's second."""
     key_frames = tuple(
         AnnotatedKeyFrame(
-            key=KeyFrame(f"v{video}", second),
+            key=KeyFrame(f"v{video}", 1000 * second),
             window=(1 + 25 * second, 26 + 25 * second),
             boxes_N4=np.array([[0.1, 0.2, 0.5, 0.9]], np.float32),
             labels=(frozenset({label}),),
@@ -79,7 +79,7 @@ def make_split(root: Path, *, videos: int = 3, seconds: int = 3, label: int = 1)
         dataset="street",
         name="train",
         key_frames=key_frames,
-        exclusions=frozenset({KeyFrame("v0", 99)}),
+        exclusions=frozenset({KeyFrame("v0", 99000)}),
         annotated=True,
         label_map=LabelMap([Label(1, "walk", "PERSON_MOVEMENT"), Label(2, "greet", "PERSON_INTERACTION")]),
         media=FrameFolders(root),

@@ -37,7 +37,7 @@ def test_a_reader_written_from_the_page_reads_the_same_rows(
         assert list(values) == list(SHAPES)
         for name, array in values.items():
             assert array.tobytes() == batch[name][0].tobytes()
-        assert KeyFrame(plain.videos[row], int(plain.timestamps[row])) == features.key_frames[row]
+        assert KeyFrame(plain.videos[row], int(plain.times_ms[row])) == features.key_frames[row]
     for row in (4, 10, 11):  # not computed, padding
         with pytest.raises(Refused, match="is not done"):
             plain.read(row)
@@ -109,12 +109,12 @@ def test_zarr_python_reads_every_array_and_column(write_set: WriteSet) -> None:
     for name in SHAPES:
         assert group[name][:10].tobytes() == batch[name].tobytes()
         assert not group[name][10:].any()
-    columns = {"index/timestamp": plain.timestamps, "index/frame_start": plain.starts, "index/frame_end": plain.ends}
+    columns = {"index/time_ms": plain.times_ms, "index/frame_start": plain.starts, "index/frame_end": plain.ends}
     for name, values in {**columns, "source": plain.sources}.items():
         assert group[name][:].tobytes() == values.tobytes()
     assert group["index/video"][:].tolist() == plain.videos
     assert (group["digest"][:10] == features.marks().digests_K).all()
-    assert {name for name, _ in group.members(max_depth=None)} == {*SHAPES, *COLUMNS}
+    assert {name for name, _ in group.members(max_depth=None)} == {*SHAPES, *COLUMNS, "index/time_ms"}
 
 
 @pytest.mark.parametrize(("layout", "axes"), [("pooled", ()), ("full", ("vit_time",))])

@@ -69,7 +69,7 @@ def test_every_array_equals_zarr_pythons_view_byte_by_byte(
         assert batch[name].dtype == reference.dtype == features.manifest.dtype(name)
         assert batch[name].tobytes() == reference.tobytes()
     assert group["index/video"][:10].tolist() == [key.video for key in features.key_frames]
-    assert group["index/timestamp"][:10].tolist() == [key.timestamp for key in features.key_frames]
+    assert group["index/time_ms"][:10].tolist() == [key.time_ms for key in features.key_frames]
     assert (group["source"][:10] == features.index.sources_K).all()
     # Padded to whole shards of 4; the padding is not done.
     assert group["done"][:].tolist() == [1] * 10 + [0] * 2
@@ -233,7 +233,7 @@ def test_rows_outside_the_split_are_refused(features_of_ten: FeatureSet, row: in
 def test_rows_are_found_by_key_frame(features_of_ten: FeatureSet) -> None:
     assert [features_of_ten.row_of(key) for key in features_of_ten.key_frames] == list(range(10))
     with pytest.raises(NotFoundError, match="Key frame nobody,0003 is not in the feature set"):
-        features_of_ten.row_of(KeyFrame("nobody", 3))
+        features_of_ten.row_of(KeyFrame("nobody", 3000))
 
 
 def test_threads_share_a_set_also_when_files_are_evicted(

@@ -124,8 +124,8 @@ def test_verify_names_key_frames_and_the_command_that_computes_them_again(store:
 
 def test_verify_goes_on_after_a_set_that_cannot_be_opened(store: Store, write_set: WriteSet) -> None:
     broken, sound = write_set(3), write_set(3, split="test")
-    flip(broken.path / "index/timestamp/c/0")
-    with pytest.raises(InputError, match=rf"street/train/{broken.id}: The array .*index/timestamp' does not read"):
+    flip(broken.path / "index/time_ms/c/0")
+    with pytest.raises(InputError, match=rf"street/train/{broken.id}: The array .*index/time_ms' does not read"):
         run("verify", store.root)
     assert f"street/test/{sound.id}: 3 rows checked" in run("verify", store.root, "--split", "test").stdout
 
@@ -197,7 +197,7 @@ def test_a_set_that_another_process_has_open_stays(
     assert not path.exists()
 
 
-@pytest.mark.parametrize("name", ["index/timestamp/c/0", "slow/zarr.json"])
+@pytest.mark.parametrize("name", ["index/time_ms/c/0", "slow/zarr.json"])
 def test_a_damaged_set_names_the_command_that_deletes_it(store: Store, write_set: WriteSet, name: str) -> None:
     path, other = write_set(3).path, write_set(3, split="test").path
     with (path / name).open("ab") as file:
@@ -464,7 +464,7 @@ def _change(file: h5py.File, name: str, value: object) -> None:
         (lambda f: _change(f, "windows", f["windows"][:] + 1), "its digest differs"),
         (lambda f: f.pop("fast"), "lacks the dataset 'fast'"),
         (lambda f: _link(f), "lacks the dataset 'fast'"),
-        (lambda f: f.attrs.modify("version", 9), "version 9, not stal-feature-set version 1"),
+        (lambda f: f.attrs.modify("version", 9), "version 9, not stal-feature-set version 2"),
         (
             lambda f: _change(f, "manifest", re.sub("pillow-1", "pillow-9", f["manifest"].asstr()[()])),
             "The spec in .* was edited",

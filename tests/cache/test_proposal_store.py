@@ -29,7 +29,7 @@ def make(counts: list[int], *, seed: int = 0) -> Proposals:
     return Proposals(
         dataset="street",
         split="test",
-        key_frames=tuple(KeyFrame("ü", second) for second in range(len(counts))),
+        key_frames=tuple(KeyFrame("ü", 1000 * second) for second in range(len(counts))),
         offsets_K1=np.cumsum([0, *counts]),
         boxes_N4=corners.reshape(-1, 4),
         scores_N=rng.random(sum(counts), dtype=np.float32),
@@ -90,7 +90,7 @@ def test_offsets_must_fit_the_boxes() -> None:
 
 def test_a_key_frame_the_detector_never_saw_is_an_error_not_an_empty_list() -> None:
     with pytest.raises(NotFoundError, match="ü,0007 is not among the 2"):
-        make([1, 0]).of(KeyFrame("ü", 7))
+        make([1, 0]).of(KeyFrame("ü", 7000))
 
 
 def test_proposals_are_found_by_name_or_when_they_are_the_only_ones(store: Store) -> None:

@@ -44,10 +44,10 @@ def test_a_detector_pickle_becomes_proposals_of_unknown_confidence(tmp_path: Pat
     assert "5 elements with 5 boxes, 3 key frames: 2 duplicates merged, 3 boxes kept" in done.output
     store = Store.open(tmp_path / "store")
     found = open_proposals(store, "cw", "test", "published")
-    assert {(key.video, key.timestamp): len(found.of(key)[0]) for key in found.key_frames} == {
-        key: len(boxes) for key, boxes in BOXES.items()
+    assert {key: len(found.of(key)[0]) for key in found.key_frames} == {
+        KeyFrame(video, 1000 * second): len(boxes) for (video, second), boxes in BOXES.items()
     }
-    boxes, scores = found.of(KeyFrame("b", 1))
+    boxes, scores = found.of(KeyFrame("b", 1000))
     np.testing.assert_array_equal(boxes, np.float32(BOXES["b", 1]))
     assert np.isnan(scores).all()
     assert np.isnan(found.scores_N).all()
@@ -81,7 +81,7 @@ def test_what_does_not_fit_the_split_is_reported_and_nothing_is_dropped_silently
     assert report.key_frames_without_element == ("a,0002",)
     assert (report.excluded_key_frames, report.key_frames_with_differing_boxes) == (1, 1)
     found = open_proposals(store, "cw", "test", "p")
-    assert found.key_frames == (KeyFrame("a", 2), KeyFrame("b", 1))
+    assert found.key_frames == (KeyFrame("a", 2000), KeyFrame("b", 1000))
     assert [len(found.of(key)[0]) for key in found.key_frames] == [0, 3]
 
 

@@ -18,7 +18,7 @@ def with_odd_key_frames(split: Split) -> Split:
     """Add a key frame without people and one without a window whose people have many labels and none."""
     odd = (
         AnnotatedKeyFrame(
-            key=KeyFrame("w, ü", 3), window=None, boxes_N4=np.zeros((0, 4), np.float32), labels=(), persons=()
+            key=KeyFrame("w, ü", 3000), window=None, boxes_N4=np.zeros((0, 4), np.float32), labels=(), persons=()
         ),
         AnnotatedKeyFrame(
             key=KeyFrame("x", 0),

@@ -33,7 +33,7 @@ def test_rows_of_a_key_frame_become_people_with_actions(tmp_path: Path) -> None:
         "v1,1,0.1,0.2,0.3,0.4,0,7,11,75,2.9,0,0",  # a repeated row
     )
     first, second = read_chaotic_world(path, LABELS)
-    assert (first.key, second.key) == (KeyFrame("v1", 2), KeyFrame("v2", 0))
+    assert (first.key, second.key) == (KeyFrame("v1", 2000), KeyFrame("v2", 0))
     assert first.window == (11, 75)
     np.testing.assert_array_equal(first.boxes_N4, np.float32([[0.1, 0.2, 0.3, 0.4], [0.5, 0.2, 0.7, 0.4]]))
     assert first.boxes_N4.dtype == np.float32
@@ -56,7 +56,7 @@ def test_ava_counts_labels_from_one_and_knows_key_frames_without_people(tmp_path
         "m,905,0.1,0.2,0.3,0.4,2,",
     )
     frames = read_annotations(path, "ava", LABELS)
-    assert [frame.key.timestamp for frame in frames] == [902, 903, 904, 905]
+    assert [frame.key.time_ms for frame in frames] == [902000, 903000, 904000, 905000]
     assert [frame.boxes_N4.shape for frame in frames] == [(1, 4), (0, 4), (0, 4), (1, 4)]
     assert frames[0].labels == (frozenset({1, 3}),)
     assert frames[0].window is None
@@ -83,10 +83,10 @@ def test_labels_outside_avas_scored_classes_can_be_dropped_but_keep_their_person
         (GOOD.replace(",0,7,", ",3,7,"), "label id 4 is not in map.pbtxt, which has 3 labels, 1 to 3"),
         (GOOD.replace(",0,7,", ",0.5,7,"), "label is '0.5', but must be a whole number"),
         (GOOD.replace(",11,75,", ",75,75,"), "frame_start 75 and frame_end 75 enclose no frame"),
-        (GOOD.replace("2.9", "-1"), "the time is -1, but seconds count from 0"),
+        (GOOD.replace("2.9", "-1"), "the time is '-1', but must be from 0 to 10000000000 seconds"),
         (GOOD.replace("v1", "../v1"), "a video id must be printable and hold no"),
         (GOOD.replace("2.9", "2.0"), r"the time is 2.0, but 2.9 in line 1 of the same key frame v1,0002"),
-        (GOOD.replace("2.9", "1e300"), "time is '1e300', but must be at most"),
+        (GOOD.replace("2.9", "1e300"), "the time is '1e300', but must be from 0 to"),
         (GOOD.replace(",11,", ",1_1,"), "frame_start is '1_1', but must be a number"),
         ("video,frame,x1,y1,x2,y2,label,person,frame_start,frame_end,time,a,b", "looks like a header, .* remove"),
     ],
@@ -143,23 +143,43 @@ def test_a_header_is_recognised_before_its_columns_are_counted(tmp_path: Path, h
         read_annotations(path, "ava", LABELS)
 
 
-@pytest.mark.parametrize("time", ["2.2", "902.50", "1e-3"])
-def test_avas_format_takes_whole_seconds_only(tmp_path: Path, time: str) -> None:
-    path = _file(tmp_path / "a.csv", "m,902.0,0.1,0.2,0.3,0.4,1,0", f"m,{time},0.1,0.2,0.3,0.4,2,0")
-    with pytest.raises(InputError, match=rf"a.csv, line 2: the time is {time}, but must be whole seconds.*Keep the"):
+def test_avas_format_has_times_within_a_second(tmp_path: Path) -> None:
+    rows = [f"m,{time},0.1,0.2,0.3,0.4,{label},0" for time, label in (("0902.2", 1), ("902.200", 2), ("902", 1))]
+    frames = read_annotations(_file(tmp_path / "a.csv", *rows, "m,0902.04"), "ava", LABELS)
+    assert [str(frame.key) for frame in frames] == ["m,0902", "m,0902.04", "m,0902.2"]
+    assert frames[2].labels == (frozenset({1, 2}),)
+    assert frames[2].window is None
+
+
+def test_a_time_finer_than_milliseconds_is_refused(tmp_path: Path) -> None:
+    path = _file(tmp_path / "a.csv", "m,902.0,0.1,0.2,0.3,0.4,1,0", "m,902.0333,0.1,0.2,0.3,0.4,2,0")
+    with pytest.raises(
+        InputError, match=r"a.csv, line 2: the time is '902.0333', but must have at most three decimals"
+    ):
         read_annotations(path, "ava", LABELS)
 
 
+def test_the_whole_part_of_a_chaotic_world_time_is_the_key(tmp_path: Path) -> None:
+    """As the published code, which prints `%04d` of it."""
+    rows = [GOOD.replace("2.9", time) for time in ("7.123456", "2.9999", "3.0")]
+    frames = read_chaotic_world(_file(tmp_path / "a.csv", *rows), LABELS)
+    assert [frame.key.time_ms for frame in frames] == [2000, 3000, 7000]
+
+
 def test_exclusions_are_read_and_checked(tmp_path: Path) -> None:
-    assert read_exclusions(_file(tmp_path / "e.csv", "v1,0002", "v1,3.0")) == {KeyFrame("v1", 2), KeyFrame("v1", 3)}
-    with pytest.raises(InputError, match=r"e.csv, line 1: the time is 3.5, but must be whole seconds"):
-        read_exclusions(_file(tmp_path / "e.csv", "v1,3.5"))
+    whole = _file(tmp_path / "e.csv", "v1,0002", "v1,3.0")
+    assert read_exclusions(whole, "chaotic_world") == {KeyFrame("v1", 2000), KeyFrame("v1", 3000)}
+    fraction = _file(tmp_path / "e.csv", "v1,3.5")
+    assert read_exclusions(fraction, "ava") == {KeyFrame("v1", 3500)}
+    for annotation_format in ("chaotic_world", None):
+        with pytest.raises(InputError, match=r"e.csv, line 1: the time is 3.5, but must be whole seconds"):
+            read_exclusions(fraction, annotation_format)
     with pytest.raises(InputError, match=r"e.csv, line 1: the line looks like a header"):
-        read_exclusions(_file(tmp_path / "e.csv", "video,time", "v1,3"))
-    with pytest.raises(InputError, match=r"e.csv, line 2: time is 'three', but must be a number"):
-        read_exclusions(_file(tmp_path / "e.csv", "v1,3", "v1,three"))
+        read_exclusions(_file(tmp_path / "e.csv", "video,time", "v1,3"), "ava")
+    with pytest.raises(InputError, match=r"e.csv, line 2: the time is 'three', but must be a number"):
+        read_exclusions(_file(tmp_path / "e.csv", "v1,3", "v1,three"), "ava")
     with pytest.raises(InputError, match=r"e.csv, line 1: the line has 3 columns, but needs 2"):
-        read_exclusions(_file(tmp_path / "e.csv", "v1,2,3"))
+        read_exclusions(_file(tmp_path / "e.csv", "v1,2,3"), "ava")
 
 
 unit = st.floats(0, 1, width=32)
@@ -171,7 +191,7 @@ def test_ground_truth_keeps_every_digit_of_the_boxes(
     tmp_path_factory: pytest.TempPathFactory, boxes: list[tuple[float, ...]], labels: set[int]
 ) -> None:
     frame = AnnotatedKeyFrame(
-        key=KeyFrame("v", 7),
+        key=KeyFrame("v", 7000),
         window=None,
         boxes_N4=np.array(boxes, np.float32).reshape(-1, 4),
         labels=(frozenset(labels),) * len(boxes),
@@ -204,7 +224,7 @@ def test_every_reader_gives_the_video_ids_of_the_ground_truth_back(
     path = tmp_path_factory.mktemp("gt") / "gt.csv"
     box = np.float32([[0.1, 0.2, 0.3, 0.4]])
     frames = [
-        AnnotatedKeyFrame(key=KeyFrame(video, 7), window=None, boxes_N4=box, labels=(frozenset({2}),), persons=(0,))
+        AnnotatedKeyFrame(key=KeyFrame(video, 7000), window=None, boxes_N4=box, labels=(frozenset({2}),), persons=(0,))
         for video in sorted(videos)
     ]
     write_ground_truth(path, frames)

@@ -18,7 +18,7 @@ from stal_data.yaml_text import MAX_DEPTH, load_yaml, read_yaml
 
 READERS: dict[str, Callable[[Path], object]] = {
     "label map": LabelMap.read,
-    "CSV": read_exclusions,
+    "CSV": lambda path: read_exclusions(path, "ava"),
     "dataset.yaml": read_spec,
     "YAML": read_yaml,
     "pickle": load_plain,

@@ -1,6 +1,7 @@
 """Which frames a key frame's clip holds, and which frame belongs to a second."""
 
 import json
+import math
 from fractions import Fraction
 from pathlib import Path
 
@@ -24,9 +25,9 @@ def _info(num_frames: int, start_s: float = 0.0) -> MediaInfo:
     )
 
 
-def _key_frame(timestamp: int, window: tuple[int, int] | None = None) -> AnnotatedKeyFrame:
+def _key_frame(time_ms: int, window: tuple[int, int] | None = None) -> AnnotatedKeyFrame:
     boxes = np.zeros((0, 4), np.float32)
-    return AnnotatedKeyFrame(key=KeyFrame("v", timestamp), window=window, boxes_N4=boxes, labels=(), persons=())
+    return AnnotatedKeyFrame(key=KeyFrame("v", time_ms), window=window, boxes_N4=boxes, labels=(), persons=())
 
 
 @pytest.mark.parametrize(("window", "expected"), json.loads((FIXTURES / "temporal_center_crop_64_2.json").read_text()))
@@ -50,38 +51,59 @@ def test_a_window_without_frames_is_refused() -> None:
 
 
 def test_an_annotated_window_and_its_middle_are_taken_as_they_are() -> None:
-    assert resolve_window(_key_frame(2, (11, 92)), _info(150)) == (11, 92)
-    assert key_image_frame(_key_frame(2, (11, 92)), _info(150)) == 51
+    assert resolve_window(_key_frame(2000, (11, 92)), _info(150)) == (11, 92)
+    assert key_image_frame(_key_frame(2000, (11, 92)), _info(150)) == 51
 
 
 @pytest.mark.parametrize(
-    ("timestamp", "frame", "window"),
+    ("time_ms", "frame", "window"),
     [
         (0, 1, (1, 33)),  # the first second: cut at the beginning
-        (1, 26, (1, 58)),
-        (3, 76, (44, 108)),
-        (5, 126, (94, 151)),  # the last second of a 6 s video: cut at the end
+        (1000, 26, (1, 58)),
+        (3000, 76, (44, 108)),
+        (5000, 126, (94, 151)),  # the last second of a 6 s video: cut at the end
+        (3200, 81, (49, 113)),
+        (3219, 81, (49, 113)),
+        (3220, 82, (50, 114)),  # between two frames the later one
+        (3033, 77, (45, 109)),
     ],
 )
-def test_without_a_window_the_64_frames_around_the_second_are_taken(
-    timestamp: int, frame: int, window: tuple[int, int]
+def test_without_a_window_the_64_frames_around_the_time_are_taken(
+    time_ms: int, frame: int, window: tuple[int, int]
 ) -> None:
-    assert key_image_frame(_key_frame(timestamp), _info(150)) == frame
-    assert resolve_window(_key_frame(timestamp), _info(150)) == window
+    assert key_image_frame(_key_frame(time_ms), _info(150)) == frame
+    assert resolve_window(_key_frame(time_ms), _info(150)) == window
+
+
+@settings(deadline=None)
+@given(time_ms=st.integers(0, 10**7), start_s=st.integers(0, 5))
+def test_the_frame_of_a_time_is_the_nearest_one_and_halves_go_up(time_ms: int, start_s: int) -> None:
+    exact = math.floor((Fraction(time_ms, 1000) - start_s) * 25 + Fraction(1, 2)) + 1
+    if exact >= 1:
+        assert frame_at(time_ms, "v", _info(10**6, start_s)) == exact
 
 
 @pytest.mark.parametrize(
-    ("start_s", "timestamp", "frame"),
+    ("start_s", "second", "frame"),
     [(0.0, 0, 1), (0.0, 5, 126), (0.5, 1, 14), (0.04, 1, 25), (900.0, 900, 1), (900.0, 905, 126), (0.1, 0, 1)],
 )
-def test_the_frame_of_a_second_counts_from_the_start_of_the_media(start_s: float, timestamp: int, frame: int) -> None:
-    assert frame_at(timestamp, "v", _info(150, start_s)) == frame
+def test_the_frame_of_a_second_counts_from_the_start_of_the_media(start_s: float, second: int, frame: int) -> None:
+    assert frame_at(1000 * second, "v", _info(150, start_s)) == frame
 
 
-@pytest.mark.parametrize(("start_s", "timestamp"), [(0.0, 6), (0.5, 0), (900.0, 899), (900.0, 906)])
-def test_a_second_outside_the_media_is_refused(start_s: float, timestamp: int) -> None:
-    with pytest.raises(InputError, match=rf"Second {timestamp:04d} of video 'v' has no frame: its media run from"):
-        frame_at(timestamp, "v", _info(150, start_s))
+@pytest.mark.parametrize(
+    ("start_s", "time_ms", "shown"),
+    [
+        (0.0, 6000, "0006"),
+        (0.5, 0, "0000"),
+        (900.0, 899000, "0899"),
+        (900.0, 906000, "0906"),
+        (0.0, 5980, "0005.98"),
+    ],
+)
+def test_a_time_outside_the_media_is_refused(start_s: float, time_ms: int, shown: str) -> None:
+    with pytest.raises(InputError, match=rf"Second {shown} of video 'v' has no frame: its media run from"):
+        frame_at(time_ms, "v", _info(150, start_s))
 
 
 @settings(deadline=None)
@@ -93,7 +115,7 @@ def test_whole_seconds_are_exactly_those_that_have_a_frame(start: int, num_frame
 
     def has_frame(second: int) -> bool:
         try:
-            return frame_at(second, "v", info) >= 1
+            return frame_at(1000 * second, "v", info) >= 1
         except InputError:
             return False
 

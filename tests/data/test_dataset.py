@@ -35,8 +35,8 @@ def test_excluded_key_frames_leave_the_split(tmp_path: Path) -> None:
     write_small_dataset(tmp_path)
     (tmp_path / "excluded.csv").write_text("b,0002\n")
     split = Dataset.open(tmp_path).split("test")
-    assert [item.key for item in split.key_frames] == [KeyFrame("b", 1)]
-    assert split.exclusions == {KeyFrame("b", 2)}
+    assert [item.key for item in split.key_frames] == [KeyFrame("b", 1000)]
+    assert split.exclusions == {KeyFrame("b", 2000)}
     (tmp_path / "excluded.csv").write_text("b,1\nb,2\n")
     with pytest.raises(InputError, match=r"Split 'test' of .* has no key frames left after 2 exclusions"):
         Dataset.open(tmp_path).split("test")

@@ -50,7 +50,7 @@ def test_a_pickle_becomes_a_data_set_with_a_report(tmp_path: Path, frames: Path)
     assert expected.items() <= report.items()
 
     split = Dataset.open(output).split("train")
-    assert [item.key for item in split.key_frames] == [KeyFrame("a", 2), KeyFrame("b", 1), KeyFrame("b", 2)]
+    assert [item.key for item in split.key_frames] == [KeyFrame("a", 2000), KeyFrame("b", 1000), KeyFrame("b", 2000)]
     first, second, third = split.key_frames
     np.testing.assert_array_equal(first.boxes_N4, np.float32([[1 / 3, 0.25, 0.9, 1]]))
     assert (first.window, second.window) == ((26, 76), (1, 76))

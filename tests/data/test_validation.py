@@ -69,13 +69,15 @@ def test_a_bad_row_is_named_with_file_and_line(root: Path, old: str, new: str, r
     assert re.search(message, found[0].message)
 
 
-def test_times_within_a_second_are_named_one_by_one(root: Path) -> None:
+def test_times_finer_than_milliseconds_are_named_one_by_one(root: Path) -> None:
     spec = DATASET_YAML.replace("chaotic_world", "ava")
     (root / "dataset.yaml").write_text(spec)
     for name, video in (("train", "a"), ("test", "b")):
-        lines = [f"{video},{time},0.{tenth},0.2,0.9,0.4,{tenth},0" for tenth, time in ((1, 1), (2, 1.2), (3, 1.4))]
+        lines = [
+            f"{video},{time},0.{tenth},0.2,0.9,0.4,{tenth},0" for tenth, time in ((1, 1.2), (2, 1.23456), (3, 1.40001))
+        ]
         (root / f"{name}.csv").write_text("\n".join(lines) + "\n")
-    (root / "excluded.csv").write_text("time,video\nb,2.5\n")
+    (root / "excluded.csv").write_text("time,video\nb,2.55555\nb,2.4\n")
     found = [(item.split, item.rule, item.path.name, item.line) for item in _validate(root).errors]
     assert found == [
         ("train", "time", "train.csv", 2),

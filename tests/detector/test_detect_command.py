@@ -64,7 +64,7 @@ def test_both_ways_write_the_same_proposals(service: str, dataset: Path, tmp_pat
     store = Store.open(tmp_path / "store")
     ours, server_side = (open_proposals(store, "small", "train", name) for name in ("tiny", "theirs"))
     assert ours.key_frames == server_side.key_frames
-    assert ours.key_frames == tuple(KeyFrame(f"v{video}", second) for video in range(3) for second in (1, 2, 3))
+    assert ours.key_frames == tuple(KeyFrame(f"v{video}", 1000 * second) for video in range(3) for second in (1, 2, 3))
     np.testing.assert_array_equal(ours.offsets_K1, server_side.offsets_K1)
     np.testing.assert_array_equal(ours.boxes_N4, server_side.boxes_N4)
     assert ours.scores_N.min() >= 0.5

@@ -202,13 +202,26 @@ async def test_propose_runs_a_split_in_order(weights: Path, dataset: Path) -> No
         }
         sent = dict(await collect(client, images))
     assert head == ProposedSplit(dataset="small", split="train", key_frames=9)
-    assert [key for key, _ in items] == [KeyFrame(f"v{v}", second) for v in range(3) for second in (1, 2, 3)]
+    assert [key for key, _ in items] == [KeyFrame(f"v{v}", 1000 * second) for v in range(3) for second in (1, 2, 3)]
     for key, found in items:
         np.testing.assert_array_equal(found.boxes_N4, sent[str(key)].boxes_N4)
 
 
+async def test_propose_answers_for_key_frames_within_a_second(weights: Path, dataset: Path, tmp_path: Path) -> None:
+    (tmp_path / "fifths").mkdir()
+    (tmp_path / "fifths" / "labels.pbtxt").symlink_to(dataset / "labels.pbtxt")
+    (tmp_path / "fifths" / "train.csv").write_text("v0,1.2\nv0,1.0\nv0,1.04\n")
+    (tmp_path / "fifths" / "dataset.yaml").write_text(
+        f"name: fifths\nformat: ava\nlabel_map: labels.pbtxt\nmedia: {{kind: frames, root: {dataset / 'frames'}}}\n"
+        "splits: {train: {annotations: train.csv}}\n"
+    )
+    async with serving(weights, data_root=tmp_path) as server, make_client(server.port) as client:
+        _, *items = [event async for event in client.propose("fifths", "train")]
+    assert [key for key, _ in items] == [KeyFrame("v0", time_ms) for time_ms in (1000, 1040, 1200)]
+
+
 def frame_of(key: KeyFrame) -> int:
-    return 25 * key.timestamp + 4  # the middle of the 8 annotated frames
+    return key.time_ms // 40 + 4  # the middle of the 8 annotated frames
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,10 @@ import pytest
 from cache.proposal_store import Proposals, open_proposals
 from cache.store import Store
 from detector_svc.detect_split import detect_split
+from detector_svc.detections import FrameDetections
 from detector_svc.kept_answers import KeptAnswers
 from stal_data.dataset import Dataset, Split
+from stal_data.keyframes import KeyFrame
 from svc_common.errors import ServiceUnavailableError
 from tests.detector.replica import Replica, ReplicaService, client_of, replicas, until
 from tests.detector.samples import ROOT, encoded, make_server, picture, serving, start, write_dataset
@@ -152,6 +154,21 @@ async def test_a_cancelled_detect_keeps_its_answers_too(split: Split, tmp_path: 
             await running
         path = next(store.root.glob("**/.person.unfinished.npz"))
         assert 0 < len(KeptAnswers(path, (await client.info()).model)) < KEY_FRAMES
+
+
+def test_kept_answers_are_of_their_time_to_the_millisecond(tmp_path: Path) -> None:
+    path, model = tmp_path / "kept.npz", {"weights": "sha256:1"}
+    kept = KeptAnswers(path, model)
+    for number, time_ms in enumerate((7000, 7040, 7200)):
+        found = FrameDetections(boxes_N4=np.zeros((number, 4), np.float32), scores_N=np.ones(number, np.float32))
+        kept.add(KeyFrame("v", time_ms), number, found)
+    kept.save()
+    again = KeptAnswers(path, model)
+    for number, time_ms in enumerate((7000, 7040, 7200)):
+        answer = again.get(KeyFrame("v", time_ms), number)
+        assert answer is not None
+        assert len(answer) == number
+    assert again.get(KeyFrame("v", 7001), 0) is None
 
 
 class Stopping(ReplicaService):

@@ -43,7 +43,7 @@ def test_images_are_the_key_frames_own_bytes(dataset: Path, tmp_path: Path) -> N
     train, val = choose(dataset)
     write_yolo_folder(tmp_path / "yolo", train, val)
     for item, path in zip(train.key_frames, sorted((tmp_path / "yolo/images/train").iterdir()), strict=True):
-        video, frame = item.key.video, 25 * item.key.timestamp + 4
+        video, frame = item.key.video, item.key.time_ms // 40 + 4
         assert path.read_bytes() == (dataset / "frames" / video / f"{video}_{frame:06d}.png").read_bytes()
 
 

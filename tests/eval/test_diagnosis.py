@@ -98,12 +98,30 @@ def test_ground_truth_in_frames_is_told_from_predictions_in_frames() -> None:
     assert "the ground truth's look like frame numbers at 25 a second" in finding.evidence
 
 
+@pytest.mark.parametrize(
+    ("change", "evidence", "fix"),
+    [
+        (lambda fifth: fifth * 5, "look like frame numbers at 25 a second", "Divide them by 25: seconds."),
+        (lambda fifth: fifth * 200, "look like milliseconds", "Divide them by 1000: seconds."),
+        (lambda fifth: fifth / 5 + 900.5, "900.5 below the predictions'", "Subtract 900.5 from the predictions'"),
+        (lambda fifth: fifth / 5 + 0.04, "0.04 below the predictions'", "Subtract 0.04 from the predictions'"),
+    ],
+)
+def test_timestamps_of_another_kind_than_five_a_second(change: Callable[[int], float], evidence: str, fix: str) -> None:
+    found, truth = people()
+    truth = [replace(row, timestamp=row.timestamp / 5) for row in truth]
+    finding = only([replace(row, timestamp=change(row.timestamp)) for row in found], truth)
+    assert finding.cause == "timestamps"
+    assert evidence in finding.evidence
+    assert fix in finding.fix
+
+
 def test_timestamps_that_nothing_explains_are_shown() -> None:
     found, truth = people()
     spread = {second: int(value) for second, value in zip(range(3, 15), 17 ** np.arange(3, 15) % 10_007, strict=True)}
     finding = only([replace(row, timestamp=20_000 + spread[row.timestamp] * 2) for row in found], truth)
     assert "the ground truth 0003, 0004, 0005 .." in finding.evidence
-    assert "whole seconds" in finding.fix
+    assert "as seconds of the video on both sides" in finding.fix
 
 
 def test_boxes_in_another_order() -> None:

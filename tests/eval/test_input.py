@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import stal_eval
 from stal_data.errors import InputError, NotFoundError
 from stal_data.keyframes import KeyFrame
+from stal_data.times import parse_time
 from stal_eval.exclusions import load_exclusions
 from stal_eval.rules import PREDICTION_COLUMNS, broken_rule
 from stal_eval.table import Table, load_table
@@ -28,10 +29,10 @@ BAD_PREDICTIONS = {
     "video,timestamp,x1,y1,x2,y2,label,score": "looks like a header",
     "video_id,middle_frame_timestamp,x1,y1,x2,y2,action_id,score,entity": "looks like a header",
     ",1,.1,.1,.5,.5,1,.5": "the video id is empty",
-    "a,1.5,.1,.1,.5,.5,1,.5": "timestamp .* is '1.5', but must be a whole number",
+    "a,1.2345,.1,.1,.5,.5,1,.5": "the time is '1.2345', but must have at most three decimals",
     "a,-1,.1,.1,.5,.5,1,.5": "must be from 0",
-    "a,,.1,.1,.5,.5,1,.5": "timestamp .* is ''",
-    "a,0:07,.1,.1,.5,.5,1,.5": "timestamp .whole seconds. is '0:07'",
+    "a,,.1,.1,.5,.5,1,.5": "time is ''",
+    "a,0:07,.1,.1,.5,.5,1,.5": "the time is '0:07', but must be a number of seconds",
     "a,1,10,20,110,220,1,.5": "leaves .0,1.: it looks like pixels: divide x by the frame's width",
     "a,1,.1,.1,1.01,.5,1,.5": "leaves .0,1.: cut it at the frame's edge",
     "a,1,-.2,.1,.5,.5,1,.5": r"leaves \[0,1\]",
@@ -97,7 +98,27 @@ def test_line_numbers_count_blank_lines_and_line_breaks_in_quotes(tmp_path: Path
 
 
 _fields = st.sampled_from(
-    ["a", "NA", "nan", "", "0", "1", "0001", "7", "0.25", ".5", "1.0", "-1", "1e-3", "2", "x", "inf", "1_0"]
+    [
+        "a",
+        "NA",
+        "nan",
+        "",
+        "0",
+        "1",
+        "0001",
+        "7",
+        "0.25",
+        "0.0625",
+        "0.6000000000000001",
+        ".5",
+        "1.0",
+        "-1",
+        "1e-3",
+        "2",
+        "x",
+        "inf",
+        "1_0",
+    ]
 )
 
 
@@ -113,7 +134,7 @@ def test_reading_by_column_accepts_only_what_the_row_rules_accept(
     else:
         table = load_table(path, "predictions")
         assert [table.videos[code] for code in table.video_N] == [row[0] for row in rows]
-        assert table.timestamp_N.tolist() == [float(row[1]) for row in rows]
+        assert table.time_ms_N.tolist() == [parse_time(row[1]) for row in rows]
         assert table.boxes_N4.tolist() == [[float(value) for value in row[2:6]] for row in rows]
         assert table.score_N is not None
         assert table.score_N.tolist() == [float(row[7]) for row in rows]
@@ -240,7 +261,7 @@ def test_data_frames_are_checked_like_files() -> None:
         stal_eval.evaluate(found, truth, LABEL_MAP)
     with pytest.raises(InputError, match=r"row 0: the label id is '1.5'"):
         stal_eval.evaluate(found[:1].assign(label=1.5), truth, LABEL_MAP)
-    with pytest.raises(InputError, match="row 0: the timestamp"):
+    with pytest.raises(InputError, match="row 0: the time is"):
         stal_eval.evaluate(found[:1].assign(timestamp=float("nan")), truth, LABEL_MAP)
     with pytest.raises(InputError, match=r"has no column 'score', but needs .* Did you mean 'scores'"):
         stal_eval.evaluate(found.rename(columns={"score": "scores"}), truth, LABEL_MAP)
@@ -276,14 +297,14 @@ def test_capacities_are_ranges_and_lists() -> None:
             stal_eval.parse_capacities(text)
 
 
-def test_exclusions_may_be_gzip_and_have_whole_seconds(tmp_path: Path) -> None:
+def test_exclusions_may_be_gzip_and_are_checked(tmp_path: Path) -> None:
     found = write(tmp_path / "p.csv", GOOD, GOOD.replace("a,0001", '"b, c",2', 1))
     truth = write(tmp_path / "g.csv", GOOD_TRUTH, GOOD_TRUTH.replace("a,0001", '"b, c",2', 1))
     packed = tmp_path / "e.csv"
     packed.write_bytes(gzip.compress(b'"b, c",0002\r\n'))
     assert stal_eval.evaluate(found, truth, LABEL_MAP, exclusions=packed).counts.excluded_key_frames == 1
     for line, rule in {
-        "a,2.7": "timestamp .* is '2.7'",
+        "a,2.71828": "time is '2.71828', but must have at most three decimals",
         ",2": "video id is empty",
         "video,time": "looks like a header",
     }.items():
@@ -308,7 +329,7 @@ def test_video_ids_are_the_same_in_either_unicode_form(tmp_path: Path) -> None:
     path = write(tmp_path / "p.csv", *(GOOD.replace("a,", f"{video},", 1) for video in (decomposed, "z", composed)))
     table = load_table(path, "predictions")
     assert (table.videos, table.video_N.tolist()) == ((composed, "z"), [0, 1, 0])
-    assert load_exclusions(write(tmp_path / "e.csv", f"{decomposed},1")).keys == {KeyFrame(composed, 1)}
+    assert load_exclusions(write(tmp_path / "e.csv", f"{decomposed},1")).keys == {KeyFrame(composed, 1000)}
 
 
 def test_exclusions_without_effect_are_warned_about(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def test_protocols_equal_their_evaluator_ties_and_repeats_included(
         found,
         truth,
         replace(PROTOCOLS[name], tie_order=tie_order),
-        exclusions=[KeyFrame(*key) for key in excluded],
+        exclusions=[KeyFrame(key[0], 1000 * key[1]) for key in excluded],
         capacities=capacities_of(name),
     )
     assert result.curve_is_exact
@@ -109,7 +109,7 @@ def test_the_bounds_hold_for_any_ranking_of_equal_scores(
     if not is_scorable(truth, excluded):
         return
     found = with_repeats(found, seed)
-    listed = [KeyFrame(*key) for key in excluded]
+    listed = [KeyFrame(key[0], 1000 * key[1]) for key in excluded]
     result = evaluate(found, truth, name, exclusions=listed, capacities=capacities_of(name))
     bounds = result.curve.ties
     assert bounds is not None
@@ -198,7 +198,7 @@ def test_rounded_scores_tie_and_rounded_boxes_match() -> None:
 
 def test_exclusions_are_left_out_ignored_or_recalled() -> None:
     found, truth = [RIGHT, replace(RIGHT, timestamp=1)], [*TRUTH, Truth("a", 1, ELSEWHERE, 1)]
-    excluded = [KeyFrame("a", 1)]
+    excluded = [KeyFrame("a", 1000)]
     assert ap(found, truth, STAL, exclusions=excluded) == 1.0
     assert ap(found, truth, replace(STAL, exclusions="ignored"), exclusions=excluded) == 0.5
     recalled = evaluate(found, truth, replace(STAL, exclusions="left_out_but_recalled"), exclusions=excluded)

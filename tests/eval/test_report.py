@@ -50,7 +50,7 @@ def test_exclusions_leave_out_key_frames_of_both_sides(tmp_path: Path) -> None:
     assert (counts.listed_exclusions, counts.excluded_key_frames) == (2, 1)
     assert counts.ground_truth_rows_outside_label_map == 1
     assert result.digests["exclusions"] == hashlib.sha256(file.read_bytes()).hexdigest()
-    in_memory = stal_eval.evaluate(found, truth, LABEL_MAP, exclusions=[KeyFrame("a", 1), KeyFrame("b", 7)])
+    in_memory = stal_eval.evaluate(found, truth, LABEL_MAP, exclusions=[KeyFrame("a", 1000), KeyFrame("b", 7000)])
     assert in_memory.counts == counts
     assert in_memory.mean_ap_C.tolist() == result.mean_ap_C.tolist()
 
@@ -105,6 +105,46 @@ def test_command_writes_metrics_and_prints_them(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "results").iterdir()) == ["matches.npz", "metrics.json"]
     for text in (f"{100 * best['mAP']:.2f}", f"{100 * metrics['mAP_at_50']:.2f}", "34 of 50", "burning/setting fire"):
         assert text in output
+
+
+def test_key_frames_within_a_second_are_scored_apart(tmp_path: Path) -> None:
+    """Five key frames a second instead of one: every figure stays as it was."""
+
+    def at_fifths(source: bytes, name: str) -> Path:
+        rows = [line.split(",") for line in source.decode().splitlines()]
+        lines = [",".join([video, repr(900 + int(time) * 0.2), *rest]) for video, time, *rest in rows]
+        path = tmp_path / name
+        path.write_text("\n".join(lines) + "\n")
+        return path
+
+    predictions = at_fifths(gzip.decompress(PREDICTIONS.read_bytes()), "p.csv")
+    truth = at_fifths(GROUND_TRUTH.read_bytes(), "g.csv")
+    results = []
+    for files in (
+        ["--predictions", PREDICTIONS, "--ground-truth", GROUND_TRUTH],
+        ["--predictions", predictions, "--ground-truth", truth],
+    ):
+        folder = tmp_path / "results" / files[1].stem
+        code, output = run(*files, "--label-map", LABELS, "--capacities", "50:60", "--output", folder)
+        assert code == 0, output
+        results.append(json.loads((folder / "metrics.json").read_text()))
+    for name in ("mAP", "per_class", "counts", "ties"):
+        assert results[0][name] == results[1][name]
+    assert results[0]["counts"]["key_frames"] == 60
+
+
+def test_a_prediction_at_another_fraction_of_the_second_is_another_key_frame(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text("a,0001.2,.1,.1,.5,.5,1,.9\na,1.4,.1,.1,.5,.5,1,.8\n")
+    (tmp_path / "g.csv").write_text("a,1.200,.1,.1,.5,.5,1,0\na,1,.1,.1,.5,.5,1,0\n")
+    (tmp_path / "e.csv").write_text("a,1\na,0001.40\n")
+    words = ["--predictions", tmp_path / "p.csv", "--ground-truth", tmp_path / "g.csv", "--label-map", LABELS]
+    metrics = []
+    for more in ([], ["--exclusions", tmp_path / "e.csv"]):
+        code, output = run(*words, *more, "--output", tmp_path / "results")
+        assert code == 0, output
+        metrics.append(json.loads((tmp_path / "results" / "metrics.json").read_text()))
+    assert [found["counts"]["key_frames"] for found in metrics] == [3, 1]
+    assert [found["best"]["mAP"] for found in metrics] == [0.5, 1.0]
 
 
 def test_a_report_of_an_earlier_result_does_not_stay_beside_a_new_one(tmp_path: Path) -> None:

@@ -97,5 +97,5 @@ def cached(clips: FullTimeClips) -> LabelledBatch:
     return LabelledBatch(
         head=pooled(*clips.inputs),
         targets_NC=clips.targets_NC,
-        keys=tuple(KeyFrame("v", second) for second in range(len(clips.slow_BCTHW))),
+        keys=tuple(KeyFrame("v", 1000 * second) for second in range(len(clips.slow_BCTHW))),
     )

@@ -53,7 +53,7 @@ def make_batch(counts: list[int], first_clip: int) -> LabelledBatch:
             clip_of_N=torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts, dtype=torch.int64)),
         ),
         targets_NC=torch.cat([torch.empty(0, 3), *targets]),
-        keys=tuple(KeyFrame("v", clip) for clip in range(first_clip, first_clip + len(counts))),
+        keys=tuple(KeyFrame("v", 1000 * clip) for clip in range(first_clip, first_clip + len(counts))),
     )
 
 

@@ -247,7 +247,7 @@ def test_an_error_while_reading_reaches_the_consumer():
 )
 def test_impossible_boxes_are_refused(box):
     with pytest.raises(InputError, match=r"Box .* of v,0003 must be x1,y1,x2,y2"):
-        check_boxes(KeyFrame("v", 3), np.array([[0, 0, 1, 1], box], dtype=np.float32))
+        check_boxes(KeyFrame("v", 3000), np.array([[0, 0, 1, 1], box], dtype=np.float32))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -258,7 +258,7 @@ def test_features_that_are_not_finite_are_refused_by_key_frame(value):
     shapes = feature_shapes(slow=(6, 8, 12), fast=(3, 8, 12), vit=None, vit_frames=0)
     boxes = [np.empty((0, 4), np.float32)] * 2
     with pytest.raises(InputError, match="features 'slow' of v,0008 hold NaN or infinity"):
-        head_batch(features, boxes, shapes, [KeyFrame("v", 7), KeyFrame("v", 8)])
+        head_batch(features, boxes, shapes, [KeyFrame("v", 7000), KeyFrame("v", 8000)])
 
 
 def test_an_unfinished_feature_set_is_refused(tmp_path):

@@ -101,7 +101,7 @@ def test_an_unknown_key_frame_is_named(trained):
     features = predictor.open_features(store, "toy", "test")
     boxes = np.array([[0, 0, 1, 1]], dtype=np.float32)
     with pytest.raises(NotFoundError, match="nowhere,0001"):
-        next(predictor.predict(features, [BoxesOfKeyFrame(key=KeyFrame("nowhere", 1), boxes_N4=boxes)]))
+        next(predictor.predict(features, [BoxesOfKeyFrame(key=KeyFrame("nowhere", 1000), boxes_N4=boxes)]))
 
 
 def test_features_of_other_weights_are_refused_field_by_field(trained):

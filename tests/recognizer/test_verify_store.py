@@ -39,7 +39,7 @@ def whole(toy_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
         Proposals(
             dataset="toy",
             split="test",
-            key_frames=(KeyFrame("v", 1),),
+            key_frames=(KeyFrame("v", 1000),),
             offsets_K1=np.array([0, 1]),
             boxes_N4=np.array([[0, 0, 1, 1]], np.float32),
             scores_N=np.ones(1, np.float32),

@@ -70,7 +70,7 @@ def make_scene(index: int, seed: int) -> Scene:
         labels.append(frozenset({int(kind) + 1 if kind < 2 else 3 if waver else 4}))
     return Scene(
         key_frame=AnnotatedKeyFrame(
-            key=KeyFrame(f"video{index // 5}", index % 5),
+            key=KeyFrame(f"video{index // 5}", 1000 * (index % 5)),
             window=(1 + index * 25, 65 + index * 25),
             boxes_N4=np.array(places, dtype=np.float32).reshape(-1, 4),
             labels=tuple(labels),

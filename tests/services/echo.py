@@ -18,7 +18,7 @@ from svc_common.server import ServiceServer
 class EchoService(rpc.DetectorServicer):
     """Answers with the frame id; a frame called `fail` or a proposal raises `error`; `hang` waits for `release`."""
 
-    full_name = "stal.detector.v1.Detector"
+    full_name = "stal.detector.v2.Detector"
 
     def __init__(self, error: Exception | None = None, load: asyncio.Event | None = None) -> None:
         self.error, self.load = error, load

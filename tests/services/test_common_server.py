@@ -157,7 +157,7 @@ async def test_metrics_count_calls_by_method_and_status() -> None:
     async with serving(metrics_port=0) as (server, _), calling(server.port) as stub:
         await stub.GetInfo(pb.GetInfoRequest())
         _, text = await asyncio.to_thread(get, server.metrics_port, "/metrics")
-        assert 'stal_rpc_total{code="OK",method="/stal.detector.v1.Detector/GetInfo"} 1.0' in text
+        assert 'stal_rpc_total{code="OK",method="/stal.detector.v2.Detector/GetInfo"} 1.0' in text
         assert (await asyncio.to_thread(get, server.metrics_port, "/other"))[0] == 404
 
 

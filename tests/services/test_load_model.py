@@ -42,7 +42,7 @@ def change(path: Path) -> None:
 
 
 async def scores(client: RecognizerClient) -> tuple[str, list[float]]:
-    request = pb.RecognizeRequest(run_id=RUN, dataset="toy", split="test", video="video0", timestamp=0, boxes=[BOX])
+    request = pb.RecognizeRequest(run_id=RUN, dataset="toy", split="test", video="video0", time_ms=0, boxes=[BOX])
     model, found = await client.recognize(request)
     return model.digest, found.ravel().tolist()
 

@@ -10,7 +10,7 @@ import pytest
 from tests.services.conftest import Trained
 
 LIMIT_MB = 32
-PATHS = ("/grpc.health.v1.Health/Check", "/stal.recognizer.v1.Recognizer/ListModels")
+PATHS = ("/grpc.health.v1.Health/Check", "/stal.recognizer.v2.Recognizer/ListModels")
 
 
 @pytest.fixture

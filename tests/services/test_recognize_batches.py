@@ -100,7 +100,7 @@ async def test_bounds_of_a_pass_hold(trained: Trained) -> None:
 async def test_a_bad_call_does_not_hurt_the_others(trained: Trained) -> None:
     (good, *_) = queries(trained.store, boxes=2)
     outside = replace(good, boxes_N4=np.array([[0.5, 0, 1.5, 1]], np.float32))
-    absent = replace(good, key=KeyFrame("video0", 99))
+    absent = replace(good, key=KeyFrame("video0", 99000))
     other_run = replace(good, run_id="nobody")
     with scoring_on(trained.store) as (scoring, _):
         found = await together(scoring, [good, outside, absent, other_run, good])

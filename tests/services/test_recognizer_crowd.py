@@ -25,7 +25,7 @@ from tests.recognizer.toy_store import ACAR, LABELS, VIT_FRAMES, toy_spec
 from tests.services.recognizer_process import RecognizerProcess
 
 PEOPLE = 300
-KEY = KeyFrame("square", 3)
+KEY = KeyFrame("square", 3000)
 # The published maps have these rows and columns; the channels are fewer.
 SHAPES = {"slow": (64, 14, 14), "fast": (16, 14, 14), "vit": (48, 16, 16), "vit_moments": (2, 48)}
 # Half of the published sizes.
@@ -119,7 +119,7 @@ async def test_three_hundred_people_of_a_key_frame_are_scored_in_bounded_memory(
 
     def request(count: int) -> pb.RecognizeRequest:
         return pb.RecognizeRequest(
-            run_id="crowd", dataset="crowd", split="test", video=KEY.video, timestamp=KEY.timestamp, boxes=boxes[:count]
+            run_id="crowd", dataset="crowd", split="test", video=KEY.video, time_ms=KEY.time_ms, boxes=boxes[:count]
         )
 
     async with RecognizerClient(service.client) as client:

@@ -47,7 +47,7 @@ def test_the_servicer_answers_nothing_that_the_proto_does_not_name() -> None:
     public = {name for name in vars(RecognizerServicer) if not name.startswith("_")}
     assert public == {method.name for method in METHODS}
     assert issubclass(RecognizerServicer, pb_grpc.RecognizerServicer)
-    assert RecognizerService.full_name == "stal.recognizer.v1.Recognizer"
+    assert RecognizerService.full_name == "stal.recognizer.v2.Recognizer"
 
 
 def test_an_event_of_a_later_version_keeps_its_number() -> None:

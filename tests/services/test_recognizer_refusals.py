@@ -23,7 +23,7 @@ async def serves(client: RecognizerClient) -> None:
     assert TRAINED in {model.run_id for model in await client.list_models()}
 
 
-SCENE = {"run_id": TRAINED, "dataset": "toy", "split": "train", "video": "v0", "timestamp": 1, "boxes": [BOX]}
+SCENE = {"run_id": TRAINED, "dataset": "toy", "split": "train", "video": "v0", "time_ms": 1000, "boxes": [BOX]}
 TRUTH = {"run_id": TRAINED, "dataset": "toy", "split": "train", "ground_truth": pb.GroundTruthBoxes()}
 
 
@@ -124,7 +124,7 @@ NAN, INFINITE = math.nan, math.inf
 )
 async def test_boxes_are_finite_upright_and_inside(trained: Trained, corners: tuple[float, ...]) -> None:
     bad = pb.Box(**dict(zip(("x1", "y1", "x2", "y2"), corners, strict=True)))
-    scene = {"run_id": TRAINED, "dataset": "toy", "split": "train", "video": "v0", "timestamp": 1}
+    scene = {"run_id": TRAINED, "dataset": "toy", "split": "train", "video": "v0", "time_ms": 1000}
     async with RecognizerClient(trained.service.client) as client:
         with pytest.raises(InputError, match=r"Box .* must be x1,y1,x2,y2"):
             await client.recognize(pb.RecognizeRequest(boxes=[BOX, bad], **scene))
@@ -132,7 +132,7 @@ async def test_boxes_are_finite_upright_and_inside(trained: Trained, corners: tu
 
 
 async def test_too_many_boxes_and_too_large_messages(trained: Trained) -> None:
-    scene = {"run_id": TRAINED, "dataset": "toy", "split": "train", "video": "v0", "timestamp": 1}
+    scene = {"run_id": TRAINED, "dataset": "toy", "split": "train", "video": "v0", "time_ms": 1000}
     async with RecognizerClient(trained.service.client) as client:
         with pytest.raises(InputError, match="501 boxes were given, but must be 1 to 500"):
             await client.recognize(pb.RecognizeRequest(boxes=[BOX] * 501, **scene))

@@ -48,7 +48,7 @@ def predict_request(**fields: object) -> pb.PredictRequest:
 
 
 def recognize_request(**fields: object) -> pb.RecognizeRequest:
-    values = {"run_id": TRAINED, "dataset": "toy", "split": "test", "video": "video0", "timestamp": 0, "boxes": [BOX]}
+    values = {"run_id": TRAINED, "dataset": "toy", "split": "test", "video": "video0", "time_ms": 0, "boxes": [BOX]}
     return pb.RecognizeRequest(**values | fields)
 
 
@@ -106,7 +106,7 @@ def test_the_file_keeps_every_bit_of_the_scores(trained: Trained, tmp_path: Path
         for box, scores in zip(boxes[key], scores_NC, strict=True):
             for label_id, score in zip(LABELS.ids, scores, strict=True):
                 row = rows[position]
-                assert row[:2] == [key.video, f"{key.timestamp:04d}"]
+                assert row[:2] == [key.video, f"{key.time_ms // 1000:04d}"]
                 assert [np.float32(value) for value in row[2:6]] == list(box)
                 assert (int(row[6]), np.float32(row[7])) == (label_id, score)
                 position += 1
@@ -117,7 +117,7 @@ async def test_recognize_agrees_with_predict(trained: Trained) -> None:
     (key, scores_NC), *_ = expected(trained.store).items()
     (frame,) = [item for item in load_split(trained.store, "toy", "test").key_frames if item.key == key]
     boxes = [pb.Box(x1=x1, y1=y1, x2=x2, y2=y2) for x1, y1, x2, y2 in frame.boxes_N4]
-    request = recognize_request(video=key.video, timestamp=key.timestamp, boxes=boxes)
+    request = recognize_request(video=key.video, time_ms=key.time_ms, boxes=boxes)
     async with RecognizerClient(trained.service.client) as client:
         model, found = await client.recognize(request)
     # Alone or among other key frames: only the order in which a matrix product adds up may differ.
@@ -134,7 +134,9 @@ async def test_recognize_agrees_with_predict(trained: Trained) -> None:
         ({"boxes": [pb.Box(x1=0.5, y1=0, x2=1.01, y2=1)]}, InputError, "must be x1,y1,x2,y2"),
         ({"boxes": []}, InputError, "0 boxes were given"),
         ({"boxes": [BOX] * 501}, InputError, "501 boxes were given"),
-        ({"timestamp": 99}, NotFoundError, "video0,0099 is not in the feature set"),
+        ({"time_ms": 99000}, NotFoundError, "video0,0099 is not in the feature set"),
+        ({"time_ms": 400}, NotFoundError, "video0,0000.4 is not in the feature set"),
+        ({"time_ms": -1}, InputError, "video 'video0' is -1 ms, but must be from 0"),
         ({"run_id": "traned"}, NotFoundError, f"Did you mean '{TRAINED}'"),
         ({"run_id": "../trained"}, InputError, "run is '../trained'"),
         ({"checkpoint": "first"}, InputError, "must be best or latest"),

@@ -16,7 +16,7 @@ from svc_common.version import VERSION_HEADER
 from tests.services.conftest import metrics_page
 from tests.services.echo import EchoService, calling, serving
 
-METHOD = "/stal.detector.v1.Detector/GetInfo"
+METHOD = "/stal.detector.v2.Detector/GetInfo"
 
 
 def counted(server: ServiceServer, code: str, method: str = METHOD) -> float:

@@ -43,7 +43,7 @@ def status(*words: str, **environment: str) -> Result:
 
 async def score_once(client: ClientConfig) -> None:
     box = recognizer_pb2.Box(x1=0.1, y1=0.1, x2=0.5, y2=0.9)
-    fields = {"run_id": TRAINED, "dataset": "toy", "split": "test", "video": "video0", "timestamp": 0, "boxes": [box]}
+    fields = {"run_id": TRAINED, "dataset": "toy", "split": "test", "video": "video0", "time_ms": 0, "boxes": [box]}
     async with RecognizerClient(client) as recognizer:
         await recognizer.recognize(recognizer_pb2.RecognizeRequest(**fields))
 

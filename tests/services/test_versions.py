@@ -79,6 +79,17 @@ async def test_a_later_service_serves_this_client_and_a_new_major_refuses_it(mon
                     await this.info()
 
 
+async def test_a_client_of_the_first_interface_is_told_to_upgrade() -> None:
+    """Its calls have other names, and its times are in seconds."""
+    async with serving() as (server, _), grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        call = channel.unary_unary("/stal.detector.v1.Detector/GetInfo")
+        with pytest.raises(grpc.aio.AioRpcError, match=r"API version 1\.2, the service 2\.\d.* Upgrade the client"):
+            await call(b"", metadata=((VERSION_HEADER, "1.2"),))
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call(b"")
+        assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
+
+
 async def test_answers_and_refusals_state_the_version_of_the_service() -> None:
     async with serving() as (server, _), calling(server.port) as stub:
         call = stub.GetInfo(pb.GetInfoRequest(), metadata=call_metadata())

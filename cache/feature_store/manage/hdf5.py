@@ -18,7 +18,7 @@ from cache.files import replacing
 from cache.store import Store
 from stal_data.errors import ConflictError, InputError
 
-KIND = h5.Kind(name="feature-set", version=1, way_out="Export the set again.")
+KIND = h5.Kind(name="feature-set", version=2, way_out="Export the set again.")
 Report = Callable[[int, int], None]
 
 

@@ -20,7 +20,7 @@ from cache.feature_store import (
     reset_shard,
     verify_feature_set,
 )
-from cache.feature_store.layout import COLUMNS, FEATURES
+from cache.feature_store.layout import COLUMNS, FEATURES, TIME_COLUMNS, VERSION
 from cache.feature_store.manage.copy import copy_feature_set
 from cache.feature_store.manage.prune import prune_candidates
 from cache.spec import FeatureSpec
@@ -102,7 +102,7 @@ def test_zarr_opens_every_array_over_the_network(machine: OpenStore, spec: Featu
     for name, values in make_features(ROWS).items():
         assert (np.asarray(group[name])[:ROWS] == values).all()
     here = zarr.open_group(features.path, mode="r", zarr_format=3)
-    for name in COLUMNS:
+    for name in (*COLUMNS, TIME_COLUMNS[VERSION]):
         if name != "index":
             assert (np.asarray(group[name]) == np.asarray(here[name])).all()
 
@@ -193,9 +193,9 @@ def test_damage_in_the_bucket_is_noticed_and_repaired(
     ("key", "edit"),
     [
         pytest.param("index/video/c/0", lambda content: None, id="column-lost"),
-        pytest.param("index/timestamp/c/0", lambda content: content[:-1] + b"x", id="column-flipped"),
+        pytest.param("index/time_ms/c/0", lambda content: content[:-1] + b"x", id="column-flipped"),
         pytest.param("slow/zarr.json", lambda content: content + b" ", id="metadata-changed"),
-        pytest.param("zarr.json", lambda content: content.replace(b'"version": 2', b'"version": 1'), id="older"),
+        pytest.param("zarr.json", lambda content: content.replace(b'"version": 3', b'"version": 1'), id="older"),
     ],
 )
 def test_a_set_that_can_only_be_deleted_says_how_in_a_bucket(
@@ -311,7 +311,7 @@ def test_a_child_process_opens_the_mirror_by_its_folder(machine: OpenStore) -> N
 @pytest.mark.usefixtures("full")
 def test_a_damaged_copy_of_the_index_is_fetched_again(machine: OpenStore) -> None:
     path = open_feature_set(machine("reader"), "street", "train").path
-    for name in ("index/timestamp/c/0", "source/c/0", "slow/zarr.json"):
+    for name in ("index/time_ms/c/0", "source/c/0", "slow/zarr.json"):
         (path / name).write_bytes((path / name).read_bytes()[:-1] + b"x")
     (path / "index/video/c/0").unlink()
     assert same_rows(open_feature_set(machine("reader"), "street", "train"))
