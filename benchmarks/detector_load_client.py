@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.detector_load_local import read_images
-from detector_svc.client import DetectorClient, DetectorClientConfig
+from detector_svc.client.detector_client import DetectorClient, DetectorClientConfig
 from svc_common.client import RetryPolicy
 from svc_common.config import ClientConfig
 

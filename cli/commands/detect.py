@@ -51,8 +51,8 @@ def detect(
     from cache.store import Store
     from cli.ui.progress import counted
     from cli.ui.sigterm import run_until_sigterm
-    from detector_svc.client import DetectorClient, DetectorClientConfig
-    from detector_svc.detect_split import DetectReport, detect_split, propose_split
+    from detector_svc.client.detector_client import DetectorClient, DetectorClientConfig
+    from detector_svc.client.split_detection import DetectReport, detect_split, propose_split
     from stal_data.dataset import Dataset
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from detector_svc.client import DetectorClient, DetectorClientConfig
-from detector_svc.replicas import resolve_all
+from detector_svc.client.detector_client import DetectorClient, DetectorClientConfig
+from detector_svc.client.replicas import resolve_all
 from recognizer_svc.client import RecognizerClient
 from stal_data.errors import StalError
 from svc_common.addresses import Resolver, resolve_name

@@ -77,7 +77,7 @@ def detect(
 
 def _model(stages: Stages, detector: Detector) -> tuple[str, list[str]]:
     """Return the name of what detects, and all that decides about its boxes but the options."""
-    from detector_svc.client import DetectorClient, DetectorClientConfig
+    from detector_svc.client.detector_client import DetectorClient, DetectorClientConfig
 
     if detector.weights is not None:
         return detector.weights.stem, [stages.digest(detector.weights), *_libraries()]

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from detector_svc.client import DetectorClient, DetectorClientConfig
+from detector_svc.client.detector_client import DetectorClient, DetectorClientConfig
 from detector_svc.detections import FrameDetections
 from protos.generated import detector_pb2 as pb
 from stal_data.errors import StalError

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detector_svc.frame_feed import FrameFeed, ReplicaShare
+from detector_svc.client.frame_feed import FrameFeed, ReplicaShare
 from protos.generated import detector_pb2 as pb
 from stal_data.errors import InputError
 from svc_common.errors import ServiceError

@@ -11,8 +11,8 @@ import grpc
 import pytest
 from PIL import Image
 
-from detector_svc.batcher import BatcherConfig, BatcherMetrics, MicroBatcher
-from detector_svc.stream import DetectStream
+from detector_svc.service.detect_stream import DetectStream
+from detector_svc.service.micro_batcher import BatcherConfig, BatcherMetrics, MicroBatcher
 from protos.generated import detector_pb2 as pb
 from protos.generated import detector_pb2_grpc as rpc
 from stal_data.errors import InputError, NotFoundError
@@ -124,7 +124,7 @@ async def test_a_message_over_the_limit_is_refused_and_the_service_goes_on(weigh
 
 
 class Nothing:
-    """A backend that is never asked."""
+    """A detector that is never asked."""
 
 
 async def test_a_stream_without_frames_ends_and_says_how_to_go_on() -> None:

@@ -9,11 +9,12 @@ import grpc
 import numpy as np
 import pytest
 
-from detector_svc.client import DetectorClient, ProposedSplit
-from detector_svc.connection import Connection
+from detector_svc.client.connection import Connection
+from detector_svc.client.detector_client import DetectorClient, ProposedSplit
 from detector_svc.detections import FrameDetections, from_message
-from detector_svc.service import DetectorService
-from detector_svc.yolo import PreparedImage, YoloDetector
+from detector_svc.detector_protocol import PreparedImage
+from detector_svc.service.detector_service import DetectorService
+from detector_svc.yolo.yolo_detector import YoloDetector
 from protos.generated import detector_pb2 as pb
 from protos.generated import detector_pb2_grpc as rpc
 from stal_data.errors import ConflictError, InputError, NotFoundError

@@ -13,8 +13,8 @@ import pytest
 
 from cache.proposal_store import Proposals, open_proposals
 from cache.store import Store
-from detector_svc.detect_split import detect_split
-from detector_svc.kept_answers import KeptAnswers
+from detector_svc.client.kept_answers import KeptAnswers
+from detector_svc.client.split_detection import detect_split
 from stal_data.dataset import Dataset, Split
 from svc_common.errors import ServiceUnavailableError
 from tests.detector.replica import Replica, ReplicaService, client_of, replicas, until

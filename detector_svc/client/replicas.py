@@ -13,9 +13,9 @@ from typing import Self
 
 import grpc
 
-from detector_svc.connection import Connection, DetectorInfo
+from detector_svc.client.connection import Connection, DetectorInfo
+from detector_svc.client.frame_feed import FrameFeed, ReplicaShare
 from detector_svc.detections import FrameDetections, from_message
-from detector_svc.frame_feed import FrameFeed, ReplicaShare
 from stal_data.errors import NotFoundError, StalError
 from svc_common.addresses import Resolver
 from svc_common.client import RetryPolicy, is_retryable, pause_s

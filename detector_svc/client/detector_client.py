@@ -10,10 +10,10 @@ from typing import Self
 
 import grpc
 
-from detector_svc.connection import Connection, DetectorInfo
+from detector_svc.client.connection import Connection, DetectorInfo
+from detector_svc.client.frame_feed import FrameFeed
+from detector_svc.client.replicas import PASSING, Feed, ReplicaPool, none_left, resolve_all
 from detector_svc.detections import FrameDetections, from_message
-from detector_svc.frame_feed import FrameFeed
-from detector_svc.replicas import PASSING, Feed, ReplicaPool, none_left, resolve_all
 from protos.generated import detector_pb2 as pb
 from stal_data.errors import ConflictError, InputError, StalError
 from stal_data.keyframes import KeyFrame

@@ -13,12 +13,13 @@ from typing import Any
 
 import torch
 
-from detector_svc.fitness import UnfitError
-from detector_svc.offline import import_ultralytics, provide_font
-from detector_svc.quality import Quality, measure
-from detector_svc.torch_network import TorchNetwork, check_kind, check_path, choose_device
-from detector_svc.yolo import YoloConfig, YoloDetector
-from detector_svc.yolo_format import YoloPart, write_yolo_folder
+from detector_svc.detector_protocol import DetectorConfig
+from detector_svc.yolo.network_checks import UnfitError
+from detector_svc.yolo.offline_ultralytics import import_ultralytics, provide_font
+from detector_svc.yolo.recall_precision import Quality, measure
+from detector_svc.yolo.torch_network import TorchNetwork, check_kind, check_path, choose_device
+from detector_svc.yolo.yolo_detector import YoloDetector
+from detector_svc.yolo.yolo_folders import YoloPart, write_yolo_folder
 from stal_data.errors import InputError, NotFoundError, StalError
 from stal_data.files import write_atomically
 from stal_data.work_folder import work_folder
@@ -96,7 +97,7 @@ def train_detector(
     metrics_path = output.with_suffix(".json")
     if metrics_path.is_dir():
         raise InputError(f"'{metrics_path}' is a folder, but the numbers go there: choose another --output.")
-    serving = YoloConfig(
+    serving = DetectorConfig(
         weights=output,
         height=config.height,
         width=config.width,

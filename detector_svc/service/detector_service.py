@@ -1,7 +1,9 @@
 """The Detector servicer and its life cycle."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator
+from concurrent.futures import Executor
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,15 +12,18 @@ from typing import Any
 import grpc
 import numpy as np
 
-from detector_svc.batcher import BatcherConfig, BatcherMetrics, MicroBatcher
-from detector_svc.detections import to_message
-from detector_svc.offline import available_cpus
-from detector_svc.propose import open_split, run_split
-from detector_svc.stream import DetectStream
-from detector_svc.yolo import YoloConfig, YoloDetector
+from detector_svc import DETECTORS
+from detector_svc.detections import FrameDetections, to_message
+from detector_svc.detector_protocol import Detector, DetectorConfig
+from detector_svc.service.detect_stream import DetectStream
+from detector_svc.service.micro_batcher import BatcherConfig, BatcherMetrics, MicroBatcher
 from protos.generated import detector_pb2 as pb
 from protos.generated import detector_pb2_grpc as rpc
-from stal_data.errors import NotFoundError
+from stal_data.clips import key_frame_image
+from stal_data.data_root import dataset_below
+from stal_data.dataset import Split
+from stal_data.errors import ConflictError, InputError, NotFoundError, did_you_mean
+from stal_data.keyframes import AnnotatedKeyFrame, KeyFrame
 from svc_common.errors import ServiceUnavailableError
 from svc_common.metrics import Metrics
 from svc_common.watched_pool import WatchedPool
@@ -28,10 +33,12 @@ _OPENING = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class DetectorConfig:
+class DetectorServiceConfig:
     """What the service runs."""
 
-    yolo: YoloConfig
+    detector: DetectorConfig
+    kind: str = "yolo"
+    """A key of DETECTORS."""
     batcher: BatcherConfig = field(default_factory=BatcherConfig)
     data_root: Path | None = None
     """Folder below which Propose finds data sets; None turns Propose off."""
@@ -39,6 +46,8 @@ class DetectorConfig:
     """Opening a split or reading a frame of it takes no longer, even where whole video files are decoded for it."""
 
     def __post_init__(self) -> None:
+        if self.kind not in DETECTORS:
+            raise InputError(f"--kind '{self.kind}' is no detector. {did_you_mean(self.kind, DETECTORS)}")
         if self.data_root is not None and not self.data_root.is_dir():
             raise NotFoundError(f"--data-root '{self.data_root}' is not a folder.")
 
@@ -48,14 +57,14 @@ class DetectorService(rpc.DetectorServicer):
 
     full_name = "stal.detector.v1.Detector"
 
-    def __init__(self, config: DetectorConfig, metrics: Metrics) -> None:
+    def __init__(self, config: DetectorServiceConfig, metrics: Metrics) -> None:
         self._config = config
         self._metrics = BatcherMetrics(metrics.registry)
         self._streams: set[DetectStream] = set()
-        self._detector: YoloDetector | None = None
+        self._detector: Detector | None = None
         self._batcher: MicroBatcher | None = None
-        self._openers = WatchedPool(_OPENING, name="split", hung_s=config.read_hung_s)
-        self._readers = WatchedPool(available_cpus(), name="frame", hung_s=config.read_hung_s)
+        self._openers = WatchedPool(name="split", threads=_OPENING, hung_s=config.read_hung_s)
+        self._readers = WatchedPool(name="frame", hung_s=config.read_hung_s)
         self._watches: list[asyncio.Task[None]] = []
 
     def register(self, server: grpc.aio.Server) -> None:
@@ -83,7 +92,7 @@ class DetectorService(rpc.DetectorServicer):
             await self._batcher.stop()
 
     @property
-    def _ready(self) -> tuple[YoloDetector, MicroBatcher]:
+    def _ready(self) -> tuple[Detector, MicroBatcher]:
         # The server refuses calls before `start` has returned.
         assert self._detector is not None
         assert self._batcher is not None
@@ -137,16 +146,50 @@ class DetectorService(rpc.DetectorServicer):
             confidence=config.confidence,
             overlap=config.overlap,
             library=detector.library,
-            classes=[detector.class_names[number] for number in detector.classes],
-            device=str(detector.device),
+            classes=detector.people,
+            device=detector.device,
             max_batch=batcher.config.max_batch,
             pending_frames=batcher.pending,
             queue_size=batcher.config.queue_size,
         )
 
 
-def _load_and_warm_up(config: DetectorConfig) -> YoloDetector:
+def _load_and_warm_up(config: DetectorServiceConfig) -> Detector:
     """Load the model and run it once, so that the first client does not pay for it and a broken one never serves."""
-    detector = YoloDetector(config.yolo)
-    detector.detect([detector.prepare(np.zeros((config.yolo.height, config.yolo.width, 3), np.uint8))])
+    detector = DETECTORS[config.kind](config.detector)
+    detector.detect([detector.prepare(np.zeros((config.detector.height, config.detector.width, 3), np.uint8))])
     return detector
+
+
+def open_split(data_root: Path | None, dataset: str, split: str) -> Split:
+    """Open a split of a data set below the root; a client's path never leads out of it."""
+    if data_root is None:
+        raise ConflictError(
+            "The detector service has no data root, so it reads no data sets. Start it with --data-root, or let the "
+            "client send the images (without --server-side)."
+        )
+    return dataset_below(data_root, dataset).split(split)
+
+
+async def run_split(
+    split: Split, batcher: MicroBatcher, *, window: int, readers: Executor
+) -> AsyncGenerator[tuple[KeyFrame, FrameDetections]]:
+    """Yield the detections of each key frame in the split's order; `window` of them are in flight."""
+    loop = asyncio.get_running_loop()
+    tasks: deque[asyncio.Task[tuple[KeyFrame, FrameDetections]]] = deque()
+
+    async def detect(item: AnnotatedKeyFrame) -> tuple[KeyFrame, FrameDetections]:
+        data = await loop.run_in_executor(readers, key_frame_image, split.media, item)
+        return item.key, await batcher.detect(data, str(item.key), wait=True)
+
+    try:
+        for item in split.key_frames:
+            if len(tasks) == window:
+                yield await tasks.popleft()
+            tasks.append(asyncio.create_task(detect(item)))
+        while tasks:
+            yield await tasks.popleft()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -10,11 +10,11 @@ import numpy as np
 from cache.proposal_store import DetectorSpec, Proposals, write_proposals
 from cache.split_store import publish_split
 from cache.store import Store
-from detector_svc.client import DetectorClient, ProposedSplit
-from detector_svc.connection import DetectorInfo
+from detector_svc.client.connection import DetectorInfo
+from detector_svc.client.detector_client import DetectorClient, ProposedSplit
+from detector_svc.client.kept_answers import KeptAnswers, image_digest
 from detector_svc.detections import FrameDetections
-from detector_svc.kept_answers import KeptAnswers, image_digest
-from detector_svc.key_images import key_frame_image
+from stal_data.clips import key_frame_image
 from stal_data.dataset import Split
 from stal_data.errors import InputError
 from stal_data.keyframes import KeyFrame
