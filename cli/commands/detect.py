@@ -61,11 +61,11 @@ def detect(
 
     async def run() -> DetectReport:
         with counted("detecting", unit="key frames") as update:
-            async with DetectorClient(config) as detector:
-                target = Store.open(store, create=True)
-                if opened is None:
-                    return await propose_split(dataset, split, target, detector, name=name, progress=update)
-                return await detect_split(opened, target, detector, name=name, progress=update)
+            detector = DetectorClient(config)
+            target = Store.open(store, create=True)
+            if opened is None:
+                return await propose_split(dataset, split, target, detector, name=name, progress=update)
+            return await detect_split(opened, target, detector, name=name, progress=update)
 
     start = time.monotonic()
     report = run_until_sigterm(run())

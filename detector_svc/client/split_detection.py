@@ -1,28 +1,43 @@
-"""Proposals for a split: every key frame once through the service, boxes into the store."""
+"""Proposals for a split: every key frame once through the service, boxes into the store.
+
+What was answered is kept until the split is complete, so that the same command goes on with the rest.
+"""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+import hashlib
+import io
+import json
+import logging
+import time
+import zipfile
+import zlib
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cache.proposal_store import DetectorSpec, Proposals, write_proposals
 from cache.split_store import publish_split
 from cache.store import Store
-from detector_svc.client.connection import DetectorInfo
-from detector_svc.client.detector_client import DetectorClient, ProposedSplit
-from detector_svc.client.kept_answers import KeptAnswers, image_digest
+from detector_svc.client.detector_client import DetectorClient, model_of
 from detector_svc.detections import FrameDetections
+from protos.generated import detector_pb2 as pb
 from stal_data.clips import key_frame_image
 from stal_data.dataset import Split
 from stal_data.errors import InputError
+from stal_data.files import write_atomically
 from stal_data.keyframes import KeyFrame
 from stal_data.names import check_name
 from svc_common.errors import ServiceError
 
+log = logging.getLogger(__name__)
+
 Progress = Callable[[int, int], None]
 """Called with key frames done and key frames in all."""
+_SAVE_EVERY_S = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,55 +53,50 @@ class DetectReport:
 
 
 async def detect_split(
-    split: Split, store: Store, client: DetectorClient, *, name: str | None = None, progress: Progress | None = None
+    split: Split, store: Store, client: DetectorClient, *, name: str | None = None, progress: Progress = lambda *_: None
 ) -> DetectReport:
     """Send the key frames' images, write the proposals and publish the split.
 
     name: what the proposals are filed under; None takes the service's name.
     """
     info = await client.info()
-    by_id = {str(item.key): item for item in split.key_frames}
-    total = len(by_id)
-    folder = store.proposals_dir(split.dataset, split.name)
-    kept = KeptAnswers(folder / f".{check_name('--name', name or info.name)}.unfinished.npz", info.model)
+    name = check_name("--name", info.name if name is None else name)
+    items = {str(item.key): item for item in split.key_frames}
+    kept = KeptAnswers(store.proposals_dir(split.dataset, split.name) / f".{name}.unfinished.npz", model_of(info))
     found: dict[KeyFrame, FrameDetections] = {}
     failed: list[str] = []
     digests: dict[str, int] = {}
 
-    def show() -> None:
-        if progress is not None:
-            progress(len(found) + len(failed), total)
-
     async def frames() -> AsyncIterator[tuple[str, bytes]]:
-        for frame_id, item in by_id.items():
+        for frame_id, item in items.items():
             image = await asyncio.to_thread(key_frame_image, split.media, item)
-            digests[frame_id] = digest = image_digest(image)
-            if (answer := kept.get(item.key, digest)) is not None:
-                found[item.key] = answer
-                show()
-            else:
+            digests[frame_id] = int.from_bytes(hashlib.blake2b(image, digest_size=8).digest(), "little")
+            if (answer := kept.get(item.key, digests[frame_id])) is None:
                 yield frame_id, image
+            else:
+                found[item.key] = answer
+                progress(len(found) + len(failed), len(items))
 
     try:
-        async for frame_id, answer in client.detect(frames()):
-            key = by_id[frame_id].key
-            if isinstance(answer, str):
-                failed.append(answer)
-            else:
-                found[key] = answer
-                kept.add(key, digests[frame_id], answer)
-            show()
+        async with aclosing(client.detect(frames())) as answers:
+            async for frame_id, answer in answers:
+                if isinstance(answer, str):
+                    failed.append(answer)
+                else:
+                    found[items[frame_id].key] = answer
+                    kept.add(items[frame_id].key, digests[frame_id], answer)
+                progress(len(found) + len(failed), len(items))
     except ServiceError as error:
         raise type(error)(
-            f"{error}\n{len(found)} of {total} key frames have their answers, which are kept: the same command goes on "
-            "with the rest."
+            f"{error}\n{len(found)} of {len(items)} key frames have their answers, which are kept: the same command "
+            "goes on with the rest."
         ) from error
     finally:
         kept.save()
     if failed:
         raise InputError(
-            f"{len(failed)} of {total} key frames could not be used, so nothing was written: {' '.join(failed[:5])}"
-            f"{' ...' if len(failed) > 5 else ''} Repair the frames or exclude them."
+            f"{len(failed)} of {len(items)} key frames could not be used, so nothing was written: "
+            f"{' '.join(failed[:5])}{' ...' if len(failed) > 5 else ''} Repair the frames or exclude them."
         )
     report = _write(store, split.dataset, split.name, found, info, name)
     publish_split(store, split)
@@ -101,20 +111,19 @@ async def propose_split(
     client: DetectorClient,
     *,
     name: str | None = None,
-    progress: Progress | None = None,
+    progress: Progress = lambda *_: None,
 ) -> DetectReport:
     """Let the service read the frames itself and write the proposals. dataset: folder below its data root."""
     info = await client.info()
-    head: ProposedSplit | None = None
+    name = check_name("--name", info.name if name is None else name)
+    head: pb.ProposeHeader | None = None
     found: dict[KeyFrame, FrameDetections] = {}
     async for event in client.propose(dataset, split):
-        if isinstance(event, ProposedSplit):
+        if isinstance(event, pb.ProposeHeader):
             head = event
-            continue
-        key, detections = event
-        found[key] = detections
-        if progress is not None and head is not None:
-            progress(len(found), head.key_frames)
+        else:
+            found[event[0]] = event[1]
+            progress(len(found), head.key_frames if head else 0)
     if head is None or len(found) != head.key_frames:
         raise ServiceError(f"The detector service ended after {len(found)} of {head and head.key_frames} key frames.")
     return _write(store, head.dataset, head.split, found, info, name)
@@ -125,29 +134,105 @@ def _write(
     dataset: str,
     split: str,
     found: Mapping[KeyFrame, FrameDetections],
-    info: DetectorInfo,
-    name: str | None,
+    info: pb.GetInfoResponse,
+    name: str,
 ) -> DetectReport:
     spec = DetectorSpec(
-        name=name if name is not None else info.name,
+        name=name,
         weights=info.weights,
-        height=info.height,
-        width=info.width,
+        height=info.image_height,
+        width=info.image_width,
         confidence=info.confidence,
         library=info.library,
     )
     keys = tuple(sorted(found))
     counts = [len(found[key]) for key in keys]
+    boxes_N4, scores_N = _joined([found[key] for key in keys])
     proposals = Proposals(
         dataset=dataset,
         split=split,
         key_frames=keys,
         offsets_K1=np.cumsum([0, *counts], dtype=np.int64),
-        boxes_N4=np.concatenate([np.empty((0, 4), np.float32), *(found[key].boxes_N4 for key in keys)]),
-        scores_N=np.concatenate([np.empty(0, np.float32), *(found[key].scores_N for key in keys)]),
+        boxes_N4=boxes_N4,
+        scores_N=scores_N,
         detector=spec,
     )
     path = write_proposals(store, proposals)
     return DetectReport(
         path=path, detector=spec, key_frames=len(keys), boxes=sum(counts), without_people=counts.count(0)
+    )
+
+
+class KeptAnswers:
+    """Answers by key frame: one file of arrays, replaced as a whole, which stays on this machine.
+
+    An answer counts again only for the same detector and the same image bytes.
+    """
+
+    def __init__(self, path: Path, model: Mapping[str, str | float]) -> None:
+        """model: what decides about the answers. Those of another one, or in a damaged file, are left out."""
+        self._path = path
+        self._head = json.dumps({"version": 1, "model": dict(model)}, sort_keys=True)
+        self._answers: dict[KeyFrame, tuple[int, FrameDetections]] = {}
+        self._saved_at = time.monotonic()
+        try:
+            self._answers = self._load() if path.exists() else {}
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            log.warning("The kept answers in '%s' cannot be read (%s); starting anew.", path, error)
+
+    def __len__(self) -> int:
+        return len(self._answers)
+
+    def get(self, key: KeyFrame, digest: int) -> FrameDetections | None:
+        """The answer to the key frame's image of that digest, if there is one."""
+        kept, found = self._answers.get(key, (None, None))
+        return found if kept == digest else None
+
+    def add(self, key: KeyFrame, digest: int, found: FrameDetections) -> None:
+        """Note an answer; once in a while all are written."""
+        self._answers[key] = (digest, found)
+        if time.monotonic() - self._saved_at >= _SAVE_EVERY_S:
+            self.save()
+
+    def save(self) -> None:
+        """Write what there is."""
+        self._saved_at = time.monotonic()
+        if not self._answers:
+            return
+        boxes_N4, scores_N = _joined([found for _, found in self._answers.values()])
+        content = io.BytesIO()
+        np.savez_compressed(
+            content,
+            head=np.array(self._head),
+            videos=np.array([key.video for key in self._answers]),
+            timestamps=np.array([key.timestamp for key in self._answers], np.int64),
+            digests=np.array([digest for digest, _ in self._answers.values()], np.uint64),
+            counts=np.array([len(found) for _, found in self._answers.values()], np.int64),
+            boxes=boxes_N4,
+            scores=scores_N,
+        )
+        write_atomically(self._path, content.getvalue())
+
+    def remove(self) -> None:
+        """Delete the file: the split is finished."""
+        self._path.unlink(missing_ok=True)
+
+    def _load(self) -> dict[KeyFrame, tuple[int, FrameDetections]]:
+        with self._path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            if str(arrays["head"]) != self._head:
+                return {}
+            ends = np.cumsum(arrays["counts"])[:-1]
+            columns = [arrays[name].tolist() for name in ("videos", "timestamps", "digests")]
+            boxes, scores = np.split(arrays["boxes"], ends), np.split(arrays["scores"], ends)
+            return {
+                KeyFrame(video, timestamp): (digest, FrameDetections(boxes_N4=boxes_N4, scores_N=scores_N))
+                for video, timestamp, digest, boxes_N4, scores_N in zip(*columns, boxes, scores, strict=True)
+            }
+
+
+def _joined(found: Sequence[FrameDetections]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """All boxes [N, 4], and all scores [N]."""
+    return (
+        np.concatenate([np.empty((0, 4), np.float32), *(answer.boxes_N4 for answer in found)]),
+        np.concatenate([np.empty(0, np.float32), *(answer.scores_N for answer in found)]),
     )

@@ -44,8 +44,8 @@ async def test_a_service_runs_a_detector_of_the_table(
     store = Store.open(tmp_path / "store", create=True)
     try:
         port = await server.start()
-        async with make_client(port) as client:
-            report = await detect_split(split, store, client)
+        client = make_client(port)
+        report = await detect_split(split, store, client)
     finally:
         await server.stop(0)
     assert (report.detector.name, report.detector.weights, report.detector.library) == ("red", "sha256:toy", "toy-1")

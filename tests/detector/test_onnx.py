@@ -88,7 +88,8 @@ def test_several_classes_keep_their_names(tmp_path: Path) -> None:
 
 async def test_the_service_takes_it(exported: Path) -> None:
     images = {str(number): encoded(picture(number)) for number in range(6)}
-    async with serving(exported) as server, make_client(server.port) as client:
+    async with serving(exported) as server:
+        client = make_client(server.port)
         assert (await client.info()).name == "tiny"
         found = dict([answer async for answer in client.detect(numbered(images))])
     here = load(exported)
