@@ -101,12 +101,11 @@ def train(
             elif what != "images":
                 click.echo(f"epoch {done}/{total}: {what}", err=True)
 
-        trained = train_detector(
+        quality = train_detector(
             config, train_part, val_part, output, report=report, say=lambda text: click.echo(text, err=True)
         )
-    quality = trained.quality
     click.echo(
-        f"{trained.weights}: recall {quality.recall:.3f}, precision {quality.precision:.3f} at IoU 0.5 and confidence "
+        f"{output}: recall {quality.recall:.3f}, precision {quality.precision:.3f} at IoU 0.5 and confidence "
         f"{config.confidence} on {quality.people} people of {len(val_part.key_frames)} key frames kept out of training"
     )
 

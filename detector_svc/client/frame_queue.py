@@ -31,9 +31,12 @@ class FrameQueue:
     def __init__(self, source: AsyncIterator[tuple[str, bytes]], *, window: int) -> None:
         """window: frames that a replica may have unanswered at a time; also answers that may wait to be read."""
         self._source, self.window = source, window
-        self._waiting: deque[tuple[str, bytes]] = deque()
-        self._unanswered: set[str] = set()  # those in `_waiting` and those of all replicas
-        self._answers: deque[tuple[str, Answer]] = deque()
+        self.waiting: deque[tuple[str, bytes]] = deque()
+        """Frames that no replica has."""
+        self.unanswered: set[str] = set()
+        """Those, and those of all replicas."""
+        self.unread: deque[tuple[str, Answer]] = deque()
+        """Answers that wait to be read."""
         self._exhausted = False
         self._source_error: Exception | None = None
         self._failure: BaseException | None = None
@@ -42,7 +45,7 @@ class FrameQueue:
     @property
     def done(self) -> bool:
         """True when the source is exhausted and every frame has its answer."""
-        return self._exhausted and not self._unanswered
+        return self._exhausted and not self.unanswered
 
     def fail(self, error: BaseException) -> None:
         """Let `answers` raise the error after the answers that there are; the first one counts."""
@@ -65,8 +68,8 @@ class FrameQueue:
         reading = asyncio.create_task(self._read())
         try:
             while True:
-                while self._answers:
-                    yield self._answers.popleft()
+                while self.unread:
+                    yield self.unread.popleft()
                     self.wake()
                 if self.done:
                     break
@@ -82,34 +85,16 @@ class FrameQueue:
     async def _read(self) -> None:
         try:
             async for frame_id, image in self._source:
-                while len(self._waiting) >= _READ_AHEAD:
+                while len(self.waiting) >= _READ_AHEAD:
                     await self.next_change()
-                if frame_id in self._unanswered:
+                if frame_id in self.unanswered:
                     raise InputError(f"Frame id '{frame_id}' occurs twice among the frames that have no answer yet.")
-                self._unanswered.add(frame_id)
-                self._waiting.append((frame_id, image))
+                self.unanswered.add(frame_id)
+                self.waiting.append((frame_id, image))
                 self.wake()
         except Exception as error:  # noqa: BLE001 - raised to the caller once the frames before it are answered
             self._source_error = error
         self._exhausted = True
-        self.wake()
-
-    def take(self) -> tuple[str, bytes] | None:
-        """The next frame; None when there is none now, or too many answers wait to be read."""
-        if not self._waiting or len(self._answers) >= self.window:
-            return None
-        self.wake()
-        return self._waiting.popleft()
-
-    def give_back(self, frames: list[tuple[str, bytes]]) -> None:
-        """Frames that were taken and have no answer; they are the next to be taken."""
-        self._waiting.extendleft(reversed(frames))
-        self.wake()
-
-    def answer(self, frame_id: str, answer: Answer) -> None:
-        """Note the answer to a frame that was taken."""
-        self._unanswered.discard(frame_id)
-        self._answers.append((frame_id, answer))
         self.wake()
 
 
@@ -134,8 +119,10 @@ class FrameShare:
         self._ended = True
         if self._unanswered and isinstance(error, Exception):
             log.warning("The detector at %s fails; its %d unanswered frames are sent again", self._address, len(self))
-        self._queue.give_back([(frame_id, image) for frame_id, (image, _) in self._unanswered.items()])
+        for frame_id, (image, _) in reversed(self._unanswered.items()):
+            self._queue.waiting.appendleft((frame_id, image))
         self._unanswered.clear()
+        self._queue.wake()
 
     def __len__(self) -> int:
         return len(self._unanswered)
@@ -152,7 +139,9 @@ class FrameShare:
                 f"The detector at {self._address} answered frame '{frame_id}', which has no answer outstanding there."
             )
         self.answered += 1
-        self._queue.answer(frame_id, answer)
+        self._queue.unanswered.discard(frame_id)
+        self._queue.unread.append((frame_id, answer))
+        self._queue.wake()
 
     async def requests(self) -> AsyncIterator[pb.DetectRequest]:
         """Frames within the window, for as long as the replica takes any and until all have their answers.
@@ -160,10 +149,10 @@ class FrameShare:
         Not only until the source is exhausted: frames of another replica may come back.
         """
         while self._takes() and not (self._ended or self._queue.done):
-            frame = self._queue.take() if len(self) < self._queue.window else None
-            if frame is None:
+            if not self._queue.waiting or max(len(self), len(self._queue.unread)) >= self._queue.window:
                 await self._queue.next_change()
                 continue
-            frame_id, image = frame
+            frame_id, image = self._queue.waiting.popleft()
+            self._queue.wake()
             self._unanswered[frame_id] = (image, time.monotonic())
             yield pb.DetectRequest(frame_id=frame_id, image=image)

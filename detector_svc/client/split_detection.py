@@ -13,7 +13,6 @@ import zipfile
 import zlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -40,22 +39,10 @@ Progress = Callable[[int, int], None]
 _SAVE_EVERY_S = 30.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class DetectReport:
-    """What was written."""
-
-    path: Path
-    detector: DetectorSpec
-    key_frames: int
-    boxes: int
-    without_people: int
-    """Key frames without a single box."""
-
-
 async def detect_split(
     split: Split, store: Store, client: DetectorClient, *, name: str | None = None, progress: Progress = lambda *_: None
-) -> DetectReport:
-    """Send the key frames' images, write the proposals and publish the split.
+) -> tuple[Path, Proposals]:
+    """Send the key frames' images, write the proposals and publish the split; return the file, and what is in it.
 
     name: what the proposals are filed under; None takes the service's name.
     """
@@ -98,10 +85,10 @@ async def detect_split(
             f"{len(failed)} of {len(items)} key frames could not be used, so nothing was written: "
             f"{' '.join(failed[:5])}{' ...' if len(failed) > 5 else ''} Repair the frames or exclude them."
         )
-    report = _write(store, split.dataset, split.name, found, info, name)
+    written = _write(store, split.dataset, split.name, found, info, name)
     publish_split(store, split)
     kept.remove()
-    return report
+    return written
 
 
 async def propose_split(
@@ -112,8 +99,8 @@ async def propose_split(
     *,
     name: str | None = None,
     progress: Progress = lambda *_: None,
-) -> DetectReport:
-    """Let the service read the frames itself and write the proposals. dataset: folder below its data root."""
+) -> tuple[Path, Proposals]:
+    """Let the service read the frames itself, and write the proposals. dataset: folder below its data root."""
     info = await client.info()
     name = check_name("--name", info.name if name is None else name)
     head: pb.ProposeHeader | None = None
@@ -136,7 +123,7 @@ def _write(
     found: Mapping[KeyFrame, FrameDetections],
     info: pb.GetInfoResponse,
     name: str,
-) -> DetectReport:
+) -> tuple[Path, Proposals]:
     spec = DetectorSpec(
         name=name,
         weights=info.weights,
@@ -157,10 +144,7 @@ def _write(
         scores_N=scores_N,
         detector=spec,
     )
-    path = write_proposals(store, proposals)
-    return DetectReport(
-        path=path, detector=spec, key_frames=len(keys), boxes=sum(counts), without_people=counts.count(0)
-    )
+    return write_proposals(store, proposals), proposals
 
 
 class KeptAnswers:

@@ -2,9 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator
-from concurrent.futures import Executor
-from contextlib import aclosing
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ import grpc
 import numpy as np
 
 from detector_svc import DETECTORS
-from detector_svc.detections import FrameDetections, to_message
+from detector_svc.detections import to_message
 from detector_svc.detector_protocol import Detector, DetectorConfig
 from detector_svc.service.detect_stream import DetectStream
 from detector_svc.service.micro_batcher import BatcherConfig, BatcherMetrics, MicroBatcher
@@ -23,7 +21,7 @@ from stal_data.clips import key_frame_image
 from stal_data.data_root import dataset_below
 from stal_data.dataset import Split
 from stal_data.errors import ConflictError, InputError, NotFoundError, did_you_mean
-from stal_data.keyframes import AnnotatedKeyFrame, KeyFrame
+from stal_data.keyframes import AnnotatedKeyFrame
 from svc_common.errors import ServiceUnavailableError
 from svc_common.metrics import Metrics
 from svc_common.watched_pool import WatchedPool
@@ -61,7 +59,6 @@ class DetectorService(rpc.DetectorServicer):
         self._config = config
         self._metrics = BatcherMetrics(metrics.registry)
         self._streams: set[DetectStream] = set()
-        self._detector: Detector | None = None
         self._batcher: MicroBatcher | None = None
         self._openers = WatchedPool(name="split", threads=_OPENING, hung_s=config.read_hung_s)
         self._readers = WatchedPool(name="frame", hung_s=config.read_hung_s)
@@ -71,7 +68,7 @@ class DetectorService(rpc.DetectorServicer):
         rpc.add_DetectorServicer_to_server(self, server)
 
     async def start(self) -> list[asyncio.Task[None]]:
-        self._detector = detector = await asyncio.to_thread(_load_and_warm_up, self._config)
+        detector = await asyncio.to_thread(_load_and_warm_up, self._config)
         self._batcher = MicroBatcher(detector, self._config.batcher, self._metrics)
         self._watches = [
             asyncio.create_task(pool.watch(), name=name)
@@ -92,17 +89,14 @@ class DetectorService(rpc.DetectorServicer):
             await self._batcher.stop()
 
     @property
-    def _ready(self) -> tuple[Detector, MicroBatcher]:
-        # The server refuses calls before `start` has returned.
-        assert self._detector is not None
-        assert self._batcher is not None
-        return self._detector, self._batcher
+    def _ready(self) -> MicroBatcher:
+        assert self._batcher is not None, "the server refuses calls before `start` has returned"
+        return self._batcher
 
     async def Detect(  # noqa: N802
         self, request_iterator: AsyncIterator[pb.DetectRequest], context: "grpc.aio.ServicerContext[Any, Any]"
     ) -> AsyncIterator[pb.DetectResponse]:
-        _, batcher = self._ready
-        stream = DetectStream(batcher, time_remaining_s=context.time_remaining())
+        stream = DetectStream(self._ready, time_remaining_s=context.time_remaining())
         self._streams.add(stream)
         try:
             async for answer in stream.answers(request_iterator):
@@ -116,27 +110,38 @@ class DetectorService(rpc.DetectorServicer):
         request: pb.ProposeRequest,
         context: "grpc.aio.ServicerContext[Any, Any]",  # noqa: ARG002
     ) -> AsyncIterator[pb.ProposeResponse]:
-        _, batcher = self._ready
-        split = await asyncio.get_running_loop().run_in_executor(
+        loop, batcher = asyncio.get_running_loop(), self._ready
+        split = await loop.run_in_executor(
             self._openers, open_split, self._config.data_root, request.dataset, request.split
         )
         header = pb.ProposeHeader(dataset=split.dataset, split=split.name, key_frames=len(split.key_frames))
         yield pb.ProposeResponse(header=header)
-        window = 2 * batcher.config.max_batch
-        async with aclosing(run_split(split, batcher, window=window, readers=self._readers)) as answers:
-            async for key, found in answers:
-                yield pb.ProposeResponse(
-                    key_frame=pb.KeyFrameDetections(
-                        video=key.video, timestamp=key.timestamp, detections=to_message(found)
-                    )
-                )
+
+        async def detect(item: AnnotatedKeyFrame) -> pb.ProposeResponse:
+            image = await loop.run_in_executor(self._readers, key_frame_image, split.media, item)
+            found = to_message(await batcher.detect(image, str(item.key), wait=True))
+            key_frame = pb.KeyFrameDetections(video=item.key.video, timestamp=item.key.timestamp, detections=found)
+            return pb.ProposeResponse(key_frame=key_frame)
+
+        tasks: deque[asyncio.Task[pb.ProposeResponse]] = deque()
+        try:
+            for item in split.key_frames:
+                if len(tasks) == 2 * batcher.config.max_batch:
+                    yield await tasks.popleft()
+                tasks.append(asyncio.create_task(detect(item)))
+            while tasks:
+                yield await tasks.popleft()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def GetInfo(  # noqa: N802
         self,
         request: pb.GetInfoRequest,  # noqa: ARG002
         context: "grpc.aio.ServicerContext[Any, Any]",  # noqa: ARG002
     ) -> pb.GetInfoResponse:
-        detector, batcher = self._ready
+        batcher, detector = self._ready, self._ready.detector
         config = detector.config
         return pb.GetInfoResponse(
             name=config.detector_name,
@@ -169,27 +174,3 @@ def open_split(data_root: Path | None, dataset: str, split: str) -> Split:
             "client send the images (without --server-side)."
         )
     return dataset_below(data_root, dataset).split(split)
-
-
-async def run_split(
-    split: Split, batcher: MicroBatcher, *, window: int, readers: Executor
-) -> AsyncGenerator[tuple[KeyFrame, FrameDetections]]:
-    """Yield the detections of each key frame in the split's order; `window` of them are in flight."""
-    loop = asyncio.get_running_loop()
-    tasks: deque[asyncio.Task[tuple[KeyFrame, FrameDetections]]] = deque()
-
-    async def detect(item: AnnotatedKeyFrame) -> tuple[KeyFrame, FrameDetections]:
-        data = await loop.run_in_executor(readers, key_frame_image, split.media, item)
-        return item.key, await batcher.detect(data, str(item.key), wait=True)
-
-    try:
-        for item in split.key_frames:
-            if len(tasks) == window:
-                yield await tasks.popleft()
-            tasks.append(asyncio.create_task(detect(item)))
-        while tasks:
-            yield await tasks.popleft()
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

@@ -93,7 +93,7 @@ class MicroBatcher:
     """One per model."""
 
     def __init__(self, detector: Detector, config: BatcherConfig, metrics: BatcherMetrics) -> None:
-        self._detector, self.config, self._metrics = detector, config, metrics
+        self.detector, self.config, self._metrics = detector, config, metrics
         self._slots = asyncio.Semaphore(config.queue_size)
         self._queue: asyncio.Queue[_Item] = asyncio.Queue()  # the slots bound it
         self._decoders = WatchedPool(name="decode", hung_s=config.decode_hung_s)
@@ -176,7 +176,7 @@ class MicroBatcher:
         return min(max(self.pending * self._frame_s, _SOONEST_RETRY_S), _LATEST_RETRY_S)
 
     def _prepare(self, data: bytes, frame_id: str) -> PreparedImage:
-        return self._detector.prepare(decode_image(data, f"Frame '{frame_id}'"))
+        return self.detector.prepare(decode_image(data, f"Frame '{frame_id}'"))
 
     async def _run(self) -> None:
         while True:
@@ -210,7 +210,7 @@ class MicroBatcher:
             self._metrics.queue_s.observe(start - item.queued_at)
         images, frame_ids = [item.image for item in batch], [item.frame_id for item in batch]
         running = asyncio.get_running_loop().run_in_executor(
-            self._model_thread, detect_each, self._detector, images, frame_ids
+            self._model_thread, detect_each, self.detector, images, frame_ids
         )
         try:
             async with asyncio.timeout(self.config.hung_s):

@@ -45,10 +45,11 @@ async def test_a_service_runs_a_detector_of_the_table(
     try:
         port = await server.start()
         client = make_client(port)
-        report = await detect_split(split, store, client)
+        _, found = await detect_split(split, store, client)
     finally:
         await server.stop(0)
-    assert (report.detector.name, report.detector.weights, report.detector.library) == ("red", "sha256:toy", "toy-1")
+    made_by = found.detector
+    assert (made_by.name, made_by.weights, made_by.library) == ("red", "sha256:toy", "toy-1")
     np.testing.assert_allclose(open_proposals(store, "small", "train", "red").boxes_N4, [BOTH] * 9, rtol=1e-6)
 
 
