@@ -91,8 +91,9 @@ def test_weights_that_contradict_themselves_are_refused(
         load(path)
 
 
-def test_a_list_of_names_and_names_by_text_are_read(tmp_path: Path, weights: Path) -> None:
-    expected = load(weights)
+def test_a_list_of_names_and_names_by_text_are_read(tmp_path: Path) -> None:
+    # Not the session's weights: a training in between changes torch's threads, and with them how sums are rounded.
+    expected = load(save_tiny_weights(tmp_path / "expected.pt"))
     (boxes,) = expected.detect([expected.prepare(picture(3))])
     for names in (["person"], ("person",), {"0": "person"}):
         detector = load(save_tiny_weights(tmp_path / "list.pt", names=names))
