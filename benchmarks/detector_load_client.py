@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.detector_load_local import read_images
-from detector_svc.client import DetectorClient, DetectorClientConfig
+from detector_svc.client.detector_client import DetectorClient, DetectorClientConfig
 from svc_common.client import RetryPolicy
 from svc_common.config import ClientConfig
 
@@ -80,7 +80,8 @@ async def run(options: argparse.Namespace) -> dict[str, object]:
     config = DetectorClientConfig(
         services=(ClientConfig(address=options.address),), window=options.window, retry=PATIENT, timeout_s=300
     )
-    async with DetectorClient(config) as client, asyncio.TaskGroup() as group:
+    client = DetectorClient(config)
+    async with asyncio.TaskGroup() as group:
         for stream in range(options.streams):
             group.create_task(load.run_stream(client, stream))
         await asyncio.sleep(options.warm_up)

@@ -15,9 +15,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from detector_svc.memory import keep_freed_memory
-from detector_svc.offline import import_ultralytics
-from detector_svc.yolo import YoloConfig, YoloDetector
+from detector_svc.detector_protocol import DetectorConfig
+from detector_svc.service.freed_memory import keep_freed_memory
+from detector_svc.yolo.offline_ultralytics import import_ultralytics
+from detector_svc.yolo.yolo_detector import YoloDetector
 from stal_data.media.images import decode_image
 
 WARM_UP_S = 2.0
@@ -31,7 +32,7 @@ def batched(options: argparse.Namespace) -> Callable[[list[bytes]], int]:
     height, width = options.image_size
     keep_freed_memory()  # as the service does
     detector = YoloDetector(
-        YoloConfig(
+        DetectorConfig(
             weights=options.weights, height=height, width=width, confidence=options.confidence, device=options.device
         )
     )

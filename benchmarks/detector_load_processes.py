@@ -17,9 +17,9 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from detector_svc.key_images import key_frame_image
-from detector_svc.offline import import_ultralytics
+from detector_svc.yolo.offline_ultralytics import import_ultralytics
 from stal_data.children import python_command, python_environment
+from stal_data.clips import key_frame_image
 from stal_data.dataset import Dataset
 from stal_data.synth import render_dataset
 

@@ -2,7 +2,7 @@
 
 from stal_data.errors import InputError
 from stal_data.keyframes import AnnotatedKeyFrame
-from stal_data.media import MediaInfo
+from stal_data.media import Media, MediaInfo
 from stal_data.media.timeline import frame_at
 
 CLIP_SPAN = 64
@@ -37,3 +37,9 @@ def key_image_frame(key_frame: AnnotatedKeyFrame, info: MediaInfo) -> int:
         start, end = key_frame.window
         return start + (end - start) // 2
     return frame_at(key_frame.key.time_ms, key_frame.key.video, info)
+
+
+def key_frame_image(media: Media, key_frame: AnnotatedKeyFrame) -> bytes:
+    """Return the encoded image that stands for the key frame (see `Media.encoded`)."""
+    video = key_frame.key.video
+    return media.encoded(video, key_image_frame(key_frame, media.info(video)))

@@ -3,10 +3,10 @@
 import asyncio
 import re
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
-from stal_data.errors import InputError, NotFoundError
-from svc_common.config import join_address
+from stal_data.errors import InputError, NotFoundError, StalError
+from svc_common.config import ClientConfig, join_address
 
 Resolver = Callable[[str, int], Awaitable[tuple[str, ...]]]
 """From a name and a port to addresses HOST:PORT; NotFoundError when the name has none."""
@@ -33,3 +33,20 @@ async def resolve_name(name: str, port: int) -> tuple[str, ...]:
         raise NotFoundError(f"The name '{name}' does not resolve ({error.strerror}).") from error
     family = min((entry[0] for entry in found), key=lambda family: family is not socket.AF_INET)
     return tuple(sorted({join_address(str(entry[4][0]), port) for entry in found if entry[0] is family}))
+
+
+async def resolve_all(
+    services: Sequence[ClientConfig], resolve: Resolver
+) -> tuple[dict[str, ClientConfig], dict[str, StalError]]:
+    """The replicas behind lists and names, by address, and what is wrong with names that have none."""
+    replicas: dict[str, ClientConfig] = {}
+    errors: dict[str, StalError] = {}
+    for service in services:
+        try:
+            found = await resolve(*service.endpoint) if service.is_name else ()
+        except NotFoundError as error:
+            errors[service.address] = error
+            continue
+        for replica in (service.at(address) for address in found) if service.is_name else (service,):
+            replicas.setdefault(replica.address, replica)
+    return replicas, errors

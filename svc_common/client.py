@@ -10,7 +10,7 @@ import grpc
 
 from stal_data.errors import StalError
 from svc_common.config import ClientConfig, read_tokens
-from svc_common.errors import BusyError, error_of, is_too_large
+from svc_common.errors import BusyError, error_of, is_broken_write, is_too_large
 from svc_common.logs import REQUEST_ID_HEADER, outgoing_request_id
 from svc_common.options import channel_options
 from svc_common.reloaded import Reloaded
@@ -50,11 +50,6 @@ def pause_s(delay_s: float, error: StalError) -> float:
 def is_retryable(error: grpc.aio.AioRpcError) -> bool:
     """True when the same call may succeed later: nobody answers, the queue is full, or the stream broke in a write."""
     return is_broken_write(error) or (error.code() in _RETRIED and not is_too_large(error))
-
-
-def is_broken_write(error: grpc.aio.AioRpcError) -> bool:
-    """True when a stream ended while this side was writing; grpc.aio then makes up a status and loses the real one."""
-    return error.code() is grpc.StatusCode.INTERNAL and "execute_batch" in (error.debug_error_string() or "")
 
 
 class _Token:

@@ -116,7 +116,7 @@ def shorten(text: str) -> str:
 def error_of(error: grpc.aio.AioRpcError, *, service: str, address: str) -> StalError:
     """The project's error for a failed call. service: `detector` or `recognizer`, as in `stal-cli serve`."""
     code, details = error.code(), error.details() or ""
-    if code is grpc.StatusCode.UNAVAILABLE:
+    if code is grpc.StatusCode.UNAVAILABLE or is_broken_write(error):
         return ServiceUnavailableError(
             f"The {service} service at {address} does not answer{through_proxy(address)} ({details}). "
             f"Is it running? Start it with: stal-cli serve {service} --port {address.rpartition(':')[2]} ..."
@@ -135,6 +135,11 @@ def error_of(error: grpc.aio.AioRpcError, *, service: str, address: str) -> Stal
     if issubclass(kind, ServiceError):
         return kind(f"The {service} service at {address} answered{through_proxy(address)} {code.name}: {details}", code)
     return kind(details)
+
+
+def is_broken_write(error: grpc.aio.AioRpcError) -> bool:
+    """True when a stream ended while this side was writing; grpc.aio then makes up a status and loses the real one."""
+    return error.code() is grpc.StatusCode.INTERNAL and "execute_batch" in (error.debug_error_string() or "")
 
 
 def is_too_large(error: grpc.aio.AioRpcError) -> bool:

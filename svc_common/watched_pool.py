@@ -1,6 +1,7 @@
 """Threads that cannot be stopped, but are noticed when they do not get on."""
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -20,8 +21,9 @@ class WorkerHungError(Exception):
 class WatchedPool(ThreadPoolExecutor):
     """A thread pool each job of which ends within `hung_s`, or `watch` raises WorkerHungError."""
 
-    def __init__(self, threads: int, *, name: str, hung_s: float) -> None:
-        super().__init__(threads, thread_name_prefix=name)
+    def __init__(self, *, name: str, hung_s: float, threads: int | None = None) -> None:
+        """threads: None for one of each CPU that this process may use."""
+        super().__init__(threads or _usable_cpus(), thread_name_prefix=name)
         self._name, self._hung_s = name, hung_s
         self._begun: dict[int, float] = {}
 
@@ -43,3 +45,7 @@ class WatchedPool(ThreadPoolExecutor):
             return fn(*args, **kwargs)
         finally:
             del self._begun[thread]
+
+
+def _usable_cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

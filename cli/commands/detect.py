@@ -48,29 +48,33 @@ def detect(
     import logging
     import time
 
+    import numpy as np
+
+    from cache.proposal_store import Proposals
     from cache.store import Store
     from cli.ui.progress import counted
     from cli.ui.sigterm import run_until_sigterm
-    from detector_svc.client import DetectorClient, DetectorClientConfig
-    from detector_svc.detect_split import DetectReport, detect_split, propose_split
+    from detector_svc.client.detector_client import DetectorClient, DetectorClientConfig
+    from detector_svc.client.split_detection import detect_split, propose_split
     from stal_data.dataset import Dataset
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     opened = None if server_side else Dataset.open(Path(dataset)).split(split)
     config = DetectorClientConfig(services=clients, window=window, timeout_s=timeout_s)
 
-    async def run() -> DetectReport:
+    async def run() -> tuple[Path, Proposals]:
         with counted("detecting", unit="key frames") as update:
-            async with DetectorClient(config) as detector:
-                target = Store.open(store, create=True)
-                if opened is None:
-                    return await propose_split(dataset, split, target, detector, name=name, progress=update)
-                return await detect_split(opened, target, detector, name=name, progress=update)
+            detector = DetectorClient(config)
+            target = Store.open(store, create=True)
+            if opened is None:
+                return await propose_split(dataset, split, target, detector, name=name, progress=update)
+            return await detect_split(opened, target, detector, name=name, progress=update)
 
     start = time.monotonic()
-    report = run_until_sigterm(run())
+    path, found = run_until_sigterm(run())
+    counts, detector = np.diff(found.offsets_K1), found.detector
     click.echo(
-        f"{report.path}: {report.boxes} boxes on {report.key_frames} key frames, {report.without_people} of them "
-        f"without people, by '{report.detector.name}' at confidence {report.detector.confidence:.2f} "
+        f"{path}: {counts.sum()} boxes on {len(counts)} key frames, {(counts == 0).sum()} of them without people, by "
+        f"'{detector.name}' at confidence {detector.confidence:.2f} "
         f"in {time.monotonic() - start:.1f} s"
     )

@@ -8,7 +8,7 @@ import click
 from cli.ui.params import BATCH, CONFIDENCE, COUNT, IMAGE_SIZE, SEED, Real
 
 if TYPE_CHECKING:
-    from detector_svc.yolo_format import YoloPart
+    from detector_svc.yolo.yolo_folders import YoloPart
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _PART_OPTIONS = (
@@ -86,7 +86,7 @@ def train(
     if (weights is None) == (model is None):
         raise click.UsageError("Give either --weights FILE.pt to fine-tune or --model FILE.yaml to start from scratch.")
     from cli.ui.progress import counted
-    from detector_svc.train import DetectorTrainConfig, train_detector
+    from detector_svc.yolo.training import DetectorTrainConfig, train_detector
 
     start = weights or model
     assert start is not None
@@ -101,12 +101,11 @@ def train(
             elif what != "images":
                 click.echo(f"epoch {done}/{total}: {what}", err=True)
 
-        trained = train_detector(
+        quality = train_detector(
             config, train_part, val_part, output, report=report, say=lambda text: click.echo(text, err=True)
         )
-    quality = trained.quality
     click.echo(
-        f"{trained.weights}: recall {quality.recall:.3f}, precision {quality.precision:.3f} at IoU 0.5 and confidence "
+        f"{output}: recall {quality.recall:.3f}, precision {quality.precision:.3f} at IoU 0.5 and confidence "
         f"{config.confidence} on {quality.people} people of {len(val_part.key_frames)} key frames kept out of training"
     )
 
@@ -131,7 +130,7 @@ def convert(
       stal-cli detector convert chaotic-world --split train --output chaotic-world-yolo
     """
     from cli.ui.progress import counted
-    from detector_svc.yolo_format import write_yolo_folder
+    from detector_svc.yolo.yolo_folders import write_yolo_folder
 
     train_part, val_part = _choose(dataset, split, val_split, held_out, max_images, max_val_images, seed)
     with counted("converting", unit="key frames") as update:
@@ -160,7 +159,7 @@ def export(weights: Path, output: Path, image_size: tuple[int, int], batch: int 
       stal-cli detector export person.pt --output person.onnx --image-size 180x320
       stal-cli serve detector --weights person.onnx --image-size 180x320
     """
-    from detector_svc.onnx_export import export_onnx
+    from detector_svc.yolo.onnx_export import export_onnx
 
     height, width = image_size
     written = export_onnx(weights, output, height=height, width=width, batch=batch)
@@ -179,7 +178,7 @@ def _choose(
     max_val_images: int,
     seed: int,
 ) -> "tuple[YoloPart, YoloPart]":
-    from detector_svc.yolo_format import choose_parts
+    from detector_svc.yolo.yolo_folders import choose_parts
     from stal_data.dataset import Dataset
 
     opened = Dataset.open(dataset)

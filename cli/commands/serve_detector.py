@@ -16,6 +16,7 @@ from svc_common.config import ServerConfig
     required=True,
     help="Ultralytics checkpoint (.pt), or its export (.onnx, with the extra onnx).",
 )
+@click.option("--kind", default="yolo", show_default=True, help="Detector that the weights are of.")
 @click.option(
     "--image-size", type=IMAGE_SIZE, default="180x320", show_default=True, help="Input of the network, height x width."
 )
@@ -56,6 +57,7 @@ from svc_common.config import ServerConfig
 def detector(
     server: ServerConfig,
     weights: Path,
+    kind: str,
     image_size: tuple[int, int],
     confidence: float,
     overlap: float,
@@ -79,18 +81,19 @@ def detector(
     """
     import asyncio
 
-    from detector_svc.memory import keep_freed_memory
+    from detector_svc.service.freed_memory import keep_freed_memory
 
     keep_freed_memory()
-    from detector_svc.batcher import BatcherConfig
-    from detector_svc.service import DetectorConfig, DetectorService
-    from detector_svc.yolo import YoloConfig
+    from detector_svc.detector_protocol import DetectorConfig
+    from detector_svc.service.detector_service import DetectorService, DetectorServiceConfig
+    from detector_svc.service.micro_batcher import BatcherConfig
     from svc_common.metrics import Metrics
     from svc_common.server import ServiceServer
 
     height, width = image_size
-    config = DetectorConfig(
-        yolo=YoloConfig(
+    config = DetectorServiceConfig(
+        kind=kind,
+        detector=DetectorConfig(
             weights=weights,
             height=height,
             width=width,

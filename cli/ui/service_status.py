@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from detector_svc.client import DetectorClient, DetectorClientConfig
-from detector_svc.replicas import resolve_all
+from detector_svc.client.detector_client import DetectorClient, DetectorClientConfig
 from recognizer_svc.client import RecognizerClient
 from stal_data.errors import StalError
-from svc_common.addresses import Resolver, resolve_name
+from svc_common.addresses import Resolver, resolve_all, resolve_name
 from svc_common.client import RetryPolicy
 from svc_common.config import ClientConfig
 from svc_common.errors import BusyError
@@ -95,11 +94,10 @@ def _first_line(error: Exception) -> str:
 
 
 async def _describe_detector(client: ClientConfig, answer: ServiceStatus) -> ServiceStatus:
-    async with DetectorClient(DetectorClientConfig(services=(client,), retry=_RETRY)) as detector:
-        info = await detector.info()
+    info = await DetectorClient(DetectorClientConfig(services=(client,), retry=_RETRY)).info()
     return replace(
         answer,
-        model=f"{info.name} {info.weights[:15]} {info.height}x{info.width}",
+        model=f"{info.name} {info.weights[:15]} {info.image_height}x{info.image_width}",
         device=info.device,
         load=f"{info.pending_frames}/{info.queue_size} frames",
     )

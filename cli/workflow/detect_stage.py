@@ -77,15 +77,14 @@ def detect(
 
 def _model(stages: Stages, detector: Detector) -> tuple[str, list[str]]:
     """Return the name of what detects, and all that decides about its boxes but the options."""
-    from detector_svc.client import DetectorClient, DetectorClientConfig
+    from detector_svc.client.detector_client import DetectorClient, DetectorClientConfig, model_of
 
     if detector.weights is not None:
         return detector.weights.stem, [stages.digest(detector.weights), *_libraries()]
 
     async def ask() -> tuple[str, list[str]]:
-        async with DetectorClient(DetectorClientConfig(services=detector.services)) as client:
-            info = await client.info()
-            return info.name, [digest_of(info.model)]
+        info = await DetectorClient(DetectorClientConfig(services=detector.services)).info()
+        return info.name, [digest_of(model_of(info))]
 
     return asyncio.run(ask())
 

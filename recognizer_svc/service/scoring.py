@@ -55,7 +55,7 @@ class Scoring:
         self.requests = 0
         """Calls in progress, waiting ones included."""
         self._metrics = metrics or ScoringMetrics(CollectorRegistry())
-        self._thread = WatchedPool(1, name="scoring", hung_s=hung_s)
+        self._thread = WatchedPool(name="scoring", hung_s=hung_s, threads=1)
         self._batches = MicroBatches(
             self._thread, lambda queries: self._engine.recognize(queries), self._metrics, max_calls=max_batch
         )

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from detector_svc.yolo import YoloConfig, YoloDetector
+from detector_svc.detector_protocol import DetectorConfig
+from detector_svc.yolo.yolo_detector import YoloDetector
 from tests.detector.samples import save_tiny_weights, write_dataset
 
 
@@ -15,7 +16,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def detector(weights: Path) -> YoloDetector:
-    return YoloDetector(YoloConfig(weights=weights, height=90, width=160, confidence=0.5, device="cpu"))
+    return YoloDetector(DetectorConfig(weights=weights, height=90, width=160, confidence=0.5, device="cpu"))
 
 
 @pytest.fixture(scope="session")

@@ -4,13 +4,14 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from detector_svc.client import DetectorClient, DetectorClientConfig
+from detector_svc.client.detector_client import DetectorClient, DetectorClientConfig
 from detector_svc.detections import FrameDetections
 from protos.generated import detector_pb2 as pb
 from stal_data.errors import StalError
 from svc_common.addresses import Resolver, resolve_name
 from svc_common.client import RetryPolicy
 from svc_common.config import ClientConfig, ServerConfig
+from svc_common.errors import ServiceUnavailableError
 from svc_common.server import ServiceServer
 from tests.services.echo import EchoService
 
@@ -28,6 +29,14 @@ class ReplicaService(EchoService):
         self.answering.set()
         self.taken: list[str] = []
         self.answered: list[str] = []
+        self.streams = 0
+        self.draining = False
+
+    async def start(self) -> None:
+        self.draining = False
+
+    async def drain(self) -> None:
+        self.draining = True
 
     async def GetInfo(self, request, context):
         if self.error is not None:
@@ -35,13 +44,19 @@ class ReplicaService(EchoService):
         return pb.GetInfoResponse(**self.model)
 
     async def Detect(self, request_iterator, context):
-        async for request in request_iterator:
-            self.taken.append(request.frame_id)
-            await self.answering.wait()
-            yield pb.DetectResponse(
-                frame_id=request.frame_id, detections=pb.Detections(boxes=[0, 0, 0.5, 0.5], scores=[0.5])
-            )
-            self.answered.append(request.frame_id)
+        self.streams += 1
+        try:
+            async for request in request_iterator:
+                self.taken.append(request.frame_id)
+                await self.answering.wait()
+                yield pb.DetectResponse(
+                    frame_id=request.frame_id, detections=pb.Detections(boxes=[0, 0, 0.5, 0.5], scores=[0.5])
+                )
+                self.answered.append(request.frame_id)
+                if self.draining:
+                    raise ServiceUnavailableError("the service is stopping")
+        finally:
+            self.streams -= 1
 
 
 class Replica:

@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from detector_svc.batcher import BatcherConfig
-from detector_svc.client import DetectorClient, DetectorClientConfig
-from detector_svc.offline import import_ultralytics
-from detector_svc.service import DetectorConfig, DetectorService
-from detector_svc.yolo import YoloConfig
+from detector_svc.client.detector_client import DetectorClient, DetectorClientConfig
+from detector_svc.detector_protocol import DetectorConfig
+from detector_svc.service.detector_service import DetectorService, DetectorServiceConfig
+from detector_svc.service.micro_batcher import BatcherConfig
+from detector_svc.yolo.offline_ultralytics import import_ultralytics
 from svc_common.client import RetryPolicy
 from svc_common.config import ClientConfig, ServerConfig
 from svc_common.metrics import Metrics
@@ -106,9 +106,9 @@ def make_server(
     weights: Path, *, data_root: Path | None = None, read_hung_s: float = 600.0, port: int = 0, **batcher: object
 ) -> ServiceServer:
     """A service over the tiny weights; `start` it and always `stop` it."""
-    yolo = YoloConfig(weights=weights, height=90, width=160, confidence=0.5, device="cpu")
+    yolo = DetectorConfig(weights=weights, height=90, width=160, confidence=0.5, device="cpu")
     limits = BatcherConfig(**batcher)
-    config = DetectorConfig(yolo=yolo, batcher=limits, data_root=data_root, read_hung_s=read_hung_s)
+    config = DetectorServiceConfig(detector=yolo, batcher=limits, data_root=data_root, read_hung_s=read_hung_s)
     metrics = Metrics()
     service = DetectorService(config, metrics)
     listening = ServerConfig(port=port, metrics_port=0, reflection=True)

@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
-from detector_svc.backend import Backend
-from detector_svc.batcher import BatcherConfig, BatcherMetrics, MicroBatcher
 from detector_svc.detections import FrameDetections
-from detector_svc.yolo import PreparedImage, YoloDetector
+from detector_svc.detector_protocol import Detector, PreparedImage
+from detector_svc.service.micro_batcher import BatcherConfig, BatcherMetrics, MicroBatcher
+from detector_svc.yolo.yolo_detector import YoloDetector
 from stal_data.errors import InputError
 from svc_common.errors import BusyError, DeadlineError, ServiceUnavailableError
 from tests.detector.samples import encoded, picture
@@ -27,7 +27,7 @@ def metric(batcher_metrics: CollectorRegistry, name: str) -> float:
 class Running:
     """A started batcher over the tiny detector."""
 
-    def __init__(self, detector: Backend, **config: object) -> None:
+    def __init__(self, detector: Detector, **config: object) -> None:
         self.registry = CollectorRegistry()
         self.batcher = MicroBatcher(detector, BatcherConfig(**config), BatcherMetrics(self.registry))
 
@@ -151,10 +151,10 @@ class Broken(Scripted):
 async def test_a_frame_that_breaks_the_model_does_not_hurt_its_batch(
     detector: YoloDetector, caplog: pytest.LogCaptureFixture
 ) -> None:
-    backend = Broken(detector)
-    backend.widths = (161,)
+    model = Broken(detector)
+    model.widths = (161,)
     images = {"good": encoded(picture(1)), "bad": encoded(picture(2, 161)), "good, too": encoded(picture(3))}
-    async with Running(backend, max_batch=3, max_delay_s=10) as running:
+    async with Running(model, max_batch=3, max_delay_s=10) as running:
         frames = (running.batcher.detect(data, name) for name, data in images.items())
         good, bad, too = await asyncio.gather(*frames, return_exceptions=True)
         with pytest.raises(InputError, match="Frame 'lone': the model fails on this image of 161x90 pixels"):
@@ -170,11 +170,11 @@ async def test_a_frame_that_breaks_the_model_does_not_hurt_its_batch(
 
 
 async def test_a_model_that_fails_on_every_image_is_no_fault_of_the_frames(detector: YoloDetector) -> None:
-    backend = Broken(detector)
-    async with Running(backend) as running:
+    model = Broken(detector)
+    async with Running(model) as running:
         with pytest.raises(ServiceUnavailableError, match="fails on every image"):
             await running.batcher.detect(encoded(picture(1)), "a")
-        backend.widths = ()
+        model.widths = ()
         assert len(await running.batcher.detect(encoded(picture(1)), "b")) > 0
 
 
@@ -230,14 +230,14 @@ async def test_a_model_that_fails_on_everything_for_long_ends_the_batcher(detect
 
 @pytest.mark.parametrize("what", ["some get through", "it is over soon"])
 async def test_failures_that_pass_do_not_end_the_batcher(detector: YoloDetector, what: str) -> None:
-    backend, data = Broken(detector), encoded(picture(1))
+    model, data = Broken(detector), encoded(picture(1))
     limits = {"failing_s": 0} if what == "some get through" else {"failing_s": 600}
-    async with Running(backend, failed_batches=3, **limits) as running:
+    async with Running(model, failed_batches=3, **limits) as running:
         for number in range(8):
-            backend.widths = () if what == "some get through" and number % 3 == 2 else None
+            model.widths = () if what == "some get through" and number % 3 == 2 else None
             found = await asyncio.gather(running.batcher.detect(data, "a"), return_exceptions=True)
-            assert isinstance(found[0], FrameDetections if backend.widths == () else ServiceUnavailableError)
-        backend.widths = ()
+            assert isinstance(found[0], FrameDetections if model.widths == () else ServiceUnavailableError)
+        model.widths = ()
         assert len(await running.batcher.detect(data, "b")) > 0
 
 

@@ -11,7 +11,8 @@ import grpc
 import pytest
 
 from detector_svc.detections import FrameDetections
-from detector_svc.yolo import PreparedImage, YoloDetector
+from detector_svc.detector_protocol import PreparedImage
+from detector_svc.yolo.yolo_detector import YoloDetector
 from protos.generated import detector_pb2 as pb
 from protos.generated import detector_pb2_grpc as rpc
 from stal_data.errors import InputError
@@ -94,7 +95,7 @@ async def test_a_service_whose_decoding_hangs_is_not_live(
     assert "a decode thread has been at one job" in caplog.text
 
 
-@pytest.mark.parametrize(("step", "name"), [("service.open_split", "split"), ("propose.key_frame_image", "frame")])
+@pytest.mark.parametrize(("step", "name"), [("open_split", "split"), ("key_frame_image", "frame")])
 async def test_a_service_whose_disk_hangs_is_not_live(
     weights: Path,
     dataset: Path,
@@ -104,7 +105,7 @@ async def test_a_service_whose_disk_hangs_is_not_live(
     name: str,
 ) -> None:
     release = threading.Event()
-    monkeypatch.setattr(f"detector_svc.{step}", lambda *_: release.wait(60))
+    monkeypatch.setattr(f"detector_svc.service.detector_service.{step}", lambda *_: release.wait(60))
     try:
         async with (
             asyncio.timeout(60),
@@ -134,7 +135,7 @@ async def test_splits_that_do_not_open_hold_up_neither_each_other_nor_the_stop(
         opening.append(words)
         release.wait(60)
 
-    monkeypatch.setattr("detector_svc.service.open_split", hangs)
+    monkeypatch.setattr("detector_svc.service.detector_service.open_split", hangs)
     try:
         async with (
             asyncio.timeout(50),

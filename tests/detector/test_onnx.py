@@ -16,8 +16,9 @@ from click.testing import CliRunner
 from onnx import TensorProto, helper
 
 from cli.commands.detector import detector as detector_command
-from detector_svc.onnx_export import export_onnx
-from detector_svc.yolo import YoloConfig, YoloDetector
+from detector_svc.detector_protocol import DetectorConfig
+from detector_svc.yolo.onnx_export import export_onnx
+from detector_svc.yolo.yolo_detector import YoloDetector
 from stal_data.errors import InputError, NotFoundError
 from tests.detector.samples import ROOT, encoded, make_client, numbered, picture, save_tiny_weights, serving
 
@@ -36,7 +37,7 @@ def exported(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def load(path: Path, **options: object) -> YoloDetector:
     config = {"weights": path, "height": 90, "width": 160, "confidence": 0.5, "device": "cpu"} | options
-    return YoloDetector(YoloConfig(**config))
+    return YoloDetector(DetectorConfig(**config))
 
 
 def assert_same_output(one: YoloDetector, other: YoloDetector, *, images: int) -> None:
@@ -52,7 +53,7 @@ def assert_same_output(one: YoloDetector, other: YoloDetector, *, images: int) -
 def test_boxes_equal_those_of_the_checkpoint(exported: Path, detector: YoloDetector) -> None:
     served = load(exported)
     assert_same_output(served, detector, images=5)
-    assert (served.class_names, served.input_size) == (detector.class_names, detector.input_size)
+    assert (served.people, served.input_size) == (detector.people, detector.input_size)
     assert served.weights_digest != detector.weights_digest
     assert served.library.startswith(f"{detector.library} onnxruntime-")
 
@@ -87,7 +88,8 @@ def test_several_classes_keep_their_names(tmp_path: Path) -> None:
 
 async def test_the_service_takes_it(exported: Path) -> None:
     images = {str(number): encoded(picture(number)) for number in range(6)}
-    async with serving(exported) as server, make_client(server.port) as client:
+    async with serving(exported) as server:
+        client = make_client(server.port)
         assert (await client.info()).name == "tiny"
         found = dict([answer async for answer in client.detect(numbered(images))])
     here = load(exported)
@@ -178,7 +180,7 @@ def test_names_may_be_a_list(exported: Path, tmp_path: Path) -> None:
     model = onnx.load(exported)
     set_metadata("names", "['person']")(model)
     (tmp_path / "list.onnx").write_bytes(model.SerializeToString())
-    assert load(tmp_path / "list.onnx").class_names == {0: "person"}
+    assert load(tmp_path / "list.onnx").people == ("person",)
 
 
 @pytest.mark.parametrize("kind", [TensorProto.FLOAT16, TensorProto.UINT8])
@@ -263,11 +265,12 @@ def note(event, arguments):
 sys.addaudithook(note)
 from pathlib import Path
 import numpy as np
-from detector_svc.onnx_export import export_onnx
-from detector_svc.yolo import YoloConfig, YoloDetector
+from detector_svc.yolo.onnx_export import export_onnx
+from detector_svc.detector_protocol import DetectorConfig
+from detector_svc.yolo.yolo_detector import YoloDetector
 weights, output = map(Path, sys.argv[1:])
 export_onnx(weights, output, height=64, width=64, batch=None)
-detector = YoloDetector(YoloConfig(weights=output, height=64, width=64))
+detector = YoloDetector(DetectorConfig(weights=output, height=64, width=64))
 detector.detect([detector.prepare(np.zeros((64, 64, 3), np.uint8))])
 """
 

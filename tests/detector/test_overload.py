@@ -72,8 +72,8 @@ async def test_clients_beyond_capacity_all_get_their_answers(weights: Path) -> N
     images = {str(number): encoded(picture(number)) for number in range(12)}
     async with serving(weights, max_batch=2, queue_size=QUEUE) as server:
         retry = RetryPolicy(retries=50, first_s=0.01, max_s=0.1)
-        async with make_client(server.port, window=8, retry=retry) as one, make_client(server.port, retry=retry) as two:
-            answers = await asyncio.gather(*(names(client, images) for client in (one, two, one, two)))
+        one, two = make_client(server.port, window=8, retry=retry), make_client(server.port, retry=retry)
+        answers = await asyncio.gather(*(names(client, images) for client in (one, two, one, two)))
         assert all(sorted(found) == sorted(images) for found in answers)
         assert await pending(server) == 0
 

@@ -11,8 +11,8 @@ import grpc
 import pytest
 from PIL import Image
 
-from detector_svc.batcher import BatcherConfig, BatcherMetrics, MicroBatcher
-from detector_svc.stream import DetectStream
+from detector_svc.service.detect_stream import DetectStream
+from detector_svc.service.micro_batcher import BatcherConfig, BatcherMetrics, MicroBatcher
 from protos.generated import detector_pb2 as pb
 from protos.generated import detector_pb2_grpc as rpc
 from stal_data.errors import InputError, NotFoundError
@@ -80,7 +80,8 @@ def test_a_bomb_is_refused_before_its_pixels_are_decoded(
 
 async def test_bombs_are_answered_and_the_stream_goes_on(weights: Path) -> None:
     images = {**BOMBS, "good": encoded(picture(1))}
-    async with serving(weights) as server, make_client(server.port) as client:
+    async with serving(weights) as server:
+        client = make_client(server.port)
         answers = dict([answer async for answer in client.detect(numbered(images))])
     assert all(isinstance(answers[name], str) for name in BOMBS), answers
     assert not isinstance(answers["good"], str)
@@ -88,11 +89,11 @@ async def test_bombs_are_answered_and_the_stream_goes_on(weights: Path) -> None:
 
 @pytest.mark.parametrize("trick", PATH_TRICKS, ids=lambda trick: repr(trick)[:20])
 async def test_propose_takes_no_path_out_of_its_root(rooted, trick: str) -> None:
-    async with make_client(rooted) as client:
-        for dataset, split in ((trick, "train"), ("small", trick)):
-            with pytest.raises((InputError, NotFoundError)):
-                [event async for event in client.propose(dataset, split)]
-        assert (await client.info()).name == "tiny"
+    client = make_client(rooted)
+    for dataset, split in ((trick, "train"), ("small", trick)):
+        with pytest.raises((InputError, NotFoundError)):
+            [event async for event in client.propose(dataset, split)]
+    assert (await client.info()).name == "tiny"
 
 
 @pytest.fixture
@@ -104,7 +105,8 @@ async def rooted(weights: Path, dataset: Path) -> AsyncIterator[int]:
 async def test_links_in_a_circle_are_refused(weights: Path, tmp_path: Path) -> None:
     (tmp_path / "one").symlink_to(tmp_path / "two")
     (tmp_path / "two").symlink_to(tmp_path / "one")
-    async with serving(weights, data_root=tmp_path) as server, make_client(server.port) as client:
+    async with serving(weights, data_root=tmp_path) as server:
+        client = make_client(server.port)
         with pytest.raises((InputError, NotFoundError)):
             [event async for event in client.propose("one", "train")]
         assert (await client.info()).name == "tiny"
@@ -124,7 +126,7 @@ async def test_a_message_over_the_limit_is_refused_and_the_service_goes_on(weigh
 
 
 class Nothing:
-    """A backend that is never asked."""
+    """A detector that is never asked."""
 
 
 async def test_a_stream_without_frames_ends_and_says_how_to_go_on() -> None:

@@ -9,11 +9,12 @@ import grpc
 import numpy as np
 import pytest
 
-from detector_svc.client import DetectorClient, ProposedSplit
-from detector_svc.connection import Connection
+from detector_svc.client import detector_client
+from detector_svc.client.detector_client import DetectorClient
 from detector_svc.detections import FrameDetections, from_message
-from detector_svc.service import DetectorService
-from detector_svc.yolo import PreparedImage, YoloDetector
+from detector_svc.detector_protocol import PreparedImage
+from detector_svc.service.detector_service import DetectorService
+from detector_svc.yolo.yolo_detector import YoloDetector
 from protos.generated import detector_pb2 as pb
 from protos.generated import detector_pb2_grpc as rpc
 from stal_data.errors import ConflictError, InputError, NotFoundError
@@ -31,7 +32,8 @@ async def collect(client: DetectorClient, images: dict[str, bytes]) -> list[tupl
 
 
 async def test_concurrent_streams_get_each_frame_once_with_its_own_boxes(weights: Path, detector: YoloDetector) -> None:
-    async with serving(weights, queue_size=256) as server, make_client(server.port) as client:
+    async with serving(weights, queue_size=256) as server:
+        client = make_client(server.port)
         streams = [{f"{stream}-{n}": encoded(picture(20 * stream + n)) for n in range(20)} for stream in range(4)]
         answers = await asyncio.gather(*(collect(client, images) for images in streams))
     for stream, (images, found) in enumerate(zip(streams, answers, strict=True)):
@@ -46,7 +48,8 @@ async def test_concurrent_streams_get_each_frame_once_with_its_own_boxes(weights
 
 async def test_a_bad_image_is_named_and_the_stream_goes_on(weights: Path) -> None:
     images = {"a": encoded(picture(1)), "b": b"junk", "c": encoded(picture(2))[:100], "d": encoded(picture(3))}
-    async with serving(weights) as server, make_client(server.port) as client:
+    async with serving(weights) as server:
+        client = make_client(server.port)
         answers = dict(await collect(client, images))
     assert set(answers) == set(images)
     assert "'b'" in answers["b"]
@@ -66,7 +69,8 @@ async def test_a_frame_that_breaks_the_model_ends_no_stream(weights: Path, monke
     monkeypatch.setattr(YoloDetector, "detect", fragile)
     streams = [{f"{stream}-{n}": encoded(picture(n)) for n in range(6)} for stream in range(3)]
     streams[1]["bad"] = encoded(picture(1, 161))
-    async with serving(weights, max_batch=19, max_delay_s=10) as server, make_client(server.port) as client:
+    async with serving(weights, max_batch=19, max_delay_s=10) as server:
+        client = make_client(server.port)
         answers = await asyncio.gather(*(collect(client, images) for images in streams))
     assert together == [19, 1, 1]  # the frames of all streams, then the bad one, twice
     for images, found in zip(streams, answers, strict=True):
@@ -76,13 +80,14 @@ async def test_a_frame_that_breaks_the_model_ends_no_stream(weights: Path, monke
 
 
 async def test_info_names_what_runs(weights: Path, detector: YoloDetector) -> None:
-    async with serving(weights) as server, make_client(server.port) as client:
+    async with serving(weights) as server:
+        client = make_client(server.port)
         info = await client.info()
-    assert (info.height, info.width, info.confidence, info.name) == (90, 160, 0.5, "tiny")
+    assert (info.image_height, info.image_width, info.confidence, info.name) == (90, 160, 0.5, "tiny")
     assert info.weights == detector.weights_digest
     assert info.weights.startswith("sha256:")
     assert info.library.startswith("ultralytics-8")
-    assert info.classes == ("person",)
+    assert info.classes == ["person"]
 
 
 async def raw_detect(port: int, requests: AsyncIterator[pb.DetectRequest], timeout: float | None = None) -> list[str]:
@@ -109,7 +114,8 @@ async def test_a_passed_deadline_frees_the_queue(weights: Path) -> None:
             yield pb.DetectRequest(frame_id=str(number), image=image)
         await asyncio.Event().wait()
 
-    async with serving(weights) as server, make_client(server.port) as client:
+    async with serving(weights) as server:
+        client = make_client(server.port)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await raw_detect(server.port, never_closed(), timeout=1.0)
         assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
@@ -118,7 +124,8 @@ async def test_a_passed_deadline_frees_the_queue(weights: Path) -> None:
 
 async def test_a_full_queue_slows_a_client_down_and_loses_nothing(weights: Path) -> None:
     images = {str(number): encoded(picture(number)) for number in range(30)}
-    async with serving(weights, max_batch=1, queue_size=3) as server, make_client(server.port, window=12) as client:
+    async with serving(weights, max_batch=1, queue_size=3) as server:
+        client = make_client(server.port, window=12)
         answers = await collect(client, images)
     assert sorted(name for name, _ in answers) == sorted(images)
     assert all(isinstance(found, FrameDetections) for _, found in answers)
@@ -137,12 +144,12 @@ async def test_a_restart_in_the_middle_loses_and_doubles_no_frame(weights: Path,
 
     seen: list[str] = []
     try:
-        async with make_client(port, window=8) as client:
-            async for name, _ in client.detect(numbered(images)):
-                seen.append(name)
-                if len(seen) == 10:
-                    restarting = asyncio.create_task(restart())
-            await restarting
+        client = make_client(port, window=8)
+        async for name, _ in client.detect(numbered(images)):
+            seen.append(name)
+            if len(seen) == 10:
+                restarting = asyncio.create_task(restart())
+        await restarting
     finally:
         await first.stop(0)
         await second.stop(0)
@@ -154,7 +161,8 @@ async def test_an_error_of_the_source_comes_after_the_answers(weights: Path) -> 
         yield "a", encoded(picture(1))
         raise NotFoundError("frame 7 is missing")
 
-    async with serving(weights) as server, make_client(server.port) as client:
+    async with serving(weights) as server:
+        client = make_client(server.port)
         answers = client.detect(source())
         assert (await anext(answers))[0] == "a"
         with pytest.raises(NotFoundError, match="frame 7"):
@@ -166,7 +174,8 @@ async def test_repeated_ids_are_refused_by_the_client(weights: Path) -> None:
         for _ in range(2):
             yield "a", encoded(picture(1))
 
-    async with serving(weights) as server, make_client(server.port) as client:
+    async with serving(weights) as server:
+        client = make_client(server.port)
         with pytest.raises(InputError, match="occurs twice"):
             [answer async for answer in client.detect(source())]
 
@@ -187,21 +196,22 @@ async def test_an_answer_that_does_not_come_is_a_deadline() -> None:
     retry = RetryPolicy(retries=1, first_s=0.01)
     async with (
         echo_serving(SilentService()) as (server, _),
-        make_client(server.port, timeout_s=1.0, retry=retry) as client,
     ):
+        client = make_client(server.port, timeout_s=1.0, retry=retry)
         with pytest.raises(DeadlineError, match=r"no answer for 1 s"):
             await collect(client, {"a": encoded(picture(1))})
 
 
 async def test_propose_runs_a_split_in_order(weights: Path, dataset: Path) -> None:
-    async with serving(weights, data_root=dataset.parent) as server, make_client(server.port) as client:
+    async with serving(weights, data_root=dataset.parent) as server:
+        client = make_client(server.port)
         head, *items = [event async for event in client.propose("small", "train")]
         images = {
             str(key): (dataset / "frames" / key.video / f"{key.video}_{frame_of(key):06d}.png").read_bytes()
             for key, _ in items
         }
         sent = dict(await collect(client, images))
-    assert head == ProposedSplit(dataset="small", split="train", key_frames=9)
+    assert head == pb.ProposeHeader(dataset="small", split="train", key_frames=9)
     assert [key for key, _ in items] == [KeyFrame(f"v{v}", 1000 * second) for v in range(3) for second in (1, 2, 3)]
     for key, found in items:
         np.testing.assert_array_equal(found.boxes_N4, sent[str(key)].boxes_N4)
@@ -237,20 +247,23 @@ def frame_of(key: KeyFrame) -> int:
 async def test_propose_stays_below_its_root(
     weights: Path, dataset: Path, path: str, split: str, kind: type[Exception], text: str
 ) -> None:
-    async with serving(weights, data_root=dataset.parent) as server, make_client(server.port) as client:
+    async with serving(weights, data_root=dataset.parent) as server:
+        client = make_client(server.port)
         with pytest.raises(kind, match=text):
             [event async for event in client.propose(path, split)]
 
 
 async def test_a_link_out_of_the_root_is_refused(weights: Path, dataset: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(dataset)
-    async with serving(weights, data_root=tmp_path) as server, make_client(server.port) as client:
+    async with serving(weights, data_root=tmp_path) as server:
+        client = make_client(server.port)
         with pytest.raises(InputError, match="outside"):
             [event async for event in client.propose("link", "train")]
 
 
 async def test_without_a_data_root_propose_is_off(weights: Path) -> None:
-    async with serving(weights) as server, make_client(server.port) as client:
+    async with serving(weights) as server:
+        client = make_client(server.port)
         with pytest.raises(ConflictError, match="--data-root"):
             [event async for event in client.propose("small", "train")]
 
@@ -266,7 +279,7 @@ def test_every_rpc_has_a_servicer_method_and_a_client_wrapper() -> None:
     assert methods
     for name in methods:
         assert getattr(DetectorService, name) is not getattr(rpc.DetectorServicer, name), f"{name} is not served"
-        assert f"_stub.{name}(" in inspect.getsource(Connection), f"the client never calls {name}"
+        assert f".{name}(" in inspect.getsource(detector_client), f"the client never calls {name}"
     assert pb.DESCRIPTOR.services_by_name["Detector"].full_name == DetectorService.full_name
 
 

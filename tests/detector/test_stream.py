@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 import pytest
 from prometheus_client import CollectorRegistry
 
-from detector_svc.batcher import BatcherConfig, BatcherMetrics, MicroBatcher
-from detector_svc.stream import WINDOW, DetectStream
-from detector_svc.yolo import YoloDetector
+from detector_svc.service.detect_stream import WINDOW, DetectStream
+from detector_svc.service.micro_batcher import BatcherConfig, BatcherMetrics, MicroBatcher
+from detector_svc.yolo.yolo_detector import YoloDetector
 from protos.generated import detector_pb2 as pb
 from svc_common.errors import BusyError
 from tests.detector.samples import encoded, picture

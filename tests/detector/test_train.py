@@ -11,10 +11,11 @@ import pytest
 from click.testing import CliRunner
 
 from cli.commands.detector import detector as detector_command
-from detector_svc import train as train_module
-from detector_svc.train import DetectorTrainConfig, train_detector
-from detector_svc.yolo import YoloConfig, YoloDetector
-from detector_svc.yolo_format import YoloPart, choose_parts
+from detector_svc.detector_protocol import DetectorConfig
+from detector_svc.yolo import training
+from detector_svc.yolo.training import DetectorTrainConfig, train_detector
+from detector_svc.yolo.yolo_detector import YoloDetector
+from detector_svc.yolo.yolo_folders import YoloPart, choose_parts
 from stal_data.dataset import Dataset
 from stal_data.errors import InputError, NotFoundError, StalError
 from tests.detector.samples import MODEL, picture
@@ -73,8 +74,8 @@ def test_training_reaches_out_to_nobody(trained: tuple[Path, str]) -> None:
 
 def test_trained_weights_serve_and_hold_nothing_of_this_machine(trained: tuple[Path, str], dataset: Path) -> None:
     output, _ = trained
-    detector = YoloDetector(YoloConfig(weights=output, height=90, width=160, device="cpu"))
-    assert detector.class_names == {0: "person"}
+    detector = YoloDetector(DetectorConfig(weights=output, height=90, width=160, device="cpu"))
+    assert detector.people == ("person",)
     detector.detect([detector.prepare(picture(1))])
     metrics = json.loads(output.with_suffix(".json").read_text())
     assert 0 <= metrics["recall_at_iou_0.5"] <= 1
@@ -94,7 +95,8 @@ def test_the_same_seed_gives_the_same_weights_and_another_start_others(
 
     def run(name: str, start: Path) -> bytes:
         config = DetectorTrainConfig(start=start, height=90, width=160, epochs=1, device="cpu")
-        return train_detector(config, train, val, tmp_path / name).weights.read_bytes()
+        train_detector(config, train, val, tmp_path / name)
+        return (tmp_path / name).read_bytes()
 
     again = run("another-name.pt", MODEL)
     assert again == output.read_bytes()
@@ -119,14 +121,14 @@ def test_weights_are_written_before_they_are_measured(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(train_module, "measure", fail)
+    monkeypatch.setattr(training, "measure", fail)
     with pytest.raises((StalError, KeyboardInterrupt)) as raised:
         train_detector(*small_training(dataset), output, say=said.append)
     if isinstance(error, Exception):
         assert f"kept in '{output}', but measuring them failed (ZeroDivisionError: no luck)" in str(raised.value)
     assert "person.pt: the weights are written" in said[0]
     metrics = json.loads(output.with_suffix(".json").read_text())
-    detector = YoloDetector(YoloConfig(weights=output, height=64, width=64, device="cpu"))
+    detector = YoloDetector(DetectorConfig(weights=output, height=64, width=64, device="cpu"))
     assert (metrics["weights"], metrics["recall_at_iou_0.5"]) == (detector.weights_digest, None)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["person.json", "person.pt"]
 
@@ -145,7 +147,7 @@ def test_a_training_that_ends_early_keeps_its_best_weights(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(train_module, "write_atomically", fail)
+    monkeypatch.setattr(training, "write_atomically", fail)
     with pytest.raises((KeyboardInterrupt, StalError)) as raised:
         train_detector(
             *small_training(dataset, epochs=3 if interrupted else 1),
@@ -156,7 +158,7 @@ def test_a_training_that_ends_early_keeps_its_best_weights(
     (kept,) = tmp_path.iterdir()
     assert kept.name.startswith("p.unfinished-")
     assert f"kept in '{kept}'" in "".join([*said, str(raised.value)])
-    YoloDetector(YoloConfig(weights=kept, height=64, width=64, device="cpu"))
+    YoloDetector(DetectorConfig(weights=kept, height=64, width=64, device="cpu"))
 
 
 KILLED = """

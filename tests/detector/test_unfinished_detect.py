@@ -13,9 +13,9 @@ import pytest
 
 from cache.proposal_store import Proposals, open_proposals
 from cache.store import Store
-from detector_svc.detect_split import detect_split
+from detector_svc.client.detector_client import model_of
+from detector_svc.client.split_detection import KeptAnswers, detect_split
 from detector_svc.detections import FrameDetections
-from detector_svc.kept_answers import KeptAnswers
 from stal_data.dataset import Dataset, Split
 from stal_data.keyframes import KeyFrame
 from svc_common.errors import ServiceUnavailableError
@@ -59,10 +59,10 @@ async def test_a_killed_and_a_draining_replica_change_nothing_in_the_result(
             staying_at = f"127.0.0.1:{staying.port}"
 
             async def run(store: Store, *addresses: str, at_20: Callable[[], object] = bool) -> None:
-                async with client_of(*addresses, window=24) as client:
-                    await detect_split(
-                        split, store, client, progress=lambda done, total: at_20() if done == STOP_AFTER else None
-                    )
+                client = client_of(*addresses, window=24)
+                await detect_split(
+                    split, store, client, progress=lambda done, total: at_20() if done == STOP_AFTER else None
+                )
 
             await run(stores[0], staying_at)
             await run(stores[1], staying_at, killed_at, at_20=killed.kill)
@@ -86,7 +86,8 @@ async def test_a_killed_and_a_draining_replica_change_nothing_in_the_result(
 
 async def break_off(split: Split, store: Store) -> int:
     """Detect until the only service is gone; how many answers were kept."""
-    async with replicas(ReplicaService()) as (only,), client_of(only.address) as client:
+    async with replicas(ReplicaService()) as (only,):
+        client = client_of(only.address)
         gone: list[asyncio.Task[None]] = []
 
         def progress(done: int, total: int) -> None:
@@ -105,9 +106,10 @@ async def break_off(split: Split, store: Store) -> int:
 
 
 async def finish(split: Split, store: Store, service: ReplicaService) -> None:
-    async with replicas(service) as (only,), client_of(only.address) as client:
-        report = await detect_split(split, store, client)
-    assert (report.key_frames, report.boxes) == (KEY_FRAMES, KEY_FRAMES)
+    async with replicas(service) as (only,):
+        client = client_of(only.address)
+        _, found = await detect_split(split, store, client)
+    assert len(found.key_frames) == len(found.boxes_N4) == KEY_FRAMES
     assert len(proposals(store).key_frames) == KEY_FRAMES
     assert not list(store.root.glob("**/.*"))
 
@@ -145,7 +147,8 @@ async def test_a_changed_image_is_sent_again(tmp_path: Path) -> None:
 
 async def test_a_cancelled_detect_keeps_its_answers_too(split: Split, tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store", create=True)
-    async with replicas(ReplicaService()) as (only,), client_of(only.address) as client:
+    async with replicas(ReplicaService()) as (only,):
+        client = client_of(only.address)
         running = asyncio.create_task(detect_split(split, store, client))
         await until(lambda: len(only.service.answered) >= STOP_AFTER)
         only.service.answering.clear()
@@ -153,7 +156,7 @@ async def test_a_cancelled_detect_keeps_its_answers_too(split: Split, tmp_path: 
         with pytest.raises(asyncio.CancelledError):
             await running
         path = next(store.root.glob("**/.person.unfinished.npz"))
-        assert 0 < len(KeptAnswers(path, (await client.info()).model)) < KEY_FRAMES
+        assert 0 < len(KeptAnswers(path, model_of(await client.info()))) < KEY_FRAMES
 
 
 def test_kept_answers_are_of_their_time_to_the_millisecond(tmp_path: Path) -> None:
@@ -197,8 +200,8 @@ async def test_a_command_that_gets_sigterm_keeps_its_answers_and_dies_by_it(spli
             finally:
                 running.kill()
         assert running.returncode == -signal.SIGTERM, errors
-        async with client_of(only.address) as client:
-            model = (await client.info()).model
+        client = client_of(only.address)
+        model = model_of(await client.info())
     (path,) = (tmp_path / "store").glob("**/.person.unfinished.npz")
     assert STOP_AFTER - 4 <= len(KeptAnswers(path, model)) < STOP_AFTER  # with 4 in flight
 
@@ -206,18 +209,18 @@ async def test_a_command_that_gets_sigterm_keeps_its_answers_and_dies_by_it(spli
 async def test_both_gone_then_one_back(split: Split, tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store", create=True)
     async with replicas(ReplicaService(), ReplicaService()) as (first, second):
-        async with client_of(first.address, second.address) as client:
+        client = client_of(first.address, second.address)
 
-            def progress(done: int, total: int) -> None:
-                if done == STOP_AFTER:
-                    for replica in (first, second):
-                        replica.service.answering.clear()
-                        tasks.append(asyncio.create_task(replica.stop()))
+        def progress(done: int, total: int) -> None:
+            if done == STOP_AFTER:
+                for replica in (first, second):
+                    replica.service.answering.clear()
+                    tasks.append(asyncio.create_task(replica.stop()))
 
-            tasks: list[asyncio.Task[None]] = []
-            with pytest.raises(ServiceUnavailableError, match="None of 2 detector replicas can be used") as caught:
-                await detect_split(split, store, client, progress=progress)
-            await asyncio.gather(*tasks)
+        tasks: list[asyncio.Task[None]] = []
+        with pytest.raises(ServiceUnavailableError, match="None of 2 detector replicas can be used") as caught:
+            await detect_split(split, store, client, progress=progress)
+        await asyncio.gather(*tasks)
         assert "the same command goes on with the rest" in str(caught.value)
         second.service.answering.set()
         second.service.taken.clear()
@@ -228,5 +231,5 @@ async def test_both_gone_then_one_back(split: Split, tmp_path: Path) -> None:
 
 
 async def again(split: Split, store: Store, *both: Replica) -> None:
-    async with client_of(*(replica.address for replica in both)) as client:
-        await detect_split(split, store, client)
+    client = client_of(*(replica.address for replica in both))
+    await detect_split(split, store, client)

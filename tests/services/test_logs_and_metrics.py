@@ -61,7 +61,7 @@ def test_progress_of_a_running_job_is_exported_and_gone_at_its_end(trained: Trai
 async def test_the_dashboard_names_only_metrics_that_services_export(
     trained: Trained,
 ) -> None:
-    from detector_svc.batcher import BatcherMetrics
+    from detector_svc.service.micro_batcher import BatcherMetrics
 
     exported = _names(trained.during)
     async with serving(metrics_port=0) as (server, _):

@@ -55,18 +55,19 @@ async def test_the_project_client_learns_of_a_service_that_does_not_fit(
     async with serving() as (server, service):
         service.release.set()
         monkeypatch.setattr(client, "API_VERSION", stated)
-        async with make_client(server.port) as other:
-            with pytest.raises(ConflictError, match=f"API version {stated}, the service {API_VERSION}"):
-                await other.info()
-            with pytest.raises(ConflictError, match=f"API version {stated}, the service {API_VERSION}"):
-                [item async for item in other.propose("a", "b")]
+        other = make_client(server.port)
+        with pytest.raises(ConflictError, match=f"API version {stated}, the service {API_VERSION}"):
+            await other.info()
+        with pytest.raises(ConflictError, match=f"API version {stated}, the service {API_VERSION}"):
+            [item async for item in other.propose("a", "b")]
         monkeypatch.undo()
-        async with make_client(server.port) as present:
-            assert (await present.info()).name == "echo"
+        present = make_client(server.port)
+        assert (await present.info()).name == "echo"
 
 
 async def test_a_later_service_serves_this_client_and_a_new_major_refuses_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with serving() as (server, echo), make_client(server.port) as this:
+    async with serving() as (server, echo):
+        this = make_client(server.port)
         echo.release.set()
         for service, fits in ((f"{MAJOR}.{MINOR + 3}", True), (f"{MAJOR + 1}.0", False)):
             monkeypatch.setattr(

@@ -10,7 +10,7 @@ from svc_common.watched_pool import WatchedPool, WorkerHungError
 
 async def test_a_thread_that_hangs_is_noticed_though_nobody_waits_for_it() -> None:
     release = threading.Event()
-    pool = WatchedPool(1, name="decode", hung_s=0.1)
+    pool = WatchedPool(name="decode", hung_s=0.1, threads=1)
     try:
         pool.submit(release.wait, 60)
         with pytest.raises(WorkerHungError, match=r"a decode thread has been at one job for 0\.\d s"):
@@ -21,7 +21,7 @@ async def test_a_thread_that_hangs_is_noticed_though_nobody_waits_for_it() -> No
 
 
 async def test_threads_that_get_on_are_left_alone() -> None:
-    pool = WatchedPool(2, name="decode", hung_s=600.0)
+    pool = WatchedPool(name="decode", hung_s=600.0, threads=2)
     watch = asyncio.create_task(pool.watch())
     loop = asyncio.get_running_loop()
     try:

@@ -1,4 +1,4 @@
-"""What a network must be to be served, in whatever form its weights came. Shape letters as in `detector_svc.yolo`."""
+"""What a network must be to be served, in whatever form its weights came. Shape letters as in `onnx_network`."""
 
 from collections.abc import Callable
 
@@ -38,7 +38,7 @@ def check_output(
 ) -> None:
     """Run a network on grey images; an output that is not a detection head's is an error.
 
-    size: images, and their height and width. end2end: as in `detector_svc.yolo.Network`.
+    size: images, and their height and width. end2end: as in `yolo_detector.Network`.
     """
     try:
         found = run(np.full((*size, 3), 127, np.uint8))

@@ -1,4 +1,4 @@
-"""From an Ultralytics checkpoint to an ONNX file that `detector_svc.onnx_network` reads."""
+"""From an Ultralytics checkpoint to an ONNX file that `detector_svc.yolo.onnx_network` reads."""
 
 import tempfile
 import warnings
@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from detector_svc.onnx_network import OnnxNetwork, import_onnx
-from detector_svc.torch_network import TorchNetwork, check_weights
+from detector_svc.yolo.onnx_network import OnnxNetwork, import_onnx
+from detector_svc.yolo.torch_network import TorchNetwork, check_weights
 from stal_data.digests import sha256_of
 from stal_data.errors import ConflictError, InputError
 from stal_data.files import write_atomically

@@ -17,8 +17,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from detector_svc.key_images import key_frame_image
-from stal_data.clips import key_image_frame
+from stal_data.clips import key_frame_image, key_image_frame
 from stal_data.dataset import Split
 from stal_data.errors import ConflictError, InputError
 from stal_data.files import naming, write_atomically

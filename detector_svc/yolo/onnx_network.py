@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from detector_svc.fitness import UnfitError, check_output, check_stride, read_names
+from detector_svc.yolo.network_checks import UnfitError, check_output, check_stride, read_names
 from stal_data.errors import InputError, how_to_install
 
 _LONGEST_METADATA = 100_000
@@ -23,12 +23,12 @@ _EXPORT_AGAIN = (
 
 
 class OnnxNetwork:
-    """A `detector_svc.yolo.Network`. Names, stride and task come from the metadata that Ultralytics writes."""
+    """A `yolo_detector.Network`. Names, stride and task come from the metadata that Ultralytics writes."""
 
     def __init__(self, path: Path, content: bytes, device: str) -> None:
         """Read the file's content; what is no detection model is an error that names the path.
 
-        device: see YoloConfig.
+        device: see DetectorConfig.
         """
         onnx, runtime = import_onnx(path)
         self._path = path

@@ -15,10 +15,9 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from detector_svc.backend import Backend, detect_each
 from detector_svc.detections import FrameDetections
-from detector_svc.offline import available_cpus
-from detector_svc.yolo import PreparedImage
+from detector_svc.detector_protocol import Detector, PreparedImage
+from detector_svc.service.failed_batches import detect_each
 from stal_data.errors import InputError, StalError
 from stal_data.media.images import decode_image
 from svc_common.errors import BusyError, DeadlineError, ServiceUnavailableError
@@ -93,11 +92,11 @@ class ModelLostError(Exception):
 class MicroBatcher:
     """One per model."""
 
-    def __init__(self, backend: Backend, config: BatcherConfig, metrics: BatcherMetrics) -> None:
-        self._backend, self.config, self._metrics = backend, config, metrics
+    def __init__(self, detector: Detector, config: BatcherConfig, metrics: BatcherMetrics) -> None:
+        self.detector, self.config, self._metrics = detector, config, metrics
         self._slots = asyncio.Semaphore(config.queue_size)
         self._queue: asyncio.Queue[_Item] = asyncio.Queue()  # the slots bound it
-        self._decoders = WatchedPool(available_cpus(), name="decode", hung_s=config.decode_hung_s)
+        self._decoders = WatchedPool(name="decode", hung_s=config.decode_hung_s)
         self._model_thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         self._task: asyncio.Task[None] | None = None
         self._watch: asyncio.Task[None] | None = None
@@ -177,7 +176,7 @@ class MicroBatcher:
         return min(max(self.pending * self._frame_s, _SOONEST_RETRY_S), _LATEST_RETRY_S)
 
     def _prepare(self, data: bytes, frame_id: str) -> PreparedImage:
-        return self._backend.prepare(decode_image(data, f"Frame '{frame_id}'"))
+        return self.detector.prepare(decode_image(data, f"Frame '{frame_id}'"))
 
     async def _run(self) -> None:
         while True:
@@ -211,7 +210,7 @@ class MicroBatcher:
             self._metrics.queue_s.observe(start - item.queued_at)
         images, frame_ids = [item.image for item in batch], [item.frame_id for item in batch]
         running = asyncio.get_running_loop().run_in_executor(
-            self._model_thread, detect_each, self._backend, images, frame_ids
+            self._model_thread, detect_each, self.detector, images, frame_ids
         )
         try:
             async with asyncio.timeout(self.config.hung_s):

@@ -11,20 +11,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from detector_svc.fitness import UnfitError, check_output, check_stride, read_names
-from detector_svc.offline import import_ultralytics
+from detector_svc.yolo.network_checks import UnfitError, check_output, check_stride, read_names
+from detector_svc.yolo.offline_ultralytics import import_ultralytics
 from stal_data.errors import InputError, NotFoundError
 
 
 class TorchNetwork:
-    """A `detector_svc.yolo.Network`."""
+    """A `yolo_detector.Network`."""
 
     input_size: tuple[int, int] | None = None
     batch: int | None = None
     library: str | None = None
 
     def __init__(self, path: Path, device: str) -> None:
-        """Load the checkpoint; a missing or unreadable file is an error that names it. device: see YoloConfig."""
+        """Load the checkpoint; a missing or unreadable file is an error that names it. device: see DetectorConfig."""
         chosen = choose_device(device)
         self.module = _load_model(path)
         self._device = torch.device("cpu")

@@ -1,8 +1,8 @@
 """The Detector servicer and its life cycle."""
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,15 +10,18 @@ from typing import Any
 import grpc
 import numpy as np
 
-from detector_svc.batcher import BatcherConfig, BatcherMetrics, MicroBatcher
+from detector_svc import DETECTORS
 from detector_svc.detections import to_message
-from detector_svc.offline import available_cpus
-from detector_svc.propose import open_split, run_split
-from detector_svc.stream import DetectStream
-from detector_svc.yolo import YoloConfig, YoloDetector
+from detector_svc.detector_protocol import Detector, DetectorConfig
+from detector_svc.service.detect_stream import DetectStream
+from detector_svc.service.micro_batcher import BatcherConfig, BatcherMetrics, MicroBatcher
 from protos.generated import detector_pb2 as pb
 from protos.generated import detector_pb2_grpc as rpc
-from stal_data.errors import NotFoundError
+from stal_data.clips import key_frame_image
+from stal_data.data_root import dataset_below
+from stal_data.dataset import Split
+from stal_data.errors import ConflictError, InputError, NotFoundError, did_you_mean
+from stal_data.keyframes import AnnotatedKeyFrame
 from svc_common.errors import ServiceUnavailableError
 from svc_common.metrics import Metrics
 from svc_common.watched_pool import WatchedPool
@@ -28,10 +31,12 @@ _OPENING = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class DetectorConfig:
+class DetectorServiceConfig:
     """What the service runs."""
 
-    yolo: YoloConfig
+    detector: DetectorConfig
+    kind: str = "yolo"
+    """A key of DETECTORS."""
     batcher: BatcherConfig = field(default_factory=BatcherConfig)
     data_root: Path | None = None
     """Folder below which Propose finds data sets; None turns Propose off."""
@@ -39,6 +44,8 @@ class DetectorConfig:
     """Opening a split or reading a frame of it takes no longer, even where whole video files are decoded for it."""
 
     def __post_init__(self) -> None:
+        if self.kind not in DETECTORS:
+            raise InputError(f"--kind '{self.kind}' is no detector. {did_you_mean(self.kind, DETECTORS)}")
         if self.data_root is not None and not self.data_root.is_dir():
             raise NotFoundError(f"--data-root '{self.data_root}' is not a folder.")
 
@@ -48,21 +55,20 @@ class DetectorService(rpc.DetectorServicer):
 
     full_name = "stal.detector.v2.Detector"
 
-    def __init__(self, config: DetectorConfig, metrics: Metrics) -> None:
+    def __init__(self, config: DetectorServiceConfig, metrics: Metrics) -> None:
         self._config = config
         self._metrics = BatcherMetrics(metrics.registry)
         self._streams: set[DetectStream] = set()
-        self._detector: YoloDetector | None = None
         self._batcher: MicroBatcher | None = None
-        self._openers = WatchedPool(_OPENING, name="split", hung_s=config.read_hung_s)
-        self._readers = WatchedPool(available_cpus(), name="frame", hung_s=config.read_hung_s)
+        self._openers = WatchedPool(name="split", threads=_OPENING, hung_s=config.read_hung_s)
+        self._readers = WatchedPool(name="frame", hung_s=config.read_hung_s)
         self._watches: list[asyncio.Task[None]] = []
 
     def register(self, server: grpc.aio.Server) -> None:
         rpc.add_DetectorServicer_to_server(self, server)
 
     async def start(self) -> list[asyncio.Task[None]]:
-        self._detector = detector = await asyncio.to_thread(_load_and_warm_up, self._config)
+        detector = await asyncio.to_thread(_load_and_warm_up, self._config)
         self._batcher = MicroBatcher(detector, self._config.batcher, self._metrics)
         self._watches = [
             asyncio.create_task(pool.watch(), name=name)
@@ -83,17 +89,14 @@ class DetectorService(rpc.DetectorServicer):
             await self._batcher.stop()
 
     @property
-    def _ready(self) -> tuple[YoloDetector, MicroBatcher]:
-        # The server refuses calls before `start` has returned.
-        assert self._detector is not None
-        assert self._batcher is not None
-        return self._detector, self._batcher
+    def _ready(self) -> MicroBatcher:
+        assert self._batcher is not None, "the server refuses calls before `start` has returned"
+        return self._batcher
 
     async def Detect(  # noqa: N802
         self, request_iterator: AsyncIterator[pb.DetectRequest], context: "grpc.aio.ServicerContext[Any, Any]"
     ) -> AsyncIterator[pb.DetectResponse]:
-        _, batcher = self._ready
-        stream = DetectStream(batcher, time_remaining_s=context.time_remaining())
+        stream = DetectStream(self._ready, time_remaining_s=context.time_remaining())
         self._streams.add(stream)
         try:
             async for answer in stream.answers(request_iterator):
@@ -107,25 +110,38 @@ class DetectorService(rpc.DetectorServicer):
         request: pb.ProposeRequest,
         context: "grpc.aio.ServicerContext[Any, Any]",  # noqa: ARG002
     ) -> AsyncIterator[pb.ProposeResponse]:
-        _, batcher = self._ready
-        split = await asyncio.get_running_loop().run_in_executor(
+        loop, batcher = asyncio.get_running_loop(), self._ready
+        split = await loop.run_in_executor(
             self._openers, open_split, self._config.data_root, request.dataset, request.split
         )
         header = pb.ProposeHeader(dataset=split.dataset, split=split.name, key_frames=len(split.key_frames))
         yield pb.ProposeResponse(header=header)
-        window = 2 * batcher.config.max_batch
-        async with aclosing(run_split(split, batcher, window=window, readers=self._readers)) as answers:
-            async for key, found in answers:
-                yield pb.ProposeResponse(
-                    key_frame=pb.KeyFrameDetections(video=key.video, time_ms=key.time_ms, detections=to_message(found))
-                )
+
+        async def detect(item: AnnotatedKeyFrame) -> pb.ProposeResponse:
+            image = await loop.run_in_executor(self._readers, key_frame_image, split.media, item)
+            found = to_message(await batcher.detect(image, str(item.key), wait=True))
+            key_frame = pb.KeyFrameDetections(video=item.key.video, time_ms=item.key.time_ms, detections=found)
+            return pb.ProposeResponse(key_frame=key_frame)
+
+        tasks: deque[asyncio.Task[pb.ProposeResponse]] = deque()
+        try:
+            for item in split.key_frames:
+                if len(tasks) == 2 * batcher.config.max_batch:
+                    yield await tasks.popleft()
+                tasks.append(asyncio.create_task(detect(item)))
+            while tasks:
+                yield await tasks.popleft()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def GetInfo(  # noqa: N802
         self,
         request: pb.GetInfoRequest,  # noqa: ARG002
         context: "grpc.aio.ServicerContext[Any, Any]",  # noqa: ARG002
     ) -> pb.GetInfoResponse:
-        detector, batcher = self._ready
+        batcher, detector = self._ready, self._ready.detector
         config = detector.config
         return pb.GetInfoResponse(
             name=config.detector_name,
@@ -135,16 +151,26 @@ class DetectorService(rpc.DetectorServicer):
             confidence=config.confidence,
             overlap=config.overlap,
             library=detector.library,
-            classes=[detector.class_names[number] for number in detector.classes],
-            device=str(detector.device),
+            classes=detector.people,
+            device=detector.device,
             max_batch=batcher.config.max_batch,
             pending_frames=batcher.pending,
             queue_size=batcher.config.queue_size,
         )
 
 
-def _load_and_warm_up(config: DetectorConfig) -> YoloDetector:
+def _load_and_warm_up(config: DetectorServiceConfig) -> Detector:
     """Load the model and run it once, so that the first client does not pay for it and a broken one never serves."""
-    detector = YoloDetector(config.yolo)
-    detector.detect([detector.prepare(np.zeros((config.yolo.height, config.yolo.width, 3), np.uint8))])
+    detector = DETECTORS[config.kind](config.detector)
+    detector.detect([detector.prepare(np.zeros((config.detector.height, config.detector.width, 3), np.uint8))])
     return detector
+
+
+def open_split(data_root: Path | None, dataset: str, split: str) -> Split:
+    """Open a split of a data set below the root; a client's path never leads out of it."""
+    if data_root is None:
+        raise ConflictError(
+            "The detector service has no data root, so it reads no data sets. Start it with --data-root, or let the "
+            "client send the images (without --server-side)."
+        )
+    return dataset_below(data_root, dataset).split(split)

@@ -13,12 +13,13 @@ from typing import Any
 
 import torch
 
-from detector_svc.fitness import UnfitError
-from detector_svc.offline import import_ultralytics, provide_font
-from detector_svc.quality import Quality, measure
-from detector_svc.torch_network import TorchNetwork, check_kind, check_path, choose_device
-from detector_svc.yolo import YoloConfig, YoloDetector
-from detector_svc.yolo_format import YoloPart, write_yolo_folder
+from detector_svc.detector_protocol import DetectorConfig
+from detector_svc.yolo.network_checks import UnfitError
+from detector_svc.yolo.offline_ultralytics import import_ultralytics, provide_font
+from detector_svc.yolo.recall_precision import Quality, measure
+from detector_svc.yolo.torch_network import TorchNetwork, check_kind, check_path, choose_device
+from detector_svc.yolo.yolo_detector import YoloDetector
+from detector_svc.yolo.yolo_folders import YoloPart, write_yolo_folder
 from stal_data.errors import InputError, NotFoundError, StalError
 from stal_data.files import write_atomically
 from stal_data.work_folder import work_folder
@@ -67,15 +68,6 @@ class DetectorTrainConfig:
             raise InputError("--mosaic needs a square image size; leave it out, or give e.g. --image-size 320x320.")
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainedDetector:
-    """What a training left behind."""
-
-    weights: Path
-    metrics: Path
-    quality: Quality
-
-
 def train_detector(
     config: DetectorTrainConfig,
     train: YoloPart,
@@ -84,8 +76,8 @@ def train_detector(
     *,
     report: Report = lambda *_: None,
     say: Callable[[str], None] = lambda _: None,
-) -> TrainedDetector:
-    """Convert, train, write the best weights to `output`, then measure them on `val` for the numbers in output.json.
+) -> Quality:
+    """Convert, train, write the best weights to `output`, then measure them on `val`: the numbers go into output.json.
 
     Whatever ends this early, the best weights so far stay: in `output`, or beside it as the error says; after SIGKILL
     the next training that writes there brings them to light. say: is told where they are.
@@ -93,10 +85,10 @@ def train_detector(
     if output.suffix != ".pt":
         raise InputError(f"--output '{output}' must end in .pt.")
     check_path(output)
-    metrics_path = output.with_suffix(".json")
-    if metrics_path.is_dir():
-        raise InputError(f"'{metrics_path}' is a folder, but the numbers go there: choose another --output.")
-    serving = YoloConfig(
+    numbers_path = output.with_suffix(".json")
+    if numbers_path.is_dir():
+        raise InputError(f"'{numbers_path}' is a folder, but the numbers go there: choose another --output.")
+    serving = DetectorConfig(
         weights=output,
         height=config.height,
         width=config.width,
@@ -125,46 +117,38 @@ def train_detector(
                 say(where)
                 raise
             raise StalError(f"The training ended early ({_reason(error)}). {where}") from error
-    metrics = {
-        "recall_at_iou_0.5": None,
-        "precision_at_iou_0.5": None,
-        "confidence": config.confidence,
-        "val_images": data.val_images,
-        "val_people": None,
-        "val_boxes": None,
-        "train_images": data.images,
-        "train_boxes": data.boxes,
-        "ultralytics": own_metrics,
-        "weights": f"sha256:{hashlib.sha256(content).hexdigest()}",
-        "library": None,
-    }
+
+    def write_numbers(quality: Quality | None, library: str | None) -> None:
+        numbers = {
+            "recall_at_iou_0.5": quality and quality.recall,
+            "precision_at_iou_0.5": quality and quality.precision,
+            "confidence": config.confidence,
+            "val_images": data.val_images,
+            "val_people": quality and quality.people,
+            "val_boxes": quality and quality.boxes,
+            "train_images": data.images,
+            "train_boxes": data.boxes,
+            "ultralytics": own_metrics,
+            "weights": f"sha256:{hashlib.sha256(content).hexdigest()}",
+            "library": library,
+        }
+        write_atomically(numbers_path, json.dumps(numbers, indent=2) + "\n")
+
     say(f"{output}: the weights are written; measuring them on {data.val_images} key frames")
     try:
-        # The numbers of older weights must not stay beside these.
-        _write_json(metrics_path, metrics)
+        write_numbers(None, None)  # those of older weights must not stay beside these
         detector = YoloDetector(serving)
         quality = measure(detector, val)
-        metrics |= {
-            "recall_at_iou_0.5": quality.recall,
-            "precision_at_iou_0.5": quality.precision,
-            "val_people": quality.people,
-            "val_boxes": quality.boxes,
-            "library": detector.library,
-        }
-        _write_json(metrics_path, metrics)
+        write_numbers(quality, detector.library)
     except Exception as error:
         raise StalError(
             f"The trained weights are kept in '{output}', but measuring them failed ({_reason(error)})."
         ) from error
-    return TrainedDetector(weights=output, metrics=metrics_path, quality=quality)
+    return quality
 
 
 def _reason(error: Exception) -> str:
     return str(error).rstrip(".") if isinstance(error, StalError) else f"{type(error).__name__}: {error}"
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    write_atomically(path, json.dumps(content, indent=2) + "\n")
 
 
 def _keep(work: Path, output: Path) -> Path | None:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from detector_svc.key_images import key_frame_image
-from detector_svc.yolo import YoloDetector
-from detector_svc.yolo_format import YoloPart
+from detector_svc.detector_protocol import Detector
+from detector_svc.yolo.yolo_folders import YoloPart
 from stal_data.boxes import intersection_over_union
+from stal_data.clips import key_frame_image
 from stal_data.media.images import decode_image
 
 
@@ -43,7 +43,7 @@ def count_found(boxes_N4: NDArray[np.float32], people_M4: NDArray[np.float32], *
     return int((~free).sum())
 
 
-def measure(detector: YoloDetector, part: YoloPart, *, batch: int = 8) -> Quality:
+def measure(detector: Detector, part: YoloPart, *, batch: int = 8) -> Quality:
     """Run the serving path over annotated key frames."""
     people = found = boxes = 0
     for start in range(0, len(part.key_frames), batch):

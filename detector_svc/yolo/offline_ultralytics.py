@@ -54,11 +54,6 @@ def _import_isolated() -> None:
         os.environ.pop("OMP_NUM_THREADS", None)
 
 
-def available_cpus() -> int:
-    """CPUs that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def provide_font() -> None:
     """Put a font where ultralytics looks before it would download one; training asks for it even without plots."""
     import matplotlib

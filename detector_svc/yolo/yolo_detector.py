@@ -1,7 +1,6 @@
-"""The YOLO backend. Only this package imports ultralytics, and only after `import_ultralytics`."""
+"""A YOLO model: images in, boxes out."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,66 +9,15 @@ import torch
 from numpy.typing import NDArray
 
 from detector_svc.detections import FrameDetections
-from detector_svc.offline import import_ultralytics
-from detector_svc.onnx_network import OnnxNetwork
-from detector_svc.torch_network import TorchNetwork, check_weights
+from detector_svc.detector_protocol import DetectorConfig, PreparedImage
+from detector_svc.yolo.offline_ultralytics import import_ultralytics
+from detector_svc.yolo.onnx_network import OnnxNetwork
+from detector_svc.yolo.torch_network import TorchNetwork, check_weights
 from stal_data.digests import sha256_of
 from stal_data.errors import InputError
-from stal_data.names import check_name
 
 MAX_BOXES = 300
 """Most people that one image can have."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class YoloConfig:
-    """Which detector runs, chosen by the operator."""
-
-    weights: Path
-    """An Ultralytics detection checkpoint (.pt), or a detection model that Ultralytics exported (.onnx)."""
-    height: int
-    """Pixels that an image is scaled into, rounded up to the model's stride; the aspect ratio is kept."""
-    width: int
-    confidence: float = 0.3
-    """Boxes below it are dropped; above 0 and below 1."""
-    overlap: float = 0.7
-    """Of two boxes with a greater IoU only the better one is kept."""
-    classes: tuple[int, ...] | None = None
-    """Class ids that count as people. None: those named `person`, or the only class of a one-class model."""
-    device: str = "auto"
-    """`auto` (the first GPU, else the CPU), `cpu` or `cuda:N`."""
-    name: str | None = None
-    """What proposals are filed under; None: the weight file's name without its ending."""
-    gpu_pass: int = 8
-    """Images that a GPU runs at once, at least 1; see YoloDetector.pass_size."""
-
-    def __post_init__(self) -> None:
-        if min(self.height, self.width) < 32 or max(self.height, self.width) > 4096:
-            raise InputError(
-                f"Image size {self.height}x{self.width} (height x width) must be 32 to 4096 pixels a side."
-            )
-        if not 0 < self.confidence < 1:
-            raise InputError(f"Confidence {self.confidence} must be above 0 and below 1.")
-        if not 0 < self.overlap <= 1:
-            raise InputError(f"Overlap {self.overlap} must be above 0 and at most 1.")
-        check_name("detector name (--name)", self.detector_name)
-
-    @property
-    def detector_name(self) -> str:
-        return self.name if self.name is not None else self.weights.stem
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class PreparedImage:
-    """An image ready for inference.
-
-    pixels_HW3: uint8 RGB at the size of the network's input, grey bars where the aspect ratio differs.
-    height, width: of the original image in pixels.
-    """
-
-    pixels_HW3: NDArray[np.uint8]
-    height: int
-    width: int
 
 
 class Network(Protocol):
@@ -102,18 +50,17 @@ def open_network(weights: Path, device: str) -> Network:
 
 
 class YoloDetector:
-    """A loaded model. `prepare` may run in many threads, `detect` in one at a time."""
+    """A `Detector`. Its weights are an Ultralytics detection checkpoint (.pt), or such a model's export (.onnx)."""
 
-    def __init__(self, config: YoloConfig) -> None:
-        """Load the weights; a missing or unreadable file is an error that names it."""
+    def __init__(self, config: DetectorConfig) -> None:
         self.config = config
         ultralytics = f"ultralytics-{import_ultralytics()}"
         self.network = network = open_network(config.weights, config.device)
         self.weights_digest = f"sha256:{sha256_of(config.weights)}"
         self.device = network.device
         self.library = " ".join(filter(None, [ultralytics, network.library]))
-        self.class_names = network.names
-        self.classes = choose_classes(self.class_names, config.classes)
+        self._classes = choose_classes(network.names, config.classes)
+        self.people = tuple(network.names[number] for number in self._classes)
         self.input_size = (_round_up(config.height, network.stride), _round_up(config.width, network.stride))
         """Height and width of the network's input in pixels."""
         if network.input_size not in (None, self.input_size):
@@ -149,7 +96,7 @@ class YoloDetector:
             # Ultralytics keeps what is strictly above its threshold.
             conf_thres=float(np.nextafter(np.float32(self.config.confidence), np.float32(0))),
             iou_thres=self.config.overlap,
-            classes=list(self.classes),
+            classes=list(self._classes),
             # Several classes may all mean a person: one person is one box.
             agnostic=True,
             max_det=MAX_BOXES,
@@ -181,7 +128,7 @@ def _normalised(boxes_N4: NDArray[np.float32], scores_N: NDArray[np.float32], im
 
 
 def choose_classes(names: Mapping[int, str], wanted: Sequence[int] | None) -> tuple[int, ...]:
-    """Ids of the classes that count as people; see YoloConfig.classes."""
+    """Ids of the classes that count as people; see DetectorConfig.classes."""
     listing = ", ".join(f"{number}={name}" for number, name in list(names.items())[:20])
     if wanted is not None:
         unknown = sorted(set(wanted) - set(names))

@@ -1,15 +1,13 @@
-"""The model behind the batcher, and what becomes of the frames of a batch on which it fails."""
+"""Runs a batch, and decides what becomes of its frames when the model fails on it."""
 
 import logging
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from detector_svc.detections import FrameDetections
-from detector_svc.yolo import PreparedImage
+from detector_svc.detector_protocol import Detector, PreparedImage
 from stal_data.errors import InputError, StalError
 from svc_common.errors import ServiceUnavailableError
 
@@ -19,18 +17,8 @@ _OF_THE_MACHINE = (MemoryError, torch.OutOfMemoryError, torch.AcceleratorError)
 """Never a frame's fault: whatever its image, the model gets an input of the same shape and type."""
 
 
-class Backend(Protocol):
-    """What the batcher needs of a detector."""
-
-    def prepare(self, image_HW3: NDArray[np.uint8]) -> PreparedImage:
-        """Called from several threads at a time."""
-
-    def detect(self, images: Sequence[PreparedImage]) -> list[FrameDetections]:
-        """Called from one thread."""
-
-
 def detect_each(
-    backend: Backend, images: Sequence[PreparedImage], frame_ids: Sequence[str]
+    detector: Detector, images: Sequence[PreparedImage], frame_ids: Sequence[str]
 ) -> list[FrameDetections | StalError]:
     """Run a batch; the answer to each frame, or why it has none.
 
@@ -39,14 +27,14 @@ def detect_each(
     and for a frame that meets a lack of memory or a fault of the device.
     """
     try:
-        return list(_detect(backend, images))
+        return list(_detect(detector, images))
     except Exception as error:  # noqa: BLE001 - whatever a model raises
         log.warning("the model fails on a batch of %d (%r); its frames are repeated one by one", len(images), error)
-    found = [_attempt(backend, image) for image in images]
-    works = any(isinstance(answer, FrameDetections) for answer in found) or _works(backend)
+    found = [_attempt(detector, image) for image in images]
+    works = any(isinstance(answer, FrameDetections) for answer in found) or _works(detector)
     if works:  # what failed may have been the moment
         found = [
-            answer if isinstance(answer, FrameDetections) else _attempt(backend, image)
+            answer if isinstance(answer, FrameDetections) else _attempt(detector, image)
             for answer, image in zip(found, images, strict=True)
         ]
     return [
@@ -55,24 +43,24 @@ def detect_each(
     ]
 
 
-def _detect(backend: Backend, images: Sequence[PreparedImage]) -> list[FrameDetections]:
-    answers = backend.detect(images)
+def _detect(detector: Detector, images: Sequence[PreparedImage]) -> list[FrameDetections]:
+    answers = detector.detect(images)
     if len(answers) != len(images):
         raise RuntimeError(f"the model gave {len(answers)} answers to {len(images)} images")
     return answers
 
 
-def _attempt(backend: Backend, image: PreparedImage) -> FrameDetections | Exception:
+def _attempt(detector: Detector, image: PreparedImage) -> FrameDetections | Exception:
     try:
-        return _detect(backend, [image])[0]
+        return _detect(detector, [image])[0]
     except Exception as error:  # noqa: BLE001 - as above
         return error
 
 
-def _works(backend: Backend) -> bool:
+def _works(detector: Detector) -> bool:
     """Whether the model takes a blank image."""
     try:
-        _detect(backend, [backend.prepare(np.zeros((64, 64, 3), np.uint8))])
+        _detect(detector, [detector.prepare(np.zeros((64, 64, 3), np.uint8))])
     except Exception:
         log.exception("the model fails on a blank image, too")
         return False

@@ -5,8 +5,8 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
-from detector_svc.batcher import MicroBatcher
 from detector_svc.detections import to_message
+from detector_svc.service.micro_batcher import MicroBatcher
 from protos.generated import detector_pb2 as pb
 from stal_data.errors import InputError
 from svc_common.errors import ServiceUnavailableError

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from detector_svc.key_images import key_frame_image
-from detector_svc.yolo_format import YoloPart, choose_parts, label_lines, write_yolo_folder
+from detector_svc.yolo.yolo_folders import YoloPart, choose_parts, label_lines, write_yolo_folder
+from stal_data.clips import key_frame_image
 from stal_data.dataset import Dataset
 from stal_data.errors import ConflictError, InputError
 from stal_data.media.images import decode_image

@@ -1,0 +1,1 @@
+"""The client of a detector and its replicas. Needs no torch."""

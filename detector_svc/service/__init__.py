@@ -1,0 +1,1 @@
+"""The detector service: its calls, its streams, and the batches that they share."""
