@@ -92,8 +92,8 @@ def test_running_statistics_fit_the_trained_weights(split):
     clips = training_clips(split, window=16)
     (batch,) = clips.batches(plan_windows(clips, steps=1, batch_size=96, seed=1), 1)
     with torch.no_grad():
-        frozen, _ = trained.model.eval()(batch.clips_B3THW)
-        live, _ = trained.model.train()(batch.clips_B3THW)
+        frozen = trained.model.eval()(batch.clips_B3THW)["slow"]
+        live = trained.model.train()(batch.clips_B3THW)["slow"]
     # Two random draws of windows differ by a tenth; statistics that lag behind the weights by far more.
     assert (frozen - live).abs().mean() < 0.2 * live.abs().mean()
 
@@ -215,7 +215,7 @@ def test_classifier_reads_the_map_inside_the_box():
         def forward(self, clips_B3THW):
             map_BCTHW = torch.zeros(len(clips_B3THW), 1, 2, 8, 12)
             map_BCTHW[..., 7:] = 1
-            return map_BCTHW
+            return {"map": map_BCTHW}
 
     model = ActorClassifier(RightHalf(), channels=1, num_labels=1).eval()
     torch.nn.init.ones_(model.linear.weight)

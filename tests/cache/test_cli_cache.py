@@ -59,7 +59,7 @@ def test_precompute_makes_the_store_and_tells_its_progress_in_plain_lines(datase
 def test_precompute_refuses_what_it_cannot_do(dataset: Path, store_path: Path) -> None:
     nothing = run(dataset, store_path)
     assert nothing.exit_code == 2
-    assert "--slowfast, --vit or both" in nothing.stderr
+    assert "at least one backbone: --slowfast, --vit or --backbone" in nothing.stderr
     stray = run(dataset, store_path, *TINY, "--vit-preset", "tiny")
     assert stray.exit_code == 2
     assert "--vit-preset 'tiny' needs --vit WEIGHTS" in stray.stderr
@@ -102,7 +102,8 @@ def filled(store: Store, ten_rows: Path) -> FeatureSet:
 def test_ls_and_info_show_what_there_is(store: Store, filled: FeatureSet) -> None:
     listed = CliRunner().invoke(cache, ["ls", str(store.root)], catch_exceptions=False)
     [line] = [line for line in listed.stdout.splitlines() if line.startswith("street/train")]
-    assert line.split()[:7] == ["street/train", filled.id, "identity", "float32", "tiny@random:1", "tiny@ab12", "10/10"]
+    backbones = ["slowfast:tiny@random:1,", "vit:tiny@ab12"]
+    assert line.split()[:7] == ["street/train", filled.id, "identity", "float32", *backbones, "10/10"]
     shown = CliRunner().invoke(cache, ["info", str(store.root), filled.id], catch_exceptions=False)
     assert '"decoder": "pillow-1"' in shown.stdout
     with pytest.raises(NotFoundError, match=f"Did you mean '{filled.id}'"):

@@ -59,13 +59,13 @@ def write_pending(features: FeatureSet) -> None:
     for shard in writer.pending():
         rows = writer.manifest.rows_of(shard)
         with writer.claim_or_refuse(shard) as claim:
-            writer.write_shard(claim, FeatureBatch(**{n: v[rows.start : rows.stop] for n, v in arrays.items()}))
+            writer.write_shard(claim, {n: v[rows.start : rows.stop] for n, v in arrays.items()})
 
 
 def assert_holds_the_samples(features: FeatureSet) -> None:
     batch = features.read(range(ROWS))
     for name, values in make_features(ROWS).items():
-        assert getattr(batch, name).tobytes() == values.tobytes()
+        assert batch[name].tobytes() == values.tobytes()
     assert verify_feature_set(features.path) == []
 
 

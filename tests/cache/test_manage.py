@@ -115,9 +115,9 @@ def test_verify_names_key_frames_and_the_command_that_computes_them_again(store:
     text = str(error.value)
     assert f"street/train/{features.id}, shard 1: vidéo 1,0000: The shard" in text
     assert (
-        f"stal-cli precompute DATASET --split train --store {store.root} --slowfast random:1 --slowfast-preset tiny "
-        "--vit VIT_WEIGHTS --vit-preset tiny --view identity --dtype float32; VIT_WEIGHTS is the file of the tiny "
-        "weights sha256:ab12; DATASET is the folder of the data set"
+        f"stal-cli precompute DATASET --split train --store {store.root} --backbone slowfast:tiny=random:1 "
+        "--backbone vit:tiny=VIT_WEIGHTS --view identity --dtype float32; VIT_WEIGHTS is the file of the tiny weights "
+        "sha256:ab12; DATASET is the folder of the data set"
     ) in text
     assert FeatureSet(features.path).done.tolist() == [True] * 4 + [False] * 4 + [True] * 2
 

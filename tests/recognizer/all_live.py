@@ -68,9 +68,9 @@ def all_live_step(
             ]
         )
 
-    slow, fast = slowfast(clips(32, 48))
+    slow, fast = slowfast(clips(32, 48)).values()
     with torch.no_grad():
-        grid = vit(clips(48, 64))
+        grid = vit(clips(48, 64))["vit"]
     logits_NC = head(slow, fast, grid, rois_N5.double())
     loss = F.binary_cross_entropy_with_logits(logits_NC, targets_NC.double())
     loss.backward()

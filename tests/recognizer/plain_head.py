@@ -39,13 +39,13 @@ class PlainHR2O(nn.Module):
 class PlainHead(nn.Module):
     def __init__(self, config: AcarConfig) -> None:
         super().__init__()
-        maps = (config.shapes.slow_CHW, config.shapes.fast_CHW, config.shapes.vit_CHW)
+        maps = config.shapes.maps
         reduced, context = config.reduce_channels, config.context_channels
-        if config.shapes.vit_CHW is not None:
-            channels = config.shapes.vit_CHW[0]
+        if "vit" in maps:
+            channels = maps["vit"][0]
             self.BN_vit = nn.BatchNorm3d(channels)
             self.conv_auto = nn.Conv3d(channels, channels, (1, 3, 3))
-        self.conv_reduce = nn.Conv2d(sum(shape[0] for shape in maps if shape is not None), reduced, 1, bias=False)
+        self.conv_reduce = nn.Conv2d(sum(shape[0] for shape in maps.values()), reduced, 1, bias=False)
         self.conv1 = nn.Conv2d(2 * reduced, context, 1, bias=False)
         self.conv2 = nn.Conv2d(context, context, 3, bias=False)
         self.hr2o = nn.ModuleList(PlainHR2O(context) for _ in range(config.depth))

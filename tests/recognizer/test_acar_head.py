@@ -124,15 +124,15 @@ def small_case(*, slowfast: bool, vit: bool, actors: list[int], seed: int = 0):
             x, y, width, height = torch.rand(4, generator=random).mul(0.45).add(0.02).tolist()
             rois.append([clip, x, y, x + width, y + height])
     torch.manual_seed(seed)
-    head = AcarHead(small_config(backbones=[slowfast, vit])).double()
+    head = AcarHead(small_config(slowfast=slowfast, vit=vit)).double()
     return head, (slow, fast, grid, torch.tensor(rois, dtype=torch.float64))
 
 
 @pytest.mark.parametrize(("slowfast", "vit"), [(True, True), (True, False), (False, True)])
 @pytest.mark.parametrize("actors", [[3, 0, 5], [1], [2, 1, 1, 4]])
 def test_training_equals_the_plain_head(slowfast, vit, actors):
-    head, inputs = small_case(backbones=[slowfast, vit], actors=actors)
-    plain = PlainHead(small_config(backbones=[slowfast, vit])).double()
+    head, inputs = small_case(slowfast=slowfast, vit=vit, actors=actors)
+    plain = PlainHead(small_config(slowfast=slowfast, vit=vit)).double()
     plain.load_state_dict(head.state_dict())
     expected = plain.train()(*inputs)
     found = head.train()(pooled(*inputs))
@@ -152,8 +152,8 @@ def test_training_equals_the_plain_head(slowfast, vit, actors):
 
 
 def test_evaluation_equals_the_plain_head():
-    head, inputs = small_case(backbones=[True, True], actors=[2, 3])
-    plain = PlainHead(small_config(backbones=[True, True])).double()
+    head, inputs = small_case(slowfast=True, vit=True, actors=[2, 3])
+    plain = PlainHead(small_config(slowfast=True, vit=True)).double()
     plain.load_state_dict(head.state_dict())
     for _ in range(3):
         head.train()(pooled(*inputs))
@@ -163,7 +163,7 @@ def test_evaluation_equals_the_plain_head():
 
 
 def test_a_clips_logits_do_not_depend_on_the_other_clips():
-    head, (slow, fast, grid, rois) = small_case(backbones=[True, True], actors=[3, 0, 5, 1])
+    head, (slow, fast, grid, rois) = small_case(slowfast=True, vit=True, actors=[3, 0, 5, 1])
     head.eval()
     together = head(pooled(slow, fast, grid, rois))
     for clip in (0, 2, 3):
@@ -175,7 +175,7 @@ def test_a_clips_logits_do_not_depend_on_the_other_clips():
 
 
 def test_another_actor_of_the_clip_changes_the_logits():
-    head, (slow, fast, grid, rois) = small_case(backbones=[True, True], actors=[3])
+    head, (slow, fast, grid, rois) = small_case(slowfast=True, vit=True, actors=[3])
     head.eval()
     with_all, without_last = head(pooled(slow, fast, grid, rois)), head(pooled(slow, fast, grid, rois[:2]))
     assert (with_all[:2] - without_last).abs().max() > 1e-4
@@ -183,7 +183,7 @@ def test_another_actor_of_the_clip_changes_the_logits():
 
 @pytest.mark.parametrize("clips", [0, 2])
 def test_a_batch_without_actors_gives_no_logits_and_zero_gradients(clips):
-    head, (slow, fast, grid, _) = small_case(backbones=[True, True], actors=[1, 1])
+    head, (slow, fast, grid, _) = small_case(slowfast=True, vit=True, actors=[1, 1])
     logits = head.train()(pooled(slow[:clips], fast[:clips], grid[:clips], torch.empty(0, 5, dtype=torch.float64)))
     assert logits.shape == (0, 4)
     logits.sum().backward()

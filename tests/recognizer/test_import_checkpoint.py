@@ -112,7 +112,7 @@ def test_the_imported_slowfast_gives_the_published_features(whole):
     assert loaded.spec.trained
     assert loaded.spec.weights == f"sha256:{whole.files[0].digest}"
     with torch.inference_mode():
-        slow, fast = loaded.model(slowfast_clip())
+        slow, fast = loaded.model(slowfast_clip()).values()
     assert_close(slow.mean(dim=2), expected("slowfast")["slow_pooled"], FEATURES)
     assert_close(fast.mean(dim=2), expected("slowfast")["fast_pooled"], FEATURES)
 

@@ -20,7 +20,7 @@ from cache.feature_store import (
     reset_shard,
     verify_feature_set,
 )
-from cache.feature_store.layout import COLUMNS, FEATURES, TIME_COLUMNS, VERSION
+from cache.feature_store.layout import COLUMNS, TIME_COLUMNS, VERSION
 from cache.feature_store.manage.copy import copy_feature_set
 from cache.feature_store.manage.prune import prune_candidates
 from cache.spec import FeatureSpec
@@ -30,7 +30,7 @@ from stal_data.errors import ConflictError, InputError, NotFoundError, StalError
 from tests.cache.conftest import write_rows
 from tests.cache.object_store.conftest import URL, OpenStore
 from tests.cache.object_store.s3_server import FaultProxy, Request
-from tests.cache.samples import LAYOUTS, Layout, layout_of, make_features, with_layout
+from tests.cache.samples import LAYOUTS, SHAPES, Layout, layout_of, make_features, with_layout
 
 ROWS, SET = 10, "features/street/train"
 
@@ -127,7 +127,7 @@ def test_done_is_written_after_the_rows_it_speaks_of(machine: OpenStore, proxy: 
     puts = [request.path for request in proxy.log if request.method == "PUT"]
     for shard in range(3):
         done = next(i for i, path in enumerate(puts) if path.endswith(f"/done/c/{shard}"))
-        names = [f"/{name}/c/{shard}/0/0" for name in FEATURES] + [f"/digest/c/{shard}"]
+        names = [f"/{name}/c/{shard}/0/0" for name in SHAPES] + [f"/digest/c/{shard}"]
         assert all(any(name in path for path in puts[:done]) for name in names)
     assert puts.index(next(path for path in puts if path.endswith(f"{spec.id}/zarr.json"))) > 15
 
