@@ -36,7 +36,7 @@ from recognizer_svc.client import RecognizerClient
 from recognizer_svc.heads.batch import FeatureShapes
 from recognizer_svc.heads.build import build_head
 from recognizer_svc.recipe import load_recipe
-from recognizer_svc.run_dir import RunDir
+from recognizer_svc.runs.run_dir import RunDir
 from stal_data.children import python_command, python_environment
 from stal_data.labels import Label, LabelMap
 from svc_common.config import ClientConfig

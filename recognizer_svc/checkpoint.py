@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from cache.backbones.weights import parse_tensors, write_tensors
 from cache.spec import FeatureSpec
-from recognizer_svc import zip_checkpoint
 from recognizer_svc.heads.batch import FeatureShapes
 from recognizer_svc.heads.build import build_head
 from recognizer_svc.recipe import Recipe, parse_recipe
-from recognizer_svc.run_dir import METADATA_KEY
+from recognizer_svc.runs import zip_checkpoint
+from recognizer_svc.runs.run_dir import METADATA_KEY
 from recognizer_svc.train.loop import Totals
 from stal_data.errors import InputError, NotFoundError
 from stal_data.labels import LabelMap

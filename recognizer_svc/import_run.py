@@ -9,18 +9,19 @@ from cache.files import sync, sync_tree
 from cache.spec import FeatureSpec
 from cache.split_store import load_split
 from cache.store import Store
-from recognizer_svc.bucket_runs import fetch_run, publish_run
 from recognizer_svc.checkpoint import Checkpoint, Progress, save_checkpoint
 from recognizer_svc.head_file import HeadInfo, load_head_file
 from recognizer_svc.heads.batch import FeatureShapes
 from recognizer_svc.losses import check_loss
 from recognizer_svc.provenance import code_version
 from recognizer_svc.recipe import Recipe
-from recognizer_svc.run_dir import IMPORTED, EventWriter, RunDir
+from recognizer_svc.runs.events import EventWriter
+from recognizer_svc.runs.record import IMPORTED
+from recognizer_svc.runs.run_dir import RunDir
+from recognizer_svc.runs.store import RunStore
 from recognizer_svc.train.initial_head import check_head_fits, other_backbones
 from stal_data.errors import ConflictError, InputError
 from stal_data.files import write_atomically
-from stal_data.names import check_name
 from stal_data.sealed import sealed_json, sealed_text
 from stal_data.work_folder import work_folder
 
@@ -34,8 +35,9 @@ def import_run(
     split: a split of the data set with cached features; label map and feature spec come from there.
     feature_set: id of the identity set; None = that of the head's backbones, where the head file names them.
     """
-    run_dir = RunDir(store.runs_dir / check_name("run id", run_id))
-    fetch_run(store, run_id)
+    runs = RunStore.of(store)
+    run_dir = runs.run(run_id)
+    runs.fetch(run_id)
     if run_dir.root.exists():
         raise ConflictError(f"Run '{run_id}' exists in the store; choose another --run-id.")
     info, state = load_head_file(head_file)
@@ -59,7 +61,7 @@ def import_run(
     )
     _check(f"'{head_file}'", info, checkpoint)
     _write(run_dir, checkpoint, {"head_file": head_file.name, "digest": weights_digest(state), **info.provenance})
-    publish_run(store, run_dir)
+    runs.publish(run_dir)
     return run_dir
 
 

@@ -16,7 +16,7 @@ from recognizer_svc.checkpoint import Checkpoint, load_checkpoint
 from recognizer_svc.data import check_boxes, clip_groups, head_batch, read_ahead
 from recognizer_svc.features import ADVICE, JOINT_ADVICE, check_fits, open_fitting
 from recognizer_svc.losses import scores
-from recognizer_svc.run_dir import RunDir
+from recognizer_svc.runs.run_dir import RunDir
 from stal_data.errors import InputError
 from stal_data.keyframes import KeyFrame
 from stal_data.labels import LabelMap

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from recognizer_svc.recipe import Recipe
-from recognizer_svc.run_dir import RunDir
+from recognizer_svc.runs.run_dir import RunDir
 from recognizer_svc.train.distributed import Ranks
 from recognizer_svc.train.inputs import RunInputs
 from stal_data.files import write_atomically

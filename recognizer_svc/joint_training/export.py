@@ -8,7 +8,7 @@ from cache.backbones.architectures import build_without_weights, config_from_jso
 from cache.backbones.weights import assign_state, save_backbone
 from cache.spec import BackboneSpec
 from recognizer_svc.checkpoint import Checkpoint, load_checkpoint
-from recognizer_svc.run_dir import RunDir
+from recognizer_svc.runs.run_dir import RunDir
 
 
 def export_slowfast(run_dir: RunDir, initial: BackboneSpec) -> list[Path]:

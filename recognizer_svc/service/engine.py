@@ -11,7 +11,7 @@ from recognizer_svc.data import check_boxes
 from recognizer_svc.predict import BoxesOfKeyFrame, Predictor
 from recognizer_svc.row_layout import counts_note
 from recognizer_svc.row_predictions import ClipToScore, clips_to_score, repeated
-from recognizer_svc.service.fresh_runs import FreshRuns
+from recognizer_svc.runs.store import RunStore
 from recognizer_svc.service.micro_batch import Scored
 from recognizer_svc.service.models import ModelCache
 from recognizer_svc.service.open_features import OpenFeatures
@@ -19,6 +19,9 @@ from recognizer_svc.service.queries import Prediction, PredictQuery, RecognizeQu
 from recognizer_svc.service.served_models import ServedModels
 from recognizer_svc.service.time_limited_bucket import TimeLimitedBucket
 from stal_data.errors import InputError, StalError
+
+RUN_EVERY_S = 5.0
+"""How late Recognize notices that a run in a bucket has trained on."""
 
 
 class Engine:
@@ -29,16 +32,16 @@ class Engine:
     ) -> None:
         """served: heads that Recognize keeps to. counted: told for each other head asked for whether it was loaded."""
         self._store = store
+        self._runs = RunStore.of(store)
         self._models = ModelCache(store, device=device, counted=counted)
         self._served = served
         # A bucket that is gone must not hold up this thread for minutes at each call.
         self._bucket = TimeLimitedBucket(store)
-        self._runs = FreshRuns(store, self._bucket)
         self._features = OpenFeatures(store, self._bucket)
 
     def prepare(self, query: PredictQuery) -> Prediction:
         """Find the boxes, the head and the features of a split; scoring starts when `scored` is first asked."""
-        self._runs.fetch(query.run_id, now=True)
+        self._fetch(query.run_id)
         if (silence := self._bucket.silence()) is not None:
             raise silence
         clips, notes, dropped = self._clips(query)
@@ -69,7 +72,7 @@ class Engine:
         first = queries[0]
         model = self._served.get(first.run_id, first.checkpoint)
         if model is None:
-            self._runs.fetch(first.run_id, now=False)
+            self._fetch(first.run_id, every_s=RUN_EVERY_S)
             model = self._models.get(first.run_id, first.checkpoint)
         features = self._features.get(model, first.dataset, first.split, first.feature_set)
         answers: dict[int, Scored | StalError] = {}
@@ -96,6 +99,17 @@ class Engine:
             return [answer for query in queries for answer in self.recognize([query])]
         answers |= {number: (model.info, item.scores_NC) for number, item in zip(good, scored, strict=True)}
         return [answers[number] for number in range(len(queries))]
+
+    def _fetch(self, run_id: str, *, every_s: float = 0.0) -> None:
+        """Bring the newer copy that the bucket may have.
+
+        When that fails, the copy that is here is kept; an error only where there is none with a head.
+        """
+        run, what = self._runs.run(run_id), f"whether run '{run_id}' has trained on"
+        failed = self._bucket.ask(what, lambda store: RunStore.of(store).fetch(run_id), every_s=every_s)
+        # A folder alone may be what a copy has left that did not fit the disk.
+        if failed is not None and not run.present_checkpoints():
+            raise StalError(str(failed))
 
     def close_old(self) -> None:
         """Let go of feature sets that were opened a while ago."""

@@ -2,18 +2,16 @@
 
 import logging
 from dataclasses import dataclass
-from typing import Literal
 
 from cache.store import Store
 from recognizer_svc.recipe import load_recipe
-from recognizer_svc.run_dir import RunDir, read_events
-from recognizer_svc.service.admission import run_ids
+from recognizer_svc.runs.events import read_events
+from recognizer_svc.runs.run_dir import CHECKPOINTS, RunDir
+from recognizer_svc.runs.store import RunStore
 from stal_data.errors import InputError, NotFoundError, StalError
 from stal_data.labels import LabelMap
 
 _LOG = logging.getLogger(__name__)
-CheckpointName = Literal["best", "latest"]
-_NAMES: tuple[CheckpointName, ...] = ("best", "latest")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +23,7 @@ class ModelInfo:
     """
 
     run_id: str
-    checkpoint: CheckpointName
+    checkpoint: str
     digest: str
     head: str
     epoch: int
@@ -36,8 +34,7 @@ class ModelInfo:
 def list_models(store: Store) -> list[ModelInfo]:
     """One entry for each run that has a checkpoint, newest first; what does not read is left out."""
     found: list[tuple[float, ModelInfo]] = []
-    for run_id in run_ids(store):
-        run = RunDir(store.runs_dir / run_id)
+    for run in RunStore.of(store).present():
         try:
             name = choose_checkpoint(run, "")
         except StalError:
@@ -45,18 +42,18 @@ def list_models(store: Store) -> list[ModelInfo]:
         try:
             found.append((run.checkpoint(name).stat().st_mtime, _describe(run, name)))
         except (StalError, OSError, ValueError, KeyError, TypeError) as error:
-            _LOG.warning("run '%s' is left out of the list of heads: %r", run_id, error)
+            _LOG.warning("run '%s' is left out of the list of heads: %r", run.run_id, error)
     return [info for _, info in sorted(found, key=lambda pair: pair[0], reverse=True)]
 
 
-def _describe(run: RunDir, name: CheckpointName) -> ModelInfo:
+def _describe(run: RunDir, name: str) -> ModelInfo:
     epochs: dict[str, int] = {}
     maps: dict[int, float] = {}
     for event in read_events(run.events):
-        if event["type"] == "checkpoint":
-            epochs[str(event["name"])] = int(event["epoch"])
-        elif event["type"] == "validation":
-            maps[int(event["epoch"])] = float(event["map"])
+        if event.type == "checkpoint":
+            epochs[str(event.values["name"])] = int(event.values["epoch"])
+        elif event.type == "validation":
+            maps[int(event.values["epoch"])] = float(event.values["map"])
     epoch = epochs.get(run.checkpoint(name).name, 0)
     return ModelInfo(
         run_id=run.run_id,
@@ -69,11 +66,11 @@ def _describe(run: RunDir, name: CheckpointName) -> ModelInfo:
     )
 
 
-def choose_checkpoint(run: RunDir, checkpoint: str) -> CheckpointName:
+def choose_checkpoint(run: RunDir, checkpoint: str) -> str:
     """The checkpoint that is meant, if the run has it."""
-    if checkpoint not in ("", *_NAMES):
-        raise InputError(f"checkpoint is '{checkpoint}', but must be {' or '.join(_NAMES)}.")
-    present = [name for name in _NAMES if run.checkpoint(name).is_file()]
+    if checkpoint not in ("", *CHECKPOINTS):
+        raise InputError(f"checkpoint is '{checkpoint}', but must be {' or '.join(CHECKPOINTS)}.")
+    present = run.present_checkpoints()
     chosen = next((name for name in present if checkpoint in ("", name)), None)
     if chosen is None:
         raise NotFoundError(

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cache.store import Store
-from recognizer_svc.bucket_runs import fetch_run
 from recognizer_svc.predict import Predictor
-from recognizer_svc.run_dir import RunDir
-from recognizer_svc.service.admission import run_dir
-from recognizer_svc.service.model_list import CheckpointName, ModelInfo, choose_checkpoint
+from recognizer_svc.runs.run_dir import RunDir
+from recognizer_svc.runs.store import RunStore
+from recognizer_svc.service.model_list import ModelInfo, choose_checkpoint
 from stal_data.digests import sha256_of
 
 
@@ -29,7 +28,7 @@ class ModelCache:
         self, store: Store, *, device: str, capacity: int = 4, counted: Callable[[bool], None] | None = None
     ) -> None:
         """counted: told for each head asked for whether it was loaded."""
-        self._store = store
+        self._runs = RunStore.of(store)
         self._counted = counted
         self._device = device
         self._capacity = capacity
@@ -41,7 +40,7 @@ class ModelCache:
 
         checkpoint: best, latest, or "" for best where there is one.
         """
-        run = RunDir(run_dir(self._store, run_id))
+        run = self._runs.find_present(run_id)
         name = choose_checkpoint(run, checkpoint)
         digest = self._digest(run.checkpoint(name))
         model = self._loaded.get((run_id, digest))
@@ -55,7 +54,7 @@ class ModelCache:
         self._loaded.move_to_end((run_id, digest))
         return model
 
-    def _load(self, run: RunDir, name: CheckpointName, digest: str) -> LoadedModel:
+    def _load(self, run: RunDir, name: str, digest: str) -> LoadedModel:
         predictor = Predictor.load(run.checkpoint(name), device=self._device)
         progress = predictor.checkpoint.progress
         info = ModelInfo(
@@ -81,5 +80,5 @@ class ModelCache:
 
 def load_run(store: Store, run_id: str, checkpoint: str, *, device: str) -> LoadedModel:
     """Load a head as the bucket or the folder has it now, beside those of any cache; may run in any thread."""
-    fetch_run(store, run_id)
+    RunStore.of(store).fetch(run_id)
     return ModelCache(store, device=device).get(run_id, checkpoint)

@@ -12,6 +12,7 @@ from stal_data.errors import StalError
 _LOG = logging.getLogger(__name__)
 _ATTEMPTS, _CONNECT_S, _SILENCE_S = 2, 2.0, 5.0
 _KNOWN_S = 5.0
+_REMEMBERED = 1000
 GONE_S = 30.0
 """A bucket that did not answer is left alone for so long: each time costs some seconds."""
 
@@ -28,15 +29,27 @@ class TimeLimitedBucket:
         self._gone_s = gone_s
         self._asked_s = float("-inf")
         self._failed = ""
+        self._answers: dict[str, tuple[float, StalError | None]] = {}
+        """When something was asked, and what came of it."""
 
-    def ask(self, what: str, request: Callable[[Store], object]) -> StalError | None:
+    def ask(self, what: str, request: Callable[[Store], object], *, every_s: float = 0.0) -> StalError | None:
         """Make a request of the store; return why that failed, which is also logged.
 
         what: what is not known then, for the log. For `gone_s` after a failure of the bucket its reason is returned
             without asking. Other failures, such as of the mirror's disk, are of this request alone.
+        every_s: how long the last answer to the same counts.
         """
         if self._store.mirror is None:
             return None
+        asked_s, answer = self._answers.get(what, (float("-inf"), None))
+        if time.monotonic() - asked_s >= every_s:
+            answer = self._ask(what, request)
+            if len(self._answers) >= _REMEMBERED:
+                self._answers.clear()
+            self._answers[what] = (time.monotonic(), answer)
+        return answer
+
+    def _ask(self, what: str, request: Callable[[Store], object]) -> StalError | None:
         if not self._failed or time.monotonic() - self._asked_s >= self._gone_s:
             from cache.object_store.retries import BucketError
 

@@ -5,7 +5,8 @@ import traceback
 from contextlib import suppress
 from pathlib import Path
 
-from recognizer_svc.service.record import JobFiles, Launch
+from recognizer_svc.runs.record import Launch
+from recognizer_svc.runs.run_dir import JobFiles
 
 
 class TrainingThread:

@@ -7,7 +7,8 @@ from typing import Any
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from recognizer_svc.recipe import Recipe
-from recognizer_svc.run_dir import EventWriter, RunDir
+from recognizer_svc.runs.events import EventType, EventWriter
+from recognizer_svc.runs.run_dir import RunDir
 from recognizer_svc.train.loop import Totals
 
 
@@ -30,14 +31,11 @@ class RunLog(AbstractContextManager["RunLog"]):
         return self._events.seq
 
     def message(self, text: str) -> None:
-        if self._events is not None:
-            self._events.write("log", message=text)
+        self._write("log", message=text)
 
     def step(self, *, epoch: int, step: int, steps_per_epoch: int, totals: Totals, learning_rate: float) -> None:
         """One line for the steps since the last one. epoch and step count from 1."""
-        if self._events is None:
-            return
-        self._events.write(
+        self._write(
             "step",
             epoch=epoch,
             epochs=self._epochs,
@@ -48,32 +46,35 @@ class RunLog(AbstractContextManager["RunLog"]):
         )
         position = (epoch - 1) * steps_per_epoch + step
         for name, value in {"learning_rate": learning_rate, **_rates(totals)}.items():
-            self._scalars.add_scalar(f"train/{name}", value, position)
+            self._scalar(f"train/{name}", value, position)
 
     def epoch(self, *, epoch: int, totals: Totals) -> None:
-        if self._events is not None:
-            self._events.write("epoch", epoch=epoch, epochs=self._epochs, duration_s=totals.wall_s, **_rates(totals))
-            self._scalars.add_scalar("epoch/loss", totals.loss, epoch)
+        self._write("epoch", epoch=epoch, epochs=self._epochs, duration_s=totals.wall_s, **_rates(totals))
+        self._scalar("epoch/loss", totals.loss, epoch)
 
     def validation(
         self, *, epoch: int, mean_ap: float, best: float, loss: float, boxes: int, duration_s: float
     ) -> None:
-        if self._events is not None:
-            self._events.write(
-                "validation", epoch=epoch, map=mean_ap, best_map=best, loss=loss, boxes=boxes, duration_s=duration_s
-            )
-            self._scalars.add_scalar("validation/mAP", mean_ap, epoch)
-            self._scalars.add_scalar("validation/loss", loss, epoch)
+        self._write(
+            "validation", epoch=epoch, map=mean_ap, best_map=best, loss=loss, boxes=boxes, duration_s=duration_s
+        )
+        self._scalar("validation/mAP", mean_ap, epoch)
+        self._scalar("validation/loss", loss, epoch)
 
     def checkpoint(self, *, epoch: int, step: int, name: str) -> None:
         """epoch: finished ones; step: steps of the next one that the checkpoint holds."""
-        if self._events is not None:
-            self._events.write("checkpoint", epoch=epoch, step=step, name=name)
+        self._write("checkpoint", epoch=epoch, step=step, name=name)
 
     def done(self, *, best_map: float | None) -> None:
+        self._write("done", epochs=self._epochs, best_map=best_map, wall_s=time.perf_counter() - self._started)
+
+    def _write(self, kind: EventType, **fields: Any) -> None:
         if self._events is not None:
-            wall_s = time.perf_counter() - self._started
-            self._events.write("done", epochs=self._epochs, best_map=best_map, wall_s=wall_s)
+            self._events.write(kind, **fields)
+
+    def _scalar(self, name: str, value: float, position: int) -> None:
+        if self._scalars is not None:
+            self._scalars.add_scalar(name, value, position)
 
     def __exit__(self, *_: object) -> None:
         if self._events is not None:

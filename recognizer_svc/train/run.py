@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 
 from cache.store import Store
-from recognizer_svc.bucket_runs import publish_run, sole_training
 from recognizer_svc.checkpoint import Best, Checkpoint, Progress, load_checkpoint, save_checkpoint
 from recognizer_svc.data import epoch_plan, read_ahead
 from recognizer_svc.heads.batch_norm import share_statistics
@@ -17,7 +16,10 @@ from recognizer_svc.heads.build import build_head
 from recognizer_svc.joint_training.model import JointModel
 from recognizer_svc.provenance import write_provenance
 from recognizer_svc.recipe import Recipe, load_recipe, parse_recipe
-from recognizer_svc.run_dir import OLD_SUFFIX, SUFFIX, EventWriter, RunDir, refuse_imported
+from recognizer_svc.runs.events import EventWriter
+from recognizer_svc.runs.record import refuse_imported
+from recognizer_svc.runs.run_dir import OLD_SUFFIX, SUFFIX, RunDir
+from recognizer_svc.runs.store import RunStore
 from recognizer_svc.schedule import build_optimizer, learning_rate
 from recognizer_svc.seeds import seed_of
 from recognizer_svc.train.distributed import Ranks
@@ -46,7 +48,8 @@ class Run:
                 "cannot share evenly; choose a multiple of the number of processes."
             )
         check_one_recipe(self.recipe, ranks)
-        self.store = store = Store.open(run_dir.store_root)
+        store = Store.open(run_dir.store_root)
+        self.runs = RunStore.of(store)
         self.inputs: RunInputs = open_inputs(self.recipe, store, data_root)
         self.progress = Progress()
         torch.manual_seed(seed_of(self.recipe.training.seed, "weights"))
@@ -90,7 +93,7 @@ class Run:
                 self._export(log)
                 log.done(best_map=None if self.progress.best is None else self.progress.best.map)
         if self.ranks.rank == 0:
-            publish_run(self.store, self.run_dir)
+            self.runs.publish(self.run_dir)
         return self.progress.epochs_done >= self.recipe.training.epochs
 
     def _announce(self, log: RunLog) -> None:
@@ -202,7 +205,7 @@ class Run:
         log.checkpoint(epoch=self.progress.epochs_done, step=self.progress.steps_done, name=path.name)
         if name == "latest":
             try:
-                publish_run(self.store, self.run_dir)
+                self.runs.publish(self.run_dir)
             except StalError as error:
                 log.message(f"the checkpoint is here, but not in the bucket yet; tried again at the next one: {error}")
 
@@ -232,9 +235,9 @@ def train_run(run_dir: RunDir, ranks: Ranks, stop: StopSignal | None = None, dat
 
     data_root: the folder below which joint training may read frames.
     """
-    store = Store.open(run_dir.store_root)
+    runs = RunStore.of(Store.open(run_dir.store_root))
     try:
-        with sole_training(store, run_dir) if ranks.rank == 0 else nullcontext():
+        with runs.sole_training(run_dir) if ranks.rank == 0 else nullcontext():
             return Run(run_dir, ranks, stop, data_root).train()
     except Exception as error:
         if ranks.rank == 0:

@@ -17,7 +17,7 @@ import torch
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from recognizer_svc.recipe import load_recipe
-from recognizer_svc.run_dir import RunDir
+from recognizer_svc.runs.run_dir import RunDir
 from recognizer_svc.train.distributed import Backend, connect
 from recognizer_svc.train.loop import StopSignal
 from recognizer_svc.train.run import train_run

@@ -30,7 +30,7 @@ from recognizer_svc.head_file import HeadInfo, save_head
 from recognizer_svc.heads.build import build_head
 from recognizer_svc.predict import BoxesOfKeyFrame, Predictor
 from recognizer_svc.recipe import parse_recipe
-from recognizer_svc.run_dir import RunDir
+from recognizer_svc.runs.run_dir import RunDir
 from recognizer_svc.train.distributed import Ranks
 from recognizer_svc.train.loop import StopSignal
 from recognizer_svc.train.run import train_run

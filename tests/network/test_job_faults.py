@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from recognizer_svc.run_dir import RunDir
+from recognizer_svc.runs.run_dir import RunDir
 from recognizer_svc.service.launch import LAUNCHER_MODULE
 from tests.network.hosts import Finished, until
 from tests.network.training import EPOCHS, GRACE_S, Site, assert_same_bits, epochs_saved, latest

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from recognizer_svc.run_dir import RunDir
+from recognizer_svc.runs.run_dir import RunDir
 from recognizer_svc.train.distributed import connect
 from recognizer_svc.train.loop import StopSignal
 from recognizer_svc.train.run import train_run

@@ -12,7 +12,7 @@ from torch import nn
 from recognizer_svc.checkpoint import Checkpoint, Progress, load_checkpoint, save_checkpoint
 from recognizer_svc.heads.batch import FeatureShapes
 from recognizer_svc.recipe import parse_recipe
-from recognizer_svc.run_dir import RunDir
+from recognizer_svc.runs.run_dir import RunDir
 from recognizer_svc.train.distributed import Ranks
 from recognizer_svc.train.loop import StopSignal
 from recognizer_svc.train.run import train_run

@@ -15,7 +15,8 @@ import torch
 
 from recognizer_svc.checkpoint import load_checkpoint
 from recognizer_svc.recipe import parse_recipe
-from recognizer_svc.run_dir import RunDir, read_events
+from recognizer_svc.runs.events import read_events
+from recognizer_svc.runs.run_dir import RunDir
 from recognizer_svc.train.distributed import Ranks, connect
 from recognizer_svc.train.run import train_run
 from stal_data.errors import InputError
@@ -95,8 +96,8 @@ def test_a_whole_run_on_two_ranks_equals_one_on_one(two_ranks, new_run):
     series = []
     for run in (together, alone):
         found = list(read_events(run.events))
-        series.append([event["loss"] for event in found if event["type"] == "step"])
-        series.append([event["map"] for event in found if event["type"] == "validation"])
+        series.append([event.values["loss"] for event in found if event.type == "step"])
+        series.append([event.values["map"] for event in found if event.type == "validation"])
     assert series[0] == pytest.approx(series[2], rel=1e-5)
     assert series[1] == pytest.approx(series[3], abs=1e-3)
     assert json.loads(together.provenance.read_text())["starts"][0]["world_size"] == 2
@@ -129,7 +130,7 @@ def launch(run_dir: RunDir) -> subprocess.Popen[bytes]:
 
 
 def kinds(run_dir: RunDir) -> list[str]:
-    return [event["type"] for event in read_events(run_dir.events)]
+    return [event.type for event in read_events(run_dir.events)]
 
 
 def test_a_job_that_gets_sigterm_saves_its_step_and_goes_on_later(new_run):
@@ -146,7 +147,7 @@ def test_a_job_that_gets_sigterm_saves_its_step_and_goes_on_later(new_run):
     finally:
         if job.poll() is None:
             os.killpg(job.pid, signal.SIGKILL)
-    assert "stopped on request" in list(read_events(run_dir.events))[-1]["message"]
+    assert "stopped on request" in list(read_events(run_dir.events))[-1].values["message"]
     stopped = load_checkpoint(run_dir.checkpoint("latest")).progress
     assert stopped.epochs_done or stopped.steps_done
 

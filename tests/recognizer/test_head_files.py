@@ -24,13 +24,14 @@ from recognizer_svc.heads.build import build_head
 from recognizer_svc.import_run import import_run
 from recognizer_svc.predict import BoxesOfKeyFrame, Predictor
 from recognizer_svc.recipe import AcarHead, parse_recipe
-from recognizer_svc.run_dir import RunDir, read_events
-from recognizer_svc.runs import list_runs
+from recognizer_svc.runs.events import read_events
+from recognizer_svc.runs.record import Launch
+from recognizer_svc.runs.run_dir import RunDir
+from recognizer_svc.runs.store import RunStore
 from recognizer_svc.service.admission import Submission, claim
 from recognizer_svc.service.engine import Engine
 from recognizer_svc.service.model_list import list_models
 from recognizer_svc.service.queries import PredictQuery
-from recognizer_svc.service.record import Launch
 from recognizer_svc.service.served_models import ServedModels
 from recognizer_svc.train.distributed import Ranks
 from recognizer_svc.train.run import Run, train_run
@@ -63,7 +64,7 @@ def write_head(path: Path, info: HeadInfo = INFO, seed: int = 5) -> dict[str, to
 
 
 def notes_of(run_dir: RunDir) -> str:
-    return "\n".join(event["message"] for event in read_events(run_dir.events) if event["type"] == "log")
+    return "\n".join(event.values["message"] for event in read_events(run_dir.events) if event.type == "log")
 
 
 def test_training_starts_from_the_file(new_run):
@@ -203,7 +204,7 @@ def test_what_a_killed_import_left_goes_with_the_next(store):
 
 def test_an_imported_run_is_listed_and_neither_replaced_nor_resumed(store):
     run_dir = imported(store)
-    (summary,) = list_runs(store)
+    (summary,) = RunStore.of(store).summaries()
     assert (summary.run_id, summary.status) == ("published", "imported")
     assert (summary.epochs_done, summary.epochs) == (7, 7)
     with pytest.raises(ConflictError, match="exists"):
@@ -213,8 +214,8 @@ def test_an_imported_run_is_listed_and_neither_replaced_nor_resumed(store):
         Run(run_dir, Ranks())
     launch = Launch(nproc_per_node=1, backend="gloo", nnodes=1, node_rank=0, rdzv_endpoint="", max_restarts=0)
     with refused:
-        claim(store, Submission(run_id="published", recipe="", resume=True, launch=launch), None)
-    (summary,) = list_runs(store)
+        claim(RunStore.of(store), Submission(run_id="published", recipe="", resume=True, launch=launch), None)
+    (summary,) = RunStore.of(store).summaries()
     assert summary.status == "imported"
     assert [path.name for path in store.runs_dir.iterdir()] == ["published"]
 

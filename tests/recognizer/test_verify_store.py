@@ -16,7 +16,7 @@ from cache.proposal_store import DetectorSpec, Proposals, write_proposals
 from cache.split_store import split_file
 from cache.store import Store
 from cli.commands.cache import cache
-from recognizer_svc.run_dir import RunDir
+from recognizer_svc.runs.run_dir import RunDir
 from recognizer_svc.train.distributed import Ranks
 from recognizer_svc.train.run import train_run
 from stal_data.errors import InputError

@@ -128,7 +128,7 @@ async def test_what_loading_refuses(trained: Trained) -> None:
     async with RecognizerClient(trained.service.client) as client:
         with pytest.raises(NotFoundError, match=f"Did you mean '{TRAINED}'"):
             await client.load_model("traned")
-        with pytest.raises(InputError, match=r"run is '\.\./trained'"):
+        with pytest.raises(InputError, match=r"run id is '\.\./trained'"):
             await client.load_model("../trained")
         with pytest.raises(InputError, match="best or latest"):
             await client.load_model(TRAINED, "first")

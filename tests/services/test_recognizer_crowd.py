@@ -17,7 +17,7 @@ from recognizer_svc.client import RecognizerClient
 from recognizer_svc.heads.batch import FeatureShapes, HeadBatch
 from recognizer_svc.heads.build import build_head
 from recognizer_svc.recipe import parse_recipe
-from recognizer_svc.run_dir import RunDir
+from recognizer_svc.runs.run_dir import RunDir
 from stal_data.dataset import Split
 from stal_data.keyframes import AnnotatedKeyFrame, KeyFrame
 from tests.recognizer.toy_store import ACAR, LABELS, VIT_FRAMES, toy_spec

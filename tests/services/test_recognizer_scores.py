@@ -135,7 +135,7 @@ async def test_recognize_agrees_with_predict(trained: Trained) -> None:
         ({"boxes": [BOX] * 501}, InputError, "501 boxes were given"),
         ({"timestamp": 99}, NotFoundError, "video0,0099 is not in the feature set"),
         ({"run_id": "traned"}, NotFoundError, f"Did you mean '{TRAINED}'"),
-        ({"run_id": "../trained"}, InputError, "run is '../trained'"),
+        ({"run_id": "../trained"}, InputError, "run id is '../trained'"),
         ({"checkpoint": "first"}, InputError, "must be best or latest"),
         ({"dataset": "toys"}, NotFoundError, "no features for toys/test"),
         ({"split": "../test"}, InputError, "split"),

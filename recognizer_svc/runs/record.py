@@ -1,20 +1,24 @@
 """What a training job leaves on disk, so that any service that sees the store can tell what became of it."""
 
+import fcntl
 import json
 import logging
+import os
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from cache.files import explaining_full_disk
-from recognizer_svc.run_dir import RunDir
+from recognizer_svc.runs.run_dir import JobFiles, RunDir
 from stal_data.errors import ConflictError, InputError, StalError
 from stal_data.files import write_atomically
-from stal_data.sealed import parse_json, sealed_json
+from stal_data.sealed import parse_json, read_json, sealed_json
 from svc_common.config import is_address
 
 _LOG = logging.getLogger(__name__)
+IMPORTED = "imported"
+"""Status of a run that was made of a head file: it scores, and there is nothing to resume."""
 
 
 class JobStatus(StrEnum):
@@ -96,48 +100,28 @@ class JobRecord:
     """The launcher's start as the system reports it: a pid alone may have been given to another process since."""
 
 
-@dataclass(frozen=True, slots=True)
-class JobFiles:
-    """Paths of one node's share of a run's job."""
+class Ownership:
+    """The right to act for one node's share of a run. Ends with `release` or with the process, however it ends."""
 
-    run: RunDir
-    node_rank: int = 0
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
 
-    @property
-    def folder(self) -> Path:
-        return self.run.root / "job"
+    @classmethod
+    def take(cls, files: JobFiles) -> "Ownership | None":
+        """Own the share; None while another service does."""
+        files.folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(files.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        return cls(descriptor)
 
-    @property
-    def cancel(self) -> Path:
-        """Names the attempts that to be cancelled: whoever sees the store may ask, each node's service obeys."""
-        return self.folder / "cancel.json"
-
-    @property
-    def record(self) -> Path:
-        return self.folder / f"node_{self.node_rank}.json"
-
-    @property
-    def lock(self) -> Path:
-        """Held by the service that owns this node's share, as long as the attempt has not ended."""
-        return self.folder / f"node_{self.node_rank}.lock"
-
-    @property
-    def log(self) -> Path:
-        """Output of the launcher and its workers."""
-        return self.folder / f"node_{self.node_rank}.log"
-
-    @property
-    def error(self) -> Path:
-        """Torch elastic's account of the first worker that failed."""
-        return self.folder / f"error_{self.node_rank}.json"
-
-    @property
-    def elastic_logs(self) -> Path:
-        return self.folder / f"elastic_{self.node_rank}"
-
-    def records(self) -> list[Path]:
-        """The records of all nodes, node 0 first."""
-        return sorted(self.folder.glob("node_*.json"), key=lambda path: (len(path.name), path.name))
+    def release(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
 
 def write_record(files: JobFiles, record: JobRecord) -> None:
@@ -181,6 +165,16 @@ def readable_records(files: JobFiles) -> list[JobRecord]:
         if record is not None:
             found.append(record)
     return found
+
+
+def refuse_imported(run: RunDir) -> None:
+    """Raise where a run that was imported is to be trained on."""
+    state = read_json(run.state, "Restore it from a copy, or delete it: what the run did is in its events.")
+    if state.get("status") == IMPORTED:
+        raise ConflictError(
+            f"Run '{run.run_id}' was imported and holds no optimizer state to go on with. Start a new run from its "
+            "head file with training.init_head."
+        )
 
 
 def _known(kind: type[JobRecord] | type[Launch], values: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the runs of a store were and how they did. Needs no torch: only the small text files of a run are read."""
+"""What a run was and how it did: only its small text files are read."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,17 +9,14 @@ from typing import Annotated, Any
 from pydantic import Field
 from pydantic.dataclasses import dataclass as checked_dataclass
 
-from cache.store import Store
 from cache.tensor_header import read_header
-from recognizer_svc.bucket_runs import fetch_run, fetch_summaries
-from recognizer_svc.run_dir import CHECKPOINTS, METADATA_KEY, SUFFIX, RunDir, read_events
-from stal_data.errors import InputError, NotFoundError, StalError, did_you_mean
-from stal_data.names import check_name
+from recognizer_svc.runs.events import read_events
+from recognizer_svc.runs.run_dir import METADATA_KEY, SUFFIX, RunDir
+from stal_data.errors import InputError, StalError
 from stal_data.sealed import read_json
 from stal_data.yaml_text import read_yaml
 
 LATEST_S = 253_402_300_799.0  # the end of the year 9999; calendars go no further
-_OF_A_RUN = ("recipe.yaml", "events.jsonl", "checkpoints")
 
 
 @checked_dataclass(frozen=True, kw_only=True)
@@ -56,63 +53,37 @@ class Comparison:
     differences: tuple[tuple[str, tuple[str, ...]], ...]
 
 
-def list_runs(store: Store) -> list[RunSummary]:
-    """Return the runs of the store, oldest first."""
-    return sorted(map(summarise, find_runs(store)), key=lambda run: (run.created or 0.0, run.run_id))
-
-
-def find_runs(store: Store) -> list[Path]:
-    """Return the folders of all runs; of those in a bucket, the small files are there."""
-    fetch_summaries(store)
-    return _folders(store)
-
-
-def _folders(store: Store) -> list[Path]:
-    return sorted({path.parent for path in store.runs_dir.glob("[!.]*/*") if path.name in _OF_A_RUN})
-
-
-def compare_runs(store: Store, run_ids: Sequence[str]) -> Comparison:
-    """Set two or more runs side by side, in the given order."""
-    if len(run_ids) < 2:
-        raise InputError(f"Comparing needs at least two runs, got {', '.join(run_ids) or 'none'}.")
-    runs = tuple(summarise(find_run(store, run_id)) for run_id in run_ids)
+def compare(runs: Sequence[RunSummary]) -> Comparison:
+    """Set runs side by side."""
     names = sorted({name for run in runs for name in run.settings})
     readable = [run for run in runs if run.status != "broken"]
     different = [name for name in names if len({run.settings.get(name, "-") for run in readable}) > 1]
     rows = ((name, tuple(run.settings.get(name, "-") for run in runs)) for name in different)
-    return Comparison(runs=runs, differences=tuple(rows))
+    return Comparison(runs=tuple(runs), differences=tuple(rows))
 
 
-def find_run(store: Store, run_id: str) -> Path:
-    """Return a run's folder; of a run that is in a bucket, its small files are there."""
-    fetch_run(store, run_id, large=False)
-    folder = store.runs_dir / check_name("run", run_id)
-    if not any((folder / name).exists() for name in _OF_A_RUN):
-        known = [path.name for path in _folders(store)]
-        raise NotFoundError(f"There is no run '{run_id}' in '{store.name}'. {did_you_mean(run_id, known)}")
-    return folder
-
-
-def summarise(folder: Path) -> RunSummary:
-    """Read one run's folder; files that are not there yet leave gaps, and damaged ones make it a broken run."""
+def summarise(run: RunDir) -> RunSummary:
+    """Read one run; files that are not there yet leave gaps, and damaged ones make it a broken run."""
     problems: list[str] = []
     try:
-        return _summarise(RunDir(folder), problems)
+        return _summarise(run, problems)
     except (StalError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         problems.append(" ".join(f"{error if isinstance(error, StalError | OSError) else repr(error)}".split())[:500])
-        return RunSummary(run_id=folder.name, status="broken", problems=tuple(problems))
+        return RunSummary(run_id=run.run_id, status="broken", problems=tuple(problems))
 
 
 def _summarise(run_dir: RunDir, problems: list[str]) -> RunSummary:
     """problems: gets those of the events, whatever else is damaged."""
     last: dict[str, dict[str, Any]] = {}
-    first_time, train_s, seq = None, 0.0, 0
-    for event in read_events(run_dir.events, problems.append):
-        seq = event["seq"]
-        last[event["type"]] = event
-        first_time = event["time"] if first_time is None else first_time
-        if event["type"] in ("epoch", "validation"):
-            train_s += event["duration_s"]
+    ended, created, train_s, seq = "unknown", None, 0.0, 0
+    for event in read_events(run_dir.events, report=problems.append):
+        seq = event.seq
+        last[event.type] = event.values
+        created = event.time_s if created is None else created
+        if event.type in ("epoch", "validation"):
+            train_s += event.values["duration_s"]
+        # Of a run that was started by hand, without a service that keeps its status.
+        ended = {"done": "succeeded", "error": "failed"}.get(event.type, ended)
     problems += _lost_events(run_dir, seq)
     recipe = read_yaml(run_dir.recipe)
     if not isinstance(recipe, dict):
@@ -121,8 +92,8 @@ def _summarise(run_dir: RunDir, problems: list[str]) -> RunSummary:
     validation = last.get("validation", {})
     return RunSummary(
         run_id=run_dir.run_id,
-        created=first_time,
-        status=state.get("status") or _status(last),
+        created=created,
+        status=state.get("status") or ("broken" if ended == "unknown" and problems else ended),
         message=state.get("message") or last.get("error", {}).get("message", ""),
         settings=_flatten(recipe) | _origins(provenance),
         # An imported run has a checkpoint and no epoch of its own.
@@ -138,7 +109,7 @@ def _summarise(run_dir: RunDir, problems: list[str]) -> RunSummary:
 
 def _lost_events(run_dir: RunDir, last: int) -> list[str]:
     """What the checkpoints say of events that are not there. last: number of the last one that is."""
-    saved = [path for name in CHECKPOINTS if (path := run_dir.checkpoint(name)).suffix == SUFFIX and path.exists()]
+    saved = [path for path in run_dir.checkpoint_files() if path.suffix == SUFFIX and path.exists()]
     behind = max(map(_events_before, saved), default=0)
     if last >= behind:
         return []
@@ -149,14 +120,6 @@ def _events_before(checkpoint: Path) -> int:
     with checkpoint.open("rb") as file:
         metadata = read_header(file, str(checkpoint))["__metadata__"]
     return int(json.loads(metadata[METADATA_KEY]).get("events", 0))
-
-
-def _status(last: Mapping[str, Mapping[str, Any]]) -> str:
-    """Status of a run that was started by hand, without a service that keeps one."""
-    done, error = last.get("done", {}).get("seq", 0), last.get("error", {}).get("seq", 0)
-    if max(done, error) == 0:
-        return "unknown"
-    return "succeeded" if done > error else "failed"
 
 
 def _origins(provenance: Mapping[str, Any]) -> dict[str, str]:

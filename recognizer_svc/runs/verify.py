@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from cache.tensor_header import read_header
-from recognizer_svc import zip_checkpoint
 from recognizer_svc.recipe import load_recipe
-from recognizer_svc.run_dir import CHECKPOINTS, OLD_SUFFIX, SUFFIX, RunDir
-from recognizer_svc.runs import summarise
-from recognizer_svc.service.record import JobFiles
+from recognizer_svc.runs import zip_checkpoint
+from recognizer_svc.runs.run_dir import OLD_SUFFIX, SUFFIX, JobFiles, RunDir
+from recognizer_svc.runs.summary import summarise
 from stal_data.errors import StalError
 from stal_data.labels import LabelMap
 from stal_data.sealed import check_seal, parse_json
@@ -34,8 +33,7 @@ class VerifiedRun:
 
 def verify_run(run: RunDir) -> VerifiedRun:
     """Read every file of the run."""
-    checkpoints = [run.checkpoint(name).with_suffix(suffix) for name in CHECKPOINTS for suffix in (SUFFIX, OLD_SUFFIX)]
-    files = [run.recipe, run.label_map, run.provenance, run.state, *JobFiles(run).records(), *checkpoints]
+    files = [run.recipe, run.label_map, run.provenance, run.state, *JobFiles(run).records(), *run.checkpoint_files()]
     problems, unchecked = [], []
     for path in [*files, run.slowfast, run.slowfast_latest]:
         try:
@@ -49,5 +47,5 @@ def verify_run(run: RunDir) -> VerifiedRun:
             continue
         except (StalError, OSError) as error:
             problems.append(str(error))
-    problems += summarise(run.root).problems  # the events, and what does not fit together
+    problems += summarise(run).problems  # the events, and what does not fit together
     return VerifiedRun(problems=tuple(dict.fromkeys(problems)), unchecked=tuple(unchecked))
