@@ -28,13 +28,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import stal_eval
 from cache.split_store import publish_split
 from cache.store import Store
-from recognizer_svc.recipe import Layout, load_recipe
 from recognizer_svc.runs.events import read_events
 from recognizer_svc.runs.run_dir import RunDir
-from recognizer_svc.service.engine import Engine
-from recognizer_svc.service.queries import PredictQuery
-from recognizer_svc.train.distributed import Ranks
-from recognizer_svc.train.run import train_run
+from recognizer_svc.scoring.engine import Engine
+from recognizer_svc.scoring.queries import PredictQuery
+from recognizer_svc.training.distributed import Ranks
+from recognizer_svc.training.recipe import Layout, load_recipe
+from recognizer_svc.training.run import train_run
 from stal_data.annotations import write_ground_truth
 from stal_data.dataset import Dataset
 

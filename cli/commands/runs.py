@@ -126,8 +126,8 @@ def import_command(
         --dataset chaotic-world --split test
     """
     from cache.store import Store
-    from recognizer_svc.import_run import import_run
-    from recognizer_svc.recipe import load_recipe
+    from recognizer_svc.training.import_run import import_run
+    from recognizer_svc.training.recipe import load_recipe
 
     resolved = load_recipe(recipe, [*overrides, f"data.dataset={dataset}"])
     run = import_run(Store.open(store_url), head, resolved, run_id=run_id, split=split, feature_set=feature_set)

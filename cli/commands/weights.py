@@ -12,7 +12,7 @@ from cli.ui.json_output import json_option, print_json
 if TYPE_CHECKING:
     from cache.backbones.architectures import BackboneConfig
     from cache.spec import BackboneKind
-    from recognizer_svc.import_checkpoint import CheckpointKind, Import
+    from recognizer_svc.training.import_checkpoint import CheckpointKind, Import
 
 _MIB = 2**20
 _LISTED = 12
@@ -65,7 +65,7 @@ def import_command(
       stal-cli weights import SFR50_VITG_ACAR_CWtrain_ckpt_12.pth.tar --kind full --output store/weights
     """
     from cache.backbones.architectures import preset_config
-    from recognizer_svc.import_checkpoint import import_checkpoint
+    from recognizer_svc.training.import_checkpoint import import_checkpoint
 
     def sized(backbone: str, preset: str) -> "tuple[str, BackboneConfig]":
         return preset, preset_config(cast("BackboneKind", backbone), preset)
@@ -94,7 +94,7 @@ def info(file: Path, skip_objects: bool, as_json: bool) -> None:
     Example:
       stal-cli weights info store/weights/head.safetensors
     """
-    from recognizer_svc.describe_weights import describe
+    from recognizer_svc.training.describe_weights import describe
 
     rows, parts = describe(file, skip_objects=skip_objects)
     if as_json:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cache.spec import FeatureSpec
-from recognizer_svc.recipe import Stream
+from recognizer_svc.training.recipe import Stream
 from stal_data.errors import InputError
 
 Shape = tuple[int, int, int]

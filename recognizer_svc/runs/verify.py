@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from cache.tensor_header import read_header
-from recognizer_svc.recipe import load_recipe
 from recognizer_svc.runs import zip_checkpoint
 from recognizer_svc.runs.run_dir import OLD_SUFFIX, SUFFIX, JobFiles, RunDir
 from recognizer_svc.runs.summary import summarise
+from recognizer_svc.training.recipe import load_recipe
 from stal_data.errors import StalError
 from stal_data.labels import LabelMap
 from stal_data.sealed import check_seal, parse_json

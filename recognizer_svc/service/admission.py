@@ -8,8 +8,6 @@ from pathlib import Path
 from cache.files import explaining_full_disk
 from cache.split_store import load_split
 from cache.store import Store
-from recognizer_svc.joint_training.sources import initial_weights, open_dataset
-from recognizer_svc.recipe import Recipe, load_recipe, parse_recipe
 from recognizer_svc.runs.record import (
     JobRecord,
     JobStatus,
@@ -23,7 +21,9 @@ from recognizer_svc.runs.record import (
 from recognizer_svc.runs.run_dir import JobFiles
 from recognizer_svc.runs.store import RunStore
 from recognizer_svc.service.processes import job_processes, process_start_s
-from recognizer_svc.train.sets import open_sets
+from recognizer_svc.training.joint.sources import initial_weights, open_dataset
+from recognizer_svc.training.recipe import Recipe, load_recipe, parse_recipe
+from recognizer_svc.training.sets import open_sets
 from stal_data.errors import ConflictError, InputError, NotFoundError
 from stal_data.files import write_atomically
 from stal_data.sealed import sealed_text

@@ -11,13 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from cache.store import Store
-from recognizer_svc.runs.record import (
-    JobRecord,
-    JobStatus,
-    Ownership,
-    cancel_requested,
-    write_record,
-)
+from recognizer_svc.runs.record import JobRecord, JobStatus, Ownership, cancel_requested, write_record
 from recognizer_svc.runs.run_dir import JobFiles
 from recognizer_svc.service import launch as launching
 from recognizer_svc.service.job_sync import EVERY_S, Exchange

@@ -6,7 +6,7 @@ from cache.store import Store
 from recognizer_svc.runs.record import Launch
 from recognizer_svc.runs.run_dir import JobFiles
 from recognizer_svc.runs.store import RunStore
-from recognizer_svc.service.time_limited_bucket import TimeLimitedBucket
+from recognizer_svc.runs.time_limited_bucket import TimeLimitedBucket
 from stal_data.errors import StalError
 
 EVERY_S = 3.0

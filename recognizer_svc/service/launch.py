@@ -12,8 +12,8 @@ from recognizer_svc.service.processes import JOB_DIR_OPTION, NODE_RANK_VARIABLE
 from stal_data.children import python_command, python_environment
 from stal_data.owner import owned
 
-LAUNCHER_MODULE = "recognizer_svc.train.launcher"
-WORKER_MODULE = "recognizer_svc.train.worker"
+LAUNCHER_MODULE = "recognizer_svc.training.launcher"
+WORKER_MODULE = "recognizer_svc.training.worker"
 
 
 def default_processes() -> int:

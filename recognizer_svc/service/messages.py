@@ -8,19 +8,19 @@ from google.protobuf import json_format
 from numpy.typing import NDArray
 
 from protos.generated import recognizer_pb2 as pb
-from recognizer_svc.recipe import Layout
 from recognizer_svc.runs.events import Event
 from recognizer_svc.runs.record import JobRecord, Launch
 from recognizer_svc.runs.run_dir import RunDir
+from recognizer_svc.scoring.queries import Prediction, PredictQuery, RecognizeQuery
 from recognizer_svc.service.admission import Submission
 from recognizer_svc.service.launch import default_backend, default_processes
-from recognizer_svc.service.queries import Prediction, PredictQuery, RecognizeQuery
+from recognizer_svc.training.recipe import Layout
 from stal_data.errors import InputError
 from stal_data.keyframes import KeyFrame
 
 if TYPE_CHECKING:
-    from recognizer_svc.predict import ScoredKeyFrame
-    from recognizer_svc.service.model_list import ModelInfo
+    from recognizer_svc.scoring.model_list import ModelInfo
+    from recognizer_svc.scoring.predict import ScoredKeyFrame
 
 _EVENTS = {field.name for field in pb.JobEvent.DESCRIPTOR.oneofs_by_name["event"].fields}
 _LAYOUTS: dict[int, Layout] = {

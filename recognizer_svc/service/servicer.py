@@ -16,11 +16,11 @@ from protos.generated import recognizer_pb2 as pb
 from protos.generated import recognizer_pb2_grpc as pb_grpc
 from recognizer_svc.runs.record import JobRecord, JobStatus
 from recognizer_svc.runs.store import RunStore
+from recognizer_svc.scoring.model_list import list_models
+from recognizer_svc.scoring.queries import Prediction
+from recognizer_svc.scoring.scoring_thread import Scoring
 from recognizer_svc.service import messages
 from recognizer_svc.service.jobs import JobManager
-from recognizer_svc.service.model_list import list_models
-from recognizer_svc.service.queries import Prediction
-from recognizer_svc.service.scoring import Scoring
 from stal_data.errors import InputError, NotFoundError
 
 # Quoted: only the type stubs make this class generic. None where a call comes from this process.

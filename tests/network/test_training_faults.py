@@ -78,5 +78,5 @@ def test_a_link_that_is_cut_for_good_fails_the_job_which_is_resumed(site: Site, 
 
 
 def workers_of(site: Site, key: str) -> list:
-    found = site.recognizers[key].host.processes("recognizer_svc.train.worker")
+    found = site.recognizers[key].host.processes("recognizer_svc.training.worker")
     return [process for process in found if LAUNCHER_MODULE not in " ".join(process.cmdline())]

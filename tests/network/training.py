@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from recognizer_svc.checkpoint import Checkpoint, load_checkpoint
 from recognizer_svc.runs.events import read_events
 from recognizer_svc.runs.run_dir import RunDir
+from recognizer_svc.training.checkpoint import Checkpoint, load_checkpoint
 from tests.network.hosts import Host, Network, Program, until
 from tests.network.services import BUCKET, Service, credentials, start_recognizer
 from tests.recognizer.toy_store import ACAR

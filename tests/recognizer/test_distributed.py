@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from recognizer_svc.checkpoint import load_checkpoint
-from recognizer_svc.recipe import parse_recipe
 from recognizer_svc.runs.events import read_events
 from recognizer_svc.runs.run_dir import RunDir
-from recognizer_svc.train.distributed import Ranks, connect
-from recognizer_svc.train.run import train_run
+from recognizer_svc.training.checkpoint import load_checkpoint
+from recognizer_svc.training.distributed import Ranks, connect
+from recognizer_svc.training.recipe import parse_recipe
+from recognizer_svc.training.run import train_run
 from stal_data.errors import InputError
 from tests.recognizer.gloo_ranks import make_trainer, run_rank, train_steps
 from tests.recognizer.toy_store import ACAR
@@ -121,7 +121,7 @@ def test_machines_with_different_recipes_do_not_train(two_ranks):
 def launch(run_dir: RunDir) -> subprocess.Popen[bytes]:
     """A job as the service starts it."""
     launcher = ("-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node=2")
-    worker = ("-m", "recognizer_svc.train.worker", "--job-dir", str(run_dir.root), "--backend", "gloo")
+    worker = ("-m", "recognizer_svc.training.worker", "--job-dir", str(run_dir.root), "--backend", "gloo")
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
     with (run_dir.root / "job.log").open("ab") as log:
         return subprocess.Popen(

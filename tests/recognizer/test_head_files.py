@@ -18,23 +18,23 @@ from cache.backbones.load import load_backbone
 from cache.precompute import PrecomputeOptions, precompute
 from cache.store import Store
 from cli.commands.runs import runs
-from recognizer_svc.head_file import HeadInfo, load_head_file, save_head
 from recognizer_svc.heads.batch import FeatureShapes
 from recognizer_svc.heads.build import build_head
-from recognizer_svc.import_run import import_run
-from recognizer_svc.predict import BoxesOfKeyFrame, Predictor
-from recognizer_svc.recipe import AcarHead, parse_recipe
 from recognizer_svc.runs.events import read_events
 from recognizer_svc.runs.record import Launch
 from recognizer_svc.runs.run_dir import RunDir
 from recognizer_svc.runs.store import RunStore
+from recognizer_svc.scoring.engine import Engine
+from recognizer_svc.scoring.model_list import list_models
+from recognizer_svc.scoring.predict import BoxesOfKeyFrame, Predictor
+from recognizer_svc.scoring.queries import PredictQuery
+from recognizer_svc.scoring.served_models import ServedModels
 from recognizer_svc.service.admission import Submission, claim
-from recognizer_svc.service.engine import Engine
-from recognizer_svc.service.model_list import list_models
-from recognizer_svc.service.queries import PredictQuery
-from recognizer_svc.service.served_models import ServedModels
-from recognizer_svc.train.distributed import Ranks
-from recognizer_svc.train.run import Run, train_run
+from recognizer_svc.training.distributed import Ranks
+from recognizer_svc.training.head_file import HeadInfo, load_head_file, save_head
+from recognizer_svc.training.import_run import import_run
+from recognizer_svc.training.recipe import AcarHead, parse_recipe
+from recognizer_svc.training.run import Run, train_run
 from stal_data.clips import clip_frames
 from stal_data.errors import ConflictError, InputError, NotFoundError
 from stal_data.preprocess import preprocess_clip
@@ -191,7 +191,7 @@ def test_an_imported_head_scores_as_the_service_does(store):
 
 def test_what_a_killed_import_left_goes_with_the_next(store):
     code = (
-        "import os, sys; from cache.store import Store; from recognizer_svc import import_run; "
+        "import os, sys; from cache.store import Store; from recognizer_svc.training import import_run; "
         "from tests.recognizer.test_head_files import imported; "
         "import_run.save_checkpoint = lambda *_: os.kill(os.getpid(), 9); imported(Store.open(sys.argv[1]))"
     )

@@ -11,15 +11,15 @@ import torch
 from cache.backbones.load import load_backbone
 from cache.precompute import PrecomputeOptions, precompute
 from cache.split_store import load_split
-from recognizer_svc.checkpoint import load_checkpoint
-from recognizer_svc.joint_training.sources import open_vit_set
-from recognizer_svc.predict import BoxesOfKeyFrame, Predictor
-from recognizer_svc.recipe import load_recipe
 from recognizer_svc.runs.events import read_events
 from recognizer_svc.runs.run_dir import RunDir
-from recognizer_svc.train.distributed import Ranks
-from recognizer_svc.train.run import train_run
-from recognizer_svc.validation import mean_average_precision
+from recognizer_svc.scoring.predict import BoxesOfKeyFrame, Predictor
+from recognizer_svc.training.checkpoint import load_checkpoint
+from recognizer_svc.training.distributed import Ranks
+from recognizer_svc.training.joint.sources import open_vit_set
+from recognizer_svc.training.recipe import load_recipe
+from recognizer_svc.training.run import train_run
+from recognizer_svc.training.validation import mean_average_precision
 from stal_data.dataset import Dataset
 from stal_data.errors import ConflictError
 from tests.recognizer.joint_ranks import StopAfter, run_rank

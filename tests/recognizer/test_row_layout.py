@@ -14,18 +14,18 @@ from cache.split_store import PublishedSplit, load_split, publish_split
 from cache.store import Store
 from recognizer_svc.data import Augmentation, LabelledFeatures, labelled_key_frames
 from recognizer_svc.heads.batch import FeatureShapes
-from recognizer_svc.predict import BoxesOfKeyFrame, Predictor, ScoredKeyFrame
-from recognizer_svc.recipe import parse_recipe
-from recognizer_svc.row_layout import row_clips, rows_of, single_people
-from recognizer_svc.row_predictions import clips_to_score
 from recognizer_svc.runs.events import read_events
 from recognizer_svc.runs.run_dir import RunDir
-from recognizer_svc.service.engine import Engine
-from recognizer_svc.service.queries import PredictQuery
-from recognizer_svc.service.served_models import ServedModels
-from recognizer_svc.train.distributed import Ranks
-from recognizer_svc.train.run import train_run
-from recognizer_svc.validation import mean_average_precision
+from recognizer_svc.scoring.engine import Engine
+from recognizer_svc.scoring.predict import BoxesOfKeyFrame, Predictor, ScoredKeyFrame
+from recognizer_svc.scoring.queries import PredictQuery
+from recognizer_svc.scoring.row_predictions import clips_to_score
+from recognizer_svc.scoring.served_models import ServedModels
+from recognizer_svc.training.distributed import Ranks
+from recognizer_svc.training.recipe import parse_recipe
+from recognizer_svc.training.row_layout import row_clips, rows_of, single_people
+from recognizer_svc.training.run import train_run
+from recognizer_svc.training.validation import mean_average_precision
 from stal_data.dataset import Split
 from stal_data.errors import ConflictError, InputError
 from stal_data.keyframes import AnnotatedKeyFrame

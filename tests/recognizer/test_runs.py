@@ -12,12 +12,12 @@ from click.testing import CliRunner
 
 from cache.store import Store
 from cli.commands.runs import runs
-from recognizer_svc.recipe import parse_recipe
 from recognizer_svc.runs.events import EventWriter
 from recognizer_svc.runs.run_dir import RunDir
 from recognizer_svc.runs.store import RunStore
-from recognizer_svc.train.distributed import Ranks
-from recognizer_svc.train.run import train_run
+from recognizer_svc.training.distributed import Ranks
+from recognizer_svc.training.recipe import parse_recipe
+from recognizer_svc.training.run import train_run
 from stal_data.errors import InputError, NotFoundError
 from stal_data.sealed import sealed_text
 from tests.recognizer.toy_store import ACAR

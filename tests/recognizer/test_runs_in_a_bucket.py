@@ -15,16 +15,16 @@ from cache.feature_store.manage.copy import copy_feature_set, copy_split
 from cache.split_store import load_split, split_file
 from cache.store import Store
 from cli.commands.cache_commands.verify_files import verify_runs, verify_tables, verify_weights
-from recognizer_svc.predict import BoxesOfKeyFrame, Predictor
-from recognizer_svc.recipe import parse_recipe
 from recognizer_svc.runs.events import EventWriter, read_events
 from recognizer_svc.runs.record import Launch, cancel_requested, request_cancel, write_record
 from recognizer_svc.runs.run_dir import METADATA_KEY, JobFiles, RunDir
 from recognizer_svc.runs.store import RunStore
+from recognizer_svc.scoring.predict import BoxesOfKeyFrame, Predictor
 from recognizer_svc.service.admission import Submission, check_submission, claim
 from recognizer_svc.service.job_sync import Exchange
-from recognizer_svc.train.distributed import Ranks
-from recognizer_svc.train.run import train_run
+from recognizer_svc.training.distributed import Ranks
+from recognizer_svc.training.recipe import parse_recipe
+from recognizer_svc.training.run import train_run
 from stal_data.errors import ConflictError, NotFoundError, StalError
 from tests.cache.object_store.conftest import OpenStore, fill, machine, moto_server, proxy  # noqa: F401 - fixtures
 from tests.cache.object_store.s3_server import FaultProxy, Request

@@ -7,13 +7,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from recognizer_svc.checkpoint import load_checkpoint
-from recognizer_svc.recipe import load_recipe
 from recognizer_svc.runs.events import EventWriter, read_events
 from recognizer_svc.runs.run_dir import RunDir
-from recognizer_svc.train.distributed import Ranks
-from recognizer_svc.train.loop import NonFiniteLossError, StopSignal
-from recognizer_svc.train.run import Run, train_run
+from recognizer_svc.training.checkpoint import load_checkpoint
+from recognizer_svc.training.distributed import Ranks
+from recognizer_svc.training.loop import NonFiniteLossError, StopSignal
+from recognizer_svc.training.recipe import load_recipe
+from recognizer_svc.training.run import Run, train_run
 from stal_data.errors import ConflictError, InputError, NotFoundError
 from stal_data.labels import LabelMap
 from tests.recognizer.toy_store import LABELS, make_store

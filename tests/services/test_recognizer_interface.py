@@ -165,6 +165,6 @@ def test_the_live_display_shows_the_figures(
 
 
 def test_the_client_needs_no_torch() -> None:
-    modules = "recognizer_svc.client, recognizer_svc.recipe, recognizer_svc.predictions_csv"
+    modules = "recognizer_svc.client, recognizer_svc.training.recipe, recognizer_svc.scoring.predictions_csv"
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT).returncode == 0

@@ -18,14 +18,14 @@ from cache.spec import FeatureSpec
 from cache.split_store import load_split, publish_split
 from cache.store import Store
 from protos.generated import recognizer_pb2 as pb
-from recognizer_svc.checkpoint import load_checkpoint, save_checkpoint
 from recognizer_svc.client import KeyFrameScores, RecognizerClient, SplitScores
 from recognizer_svc.features import check_fits, open_fitting
-from recognizer_svc.predict import BoxesOfKeyFrame, Predictor
-from recognizer_svc.service.models import ModelCache
-from recognizer_svc.service.queries import PredictQuery, RecognizeQuery
-from recognizer_svc.service.scoring import Scoring
+from recognizer_svc.scoring.models import ModelCache
+from recognizer_svc.scoring.predict import BoxesOfKeyFrame, Predictor
+from recognizer_svc.scoring.queries import PredictQuery, RecognizeQuery
+from recognizer_svc.scoring.scoring_thread import Scoring
 from recognizer_svc.service.server import RecognizerConfig, RecognizerService
+from recognizer_svc.training.checkpoint import load_checkpoint, save_checkpoint
 from stal_data.dataset import Split
 from stal_data.errors import ConflictError, InputError, NotFoundError
 from stal_data.keyframes import KeyFrame
