@@ -28,12 +28,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import stal_eval
 from cache.split_store import publish_split
 from cache.store import Store
-from recognizer_svc.recipe import Layout, load_recipe
-from recognizer_svc.run_dir import RunDir, read_events
-from recognizer_svc.service.engine import Engine
-from recognizer_svc.service.queries import PredictQuery
-from recognizer_svc.train.distributed import Ranks
-from recognizer_svc.train.run import train_run
+from recognizer_svc.runs.events import read_events
+from recognizer_svc.runs.run_dir import RunDir
+from recognizer_svc.scoring.engine import Engine
+from recognizer_svc.scoring.queries import PredictQuery
+from recognizer_svc.training.distributed import Ranks
+from recognizer_svc.training.recipe import Layout, load_recipe
+from recognizer_svc.training.run import train_run
 from stal_data.annotations import write_ground_truth
 from stal_data.dataset import Dataset
 
@@ -124,11 +125,11 @@ def _train(store: Store, name: str, seed: int) -> Training:
     train_run(run_dir, Ranks())
     cpu_s = (time.process_time() - started) / recipe.training.epochs
     events = list(read_events(run_dir.events))
-    notes = [event["message"] for event in events if event["type"] == "log"]
+    notes = [event.values["message"] for event in events if event.type == "log"]
     (clips,) = (int(note.split()[2]) for note in notes if note.startswith("training on "))
     # The steps' own time: neither starting nor saving.
-    seconds = [event["data_s"] + event["compute_s"] for event in events if event["type"] == "epoch"]
-    steps = max(event["steps_per_epoch"] for event in events if event["type"] == "step")
+    seconds = [event.values["data_s"] + event.values["compute_s"] for event in events if event.type == "epoch"]
+    steps = max(event.values["steps_per_epoch"] for event in events if event.type == "step")
     return Training(name=name, seed=seed, clips=clips, steps=steps, epoch_s=float(np.median(seconds)), cpu_s=cpu_s)
 
 

@@ -23,10 +23,10 @@ from cache.store import Store
 from recognizer_svc.data import LabelledFeatures, LabelledKeyFrame, epoch_plan, read_ahead
 from recognizer_svc.heads.batch import FeatureShapes
 from recognizer_svc.heads.build import build_head
-from recognizer_svc.recipe import load_recipe
-from recognizer_svc.schedule import build_optimizer
-from recognizer_svc.train.distributed import Ranks
-from recognizer_svc.train.loop import Totals, Trainer, timed
+from recognizer_svc.training.distributed import Ranks
+from recognizer_svc.training.loop import Totals, Trainer, timed
+from recognizer_svc.training.recipe import load_recipe
+from recognizer_svc.training.schedule import build_optimizer
 
 NUM_CLASSES, ACTORS = 50, 4
 

@@ -27,6 +27,7 @@ _TIMEOUT_S = 60.0
 _LOAD_TIMEOUT_S = 300.0  # from a bucket, of a large head
 _CANCEL_TIMEOUT_S = LONGEST_STOP_S + 60.0  # workers write a checkpoint first, and how long is the service's to say
 
+Q = TypeVar("Q")
 T = TypeVar("T")
 # Quoted: only the type stubs make these classes generic.
 Updates: TypeAlias = "grpc.aio.UnaryStreamCall[Any, pb.JobUpdate]"
@@ -90,36 +91,28 @@ class RecognizerClient:
 
     async def list_jobs(self, *, limit: int = 0) -> Sequence[pb.Job]:
         """The newest jobs, newest first; limit 0 means the service's default."""
-        request = pb.ListJobsRequest(limit=limit)
-        return (
-            await self._call(lambda: self._stub.ListJobs(request, timeout=_TIMEOUT_S, metadata=self._metadata))
-        ).jobs
+        return (await self._call(self._stub.ListJobs, pb.ListJobsRequest(limit=limit))).jobs
 
     async def get_job(self, run_id: str) -> pb.Job:
-        request = pb.GetJobRequest(run_id=run_id)
-        return await self._call(lambda: self._stub.GetJob(request, timeout=_TIMEOUT_S, metadata=self._metadata))
+        return await self._call(self._stub.GetJob, pb.GetJobRequest(run_id=run_id))
 
     async def cancel_job(self, run_id: str) -> pb.Job:
         """Stop a job and return it when it has ended."""
-        request = pb.CancelJobRequest(run_id=run_id)
-        return await self._call(
-            lambda: self._stub.CancelJob(request, timeout=_CANCEL_TIMEOUT_S, metadata=self._metadata)
-        )
+        return await self._call(self._stub.CancelJob, pb.CancelJobRequest(run_id=run_id), _CANCEL_TIMEOUT_S)
 
     async def load_model(self, run_id: str, checkpoint: str = "") -> pb.Model:
         """Let the service load a head as its file is now; `recognize` gets its scores from there on."""
         request = pb.LoadModelRequest(run_id=run_id, checkpoint=checkpoint)
-        return await self._call(lambda: self._stub.LoadModel(request, timeout=_LOAD_TIMEOUT_S, metadata=self._metadata))
+        return await self._call(self._stub.LoadModel, request, _LOAD_TIMEOUT_S)
 
     async def unload_model(self, run_id: str, checkpoint: str = "") -> None:
         """Let the service forget what `load_model` has loaded under this name."""
         request = pb.UnloadModelRequest(run_id=run_id, checkpoint=checkpoint)
-        await self._call(lambda: self._stub.UnloadModel(request, timeout=_LOAD_TIMEOUT_S, metadata=self._metadata))
+        await self._call(self._stub.UnloadModel, request, _LOAD_TIMEOUT_S)
 
     async def all_models(self) -> pb.ListModelsResponse:
         """What `loaded_models` and `list_models` return, in one call."""
-        request = pb.ListModelsRequest()
-        return await self._call(lambda: self._stub.ListModels(request, timeout=_TIMEOUT_S, metadata=self._metadata))
+        return await self._call(self._stub.ListModels, pb.ListModelsRequest())
 
     async def loaded_models(self) -> Sequence[pb.Model]:
         """What `load_model` has loaded, with digests."""
@@ -131,14 +124,13 @@ class RecognizerClient:
 
     async def get_info(self) -> pb.GetInfoResponse:
         """What the service computes on, and how busy it is."""
-        request = pb.GetInfoRequest()
-        return await self._call(lambda: self._stub.GetInfo(request, timeout=_TIMEOUT_S, metadata=self._metadata))
+        return await self._call(self._stub.GetInfo, pb.GetInfoRequest())
 
     async def recognize(
         self, request: pb.RecognizeRequest, *, timeout_s: float = _TIMEOUT_S
     ) -> tuple[pb.Model, NDArray[np.float32]]:
         """Scores [N, C] of the N boxes of one key frame."""
-        answer = await self._call(lambda: self._stub.Recognize(request, timeout=timeout_s, metadata=self._metadata))
+        answer = await self._call(self._stub.Recognize, request, timeout_s)
         scores = [list(actor.scores) for actor in answer.actors]
         return answer.model, np.array(scores, dtype=np.float32).reshape(len(scores), len(answer.model.labels))
 
@@ -183,9 +175,11 @@ class RecognizerClient:
             again = pb.WatchJobRequest(run_id=run_id, from_seq=seq + 1)
             call = self._stub.WatchJob(again, metadata=self._metadata) if seq else start()
 
-    async def _call(self, call: Callable[[], "grpc.aio.UnaryUnaryCall[Any, T]"]) -> T:
+    async def _call(
+        self, method: "grpc.aio.UnaryUnaryMultiCallable[Q, T]", request: Q, timeout_s: float = _TIMEOUT_S
+    ) -> T:
         async def once() -> T:
-            return await call()
+            return await method(request, timeout=timeout_s, metadata=self._metadata)
 
         return await call_with_retries(once, service=SERVICE, address=self._config.address, policy=_FIRST_CONTACT)
 

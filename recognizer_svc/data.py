@@ -16,15 +16,15 @@ from cache.feature_store import FeatureBatch, FeatureSet
 from cache.split_store import PublishedSplit
 from cache.statistics import time_mean
 from recognizer_svc.heads.batch import FeatureShapes, HeadBatch
-from recognizer_svc.joint_training.model import JointBatch
-from recognizer_svc.seeds import seed_of
+from recognizer_svc.training.joint.model import JointBatch
+from recognizer_svc.training.seeds import seed_of
 from stal_data.boxes import are_valid
 from stal_data.errors import InputError
 from stal_data.keyframes import KeyFrame
 from stal_data.labels import LabelMap
 
 if TYPE_CHECKING:
-    from recognizer_svc.joint_training.clips import LiveClips
+    from recognizer_svc.training.joint.clips import LiveClips
 
 Item = TypeVar("Item")
 

@@ -9,9 +9,9 @@ from typing import Self
 from cache.store import Store
 from protos.generated import recognizer_pb2 as pb
 from recognizer_svc.client import KeyFrameScores, SplitScores, read_predictions
-from recognizer_svc.service.job import JobLimits
+from recognizer_svc.scoring.scoring_thread import Scoring
 from recognizer_svc.service.jobs import JobManager
-from recognizer_svc.service.scoring import Scoring
+from recognizer_svc.service.limits import JobLimits
 from recognizer_svc.service.servicer import RecognizerServicer
 
 

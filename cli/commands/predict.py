@@ -105,7 +105,7 @@ async def _write(recognizer: "Recognizer", request: "pb.PredictRequest", output:
     """Stream the scores into the file; return the numbers of key frames and people."""
     from cli.ui.progress import counted
     from recognizer_svc.client import SplitScores
-    from recognizer_svc.predictions_csv import writing_predictions
+    from recognizer_svc.scoring.predictions_csv import writing_predictions
 
     async with recognizer, aclosing(recognizer.predict(request)) as answers:
         head = await anext(answers)

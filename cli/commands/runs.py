@@ -12,7 +12,7 @@ from cli.ui.json_output import json_option, print_json
 from cli.ui.tables import add_row, print_table
 
 if TYPE_CHECKING:
-    from recognizer_svc.runs import RunSummary
+    from recognizer_svc.runs.summary import RunSummary
 
 
 @click.group()
@@ -32,9 +32,9 @@ def runs() -> None:
 def list_command(store_url: str, as_json: bool) -> None:
     """List the runs of a store, oldest first."""
     from cache.store import Store
-    from recognizer_svc.runs import list_runs
+    from recognizer_svc.runs.store import RunStore
 
-    found = list_runs(Store.open(store_url))
+    found = RunStore.of(Store.open(store_url)).summaries()
     if as_json:
         print_json(found)
         return
@@ -68,9 +68,9 @@ def list_command(store_url: str, as_json: bool) -> None:
 def compare(run_ids: tuple[str, ...], store_url: str, as_json: bool) -> None:
     """Show runs side by side: how they did, and every setting in which they differ."""
     from cache.store import Store
-    from recognizer_svc.runs import compare_runs
+    from recognizer_svc.runs.store import RunStore
 
-    comparison = compare_runs(Store.open(store_url), run_ids)
+    comparison = RunStore.of(Store.open(store_url)).compare(run_ids)
     if as_json:
         print_json({"runs": comparison.runs, "differences": dict(comparison.differences)})
         return
@@ -126,8 +126,8 @@ def import_command(
         --dataset chaotic-world --split test
     """
     from cache.store import Store
-    from recognizer_svc.import_run import import_run
-    from recognizer_svc.recipe import load_recipe
+    from recognizer_svc.training.import_run import import_run
+    from recognizer_svc.training.recipe import load_recipe
 
     resolved = load_recipe(recipe, [*overrides, f"data.dataset={dataset}"])
     run = import_run(Store.open(store_url), head, resolved, run_id=run_id, split=split, feature_set=feature_set)

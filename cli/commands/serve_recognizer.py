@@ -106,7 +106,7 @@ def recognizer(
     import asyncio
 
     from cache.store import Store
-    from recognizer_svc.service.job import JobLimits
+    from recognizer_svc.service.limits import JobLimits
     from recognizer_svc.service.server import RecognizerConfig, serve
 
     limits = JobLimits(

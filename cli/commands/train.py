@@ -88,7 +88,7 @@ def train(
       stal-cli train acar --store s3://bucket/store --stage /scratch/stage --stage-limit 500GB
     """
     from protos.generated import recognizer_pb2 as pb
-    from recognizer_svc.recipe import load_recipe, read_recipe
+    from recognizer_svc.training.recipe import load_recipe, read_recipe
 
     if recipe is None and not resume:
         raise click.UsageError("Missing argument 'RECIPE'; only --resume goes without one.")

@@ -11,7 +11,7 @@ from cli.ui.backbone_options import NAMED, preset_options
 from cli.ui.json_output import json_option, print_json
 
 if TYPE_CHECKING:
-    from recognizer_svc.import_checkpoint import Import
+    from recognizer_svc.training.import_checkpoint import Import
 
 _MIB = 2**20
 _LISTED = 12
@@ -61,7 +61,7 @@ def import_command(file: Path, kind: str, output: Path, skip_objects: bool, pres
       stal-cli weights import SFR50_VITG_ACAR_CWtrain_ckpt_12.pth.tar --kind full --output store/weights
     """
     from cache.backbones.architectures import preset_config
-    from recognizer_svc.import_checkpoint import import_checkpoint
+    from recognizer_svc.training.import_checkpoint import import_checkpoint
 
     sizes = {name: (preset, preset_config(name, preset)) for name, preset in presets.items()}
     with _progress() as progress:
@@ -87,7 +87,7 @@ def info(file: Path, skip_objects: bool, as_json: bool) -> None:
     Example:
       stal-cli weights info store/weights/head.safetensors
     """
-    from recognizer_svc.describe_weights import describe
+    from recognizer_svc.training.describe_weights import describe
 
     rows, parts = describe(file, skip_objects=skip_objects)
     if as_json:

@@ -5,8 +5,8 @@ from torch import nn
 from recognizer_svc.heads.acar.model import AcarConfig, AcarHead
 from recognizer_svc.heads.batch import FeatureShapes
 from recognizer_svc.heads.linear.model import LinearConfig, LinearHead
-from recognizer_svc.recipe import AcarHead as AcarSection
-from recognizer_svc.recipe import LinearHead as LinearSection
+from recognizer_svc.training.recipe import AcarHead as AcarSection
+from recognizer_svc.training.recipe import LinearHead as LinearSection
 
 
 def build_head(section: AcarSection | LinearSection, shapes: FeatureShapes, num_classes: int) -> nn.Module:

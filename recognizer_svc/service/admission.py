@@ -1,26 +1,31 @@
-"""Taking a job in: names, recipe and launch are checked, the run's folder is claimed, the recipe written."""
+"""How a service comes to own a job: one that is sent to it is checked and claimed, one that was left is taken over."""
 
-import fcntl
-import os
 import socket
 import time
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cache.files import explaining_full_disk
 from cache.split_store import load_split
 from cache.store import Store
-from recognizer_svc.bucket_runs import fetch_run
-from recognizer_svc.joint_training.sources import initial_weights, open_dataset
-from recognizer_svc.recipe import Recipe, load_recipe, parse_recipe
-from recognizer_svc.run_dir import RunDir, refuse_imported
-from recognizer_svc.service.processes import job_processes
-from recognizer_svc.service.record import JobFiles, JobRecord, JobStatus, Launch, read_record, write_record
-from recognizer_svc.train.sets import open_sets
-from stal_data.errors import ConflictError, InputError, NotFoundError, did_you_mean
+from recognizer_svc.runs.record import (
+    JobRecord,
+    JobStatus,
+    Launch,
+    Ownership,
+    read_record,
+    readable_records,
+    refuse_imported,
+    write_record,
+)
+from recognizer_svc.runs.run_dir import JobFiles
+from recognizer_svc.runs.store import RunStore
+from recognizer_svc.service.processes import job_processes, process_start_s
+from recognizer_svc.training.joint.sources import initial_weights, open_dataset
+from recognizer_svc.training.recipe import Recipe, load_recipe, parse_recipe
+from recognizer_svc.training.sets import open_sets
+from stal_data.errors import ConflictError, InputError, NotFoundError
 from stal_data.files import write_atomically
-from stal_data.names import check_name
 from stal_data.sealed import sealed_text
 
 
@@ -38,82 +43,45 @@ class Submission:
     """Names the request, so that it may be sent twice; empty when it may not."""
 
 
-class Ownership:
-    """The right to act for one node's share of a run. Ends with `release` or with the process, however it ends."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-
-    @classmethod
-    def take(cls, files: JobFiles) -> "Ownership | None":
-        """Own the share; None while another service does."""
-        files.folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(files.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
-        return cls(descriptor)
-
-    def release(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+Claim = tuple[JobFiles, JobRecord, Ownership]
+"""A node's share of a run's job, for whoever owns it now."""
 
 
-def run_dir(store: Store, run_id: str) -> Path:
-    """The folder of a run that exists, the name checked."""
-    check_name("run", run_id)
-    path = store.runs_dir / run_id
-    if not path.is_dir():
-        raise NotFoundError(f"There is no run '{run_id}' in the store. {did_you_mean(run_id, run_ids(store))}")
-    return path
-
-
-def run_ids(store: Store) -> list[str]:
-    """The ids of all runs in the store."""
-    with suppress(FileNotFoundError):
-        return [path.name for path in store.runs_dir.iterdir() if not path.name.startswith(".")]
-    return []
-
-
-def find_sent_before(store: Store, submission: Submission) -> JobRecord | None:
+def find_sent_before(runs: RunStore, submission: Submission) -> JobRecord | None:
     """The job that an earlier sending of the same request made."""
-    run = RunDir(store.runs_dir / check_name("run id", submission.run_id))
-    record = read_record(JobFiles(run, submission.launch.node_rank).record)
+    record = read_record(JobFiles(runs.run(submission.run_id), submission.launch.node_rank).record)
     same = record is not None and submission.request_id and record.request_id == submission.request_id
     return record if same else None
 
 
-def check_submission(store: Store, submission: Submission, data_root: Path | None = None) -> Recipe | None:
+def check_submission(runs: RunStore, submission: Submission, data_root: Path | None = None) -> Recipe | None:
     """Check what needs the store, which may be a slow bucket; nothing is decided or written that others see.
 
     data_root: folder below which a recipe may name a data set.
     Returns the recipe; None for a resumed run that keeps its own.
     """
-    run_id = check_name("run id", submission.run_id)
+    run_id = runs.run(submission.run_id).run_id
     recipe = parse_recipe(submission.recipe, submission.overrides) if submission.recipe else None
     if recipe is None and not submission.resume:
         raise InputError(f"The recipe of run '{run_id}' is empty; only a resumed run keeps the recipe it has.")
     if recipe is not None:
-        _check_data(store, recipe, data_root, resume=submission.resume)
-    fetch_run(store, run_id)
+        _check_data(runs.store, recipe, data_root, resume=submission.resume)
+    runs.fetch(run_id)
     return recipe
 
 
-def claim(
-    store: Store, submission: Submission, recipe: Recipe | None, *, host: str | None = None
-) -> tuple[JobFiles, JobRecord, Ownership]:
+def claim(runs: RunStore, submission: Submission, recipe: Recipe | None, *, host: str | None = None) -> Claim:
     """Write the queued record of a checked submission; the caller owns the share from here on. Local files only.
 
     host: what the record calls this machine; None means its host name.
     """
     run_id, launch = submission.run_id, submission.launch
-    files = JobFiles(RunDir(store.runs_dir / run_id), launch.node_rank)
+    files = JobFiles(runs.run(run_id), launch.node_rank)
     if submission.resume:
-        refuse_imported(RunDir(run_dir(store, run_id)))
-    elif (launch.nnodes == 1 and files.run.recipe.exists()) or (store.mirror is not None and files.run.events.exists()):
+        refuse_imported(runs.find_present(run_id))
+    elif (launch.nnodes == 1 and files.run.recipe.exists()) or (
+        runs.store.mirror is not None and files.run.events.exists()
+    ):
         # In a folder, the recipe may be there from another machine of this job; from a bucket come only earlier runs.
         raise _exists(run_id)
     owned = Ownership.take(files)
@@ -125,6 +93,42 @@ def claim(
     except BaseException:
         owned.release()
         raise
+
+
+def take_over(files: JobFiles) -> Claim | None:
+    """Claim a job whose service is gone; None when it has ended, or a living service owns it."""
+    owned = Ownership.take(files)
+    if owned is None:
+        return None
+    claimed = None
+    try:
+        record = read_record(files.record)
+        if record is not None and not record.status.ended:
+            claimed = files, adopt(files, record), owned
+        return claimed
+    finally:
+        if claimed is None:
+            owned.release()
+
+
+def find_orphans(runs: RunStore, host: str) -> list[Claim]:
+    """Take over the jobs of this machine whose service is gone. host: what their records call it."""
+    found = [(run, record) for run in runs.present() for record in readable_records(JobFiles(run))]
+    mine = [(run, record) for run, record in found if not record.status.ended and record.host == host]
+    claims = [take_over(JobFiles(run, record.launch.node_rank)) for run, record in mine]
+    return [claimed for claimed in claims if claimed is not None]
+
+
+def adopt(files: JobFiles, record: JobRecord) -> JobRecord:
+    """The record with a launcher that was started but not yet noted when its service died."""
+    if record.status is not JobStatus.RUNNING or record.pid:
+        return record
+    processes = job_processes(files.run.root, files.node_rank)
+    if not processes:
+        return record
+    # The launcher started first; where it is gone, its oldest worker stands for the job.
+    pid = processes[0].pid
+    return replace(record, pid=pid, pgid=pid, process_started_s=process_start_s(pid))
 
 
 def _check_data(store: Store, recipe: Recipe, data_root: Path | None, *, resume: bool) -> None:

@@ -4,68 +4,28 @@ import asyncio
 import logging
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 from cache.store import Store
+from recognizer_svc.runs.record import JobRecord, JobStatus, Ownership, cancel_requested, write_record
+from recognizer_svc.runs.run_dir import JobFiles
 from recognizer_svc.service import launch as launching
-from recognizer_svc.service.admission import Ownership
-from recognizer_svc.service.job_sync import Exchange
+from recognizer_svc.service.job_sync import EVERY_S, Exchange
+from recognizer_svc.service.limits import JobLimits
 from recognizer_svc.service.outcome import decide
 from recognizer_svc.service.processes import is_launcher, job_processes, kill_all, process_start_s, signal_group
-from recognizer_svc.service.record import JobFiles, JobRecord, JobStatus, cancel_requested, write_record
 from recognizer_svc.service.threads import Threads
 from recognizer_svc.service.training_thread import TrainingThread
-from stal_data.errors import NotFoundError, StalError
-from stal_data.names import check_name
+from stal_data.errors import StalError
 from svc_common.logs import log_context, log_fields
 
 _LOG = logging.getLogger(__name__)
 _POLL_S = 0.2
 _LAUNCHER_MARGIN_S = 5.0  # for the launcher to leave after its workers have
-
-
-@dataclass(frozen=True, kw_only=True)
-class JobLimits:
-    """What the operator allows."""
-
-    max_jobs: int = 1
-    """Jobs that run at the same time; more wait."""
-    max_queued: int = 16
-    """Jobs that wait; more are refused."""
-    stop_timeout_s: float = 60.0
-    """From SIGTERM, at which workers write a checkpoint, to SIGKILL."""
-    stall_timeout_s: float = 3600.0
-    """A job without any event for so long is stopped and has failed; 0 turns it off."""
-    interface: str | None = None
-    """Trusted network interface for the unencrypted traffic of jobs with several nodes; None refuses them."""
-    data_root: Path | None = None
-    """Folder whose data sets a recipe may name for joint training; None refuses such recipes."""
-    machine: str | None = None
-    """Name of this machine in the records of jobs; None means its host name. A service finds its jobs by it."""
-
-    end_with_service: bool = False
-    """Whether jobs end with the service even when that is killed; else the next service takes them over."""
-
-    in_this_process: bool = False
-    """Whether a job of one process is a thread of this one."""
-
-    @property
-    def host(self) -> str:
-        return self.machine or socket.gethostname()
-
-    def __post_init__(self) -> None:
-        if self.machine is not None:
-            check_name("--machine", self.machine)
-        if self.data_root is not None and not self.data_root.is_dir():
-            raise NotFoundError(f"--data-root '{self.data_root}' is not a folder.")
-        if self.interface is not None:
-            launching.interface_address(self.interface)
 
 
 class Job:
@@ -93,22 +53,33 @@ class Job:
         self._stopped = ""
         self._cancelled = False
         self._detached = False
+        self._turn = asyncio.Event()
+        if record.status is not JobStatus.QUEUED:
+            self._turn.set()
         self._unreadable: set[int | None] = set()
         """Kinds of errors at looking into the store that are in the log."""
         # Those of the call that submitted the job; it may be started in the course of another one.
         self._log_fields = {"request_id": "", **log_fields(), "run_id": record.run_id}
 
+    @property
+    def waits(self) -> bool:
+        """Whether its turn has not come yet."""
+        return not self._turn.is_set()
+
+    def start(self) -> None:
+        """Let its turn come."""
+        self._turn.set()
+
     async def run(self) -> None:
-        """Start the processes, unless they run already, and stay until they are gone and the end is on disk."""
+        """Start the processes in its turn, unless they run already; stay until they are gone and the end is on disk."""
         with log_context(**self._log_fields):
             await self._run()
 
     async def _run(self) -> None:
         try:
             try:
-                if self.record.status is JobStatus.QUEUED and not await self._threads.run(
-                    self._looks, self._is_cancelled
-                ):
+                await self._turn.wait()
+                if self.record.status is JobStatus.QUEUED and not self._detached:
                     await self._threads.run(self._start)
                 await self._supervise()
             except Exception as error:  # noqa: BLE001  # the attempt must end in a recorded state whatever happened
@@ -120,46 +91,37 @@ class Job:
                 self._process.returncode = 0  # else Popen warns, when it is dropped, that its child goes on
         finally:
             try:
-                await self._threads.run(self.release)
+                await self._threads.run(self._owned.release)  # closes a file, which may take its time on a share
             finally:
                 self.ended.set()
 
     def close(self) -> None:
-        """Record the end of a job without processes: one that waits for its turn, or one that died unnoticed."""
+        """Record the end of a job that died while nobody watched over it."""
         try:
             self._finish()
         finally:
-            self.release()
-            self.ended.set()
+            self._owned.release()
 
     def cancel(self) -> None:
         """Have the job stopped, also where the request to cancel it cannot be written down."""
         self._cancelled = True
+        self._turn.set()
 
     def detach(self) -> None:
         """Let go of the job; its processes go on, and the next service that finds its record takes over."""
         self._detached = True
-
-    def release(self) -> None:
-        """Let go of a job that waits for its turn, or has ended. Closes a file, which may take its time on a share."""
-        self._owned.release()
+        self._turn.set()
 
     def _start(self) -> None:
+        if self._looks(self._is_cancelled):
+            return
         limits, record = self._limits, self.record
         # Recorded before and after: a service killed in between finds the launcher by its command line.
         self._save(status=JobStatus.RUNNING, started_s=time.time())
         if limits.in_this_process and record.launch.one_process:
             self._process = TrainingThread(self.files, record.launch, limits.data_root)
             return
-        self._process = launching.start(
-            self.files,
-            record.run_id,
-            record.launch,
-            interface=limits.interface,
-            stop_timeout_s=limits.stop_timeout_s,
-            data_root=limits.data_root,
-            ends_with_service=limits.end_with_service,
-        )
+        self._process = launching.start(self.files, record.launch, limits)
         pid = self._process.pid
         _LOG.info("job started", extra={"fields": {"pid": pid, "attempt": record.attempt}})
         self._save(pid=pid, pgid=pid, process_started_s=process_start_s(pid))
@@ -190,8 +152,7 @@ class Job:
     def _is_cancelled(self) -> bool:
         if self._cancelled:
             return True
-        if self._exchange.is_due():
-            self._exchange.fetch_cancel()
+        self._exchange.fetch_cancel(every_s=EVERY_S)
         return cancel_requested(self.files, self.record)
 
     def _must_stop(self) -> bool:
@@ -254,15 +215,3 @@ class Job:
         record = replace(self.record, **changes)
         write_record(self.files, record)
         self.record = record
-
-
-def adopt(files: JobFiles, record: JobRecord) -> JobRecord:
-    """The record with a launcher that was started but not yet noted when its service died."""
-    if record.status is not JobStatus.RUNNING or record.pid:
-        return record
-    processes = job_processes(files.run.root, files.node_rank)
-    if not processes:
-        return record
-    # The launcher started first; where it is gone, its oldest worker stands for the job.
-    pid = processes[0].pid
-    return replace(record, pid=pid, pgid=pid, process_started_s=process_start_s(pid))

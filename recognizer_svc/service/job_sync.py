@@ -1,13 +1,16 @@
 """What the machines of one job tell each other where the store is in a bucket; in a folder they just see it."""
 
-import time
+from collections.abc import Callable
 
 from cache.store import Store
-from recognizer_svc.bucket_runs import fetch_run
-from recognizer_svc.service.record import JobFiles, Launch
-from recognizer_svc.service.time_limited_bucket import TimeLimitedBucket
+from recognizer_svc.runs.record import Launch
+from recognizer_svc.runs.run_dir import JobFiles
+from recognizer_svc.runs.store import RunStore
+from recognizer_svc.runs.time_limited_bucket import TimeLimitedBucket
+from stal_data.errors import StalError
 
-_EVERY_S = 3.0  # a few requests each time
+EVERY_S = 3.0
+"""How often to look; a few requests each time."""
 _GONE_S = 10.0
 
 
@@ -21,30 +24,23 @@ class Exchange:
         self._files = files
         self._bucket = TimeLimitedBucket(store, gone_s=_GONE_S)
         self._needed = launch.nnodes > 1 and store.mirror is not None
-        self._next_s = 0.0
 
-    def is_due(self) -> bool:
-        """True every few seconds, where there is something to fetch."""
-        if not self._needed or time.monotonic() < self._next_s:
-            return False
-        self._next_s = time.monotonic() + _EVERY_S
-        return True
-
-    def fetch_cancel(self) -> None:
-        if self._needed:
-            what = f"whether job {self._files.run.run_id} is to be cancelled"
-            self._bucket.ask(what, lambda store: store.fetch(self._files.cancel))
+    def fetch_cancel(self, *, every_s: float = 0.0) -> None:
+        """every_s: unless that was done so short a time ago."""
+        self._ask("whether it is to be cancelled", lambda store: store.fetch(self._files.cancel), every_s)
 
     def publish_cancel(self) -> None:
         """Tell the other machines. Raises StalError where the bucket does not answer."""
-        if self._needed:
-            what = f"whether the other machines of job {self._files.run.run_id} learn that it is to be cancelled"
-            failed = self._bucket.ask(what, lambda store: store.publish(self._files.cancel))
-            if failed is not None:
-                raise failed
+        told = "whether its other machines learn that it is to be cancelled"
+        failed = self._ask(told, lambda store: store.publish(self._files.cancel))
+        if failed is not None:
+            raise failed
 
-    def fetch_events(self) -> None:
+    def fetch_events(self, *, every_s: float = 0.0) -> None:
         """Bring the events that the bucket has, where another machine writes them; it sends them at each checkpoint."""
-        if self._needed:
-            what = f"how far job {self._files.run.run_id} is"
-            self._bucket.ask(what, lambda store: fetch_run(store, self._files.run.run_id, large=False))
+        run_id = self._files.run.run_id
+        self._ask("how far it is", lambda store: RunStore.of(store).fetch(run_id, large=False), every_s)
+
+    def _ask(self, what: str, request: Callable[[Store], object], every_s: float = 0.0) -> StalError | None:
+        what = f"job {self._files.run.run_id}: {what}"
+        return self._bucket.ask(what, request, every_s=every_s) if self._needed else None

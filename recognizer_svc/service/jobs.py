@@ -2,26 +2,30 @@
 
 import asyncio
 import logging
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import AsyncIterator, Coroutine
 from functools import partial
 from typing import Any, TypeVar
 
 from cache.store import Store
+from recognizer_svc.runs.events import Event, EventReader
+from recognizer_svc.runs.record import JobRecord, JobStatus, Ownership, read_record, request_cancel
+from recognizer_svc.runs.run_dir import JobFiles, RunDir
+from recognizer_svc.runs.store import RunStore
 from recognizer_svc.service.admission import (
-    Ownership,
     Submission,
     check_submission,
     claim,
+    find_orphans,
     find_sent_before,
+    take_over,
 )
-from recognizer_svc.service.events import Event, EventReader
-from recognizer_svc.service.job import Job, JobLimits
-from recognizer_svc.service.job_sync import Exchange
-from recognizer_svc.service.record import JobFiles, JobRecord, JobStatus, request_cancel
-from recognizer_svc.service.stored_jobs import StoredJobs
+from recognizer_svc.service.job import Job
+from recognizer_svc.service.job_sync import EVERY_S, Exchange
+from recognizer_svc.service.limits import JobLimits
+from recognizer_svc.service.processes import job_processes
 from recognizer_svc.service.threads import Threads
-from stal_data.errors import InputError, StalError
+from stal_data.errors import ConflictError, InputError, NotFoundError, StalError
 from svc_common.errors import BusyError, ServiceUnavailableError
 
 T = TypeVar("T")
@@ -36,12 +40,12 @@ class JobManager:
 
     def __init__(self, store: Store, limits: JobLimits) -> None:
         self._store = store
+        self._runs = RunStore.of(store)
         self.limits = limits
         self.threads = Threads("jobs", limits.max_jobs + _MORE_THREADS)
         """For all that decides about jobs; reading about them is done in the threads that everything shares."""
-        self._stored = StoredJobs(store, limits.host, self._job)
-        self._waiting: deque[Job] = deque()
-        self._running: dict[str, Job] = {}
+        self._jobs: dict[str, Job] = {}
+        """By run: first the jobs that run, then those that wait for their turn."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._orders: set[asyncio.Task[Any]] = set()
         """What callers asked for and what goes on without them."""
@@ -58,14 +62,12 @@ class JobManager:
 
     async def recover(self) -> None:
         """Take over the jobs that an earlier service on this machine left: running ones, waiting ones, dead ones."""
-        jobs = await self.threads.run(self._stored.find_orphans)
-        for job in sorted(jobs, key=lambda job: job.record.created_s):
+        claims = await self.threads.run(find_orphans, self._runs, self.limits.host)
+        for job in sorted(
+            [self._job(*claimed) for claimed in claims], key=lambda job: (job.waits, job.record.created_s)
+        ):
             _LOG.info("took over job %s (%s)", job.record.run_id, job.record.status)
-            if job.record.status is JobStatus.RUNNING:
-                self._run(job)
-            else:
-                self._waiting.append(job)
-        self._start_waiting()
+            self._own(job)
 
     async def submit(self, submission: Submission) -> JobRecord:
         """Take a job in; it starts as soon as a place is free, also when the caller leaves meanwhile."""
@@ -83,16 +85,15 @@ class JobManager:
         """Take in the submission whose turn it is."""
         limits = self.limits
         try:
-            sent_before = await self.threads.run(find_sent_before, self._store, submission)
+            sent_before = await self.threads.run(find_sent_before, self._runs, submission)
             if sent_before is not None:
                 return sent_before
             self._refuse_more()
-            recipe = await self.threads.run(check_submission, self._store, submission, limits.data_root)
+            recipe = await self.threads.run(check_submission, self._runs, submission, limits.data_root)
             async with self._claiming:
                 self._refuse_more()
-                claimed = await self.threads.run(claim, self._store, submission, recipe, host=limits.host)
-                self._waiting.append(self._job(*claimed))
-            self._start_waiting()
+                claimed = await self.threads.run(claim, self._runs, submission, recipe, host=limits.host)
+                self._own(self._job(*claimed))
             return claimed[1]
         finally:
             self._admission.release()
@@ -101,8 +102,9 @@ class JobManager:
         """Raise where no job is taken in."""
         if self._draining:
             raise ServiceUnavailableError("the service is stopping")
-        if len(self._running) >= self.limits.max_jobs and len(self._waiting) >= self.limits.max_queued:
-            raise BusyError(f"{len(self._waiting)} jobs wait already, more than --max-queued allows; try again later")
+        waiting = sum(job.waits for job in self._jobs.values())
+        if len(self._jobs) - waiting >= self.limits.max_jobs and waiting >= self.limits.max_queued:
+            raise BusyError(f"{waiting} jobs wait already, more than --max-queued allows; try again later")
 
     async def _to_its_end(self, order: Coroutine[Any, Any, T], failed: str) -> T:
         """Do what must not stop halfway when the caller leaves: its threads go on, and a lock that one of them takes
@@ -120,16 +122,16 @@ class JobManager:
 
     def active(self) -> list[tuple[JobFiles, JobRecord]]:
         """The jobs that run or wait here; may be called from any thread."""
-        return [(job.files, job.record) for job in (*tuple(self._running.values()), *tuple(self._waiting))]
+        return [(job.files, job.record) for job in list(self._jobs.values())]
 
     async def get(self, run_id: str) -> JobRecord:
         """This machine's share of a run's job, else that of the lowest node."""
-        job = self._owned(run_id)
-        return job.record if job is not None else await asyncio.to_thread(self._stored.read, run_id)
+        job = self._jobs.get(run_id)
+        return job.record if job is not None else await asyncio.to_thread(self._read, run_id)
 
     async def newest(self, limit: int) -> list[JobRecord]:
         """The newest jobs in the store, newest first."""
-        records = await asyncio.to_thread(self._stored.read_all)
+        records = await asyncio.to_thread(self._read_all)
         return sorted(records, key=lambda record: record.created_s, reverse=True)[:limit]
 
     async def cancel(self, run_id: str) -> JobRecord:
@@ -137,6 +139,8 @@ class JobManager:
         record, job = await self._to_its_end(self._order_end(run_id), f"job {run_id} could not be cancelled")
         if job is not None:
             await job.ended.wait()
+            if not job.record.status.ended:
+                raise StalError(f"the end of job {run_id} could not be recorded; the service's log says why")
             return job.record
         while not record.status.ended:
             if self._stopping:
@@ -150,16 +154,17 @@ class JobManager:
         record = await self.get(run_id)
         if record.status.ended:
             return record, None
-        files = self._stored.files(run_id, record.launch.node_rank)
-        job = self._owned(run_id)
+        files = JobFiles(self._runs.run(run_id), record.launch.node_rank)
+        job = self._jobs.get(run_id)
         if job is not None:
             job.cancel()
         else:
             async with self._claiming:
-                job = None if self._draining else await self.threads.run(self._stored.take_over, files)
-                if job is not None:  # the service that owned it is gone
+                claimed = None if self._draining else await self.threads.run(take_over, files)
+                if claimed is not None:  # the service that owned it is gone
+                    job = self._job(*claimed)
                     job.cancel()
-                    self._run(job)
+                    self._own(job)
         try:
             await self.threads.run(request_cancel, files)
             await self.threads.run(Exchange(self._store, files, record.launch).publish_cancel)
@@ -167,10 +172,6 @@ class JobManager:
             if job is None:
                 raise
             _LOG.warning("job %s ends, but other machines may not learn that it is cancelled: %s", run_id, error)
-        if job is not None and job in self._waiting:
-            self._waiting.remove(job)
-            await self.threads.run(job.close)
-            self.finished[job.record.status] += 1
         return record, job
 
     async def watch(
@@ -182,15 +183,11 @@ class JobManager:
         """
         shown = await self.get(run_id)
         yield shown
-        reader = EventReader(
-            self._stored.files(run_id).run.events,
-            from_seq=from_seq,
-            offset=shown.events_offset if skip_history else 0,
-        )
-        exchange = Exchange(self._store, self._stored.files(run_id), shown.launch)
+        run = self._runs.run(run_id)
+        reader = EventReader(run.events, from_seq=from_seq, offset=shown.events_offset if skip_history else 0)
+        exchange = Exchange(self._store, JobFiles(run), shown.launch)
         while True:
-            if exchange.is_due():
-                await asyncio.to_thread(exchange.fetch_events)
+            await asyncio.to_thread(exchange.fetch_events, every_s=EVERY_S)
             # Asked before reading: what was written before the end is then never missed.
             record = await self.get(run_id)
             if not record.status.ended and record.status is not shown.status:
@@ -206,48 +203,75 @@ class JobManager:
                 return
             if self._stopping:
                 raise ServiceUnavailableError(f"the service is stopping; job {run_id} goes on")
-            await asyncio.sleep(_WATCH_POLL_S if self._owned(run_id) is not None else _FOREIGN_POLL_S)
+            await asyncio.sleep(_WATCH_POLL_S if run_id in self._jobs else _FOREIGN_POLL_S)
 
     async def drain(self, *, cancel_jobs: bool) -> None:
         """Take no more jobs, end all watching; with `cancel_jobs` also the jobs, each after a last checkpoint."""
         self._draining = True
         async with self._claiming:
-            pass  # what was being claimed is among those that wait; what is still being checked is refused
+            pass  # what was being claimed is among the jobs; what is still being checked is refused
         if cancel_jobs:
-            # Those that wait first, so that none of them is started in the place of one that ends.
-            for run_ids_here in ([job.record.run_id for job in self._waiting], list(self._running)):
-                ends = await asyncio.gather(*map(self.cancel, run_ids_here), return_exceptions=True)
-                for run_id, end in zip(run_ids_here, ends, strict=True):
-                    if isinstance(end, BaseException):
-                        _LOG.error("job %s could not be cancelled", run_id, exc_info=end)
+            run_ids = list(self._jobs)
+            ends = await asyncio.gather(*map(self.cancel, run_ids), return_exceptions=True)
+            for run_id, end in zip(run_ids, ends, strict=True):
+                if isinstance(end, BaseException):
+                    _LOG.error("job %s could not be cancelled", run_id, exc_info=end)
         self._stopping = True
 
     async def stop(self) -> None:
         """Let go of all jobs: running ones go on, waiting ones start with the next service."""
         self._draining = self._stopping = True
-        for job in self._running.values():
+        for job in self._jobs.values():
             job.detach()
         await asyncio.gather(*self._tasks)
-        for job in self._waiting:
-            await self.threads.run(job.release)
         self.threads.close()
+
+    def _read(self, run_id: str) -> JobRecord:
+        record = self._read_job(self._runs.find_present(run_id))
+        if record is None:
+            raise NotFoundError(f"Run '{run_id}' has no job in the store.")
+        return record
+
+    def _read_all(self) -> list[JobRecord]:
+        records = []
+        for run in self._runs.present():
+            try:
+                records.append(self._read_job(run))
+            except ConflictError as error:
+                _LOG.warning("%s", error)  # its record does not read; the others do
+        return [record for record in records if record is not None]
+
+    def _read_job(self, run: RunDir) -> JobRecord | None:
+        """As `get`, for a job that this service does not own; None where the run has no job."""
+        records = [record for path in JobFiles(run).records() if (record := read_record(path)) is not None]
+        here = [record for record in records if record.host == self.limits.host]
+        record = next(iter(here or records), None)
+        if not here or record is None or record.status is not JobStatus.RUNNING:
+            return record
+        files = JobFiles(run, record.launch.node_rank)
+        # Without processes it died while no service watched over it, or its service is just about to say so.
+        if job_processes(run.root, files.node_rank) or (claimed := take_over(files)) is None:
+            return record
+        job = self._job(*claimed)
+        job.close()
+        return job.record
 
     def _job(self, files: JobFiles, record: JobRecord, owned: Ownership) -> Job:
         return Job(files, record, owned, store=self._store, limits=self.limits, threads=self.threads)
 
-    def _owned(self, run_id: str) -> Job | None:
-        waiting = (job for job in self._waiting if job.record.run_id == run_id)
-        return self._running.get(run_id) or next(waiting, None)
-
-    def _start_waiting(self) -> None:
-        while self._waiting and len(self._running) < self.limits.max_jobs and not self._draining:
-            self._run(self._waiting.popleft())
-
-    def _run(self, job: Job) -> None:
-        self._running[job.record.run_id] = job
+    def _own(self, job: Job) -> None:
+        """Keep a job until its end: behind those that wait, unless it runs already."""
+        entry = {job.record.run_id: job}
+        self._jobs = self._jobs | entry if job.waits else entry | self._jobs
         task = asyncio.create_task(self._run_to_end(job), name=f"job {job.record.run_id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        self._start_next()
+
+    def _start_next(self) -> None:
+        for job in list(self._jobs.values())[: self.limits.max_jobs]:
+            if not self._draining:
+                job.start()
 
     async def _run_to_end(self, job: Job) -> None:
         try:
@@ -255,10 +279,10 @@ class JobManager:
         except Exception:  # noqa: BLE001  # its record stays as it is, and whoever reads it next finds it dead
             _LOG.exception("the end of job %s could not be recorded", job.record.run_id)
         finally:
-            del self._running[job.record.run_id]
+            del self._jobs[job.record.run_id]
             if job.record.status.ended:
                 self.finished[job.record.status] += 1
-            self._start_waiting()
+            self._start_next()
 
 
 def _log_failure(failed: str, order: "asyncio.Task[Any]") -> None:

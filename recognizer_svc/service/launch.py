@@ -2,21 +2,18 @@
 service's end takes it along, and no handler of torch elastic gets into the service's process."""
 
 import os
-import socket
 import subprocess
 from pathlib import Path
 
-import psutil
-
+from recognizer_svc.runs.record import Launch
+from recognizer_svc.runs.run_dir import JobFiles
+from recognizer_svc.service.limits import JobLimits, interface_address, loopback_interface
 from recognizer_svc.service.processes import JOB_DIR_OPTION, NODE_RANK_VARIABLE
-from recognizer_svc.service.record import JobFiles, Launch
 from stal_data.children import python_command, python_environment
-from stal_data.errors import InputError, did_you_mean
 from stal_data.owner import owned
 
-LOOPBACK = "127.0.0.1"
-LAUNCHER_MODULE = "recognizer_svc.train.launcher"
-WORKER_MODULE = "recognizer_svc.train.worker"
+LAUNCHER_MODULE = "recognizer_svc.training.launcher"
+WORKER_MODULE = "recognizer_svc.training.worker"
 
 
 def default_processes() -> int:
@@ -33,9 +30,7 @@ def default_backend(nproc_per_node: int) -> str:
     return "nccl" if torch.cuda.device_count() >= nproc_per_node else "gloo"
 
 
-def command(
-    files: JobFiles, run_id: str, launch: Launch, *, local_address: str, data_root: Path | None = None
-) -> list[str]:
+def command(files: JobFiles, launch: Launch, *, local_address: str, data_root: Path | None = None) -> list[str]:
     """The launcher's argument list.
 
     local_address: where the other processes reach this node, and all that its stores listen on.
@@ -43,7 +38,7 @@ def command(
     """
     return [
         *python_command(LAUNCHER_MODULE),
-        *("--rdzv-endpoint", launch.rdzv_endpoint or local_address, "--rdzv-id", run_id),
+        *("--rdzv-endpoint", launch.rdzv_endpoint or local_address, "--rdzv-id", files.run.run_id),
         *("--rdzv-conf", f"is_host={str(launch.node_rank == 0).lower()}"),
         *("--local-addr", local_address),
         *("--nnodes", str(launch.nnodes), "--nproc-per-node", str(launch.nproc_per_node)),
@@ -71,51 +66,21 @@ def environment(files: JobFiles, launch: Launch, *, interface: str, stop_timeout
     return env
 
 
-def interface_address(name: str) -> str:
-    """The IPv4 address of a network interface of this machine."""
-    interfaces = psutil.net_if_addrs()
-    found = [entry.address for entry in interfaces.get(name, ()) if entry.family == socket.AF_INET]
-    if not found:
-        raise InputError(f"--interface '{name}' has no IPv4 address here. {did_you_mean(name, interfaces)}")
-    return found[0]
-
-
-def loopback_interface() -> str:
-    """The loopback interface's name."""
-    return next(
-        name for name, entries in psutil.net_if_addrs().items() if any(entry.address == LOOPBACK for entry in entries)
-    )
-
-
-def start(
-    files: JobFiles,
-    run_id: str,
-    launch: Launch,
-    *,
-    interface: str | None,
-    stop_timeout_s: float,
-    data_root: Path | None = None,
-    ends_with_service: bool = False,
-) -> subprocess.Popen[bytes]:
-    """Start the launcher.
-
-    interface: of the traffic between several nodes; a job of one node stays on loopback.
-    data_root: folder below which the recipe may name a data set.
-    ends_with_service: with this process, also when that is killed.
-
-    Its output goes to the job's log, after that of earlier attempts.
+def start(files: JobFiles, launch: Launch, limits: JobLimits) -> subprocess.Popen[bytes]:
+    """Start the launcher. Its output goes to the job's log, after that of earlier attempts.
 
     Not asyncio's subprocess: that one kills its child when the service's loop closes.
     """
     files.error.unlink(missing_ok=True)
-    name = interface if interface is not None and launch.nnodes > 1 else loopback_interface()
-    env = environment(files, launch, interface=name, stop_timeout_s=stop_timeout_s)
+    # A job of one node stays on loopback.
+    name = limits.interface if limits.interface is not None and launch.nnodes > 1 else loopback_interface()
+    env = environment(files, launch, interface=name, stop_timeout_s=limits.stop_timeout_s)
     with files.log.open("ab") as log:
         return subprocess.Popen(
-            command(files, run_id, launch, local_address=interface_address(name), data_root=data_root),
+            command(files, launch, local_address=interface_address(name), data_root=limits.data_root),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=owned(env) if ends_with_service else env,
+            env=owned(env) if limits.end_with_service else env,
             start_new_session=True,
         )

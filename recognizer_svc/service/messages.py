@@ -1,5 +1,6 @@
 """Between this package's types and the messages of protos/recognizer.proto."""
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -7,27 +8,20 @@ from google.protobuf import json_format
 from numpy.typing import NDArray
 
 from protos.generated import recognizer_pb2 as pb
-from recognizer_svc.recipe import Layout
-from recognizer_svc.run_dir import RunDir
+from recognizer_svc.runs.events import Event
+from recognizer_svc.runs.record import JobRecord, Launch
+from recognizer_svc.runs.run_dir import RunDir
+from recognizer_svc.scoring.queries import Prediction, PredictQuery, RecognizeQuery
 from recognizer_svc.service.admission import Submission
-from recognizer_svc.service.events import Event
 from recognizer_svc.service.launch import default_backend, default_processes
-from recognizer_svc.service.queries import Prediction, PredictQuery, RecognizeQuery
-from recognizer_svc.service.record import JobRecord, JobStatus, Launch
+from recognizer_svc.training.recipe import Layout
 from stal_data.errors import InputError
 from stal_data.keyframes import KeyFrame
 
 if TYPE_CHECKING:
-    from recognizer_svc.predict import ScoredKeyFrame
-    from recognizer_svc.service.model_list import ModelInfo
+    from recognizer_svc.scoring.model_list import ModelInfo
+    from recognizer_svc.scoring.predict import ScoredKeyFrame
 
-_STATUS = {
-    JobStatus.QUEUED: pb.JOB_STATUS_QUEUED,
-    JobStatus.RUNNING: pb.JOB_STATUS_RUNNING,
-    JobStatus.SUCCEEDED: pb.JOB_STATUS_SUCCEEDED,
-    JobStatus.FAILED: pb.JOB_STATUS_FAILED,
-    JobStatus.CANCELLED: pb.JOB_STATUS_CANCELLED,
-}
 _EVENTS = {field.name for field in pb.JobEvent.DESCRIPTOR.oneofs_by_name["event"].fields}
 _LAYOUTS: dict[int, Layout] = {
     pb.LAYOUT_UNSPECIFIED: "key_frames",
@@ -70,20 +64,12 @@ def to_submission(request: pb.TrainRequest) -> Submission:
 
 
 def from_job(record: JobRecord, run: RunDir) -> pb.Job:
-    launch = record.launch
     return pb.Job(
         run_id=record.run_id,
-        status=_STATUS[record.status],
+        status=pb.JobStatus.Value(f"JOB_STATUS_{record.status.name}"),
         message=record.message,
         attempt=record.attempt,
-        launch=pb.Launch(
-            nproc_per_node=launch.nproc_per_node,
-            nnodes=launch.nnodes,
-            node_rank=launch.node_rank,
-            backend=launch.backend,
-            rdzv_endpoint=launch.rdzv_endpoint,
-            max_restarts=launch.max_restarts,
-        ),
+        launch=pb.Launch(**asdict(record.launch)),
         host=record.host,
         created_s=record.created_s,
         started_s=record.started_s,

@@ -3,11 +3,13 @@
 import json
 from pathlib import Path
 
-from recognizer_svc.service.events import Event, EventReader
-from recognizer_svc.service.record import JobFiles, JobRecord, JobStatus
+from recognizer_svc.runs.events import read_events
+from recognizer_svc.runs.record import JobRecord, JobStatus
+from recognizer_svc.runs.run_dir import JobFiles
 from stal_data.log_tail import log_tail
 
 _MESSAGE_LIMIT = 4000  # characters
+_ENDS = ("done", "error")
 
 
 def decide(
@@ -19,9 +21,9 @@ def decide(
     cancelled: somebody asked for its end.
     stopped: why the service ended it; empty when it did not.
     """
-    events = _events_of_attempt(files.run.events, record.events_offset)
+    ends = [event for event in read_events(files.run.events, offset=record.events_offset) if event.type in _ENDS]
     # A job of several nodes ends here when this node's processes are through; rank 0 may be elsewhere.
-    if any(event.type == "done" for event in events) or (exit_code == 0 and record.launch.nnodes > 1):
+    if any(event.type == "done" for event in ends) or (exit_code == 0 and record.launch.nnodes > 1):
         return JobStatus.SUCCEEDED, ""
     if cancelled:
         if files.run.checkpoint("latest").exists():
@@ -32,21 +34,12 @@ def decide(
         )
     if stopped:
         return JobStatus.FAILED, stopped
-    message = next((str(event.values["message"]) for event in events if event.type == "error"), "")
+    message = next((str(event.values["message"]) for event in ends if event.type == "error"), "")
     message = message or _elastic_message(files.error)
     if not message:
         code = "ended" if exit_code is None else f"exited with code {exit_code}"
         message = f"The launcher {code} before training was done. The end of {files.log}:\n{log_tail(files.log)}"
     return JobStatus.FAILED, message[-_MESSAGE_LIMIT:]
-
-
-def _events_of_attempt(path: Path, offset: int) -> list[Event]:
-    """The events that decide something, in order."""
-    reader, found, complete = EventReader(path, offset=offset), [], False
-    while not complete:
-        events, complete = reader.read()
-        found += [event for event in events if event.type in ("done", "error")]
-    return found
 
 
 def _elastic_message(path: Path) -> str:

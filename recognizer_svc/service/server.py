@@ -8,11 +8,12 @@ import grpc
 from cache.store import Store
 from protos.generated import recognizer_pb2 as pb
 from protos.generated import recognizer_pb2_grpc as pb_grpc
-from recognizer_svc.service.job import JobLimits
+from recognizer_svc.scoring.metrics import ScoringMetrics
+from recognizer_svc.scoring.micro_batch import MAX_CALLS
+from recognizer_svc.scoring.scoring_thread import Scoring
 from recognizer_svc.service.jobs import JobManager
-from recognizer_svc.service.metrics import JobMetrics, ScoringMetrics
-from recognizer_svc.service.micro_batch import MAX_CALLS
-from recognizer_svc.service.scoring import Scoring
+from recognizer_svc.service.limits import JobLimits
+from recognizer_svc.service.metrics import JobMetrics
 from recognizer_svc.service.servicer import RecognizerServicer
 from svc_common.config import ServerConfig
 from svc_common.metrics import Metrics

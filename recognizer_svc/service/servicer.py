@@ -14,13 +14,13 @@ import grpc
 from cache.store import Store
 from protos.generated import recognizer_pb2 as pb
 from protos.generated import recognizer_pb2_grpc as pb_grpc
-from recognizer_svc.run_dir import RunDir
+from recognizer_svc.runs.record import JobRecord, JobStatus
+from recognizer_svc.runs.store import RunStore
+from recognizer_svc.scoring.model_list import list_models
+from recognizer_svc.scoring.queries import Prediction
+from recognizer_svc.scoring.scoring_thread import Scoring
 from recognizer_svc.service import messages
 from recognizer_svc.service.jobs import JobManager
-from recognizer_svc.service.model_list import list_models
-from recognizer_svc.service.queries import Prediction
-from recognizer_svc.service.record import JobRecord, JobStatus
-from recognizer_svc.service.scoring import Scoring
 from stal_data.errors import InputError, NotFoundError
 
 # Quoted: only the type stubs make this class generic. None where a call comes from this process.
@@ -32,7 +32,7 @@ class RecognizerServicer(pb_grpc.RecognizerServicer):
     """Translates between the messages on one side, the job manager and the scoring thread on the other."""
 
     def __init__(self, store: Store, jobs: JobManager, scoring: Scoring) -> None:
-        self._store = store
+        self._store, self._runs = store, RunStore.of(store)
         self._jobs = jobs
         self._scoring = scoring
 
@@ -114,7 +114,7 @@ class RecognizerServicer(pb_grpc.RecognizerServicer):
                 yield pb.JobUpdate(event=messages.from_event(update))
 
     def _job(self, record: JobRecord) -> pb.Job:
-        return messages.from_job(record, RunDir(self._store.runs_dir / record.run_id))
+        return messages.from_job(record, self._runs.run(record.run_id))
 
 
 def _deadline(context: Context) -> float:

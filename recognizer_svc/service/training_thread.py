@@ -5,7 +5,8 @@ import traceback
 from contextlib import suppress
 from pathlib import Path
 
-from recognizer_svc.service.record import JobFiles, Launch
+from recognizer_svc.runs.record import Launch
+from recognizer_svc.runs.run_dir import JobFiles
 
 
 class TrainingThread:
@@ -13,7 +14,7 @@ class TrainingThread:
 
     def __init__(self, files: JobFiles, launch: Launch, data_root: Path | None) -> None:
         """Imports torch and begins to train. data_root: folder below which the recipe may name a data set."""
-        from recognizer_svc.train.loop import StopSignal
+        from recognizer_svc.training.loop import StopSignal
 
         self._files, self._launch, self._data_root = files, launch, data_root
         self._stop = StopSignal()
@@ -35,8 +36,8 @@ class TrainingThread:
         return int(self._failed)
 
     def _train(self) -> None:
-        from recognizer_svc.train.distributed import Ranks, device_of
-        from recognizer_svc.train.run import train_run
+        from recognizer_svc.training.distributed import Ranks, device_of
+        from recognizer_svc.training.run import train_run
 
         try:
             ranks = Ranks(device=device_of(self._launch.backend, 0))

@@ -37,7 +37,7 @@ def test_no_actors_give_nothing_and_no_gradient() -> None:
 
 def test_a_training_process_imports_neither_torchvision_nor_torchs_compiler() -> None:
     code = (
-        "import sys, recognizer_svc.train.worker, recognizer_svc.heads.acar, recognizer_svc.heads.linear\n"
+        "import sys, recognizer_svc.training.worker, recognizer_svc.heads.acar, recognizer_svc.heads.linear\n"
         "print(sorted({'torchvision', 'torch._dynamo', 'timm'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -13,10 +13,10 @@ from cache.backbones.load import load_backbone
 from cache.backbones.weights import save_backbone
 from cli.main import root
 from cli.workflow.stages import Stages
-from recognizer_svc.recipe import load_recipe
-from recognizer_svc.run_dir import RunDir
-from recognizer_svc.train.distributed import Ranks
-from recognizer_svc.train.run import train_run
+from recognizer_svc.runs.run_dir import RunDir
+from recognizer_svc.training.distributed import Ranks
+from recognizer_svc.training.recipe import load_recipe
+from recognizer_svc.training.run import train_run
 from tests.detector.samples import write_dataset
 
 BACKBONES = ("slowfast", "vit")

@@ -124,7 +124,7 @@ def test_the_detector_of_infer(start: Callable[..., Family], tmp_path: Path, num
 @pytest.mark.parametrize("number", [signal.SIGKILL])
 def test_the_ranks_of_a_training(start: Callable[..., Family], tmp_path: Path, number: signal.Signals) -> None:
     family = start(*train_words(tmp_path))
-    family.wait_until("recognizer_svc.train.worker --job-dir")
+    family.wait_until("recognizer_svc.training.worker --job-dir")
     family.end(number)
 
 

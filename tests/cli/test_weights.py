@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from cache.backbones.weights import METADATA_KEY
 from cli.commands.weights import weights
 from cli.main import root
-from recognizer_svc.head_file import load_head_file
+from recognizer_svc.training.head_file import load_head_file
 from stal_data.errors import InputError
 from tests.recognizer.tiny_checkpoint import tiny_state, write_checkpoint
 

@@ -25,15 +25,15 @@ from cache.split_store import load_split
 from cache.store import Store
 from cli.commands.cache import cache
 from cli.commands.runs import runs
-from recognizer_svc.checkpoint import load_checkpoint
-from recognizer_svc.head_file import HeadInfo, save_head
 from recognizer_svc.heads.build import build_head
-from recognizer_svc.predict import BoxesOfKeyFrame, Predictor
-from recognizer_svc.recipe import parse_recipe
-from recognizer_svc.run_dir import RunDir
-from recognizer_svc.train.distributed import Ranks
-from recognizer_svc.train.loop import StopSignal
-from recognizer_svc.train.run import train_run
+from recognizer_svc.runs.run_dir import RunDir
+from recognizer_svc.scoring.predict import BoxesOfKeyFrame, Predictor
+from recognizer_svc.training.checkpoint import load_checkpoint
+from recognizer_svc.training.distributed import Ranks
+from recognizer_svc.training.head_file import HeadInfo, save_head
+from recognizer_svc.training.loop import StopSignal
+from recognizer_svc.training.recipe import parse_recipe
+from recognizer_svc.training.run import train_run
 from stal_data.errors import StalError
 from stal_data.sealed import sealed_json, sealed_text
 from tests.recognizer.toy_store import ACAR, make_store

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from recognizer_svc.run_dir import RunDir
+from recognizer_svc.runs.run_dir import RunDir
 from tests.detector.samples import save_tiny_weights
 from tests.network.hosts import Network, what_is_missing
 from tests.network.services import (

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from recognizer_svc.run_dir import RunDir
+from recognizer_svc.runs.run_dir import RunDir
 from tests.network.hosts import Program, until
 from tests.network.services import Service, credentials, start_recognizer
 from tests.network.training import EPOCHS, STORE, Site, assert_same_bits, epochs_saved, latest

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from recognizer_svc.run_dir import RunDir
+from recognizer_svc.runs.run_dir import RunDir
 from recognizer_svc.service.launch import LAUNCHER_MODULE
 from tests.network.hosts import Finished, until
 from tests.network.training import EPOCHS, GRACE_S, Site, assert_same_bits, epochs_saved, latest
@@ -110,7 +110,7 @@ def test_sigterm_with_cancel_jobs_writes_a_checkpoint_first(site: Site, calm: Ru
     site.wait_for_epoch("drained", 5)
     service = site.recognizers["a"]
     service.stop(seconds=GRACE_S + 10)
-    assert service.host.processes("recognizer_svc.train.worker") == []
+    assert service.host.processes("recognizer_svc.training.worker") == []
     run = site.run_on("a", "drained")
     saved = latest(run).progress
     assert 5 <= saved.epochs_done < EPOCHS

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from recognizer_svc.run_dir import RunDir
+from recognizer_svc.runs.run_dir import RunDir
 from recognizer_svc.service.launch import LAUNCHER_MODULE
 from tests.network.hosts import Program, until
 from tests.network.training import Site, assert_same_bits, events
@@ -29,7 +29,7 @@ def test_a_killed_rank_is_restarted_from_the_last_checkpoint(site: Site, calm_on
     worker.send_signal(signal.SIGKILL)
     assert_trained(clients)
     run = site.run_on("a", "killed")
-    told = [event["message"] for event in events(run) if event["type"] == "log"]
+    told = [event.values["message"] for event in events(run) if event.type == "log"]
     assert any(text.startswith("resumed after") for text in told), told
     assert_same_bits(run, calm_on_both)
 
@@ -78,5 +78,5 @@ def test_a_link_that_is_cut_for_good_fails_the_job_which_is_resumed(site: Site, 
 
 
 def workers_of(site: Site, key: str) -> list:
-    found = site.recognizers[key].host.processes("recognizer_svc.train.worker")
+    found = site.recognizers[key].host.processes("recognizer_svc.training.worker")
     return [process for process in found if LAUNCHER_MODULE not in " ".join(process.cmdline())]

@@ -10,8 +10,8 @@ import torch
 
 from cache.proposal_store import open_proposals
 from cache.store import Store
-from recognizer_svc.checkpoint import load_checkpoint
-from recognizer_svc.run_dir import RunDir
+from recognizer_svc.runs.run_dir import RunDir
+from recognizer_svc.training.checkpoint import load_checkpoint
 from tests.network.hosts import Host, Network
 from tests.network.services import BUCKET, copy_to, credentials, start_detector, start_recognizer
 

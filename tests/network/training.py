@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 
-from recognizer_svc.checkpoint import Checkpoint, load_checkpoint
-from recognizer_svc.run_dir import RunDir, read_events
+from recognizer_svc.runs.events import read_events
+from recognizer_svc.runs.run_dir import RunDir
+from recognizer_svc.training.checkpoint import Checkpoint, load_checkpoint
 from tests.network.hosts import Host, Network, Program, until
 from tests.network.services import BUCKET, Service, credentials, start_recognizer
 from tests.recognizer.toy_store import ACAR
@@ -75,12 +76,12 @@ def events(run: RunDir) -> list[dict[str, Any]]:
 
 
 def epochs_saved(run: RunDir) -> int:
-    return max((event["epoch"] for event in events(run) if event["type"] == "checkpoint"), default=0)
+    return max((event.values["epoch"] for event in events(run) if event.type == "checkpoint"), default=0)
 
 
 def losses(run: RunDir) -> dict[int, float]:
     """Of each epoch; of one that was trained twice, the last."""
-    return {event["epoch"]: event["loss"] for event in events(run) if event["type"] == "epoch"}
+    return {event.values["epoch"]: event.values["loss"] for event in events(run) if event.type == "epoch"}
 
 
 def latest(run: RunDir) -> Checkpoint:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from cache.backbones.load import load_backbone
 from recognizer_svc.heads.acar.model import AcarConfig
-from recognizer_svc.joint_training.model import JointModel
+from recognizer_svc.training.joint.model import JointModel
 from stal_data.clips import clip_frames
 from stal_data.keyframes import KeyFrame
 from tests.recognizer.joint_store import VIT_WEIGHTS

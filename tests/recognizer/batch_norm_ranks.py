@@ -10,10 +10,10 @@ from recognizer_svc.data import LabelledBatch
 from recognizer_svc.heads.batch import HeadBatch
 from recognizer_svc.heads.batch_norm import share_statistics
 from recognizer_svc.heads.build import build_head
-from recognizer_svc.recipe import parse_recipe
-from recognizer_svc.schedule import build_optimizer
-from recognizer_svc.train.distributed import Ranks, connect
-from recognizer_svc.train.loop import Trainer
+from recognizer_svc.training.distributed import Ranks, connect
+from recognizer_svc.training.loop import Trainer
+from recognizer_svc.training.recipe import parse_recipe
+from recognizer_svc.training.schedule import build_optimizer
 from tests.recognizer.full_time import Sizes, cached, random_clips
 from tests.recognizer.toy_store import ACAR
 

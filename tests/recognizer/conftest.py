@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from cache.store import Store
-from recognizer_svc.recipe import parse_recipe
-from recognizer_svc.run_dir import RunDir
+from recognizer_svc.runs.run_dir import RunDir
+from recognizer_svc.training.recipe import parse_recipe
 from stal_data.sealed import sealed_text
 from tests.recognizer.toy_store import ACAR, make_store
 

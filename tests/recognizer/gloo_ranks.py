@@ -8,11 +8,11 @@ import torch
 from recognizer_svc.data import LabelledBatch
 from recognizer_svc.heads.acar.model import AcarConfig, AcarHead
 from recognizer_svc.heads.batch import HeadBatch
-from recognizer_svc.recipe import SigmoidLoss, load_recipe
-from recognizer_svc.run_dir import RunDir
-from recognizer_svc.train.distributed import Ranks, connect
-from recognizer_svc.train.loop import NonFiniteLossError, StopSignal, Trainer
-from recognizer_svc.train.run import Run, check_one_recipe, train_run
+from recognizer_svc.runs.run_dir import RunDir
+from recognizer_svc.training.distributed import Ranks, connect
+from recognizer_svc.training.loop import NonFiniteLossError, StopSignal, Trainer
+from recognizer_svc.training.recipe import SigmoidLoss, load_recipe
+from recognizer_svc.training.run import Run, check_one_recipe, train_run
 from stal_data.errors import ConflictError
 from stal_data.keyframes import KeyFrame
 from tests.recognizer.feature_maps import feature_shapes, present

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import torch
 
-from recognizer_svc.run_dir import RunDir
-from recognizer_svc.train.distributed import connect
-from recognizer_svc.train.loop import StopSignal
-from recognizer_svc.train.run import train_run
+from recognizer_svc.runs.run_dir import RunDir
+from recognizer_svc.training.distributed import connect
+from recognizer_svc.training.loop import StopSignal
+from recognizer_svc.training.run import train_run
 
 
 class StopAfter(StopSignal):

@@ -9,8 +9,8 @@ from PIL import Image
 from cache.backbones.load import load_backbone
 from cache.precompute import PrecomputeOptions, precompute
 from cache.store import Store
-from recognizer_svc.recipe import parse_recipe
-from recognizer_svc.run_dir import RunDir
+from recognizer_svc.runs.run_dir import RunDir
+from recognizer_svc.training.recipe import parse_recipe
 from stal_data.dataset import Dataset
 
 VIT_WEIGHTS = "random:5"

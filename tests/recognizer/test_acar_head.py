@@ -12,8 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from recognizer_svc.heads.acar.model import AcarConfig, AcarHead
 from recognizer_svc.heads.batch import HeadBatch
-from recognizer_svc.losses import loss_sum, scores
-from recognizer_svc.recipe import PoseSoftmaxLoss
+from recognizer_svc.training.losses import loss_sum, scores
+from recognizer_svc.training.recipe import PoseSoftmaxLoss
 from stal_data.errors import InputError
 from tests.recognizer.feature_maps import feature_shapes, kept
 from tests.recognizer.full_time import pooled

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from recognizer_svc.checkpoint import Checkpoint, Progress, load_checkpoint, save_checkpoint
-from recognizer_svc.recipe import parse_recipe
-from recognizer_svc.run_dir import RunDir
-from recognizer_svc.train.distributed import Ranks
-from recognizer_svc.train.loop import StopSignal
-from recognizer_svc.train.run import train_run
+from recognizer_svc.runs.run_dir import RunDir
+from recognizer_svc.training.checkpoint import Checkpoint, Progress, load_checkpoint, save_checkpoint
+from recognizer_svc.training.distributed import Ranks
+from recognizer_svc.training.loop import StopSignal
+from recognizer_svc.training.recipe import parse_recipe
+from recognizer_svc.training.run import train_run
 from stal_data.errors import InputError
 from tests.recognizer.feature_maps import feature_shapes
 from tests.recognizer.toy_store import ACAR, LABELS, toy_spec

@@ -26,7 +26,7 @@ from recognizer_svc.data import (
     read_ahead,
 )
 from recognizer_svc.heads.batch import FeatureShapes
-from recognizer_svc.seeds import seed_of
+from recognizer_svc.training.seeds import seed_of
 from stal_data.errors import InputError
 from stal_data.keyframes import KeyFrame
 from tests.recognizer.feature_maps import feature_shapes

@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from recognizer_svc.checkpoint import load_checkpoint
-from recognizer_svc.recipe import parse_recipe
-from recognizer_svc.run_dir import RunDir, read_events
-from recognizer_svc.train.distributed import Ranks, connect
-from recognizer_svc.train.run import train_run
+from recognizer_svc.runs.events import read_events
+from recognizer_svc.runs.run_dir import RunDir
+from recognizer_svc.training.checkpoint import load_checkpoint
+from recognizer_svc.training.distributed import Ranks, connect
+from recognizer_svc.training.recipe import parse_recipe
+from recognizer_svc.training.run import train_run
 from stal_data.errors import InputError
 from tests.recognizer.gloo_ranks import make_trainer, run_rank, train_steps
 from tests.recognizer.toy_store import ACAR
@@ -95,8 +96,8 @@ def test_a_whole_run_on_two_ranks_equals_one_on_one(two_ranks, new_run):
     series = []
     for run in (together, alone):
         found = list(read_events(run.events))
-        series.append([event["loss"] for event in found if event["type"] == "step"])
-        series.append([event["map"] for event in found if event["type"] == "validation"])
+        series.append([event.values["loss"] for event in found if event.type == "step"])
+        series.append([event.values["map"] for event in found if event.type == "validation"])
     assert series[0] == pytest.approx(series[2], rel=1e-5)
     assert series[1] == pytest.approx(series[3], abs=1e-3)
     assert json.loads(together.provenance.read_text())["starts"][0]["world_size"] == 2
@@ -120,7 +121,7 @@ def test_machines_with_different_recipes_do_not_train(two_ranks):
 def launch(run_dir: RunDir) -> subprocess.Popen[bytes]:
     """A job as the service starts it."""
     launcher = ("-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node=2")
-    worker = ("-m", "recognizer_svc.train.worker", "--job-dir", str(run_dir.root), "--backend", "gloo")
+    worker = ("-m", "recognizer_svc.training.worker", "--job-dir", str(run_dir.root), "--backend", "gloo")
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
     with (run_dir.root / "job.log").open("ab") as log:
         return subprocess.Popen(
@@ -129,7 +130,7 @@ def launch(run_dir: RunDir) -> subprocess.Popen[bytes]:
 
 
 def kinds(run_dir: RunDir) -> list[str]:
-    return [event["type"] for event in read_events(run_dir.events)]
+    return [event.type for event in read_events(run_dir.events)]
 
 
 def test_a_job_that_gets_sigterm_saves_its_step_and_goes_on_later(new_run):
@@ -146,7 +147,7 @@ def test_a_job_that_gets_sigterm_saves_its_step_and_goes_on_later(new_run):
     finally:
         if job.poll() is None:
             os.killpg(job.pid, signal.SIGKILL)
-    assert "stopped on request" in list(read_events(run_dir.events))[-1]["message"]
+    assert "stopped on request" in list(read_events(run_dir.events))[-1].values["message"]
     stopped = load_checkpoint(run_dir.checkpoint("latest")).progress
     assert stopped.epochs_done or stopped.steps_done
 

@@ -13,11 +13,11 @@ import pytest
 
 from cache.feature_store import open_feature_set
 from cache.store import Store
-from recognizer_svc.predict import Predictor
-from recognizer_svc.recipe import parse_recipe
-from recognizer_svc.run_dir import RunDir
-from recognizer_svc.train.distributed import Ranks
-from recognizer_svc.train.run import train_run
+from recognizer_svc.runs.run_dir import RunDir
+from recognizer_svc.scoring.predict import Predictor
+from recognizer_svc.training.distributed import Ranks
+from recognizer_svc.training.recipe import parse_recipe
+from recognizer_svc.training.run import train_run
 from tests.recognizer.test_predict import people_of
 from tests.recognizer.toy_store import ACAR, toy_spec
 

@@ -18,11 +18,12 @@ from recognizer_svc.data import head_batch
 from recognizer_svc.features import check_fits
 from recognizer_svc.heads.acar.model import AcarConfig, AcarHead
 from recognizer_svc.heads.batch import FeatureShapes, HeadBatch
-from recognizer_svc.predict import BoxesOfKeyFrame, Predictor
-from recognizer_svc.recipe import parse_recipe
-from recognizer_svc.run_dir import RunDir, read_events
-from recognizer_svc.train.distributed import Ranks
-from recognizer_svc.train.run import train_run
+from recognizer_svc.runs.events import read_events
+from recognizer_svc.runs.run_dir import RunDir
+from recognizer_svc.scoring.predict import BoxesOfKeyFrame, Predictor
+from recognizer_svc.training.distributed import Ranks
+from recognizer_svc.training.recipe import parse_recipe
+from recognizer_svc.training.run import train_run
 from stal_data.dataset import Dataset
 from stal_data.errors import ConflictError
 from tests.recognizer.joint_store import write_dataset
@@ -153,7 +154,8 @@ def runs(store: Store, sets: Sets) -> dict[str, RunDir]:
 
 def test_training_from_a_full_set_is_the_same_training(runs: dict[str, RunDir]) -> None:
     losses = {
-        layout: [event["loss"] for event in read_events(run.events) if "loss" in event] for layout, run in runs.items()
+        layout: [event.values["loss"] for event in read_events(run.events) if "loss" in event.values]
+        for layout, run in runs.items()
     }
     assert losses["pooled"]
     np.testing.assert_allclose(losses["full"], losses["pooled"], rtol=1e-4)

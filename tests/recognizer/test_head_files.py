@@ -18,21 +18,22 @@ from cache.backbones.load import load_backbone
 from cache.precompute import PrecomputeOptions, precompute
 from cache.store import Store
 from cli.commands.runs import runs
-from recognizer_svc.head_file import HeadInfo, load_head_file, save_head
 from recognizer_svc.heads.build import build_head
-from recognizer_svc.import_run import import_run
-from recognizer_svc.predict import BoxesOfKeyFrame, Predictor
-from recognizer_svc.recipe import AcarHead, parse_recipe
-from recognizer_svc.run_dir import RunDir, read_events
-from recognizer_svc.runs import list_runs
+from recognizer_svc.runs.events import read_events
+from recognizer_svc.runs.record import Launch
+from recognizer_svc.runs.run_dir import RunDir
+from recognizer_svc.runs.store import RunStore
+from recognizer_svc.scoring.engine import Engine
+from recognizer_svc.scoring.model_list import list_models
+from recognizer_svc.scoring.predict import BoxesOfKeyFrame, Predictor
+from recognizer_svc.scoring.queries import PredictQuery
+from recognizer_svc.scoring.served_models import ServedModels
 from recognizer_svc.service.admission import Submission, claim
-from recognizer_svc.service.engine import Engine
-from recognizer_svc.service.model_list import list_models
-from recognizer_svc.service.queries import PredictQuery
-from recognizer_svc.service.record import Launch
-from recognizer_svc.service.served_models import ServedModels
-from recognizer_svc.train.distributed import Ranks
-from recognizer_svc.train.run import Run, train_run
+from recognizer_svc.training.distributed import Ranks
+from recognizer_svc.training.head_file import HeadInfo, load_head_file, save_head
+from recognizer_svc.training.import_run import import_run
+from recognizer_svc.training.recipe import AcarHead, parse_recipe
+from recognizer_svc.training.run import Run, train_run
 from stal_data.clips import clip_frames
 from stal_data.errors import ConflictError, InputError, NotFoundError
 from stal_data.preprocess import preprocess_clip
@@ -64,7 +65,7 @@ def write_head(path: Path, info: HeadInfo = INFO, seed: int = 5) -> dict[str, to
 
 
 def notes_of(run_dir: RunDir) -> str:
-    return "\n".join(event["message"] for event in read_events(run_dir.events) if event["type"] == "log")
+    return "\n".join(event.values["message"] for event in read_events(run_dir.events) if event.type == "log")
 
 
 def test_training_starts_from_the_file(new_run):
@@ -194,7 +195,7 @@ def test_an_imported_head_scores_as_the_service_does(store):
 
 def test_what_a_killed_import_left_goes_with_the_next(store):
     code = (
-        "import os, sys; from cache.store import Store; from recognizer_svc import import_run; "
+        "import os, sys; from cache.store import Store; from recognizer_svc.training import import_run; "
         "from tests.recognizer.test_head_files import imported; "
         "import_run.save_checkpoint = lambda *_: os.kill(os.getpid(), 9); imported(Store.open(sys.argv[1]))"
     )
@@ -207,7 +208,7 @@ def test_what_a_killed_import_left_goes_with_the_next(store):
 
 def test_an_imported_run_is_listed_and_neither_replaced_nor_resumed(store):
     run_dir = imported(store)
-    (summary,) = list_runs(store)
+    (summary,) = RunStore.of(store).summaries()
     assert (summary.run_id, summary.status) == ("published", "imported")
     assert (summary.epochs_done, summary.epochs) == (7, 7)
     with pytest.raises(ConflictError, match="exists"):
@@ -217,8 +218,8 @@ def test_an_imported_run_is_listed_and_neither_replaced_nor_resumed(store):
         Run(run_dir, Ranks())
     launch = Launch(nproc_per_node=1, backend="gloo", nnodes=1, node_rank=0, rdzv_endpoint="", max_restarts=0)
     with refused:
-        claim(store, Submission(run_id="published", recipe="", resume=True, launch=launch), None)
-    (summary,) = list_runs(store)
+        claim(RunStore.of(store), Submission(run_id="published", recipe="", resume=True, launch=launch), None)
+    (summary,) = RunStore.of(store).summaries()
     assert summary.status == "imported"
     assert [path.name for path in store.runs_dir.iterdir()] == ["published"]
 

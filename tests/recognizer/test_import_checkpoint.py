@@ -13,11 +13,11 @@ from cache.backbones.load import load_backbone
 from cache.backbones.slowfast.model import SlowFastConfig
 from cache.backbones.vit.model import ViTConfig
 from cache.backbones.vit.published import from_published
-from recognizer_svc.head_file import load_head_file
 from recognizer_svc.heads.batch import FeatureShapes
 from recognizer_svc.heads.build import build_head
-from recognizer_svc.import_checkpoint import Import, import_checkpoint
-from recognizer_svc.recipe import AcarHead
+from recognizer_svc.training.head_file import load_head_file
+from recognizer_svc.training.import_checkpoint import Import, import_checkpoint
+from recognizer_svc.training.recipe import AcarHead
 from stal_data.errors import InputError
 from tests.recognizer.test_acar_head import pooled
 from tests.recognizer.tiny_checkpoint import tiny_state

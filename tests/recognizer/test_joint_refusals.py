@@ -10,12 +10,13 @@ from cache.backbones.load import load_backbone
 from cache.backbones.weights import save_backbone
 from cache.precompute import PrecomputeOptions, precompute
 from cache.store import Store
-from recognizer_svc.joint_training.sources import initial_weights, open_dataset, open_vit_set
-from recognizer_svc.recipe import parse_recipe
+from recognizer_svc.runs.record import Launch
+from recognizer_svc.runs.store import RunStore
 from recognizer_svc.service.admission import Submission, check_submission
-from recognizer_svc.service.record import Launch
-from recognizer_svc.train.distributed import Ranks
-from recognizer_svc.train.run import Run, train_run
+from recognizer_svc.training.distributed import Ranks
+from recognizer_svc.training.joint.sources import initial_weights, open_dataset, open_vit_set
+from recognizer_svc.training.recipe import parse_recipe
+from recognizer_svc.training.run import Run, train_run
 from stal_data.dataset import Dataset
 from stal_data.errors import ConflictError, InputError, NotFoundError
 from tests.recognizer.joint_ranks import StopAfter
@@ -142,7 +143,7 @@ def test_a_service_refuses_at_once(made):
     def submit(*overrides: str, data_root: Path | None) -> None:
         launch = Launch(nproc_per_node=1, backend="gloo")
         submission = Submission(run_id="asked", recipe=JOINT, overrides=overrides, launch=launch)
-        check_submission(made.store, submission, data_root)
+        check_submission(RunStore.of(made.store), submission, data_root)
 
     with pytest.raises(ConflictError, match="has no data root"):
         submit(data_root=None)

@@ -11,14 +11,15 @@ import torch
 from cache.backbones.load import load_backbone
 from cache.precompute import PrecomputeOptions, precompute
 from cache.split_store import load_split
-from recognizer_svc.checkpoint import load_checkpoint
-from recognizer_svc.joint_training.sources import open_vit_set
-from recognizer_svc.predict import BoxesOfKeyFrame, Predictor
-from recognizer_svc.recipe import load_recipe
-from recognizer_svc.run_dir import RunDir, read_events
-from recognizer_svc.train.distributed import Ranks
-from recognizer_svc.train.run import train_run
-from recognizer_svc.validation import mean_average_precision
+from recognizer_svc.runs.events import read_events
+from recognizer_svc.runs.run_dir import RunDir
+from recognizer_svc.scoring.predict import BoxesOfKeyFrame, Predictor
+from recognizer_svc.training.checkpoint import load_checkpoint
+from recognizer_svc.training.distributed import Ranks
+from recognizer_svc.training.joint.sources import open_vit_set
+from recognizer_svc.training.recipe import load_recipe
+from recognizer_svc.training.run import train_run
+from recognizer_svc.training.validation import mean_average_precision
 from stal_data.dataset import Dataset
 from stal_data.errors import ConflictError
 from tests.recognizer.joint_ranks import StopAfter, run_rank
@@ -68,7 +69,7 @@ def test_two_ranks_resume_exactly(trained):
 
 def test_what_a_joint_run_says_of_itself(trained):
     events = list(read_events(trained[0].events))
-    said = " ".join(event["message"] for event in events if event["type"] == "log")
+    said = " ".join(event.values["message"] for event in events if event.type == "log")
     assert "SlowFast (tiny, from random:3) is trained with the head on the frames of" in said
     assert f"SlowFast is in {trained[0].slowfast}" in said
     provenance = json.loads(trained[0].provenance.read_text())
@@ -103,7 +104,7 @@ def test_the_exported_weights_fill_the_cache_that_prediction_reads(trained, join
     rows = [ids for item in published.key_frames for ids in item.labels]
     for row, ids in enumerate(rows):
         targets_NC[row, [published.label_map.index_of(label_id) for label_id in ids]] = 1
-    validation = [event for event in read_events(run.events) if event["type"] == "validation"][-1]
+    validation = [event for event in read_events(run.events) if event.type == "validation"][-1]
     assert mean_average_precision(scores_NC, targets_NC) == pytest.approx(validation["map"], abs=1e-9)
     probabilities = np.where(targets_NC == 1, scores_NC, 1 - scores_NC).astype(np.float64)
     # The same network in other batches: only the order of float32 sums differs.

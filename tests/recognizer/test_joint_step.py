@@ -13,9 +13,9 @@ from cache.precompute import PrecomputeOptions, precompute
 from cache.store import Store
 from recognizer_svc.data import LabelledBatch
 from recognizer_svc.heads.acar.model import AcarConfig
-from recognizer_svc.joint_training.model import JointBatch
-from recognizer_svc.train.distributed import Ranks
-from recognizer_svc.train.run import Run
+from recognizer_svc.training.distributed import Ranks
+from recognizer_svc.training.joint.model import JointBatch
+from recognizer_svc.training.run import Run
 from stal_data.dataset import Dataset
 from tests.recognizer.all_live import LiveStep, all_live_step, read_clip
 from tests.recognizer.joint_store import VIT_WEIGHTS, JointStore, make_joint_store

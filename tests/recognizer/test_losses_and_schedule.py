@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from recognizer_svc.losses import check_loss, loss_sum, scores
-from recognizer_svc.recipe import (
+from recognizer_svc.training.losses import check_loss, loss_sum, scores
+from recognizer_svc.training.recipe import (
     AdamW,
     CosineSchedule,
     PoseSoftmaxLoss,
@@ -16,7 +16,7 @@ from recognizer_svc.recipe import (
     StepSchedule,
     load_recipe,
 )
-from recognizer_svc.schedule import build_optimizer, learning_rate
+from recognizer_svc.training.schedule import build_optimizer, learning_rate
 from stal_data.errors import InputError
 from tests.tolerances import LEARNING_RATES, check
 

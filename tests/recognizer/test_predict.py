@@ -9,13 +9,14 @@ import pytest
 from cache.feature_store import open_feature_set
 from cache.split_store import load_split
 from cache.store import Store
-from recognizer_svc import predict
-from recognizer_svc.predict import BoxesOfKeyFrame, Predictor
-from recognizer_svc.recipe import parse_recipe
-from recognizer_svc.run_dir import RunDir, read_events
-from recognizer_svc.train.distributed import Ranks
-from recognizer_svc.train.run import train_run
-from recognizer_svc.validation import mean_average_precision
+from recognizer_svc.runs.events import read_events
+from recognizer_svc.runs.run_dir import RunDir
+from recognizer_svc.scoring import predict
+from recognizer_svc.scoring.predict import BoxesOfKeyFrame, Predictor
+from recognizer_svc.training.distributed import Ranks
+from recognizer_svc.training.recipe import parse_recipe
+from recognizer_svc.training.run import train_run
+from recognizer_svc.training.validation import mean_average_precision
 from stal_data.errors import ConflictError, InputError, NotFoundError
 from stal_data.keyframes import KeyFrame
 from tests.recognizer.toy_store import ACAR, LABELS, make_scene, write_split
@@ -58,7 +59,7 @@ def test_scores_are_those_that_validation_saw(trained):
         ],
         dtype=np.float32,
     )
-    validations = [event["map"] for event in read_events(run_dir.events) if event["type"] == "validation"]
+    validations = [event.values["map"] for event in read_events(run_dir.events) if event.type == "validation"]
     assert mean_average_precision(scores, targets) == pytest.approx(validations[-1], abs=1e-9)
     best = Predictor.load(run_dir.root, device="cpu", checkpoint="best")
     assert best.checkpoint.progress.validation_map == max(validations)

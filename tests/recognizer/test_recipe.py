@@ -1,7 +1,7 @@
 import pytest
 
-from recognizer_svc.recipe import Recipe, load_recipe, parse_recipe, shipped_recipes
-from recognizer_svc.schedule import learning_rate
+from recognizer_svc.training.recipe import Recipe, load_recipe, parse_recipe, shipped_recipes
+from recognizer_svc.training.schedule import learning_rate
 from stal_data.errors import InputError, NotFoundError
 from tests.recognizer.toy_store import ACAR
 

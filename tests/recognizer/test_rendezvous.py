@@ -12,7 +12,7 @@ import psutil
 import pytest
 from torch.distributed.elastic.rendezvous import RendezvousHandler, RendezvousParameters, RendezvousStateError
 
-from recognizer_svc.train.rendezvous import NAME, create, listening_store
+from recognizer_svc.training.rendezvous import NAME, create, listening_store
 from stal_data.errors import ConflictError, InputError
 
 LOOPBACK = "127.0.0.1"

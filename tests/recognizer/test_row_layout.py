@@ -14,17 +14,18 @@ from cache.split_store import PublishedSplit, load_split, publish_split
 from cache.store import Store
 from recognizer_svc.data import Augmentation, LabelledFeatures, labelled_key_frames
 from recognizer_svc.heads.batch import FeatureShapes
-from recognizer_svc.predict import BoxesOfKeyFrame, Predictor, ScoredKeyFrame
-from recognizer_svc.recipe import parse_recipe
-from recognizer_svc.row_layout import row_clips, rows_of, single_people
-from recognizer_svc.row_predictions import clips_to_score
-from recognizer_svc.run_dir import RunDir, read_events
-from recognizer_svc.service.engine import Engine
-from recognizer_svc.service.queries import PredictQuery
-from recognizer_svc.service.served_models import ServedModels
-from recognizer_svc.train.distributed import Ranks
-from recognizer_svc.train.run import train_run
-from recognizer_svc.validation import mean_average_precision
+from recognizer_svc.runs.events import read_events
+from recognizer_svc.runs.run_dir import RunDir
+from recognizer_svc.scoring.engine import Engine
+from recognizer_svc.scoring.predict import BoxesOfKeyFrame, Predictor, ScoredKeyFrame
+from recognizer_svc.scoring.queries import PredictQuery
+from recognizer_svc.scoring.row_predictions import clips_to_score
+from recognizer_svc.scoring.served_models import ServedModels
+from recognizer_svc.training.distributed import Ranks
+from recognizer_svc.training.recipe import parse_recipe
+from recognizer_svc.training.row_layout import row_clips, rows_of, single_people
+from recognizer_svc.training.run import train_run
+from recognizer_svc.training.validation import mean_average_precision
 from stal_data.dataset import Split
 from stal_data.errors import ConflictError, InputError
 from stal_data.keyframes import AnnotatedKeyFrame
@@ -133,10 +134,10 @@ def test_a_run_on_rows_says_so_counts_them_and_cannot_change_its_layout(store: S
     run_dir = RunDir(store.runs_dir / "rows")
     split = load_split(store, "toy", "train")
     events = list(read_events(run_dir.events))
-    (steps,) = {event["steps_per_epoch"] for event in events if event["type"] == "step"}
+    (steps,) = {event.values["steps_per_epoch"] for event in events if event.type == "step"}
     assert steps == -(-num_rows(split) // 8)
-    assert {event["actors"] for event in events if event["type"] == "epoch"} == {num_rows(split)}
-    told = [event["message"] for event in events if event["type"] == "log"]
+    assert {event.values["actors"] for event in events if event.type == "epoch"} == {num_rows(split)}
+    told = [event.values["message"] for event in events if event.type == "log"]
     assert any(f"training on {num_rows(split)} rows of 36 key frames of toy/train" in text for text in told)
     run_dir.recipe.write_text(parse_recipe(ACAR, ["training.epochs=3"]).to_yaml())
     try:
@@ -155,7 +156,9 @@ def test_validation_shows_each_person_alone_and_once(store: Store) -> None:
     scores = np.concatenate([item.scores_NC for item in scored])
     expected = mean_average_precision(scores, np.concatenate([item.targets_NC for item in people]))
     events = read_events(store.runs_dir / "rows" / "events.jsonl")
-    assert [event["map"] for event in events if event["type"] == "validation"][1] == pytest.approx(expected, abs=1e-9)
+    assert [event.values["map"] for event in events if event.type == "validation"][1] == pytest.approx(
+        expected, abs=1e-9
+    )
 
 
 def predict(store: Store, *, proposals: str | None, layout: str) -> tuple[list[ScoredKeyFrame], tuple[str, ...]]:

@@ -15,16 +15,16 @@ from cache.feature_store.manage.copy import copy_feature_set, copy_split
 from cache.split_store import load_split, split_file
 from cache.store import Store
 from cli.commands.cache_commands.verify_files import verify_runs, verify_tables, verify_weights
-from recognizer_svc.bucket_runs import fetch_run, publish_run, sole_training
-from recognizer_svc.predict import BoxesOfKeyFrame, Predictor
-from recognizer_svc.recipe import parse_recipe
-from recognizer_svc.run_dir import METADATA_KEY, EventWriter, RunDir, read_events
-from recognizer_svc.runs import find_run, list_runs
+from recognizer_svc.runs.events import EventWriter, read_events
+from recognizer_svc.runs.record import Launch, cancel_requested, request_cancel, write_record
+from recognizer_svc.runs.run_dir import METADATA_KEY, JobFiles, RunDir
+from recognizer_svc.runs.store import RunStore
+from recognizer_svc.scoring.predict import BoxesOfKeyFrame, Predictor
 from recognizer_svc.service.admission import Submission, check_submission, claim
 from recognizer_svc.service.job_sync import Exchange
-from recognizer_svc.service.record import JobFiles, Launch, cancel_requested, request_cancel, write_record
-from recognizer_svc.train.distributed import Ranks
-from recognizer_svc.train.run import train_run
+from recognizer_svc.training.distributed import Ranks
+from recognizer_svc.training.recipe import parse_recipe
+from recognizer_svc.training.run import train_run
 from stal_data.errors import ConflictError, NotFoundError, StalError
 from tests.cache.object_store.conftest import OpenStore, fill, machine, moto_server, proxy  # noqa: F401 - fixtures
 from tests.cache.object_store.s3_server import FaultProxy, Request
@@ -65,10 +65,10 @@ def test_a_run_from_a_bucket_is_that_from_a_folder(
     train_run(reference, Ranks())
 
     scorer = machine("scorer", stage_bytes)
-    (summary,) = list_runs(scorer)
+    (summary,) = RunStore.of(scorer).summaries()
     assert (summary.run_id, summary.status, summary.epochs_done) == ("first", "succeeded", 2)
-    fetch_run(scorer, "first")
-    assert scores(scorer, find_run(scorer, "first")).tobytes() == scores(local, reference.root).tobytes()
+    RunStore.of(scorer).fetch("first")
+    assert scores(scorer, RunStore.of(scorer).find("first").root).tobytes() == scores(local, reference.root).tobytes()
 
 
 @pytest.fixture
@@ -79,26 +79,26 @@ def run(machine: OpenStore) -> RunDir:  # noqa: F811
     run.checkpoint("latest").parent.mkdir()
     run.checkpoint("latest").write_bytes(b"weights")
     run.events.write_text('{"seq": 1, "time": 1.0, "type": "log", "message": ""}\n')
-    publish_run(store, run)
+    RunStore.of(store).publish(run)
     return run
 
 
 def test_the_newer_copy_of_a_run_counts(machine: OpenStore, run: RunDir) -> None:  # noqa: F811
     other = machine("other")
-    fetch_run(other, "first")
-    there = RunDir(find_run(other, "first"))
+    RunStore.of(other).fetch("first")
+    there = RunStore.of(other).find("first")
     assert there.checkpoint("latest").read_bytes() == b"weights"
     there.checkpoint("latest").write_bytes(b"better weights")
-    fetch_run(other, "first")  # as many events: it may be training here
+    RunStore.of(other).fetch("first")  # as many events: it may be training here
     assert there.checkpoint("latest").read_bytes() == b"better weights"
     with there.events.open("a") as file:
         file.write('{"seq": 2, "time": 2.0, "type": "log", "message": ""}\n')
-    fetch_run(other, "first")
+    RunStore.of(other).fetch("first")
     assert there.checkpoint("latest").read_bytes() == b"better weights"
-    publish_run(other, there)
-    find_run(machine("one"), "first")  # wants the small files, and finds that the large ones are old
+    RunStore.of(other).publish(there)
+    RunStore.of(machine("one")).find("first")  # wants the small files, and finds that the large ones are old
     assert not run.checkpoint("latest").exists()
-    fetch_run(machine("one"), "first")
+    RunStore.of(machine("one")).fetch("first")
     assert run.checkpoint("latest").read_bytes() == b"better weights"
 
 
@@ -137,7 +137,7 @@ def trained(machine: OpenStore) -> RunDir:  # noqa: F811
     run = new_run(machine("one"), "trained")
     run.checkpoint("latest").parent.mkdir()
     train_on(run)
-    publish_run(machine("one"), run)
+    RunStore.of(machine("one")).publish(run)
     train_on(run)
     return run
 
@@ -160,10 +160,10 @@ def test_a_run_that_was_sent_in_part_is_sound(
 
     proxy.rule = rule
     with pytest.raises(StalError):
-        publish_run(machine("one"), trained)
+        RunStore.of(machine("one")).publish(trained)
     proxy.rule = lambda request: None
     assert verify_runs(machine("other"), print) == []
-    publish_run(machine("one"), trained)
+    RunStore.of(machine("one")).publish(trained)
     assert verify_runs(machine("other"), print) == []
     assert_same_files(trained, machine("other"))
 
@@ -176,10 +176,10 @@ def test_a_run_that_is_sent_while_it_is_fetched_is_fetched_again(
     def rule(request: Request) -> None:
         if request.method == "GET" and request.path.endswith("latest.safetensors"):
             proxy.rule = lambda request: None
-            publish_run(machine("one"), trained)
+            RunStore.of(machine("one")).publish(trained)
 
     proxy.rule = rule
-    fetch_run(machine("other"), "trained")
+    RunStore.of(machine("other")).fetch("trained")
     assert_same_files(trained, machine("other"))
 
 
@@ -192,19 +192,19 @@ def assert_same_files(run: RunDir, store: Store) -> None:
 def test_only_what_is_new_is_sent(machine: OpenStore, run: RunDir, proxy: FaultProxy) -> None:  # noqa: F811
     proxy.log.clear()
     run.label_map.write_text("new")
-    publish_run(machine("one"), run)
+    RunStore.of(machine("one")).publish(run)
     assert [request.path.rpartition("/")[2] for request in proxy.log if request.method == "PUT"] == ["label_map.pbtxt"]
 
 
 def test_two_machines_do_not_train_one_run(machine: OpenStore, run: RunDir) -> None:  # noqa: F811
     other = machine("other")
     with (
-        sole_training(machine("one"), run),
+        RunStore.of(machine("one")).sole_training(run),
         pytest.raises(ConflictError, match=r"'first' is being trained by process \d+ on host"),
-        sole_training(other, RunDir(other.runs_dir / "first")),
+        RunStore.of(other).sole_training(RunDir(other.runs_dir / "first")),
     ):
         pass
-    with sole_training(other, RunDir(other.runs_dir / "first")):
+    with RunStore.of(other).sole_training(RunDir(other.runs_dir / "first")):
         pass
 
 
@@ -219,23 +219,25 @@ def test_machines_of_one_job_see_its_events_and_that_it_is_cancelled(
     other = machine("other")
     here, there = JobFiles(run, 0), JobFiles(RunDir(other.runs_dir / "first"), 1)
     submission = Submission(run_id="first", recipe="", resume=True, launch=TWO[1])
-    files, record, owned = claim(other, submission, check_submission(other, submission))
+    runs = RunStore.of(other)
+    files, record, owned = claim(runs, submission, check_submission(runs, submission))
     assert files.run.checkpoint("latest").read_bytes() == b"weights"
     with run.events.open("a") as file:
         file.write('{"seq": 2, "time": 2.0, "type": "done"}\n')
-    publish_run(machine("one"), run)
+    RunStore.of(machine("one")).publish(run)
     write_record(here, replace(record, launch=TWO[0]))
     request_cancel(here)
     Exchange(machine("one"), here, TWO[0]).publish_cancel()
 
     exchange = Exchange(other, there, TWO[1])
-    assert exchange.is_due()
-    assert not exchange.is_due()
     assert not cancel_requested(there, record)
     exchange.fetch_cancel()
+    asked = len(proxy.log)
+    exchange.fetch_cancel(every_s=3600)
+    assert len(proxy.log) == asked
     exchange.fetch_events()
     assert cancel_requested(there, record)
-    assert [event["type"] for event in read_events(there.run.events)] == ["log", "done"]
+    assert [event.type for event in read_events(there.run.events)] == ["log", "done"]
     proxy.rule = lambda request: "500"
     exchange.fetch_events()  # a bucket that does not answer is no reason to end a job
     proxy.rule = lambda request: None
@@ -249,12 +251,13 @@ def test_a_run_that_the_bucket_has_is_not_begun_again_on_another_machine(
     toy_store: Store,
 ) -> None:
     fill(toy_store.root)
-    other, submission = machine("other"), Submission(run_id="first", recipe=ACAR, resume=False, launch=TWO[1])
-    recipe = check_submission(other, submission)
+    runs = RunStore.of(machine("other"))
+    submission = Submission(run_id="first", recipe=ACAR, resume=False, launch=TWO[1])
+    recipe = check_submission(runs, submission)
     with pytest.raises(ConflictError, match="Run 'first' exists in the store"):
-        claim(other, submission, recipe)
+        claim(runs, submission, recipe)
 
 
 def test_a_run_that_nobody_has_is_named(machine: OpenStore) -> None:  # noqa: F811
     with pytest.raises(NotFoundError, match="There is no run 'x' in 's3://cache/some/store'"):
-        find_run(machine("one"), "x")
+        RunStore.of(machine("one")).find("x")

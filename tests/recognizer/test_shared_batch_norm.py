@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from recognizer_svc.heads.batch_norm import ActorBatchNorm
-from recognizer_svc.train.distributed import Ranks
+from recognizer_svc.training.distributed import Ranks
 from tests.recognizer.batch_norm_ranks import HEADS, STEPS, run_rank, train
 from tests.tolerances import TWO_RANKS, check
 

@@ -7,12 +7,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from recognizer_svc.checkpoint import load_checkpoint
-from recognizer_svc.recipe import load_recipe
-from recognizer_svc.run_dir import EventWriter, RunDir, read_events
-from recognizer_svc.train.distributed import Ranks
-from recognizer_svc.train.loop import NonFiniteLossError, StopSignal
-from recognizer_svc.train.run import Run, train_run
+from recognizer_svc.runs.events import EventWriter, read_events
+from recognizer_svc.runs.run_dir import RunDir
+from recognizer_svc.training.checkpoint import load_checkpoint
+from recognizer_svc.training.distributed import Ranks
+from recognizer_svc.training.loop import NonFiniteLossError, StopSignal
+from recognizer_svc.training.recipe import load_recipe
+from recognizer_svc.training.run import Run, train_run
 from stal_data.errors import ConflictError, InputError, NotFoundError
 from stal_data.labels import LabelMap
 from tests.recognizer.toy_store import LABELS, make_store
@@ -25,7 +26,7 @@ def train(run_dir: RunDir, stop: StopSignal | None = None) -> bool:
 
 
 def events(run_dir: RunDir, kind: str) -> list[dict]:
-    return [event for event in read_events(run_dir.events) if event["type"] == kind]
+    return [event.values for event in read_events(run_dir.events) if event.type == kind]
 
 
 class StopAfter(StopSignal):
@@ -71,8 +72,8 @@ def test_acar_learns_what_depends_on_others_and_the_linear_head_cannot(tmp_path)
 def test_what_a_run_leaves_behind(new_run, toy_store):
     run_dir = new_run("kept")
     assert train(run_dir)
-    kinds = [event["type"] for event in read_events(run_dir.events)]
-    assert [event["seq"] for event in read_events(run_dir.events)] == list(range(1, len(kinds) + 1))
+    kinds = [event.type for event in read_events(run_dir.events)]
+    assert [event.seq for event in read_events(run_dir.events)] == list(range(1, len(kinds) + 1))
     assert kinds[-1] == "done"
     assert kinds.count("epoch") == kinds.count("validation") == 2
     assert LabelMap.read(run_dir.label_map) == LABELS
@@ -226,4 +227,4 @@ def test_a_line_that_a_crash_cut_off_does_not_spoil_the_next(tmp_path):
         file.write(b'{"seq": 2, "time"')
     with EventWriter(path) as writer:
         writer.write("log", message="two")
-    assert [(event["seq"], event["message"]) for event in read_events(path)] == [(1, "one"), (2, "two")]
+    assert [(event.seq, event.values["message"]) for event in read_events(path)] == [(1, "one"), (2, "two")]

@@ -14,10 +14,10 @@ from recognizer_svc.data import LabelledBatch
 from recognizer_svc.heads.acar.model import AcarConfig, AcarHead
 from recognizer_svc.heads.batch import HeadBatch
 from recognizer_svc.heads.build import build_head
-from recognizer_svc.recipe import load_recipe
-from recognizer_svc.schedule import build_optimizer, learning_rate
-from recognizer_svc.train.distributed import Ranks
-from recognizer_svc.train.loop import Trainer
+from recognizer_svc.training.distributed import Ranks
+from recognizer_svc.training.loop import Trainer
+from recognizer_svc.training.recipe import load_recipe
+from recognizer_svc.training.schedule import build_optimizer, learning_rate
 from tests.recognizer.full_time import FullTimeClips, Sizes, cached, random_clips
 from tests.recognizer.plain_head import PlainHead
 from tests.recognizer.plain_training import PlainSgd, plain_learning_rate, plain_loss

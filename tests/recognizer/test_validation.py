@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recognizer_svc.validation import average_precision, mean_average_precision
+from recognizer_svc.training.validation import average_precision, mean_average_precision
 from stal_data.labels import Label, LabelMap
 from stal_eval import evaluate
 

@@ -16,9 +16,9 @@ from cache.proposal_store import DetectorSpec, Proposals, write_proposals
 from cache.split_store import split_file
 from cache.store import Store
 from cli.commands.cache import cache
-from recognizer_svc.run_dir import RunDir
-from recognizer_svc.train.distributed import Ranks
-from recognizer_svc.train.run import train_run
+from recognizer_svc.runs.run_dir import RunDir
+from recognizer_svc.training.distributed import Ranks
+from recognizer_svc.training.run import train_run
 from stal_data.errors import InputError
 from stal_data.keyframes import KeyFrame
 from tests.recognizer.conftest import make_run

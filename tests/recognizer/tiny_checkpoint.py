@@ -8,8 +8,8 @@ from torch import Tensor
 from cache.backbones.architectures import preset_config
 from cache.backbones.load import load_backbone
 from recognizer_svc.heads.build import build_head
-from recognizer_svc.import_checkpoint import Import, import_checkpoint
-from recognizer_svc.recipe import AcarHead
+from recognizer_svc.training.import_checkpoint import Import, import_checkpoint
+from recognizer_svc.training.recipe import AcarHead
 from tests.recognizer.feature_maps import feature_shapes
 
 HEAD = AcarHead(kind="acar", reduce_channels=16, context_channels=12, depth=1)

@@ -17,8 +17,9 @@ import pytest
 from cache.store import Store
 from protos.generated import recognizer_pb2 as pb
 from recognizer_svc.client import RecognizerClient
+from recognizer_svc.runs.record import Launch
+from recognizer_svc.runs.run_dir import JobFiles
 from recognizer_svc.service import launch as launching
-from recognizer_svc.service.record import JobFiles, Launch
 from tests.recognizer.toy_store import ACAR, make_store
 from tests.services.job_scripts import PREAMBLE, Launcher
 from tests.services.recognizer_process import RecognizerProcess, unused_port
@@ -96,9 +97,7 @@ def launcher(monkeypatch: pytest.MonkeyPatch) -> Launcher:
     """Let jobs run the given script instead of torch elastic."""
 
     def use(script: str) -> None:
-        def command(
-            files: JobFiles, run_id: str, how: Launch, *, local_address: str, data_root: Path | None
-        ) -> list[str]:
+        def command(files: JobFiles, how: Launch, *, local_address: str, data_root: Path | None) -> list[str]:
             return [sys.executable, "-c", PREAMBLE + script, "--job-dir", str(files.run.root)]
 
         monkeypatch.setattr(launching, "command", command)

@@ -8,12 +8,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from cache.store import Store
-from recognizer_svc.run_dir import RunDir
+from recognizer_svc.runs.events import Event
+from recognizer_svc.runs.record import JobRecord, JobStatus, Launch
+from recognizer_svc.runs.run_dir import RunDir
 from recognizer_svc.service.admission import Submission
-from recognizer_svc.service.events import Event
-from recognizer_svc.service.job import JobLimits
 from recognizer_svc.service.jobs import JobManager
-from recognizer_svc.service.record import JobRecord, JobStatus, Launch
+from recognizer_svc.service.limits import JobLimits
 from tests.recognizer.toy_store import ACAR
 
 Launcher = Callable[[str], None]

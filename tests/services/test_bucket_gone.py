@@ -11,20 +11,21 @@ import numpy as np
 import pytest
 
 from cache.store import Store
-from recognizer_svc.bucket_runs import publish_run
-from recognizer_svc.recipe import parse_recipe
-from recognizer_svc.run_dir import RunDir
-from recognizer_svc.service import fresh_runs, open_features
-from recognizer_svc.service.engine import Engine
+from recognizer_svc.runs.record import JobStatus, Launch
+from recognizer_svc.runs.run_dir import RunDir
+from recognizer_svc.runs.store import RunStore
+from recognizer_svc.runs.time_limited_bucket import TimeLimitedBucket
+from recognizer_svc.scoring import engine as engine_module
+from recognizer_svc.scoring import open_features
+from recognizer_svc.scoring.engine import Engine
+from recognizer_svc.scoring.models import load_run
+from recognizer_svc.scoring.queries import PredictQuery, RecognizeQuery
+from recognizer_svc.scoring.served_models import ServedModels
 from recognizer_svc.service.jobs import JobManager
-from recognizer_svc.service.launch import loopback_interface
-from recognizer_svc.service.models import load_run
-from recognizer_svc.service.queries import PredictQuery, RecognizeQuery
-from recognizer_svc.service.record import JobStatus, Launch
-from recognizer_svc.service.served_models import ServedModels
-from recognizer_svc.service.time_limited_bucket import TimeLimitedBucket
-from recognizer_svc.train.distributed import Ranks
-from recognizer_svc.train.run import train_run
+from recognizer_svc.service.limits import loopback_interface
+from recognizer_svc.training.distributed import Ranks
+from recognizer_svc.training.recipe import parse_recipe
+from recognizer_svc.training.run import train_run
 from stal_data.errors import StalError
 from stal_data.keyframes import KeyFrame
 from tests.cache.object_store.conftest import OpenStore, fill, machine, moto_server, proxy  # noqa: F401 - fixtures
@@ -82,9 +83,9 @@ def test_calls_are_answered_from_what_is_here_while_the_bucket_is_gone(
         served.load("first", "", lambda: load_run(store, "first", "", device="cpu"))
     engine = engine_on(store, served)
     ((info, before),) = answers(engine, QUERY)
-    monkeypatch.setattr(fresh_runs, "_EVERY_S", 0.0)
+    monkeypatch.setattr(engine_module, "RUN_EVERY_S", 0.0)
     monkeypatch.setattr(open_features, "KEPT_S", 0.0)
-    monkeypatch.setattr("recognizer_svc.service.time_limited_bucket._KNOWN_S", 0.0)
+    monkeypatch.setattr("recognizer_svc.runs.time_limited_bucket._KNOWN_S", 0.0)
     proxy.rule = lambda request: "reset"
     proxy.log.clear()
     with caplog.at_level(logging.WARNING):
@@ -143,10 +144,10 @@ def test_a_run_that_does_not_fit_the_mirrors_disk_leaves_the_others_alone(
 ) -> None:
     trainer = bucket("trainer")
     other = RunDir(shutil.copytree(trainer.runs_dir / "first", trainer.runs_dir / "second"))
-    publish_run(trainer, other)
+    RunStore.of(trainer).publish(other)
     engine = engine_on(bucket("scorer", STAGE_BYTES))
     answers(engine, QUERY)
-    monkeypatch.setattr(fresh_runs, "_EVERY_S", 0.0)
+    monkeypatch.setattr(engine_module, "RUN_EVERY_S", 0.0)
     limited_files(other.checkpoint("latest").stat().st_size // 2)
     for _ in range(2):
         with pytest.raises(StalError, match=r"runs/second/.*could not be written: File too large"):

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from cache.store import Store
-from recognizer_svc.run_dir import RunDir
+from recognizer_svc.runs.record import JobStatus, read_record
+from recognizer_svc.runs.run_dir import JobFiles, RunDir
 from recognizer_svc.service.jobs import JobManager
-from recognizer_svc.service.record import JobFiles, JobStatus, read_record
 from stal_data.errors import ConflictError
 from stal_data.sealed import parse_json, sealed_json
 from tests.services.job_scripts import DONE, LIMITS, SLEEP, Launcher, reaches, started, submission

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from recognizer_svc.run_dir import RunDir
+from recognizer_svc.runs.record import Launch
+from recognizer_svc.runs.run_dir import JobFiles, RunDir
 from recognizer_svc.service.launch import command
-from recognizer_svc.service.record import JobFiles, Launch
 from tests.recognizer.joint_store import JOINT, VIT_WEIGHTS, make_joint_store
 from tests.services.recognizer_process import stal_cli
 
@@ -38,7 +38,7 @@ def test_workers_are_told_the_data_root(tmp_path: Path) -> None:
     files = JobFiles(RunDir(tmp_path / "run"), 0)
     launch = Launch(nproc_per_node=1, backend="gloo")
     for data_root, words in ((None, []), (tmp_path, ["--data-root", str(tmp_path)])):
-        found = command(files, "run", launch, local_address="127.0.0.1", data_root=data_root)
+        found = command(files, launch, local_address="127.0.0.1", data_root=data_root)
         assert found[found.index("--backend") + 2 :] == words
 
 

@@ -12,10 +12,10 @@ import pytest
 
 from cache.store import Store
 from protos.generated import recognizer_pb2 as pb
-from recognizer_svc.checkpoint import load_checkpoint, save_checkpoint
 from recognizer_svc.client import RecognizerClient
-from recognizer_svc.service.model_list import list_models
-from recognizer_svc.service.served_models import MAX_SERVED, ServedModels
+from recognizer_svc.scoring.model_list import list_models
+from recognizer_svc.scoring.served_models import MAX_SERVED, ServedModels
+from recognizer_svc.training.checkpoint import load_checkpoint, save_checkpoint
 from stal_data.errors import ConflictError, InputError, NotFoundError
 from tests.services.conftest import TRAINED, Trained
 from tests.services.recognizer_process import stal_cli
@@ -128,7 +128,7 @@ async def test_what_loading_refuses(trained: Trained) -> None:
     async with RecognizerClient(trained.service.client) as client:
         with pytest.raises(NotFoundError, match=f"Did you mean '{TRAINED}'"):
             await client.load_model("traned")
-        with pytest.raises(InputError, match=r"run is '\.\./trained'"):
+        with pytest.raises(InputError, match=r"run id is '\.\./trained'"):
             await client.load_model("../trained")
         with pytest.raises(InputError, match="best or latest"):
             await client.load_model(TRAINED, "first")
@@ -136,7 +136,7 @@ async def test_what_loading_refuses(trained: Trained) -> None:
 
 
 def test_the_number_of_loaded_heads_is_bounded(trained: Trained) -> None:
-    from recognizer_svc.service.models import load_run
+    from recognizer_svc.scoring.models import load_run
 
     model = load_run(Store.open(trained.store.root), TRAINED, "", device="cpu")
     served = ServedModels()

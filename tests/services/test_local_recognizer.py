@@ -6,14 +6,14 @@ import pytest
 
 from cache.store import Store
 from protos.generated import recognizer_pb2 as pb
-from recognizer_svc.checkpoint import load_checkpoint
 from recognizer_svc.client import RecognizerClient
 from recognizer_svc.local import LocalRecognizer
-from recognizer_svc.run_dir import RunDir
+from recognizer_svc.runs.record import JobStatus, read_record
+from recognizer_svc.runs.run_dir import JobFiles, RunDir
 from recognizer_svc.service.jobs import JobManager
-from recognizer_svc.service.record import JobFiles, JobStatus, read_record
-from recognizer_svc.train.distributed import Ranks
-from recognizer_svc.train.run import train_run
+from recognizer_svc.training.checkpoint import load_checkpoint
+from recognizer_svc.training.distributed import Ranks
+from recognizer_svc.training.run import train_run
 from stal_data.errors import ConflictError
 from tests.recognizer.conftest import make_run
 from tests.recognizer.toy_store import ACAR

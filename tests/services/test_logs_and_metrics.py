@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from recognizer_svc.service.events import last_step
+from recognizer_svc.runs.events import last_step
 from svc_common.logs import REQUEST_ID_HEADER, checked_request_id, log_context, log_fields, outgoing_request_id
 from tests.services.conftest import Trained, metrics_page
 from tests.services.echo import calling, serving

@@ -15,11 +15,11 @@ from prometheus_client import CollectorRegistry
 from cache.feature_store import open_feature_set
 from cache.split_store import load_split
 from cache.store import Store
-from recognizer_svc.predict import MAX_ACTORS, MAX_CLIPS
-from recognizer_svc.service import micro_batch, open_features
-from recognizer_svc.service.metrics import ScoringMetrics
-from recognizer_svc.service.queries import RecognizeQuery
-from recognizer_svc.service.scoring import Scoring
+from recognizer_svc.scoring import micro_batch, open_features
+from recognizer_svc.scoring.metrics import ScoringMetrics
+from recognizer_svc.scoring.predict import MAX_ACTORS, MAX_CLIPS
+from recognizer_svc.scoring.queries import RecognizeQuery
+from recognizer_svc.scoring.scoring_thread import Scoring
 from stal_data.errors import InputError, NotFoundError
 from stal_data.keyframes import KeyFrame
 from svc_common.errors import DeadlineError

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 
 from cache.store import Store
-from recognizer_svc.run_dir import RunDir
-from recognizer_svc.service.events import Event
+from recognizer_svc.runs.events import Event
+from recognizer_svc.runs.record import JobRecord, JobStatus, Launch
+from recognizer_svc.runs.run_dir import RunDir
 from recognizer_svc.service.jobs import JobManager
-from recognizer_svc.service.record import JobRecord, JobStatus, Launch
 from stal_data.errors import ConflictError, InputError, NotFoundError
 from tests.recognizer.toy_store import ACAR
 from tests.services.job_scripts import DONE, LIMITS, ONE, SLEEP, Launcher, reaches, seen, submission

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from cache.store import Store
-from recognizer_svc.checkpoint import Checkpoint, Progress, save_checkpoint
-from recognizer_svc.recipe import parse_recipe
-from recognizer_svc.run_dir import RunDir
+from recognizer_svc.runs.record import JobStatus, read_record
+from recognizer_svc.runs.run_dir import JobFiles, RunDir
 from recognizer_svc.service.jobs import JobManager
 from recognizer_svc.service.processes import job_processes
-from recognizer_svc.service.record import JobFiles, JobStatus, read_record
+from recognizer_svc.training.checkpoint import Checkpoint, Progress, save_checkpoint
+from recognizer_svc.training.recipe import parse_recipe
 from stal_data.errors import StalError
 from tests.recognizer.feature_maps import feature_shapes
 from tests.recognizer.toy_store import ACAR, LABELS, toy_spec

@@ -15,10 +15,10 @@ from cli.ui.job_display import JobDisplay
 from protos.generated import recognizer_pb2 as pb
 from protos.generated import recognizer_pb2_grpc as pb_grpc
 from recognizer_svc.client import RecognizerClient
-from recognizer_svc.run_dir import RunDir
-from recognizer_svc.service.events import Event
+from recognizer_svc.runs.events import Event
+from recognizer_svc.runs.record import read_record
+from recognizer_svc.runs.run_dir import JobFiles, RunDir
 from recognizer_svc.service.messages import from_event
-from recognizer_svc.service.record import JobFiles, read_record
 from recognizer_svc.service.server import RecognizerConfig, RecognizerService
 from recognizer_svc.service.servicer import RecognizerServicer
 from svc_common.config import ServerConfig
@@ -165,6 +165,6 @@ def test_the_live_display_shows_the_figures(
 
 
 def test_the_client_needs_no_torch() -> None:
-    modules = "recognizer_svc.client, recognizer_svc.recipe, recognizer_svc.predictions_csv"
+    modules = "recognizer_svc.client, recognizer_svc.training.recipe, recognizer_svc.scoring.predictions_csv"
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT).returncode == 0

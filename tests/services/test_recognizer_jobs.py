@@ -10,14 +10,15 @@ from typing import Any
 import pytest
 
 from cache.store import Store
-from recognizer_svc.run_dir import EventWriter, RunDir
+from recognizer_svc.runs.events import Event, EventReader, EventWriter
+from recognizer_svc.runs.record import JobRecord, JobStatus, read_record
+from recognizer_svc.runs.run_dir import JobFiles, RunDir
+from recognizer_svc.service import admission
 from recognizer_svc.service import job as job_module
 from recognizer_svc.service import jobs as jobs_module
-from recognizer_svc.service import stored_jobs
-from recognizer_svc.service.events import Event, EventReader
 from recognizer_svc.service.jobs import JobManager
 from recognizer_svc.service.processes import job_processes
-from recognizer_svc.service.record import JobFiles, JobRecord, JobStatus, read_record
+from stal_data.errors import StalError
 from stal_data.sealed import parse_json
 from svc_common.errors import BusyError, ServiceUnavailableError
 from tests.recognizer.toy_store import ACAR
@@ -225,7 +226,7 @@ async def test_a_client_that_leaves_while_it_cancels_a_dead_services_job_leaves_
     await before.submit(submission())
     await started(before, store)
     await before.stop()
-    adopting = Halted(monkeypatch, "adopt", stored_jobs)
+    adopting = Halted(monkeypatch, "adopt", admission)
     leaving = asyncio.create_task(after.cancel("one"))
     await adopting.reached()
     leaving.cancel()
@@ -346,6 +347,20 @@ async def test_a_job_that_cannot_be_ended_keeps_no_other_from_its_end(
     await jobs.drain(cancel_jobs=True)
     assert "job two could not be cancelled" in caplog.text
     assert (await jobs.get("one")).status is JobStatus.CANCELLED
+    await jobs.stop()
+
+
+async def test_who_cancels_a_job_is_told_when_its_end_cannot_be_recorded(store: Store, launcher: Launcher) -> None:
+    launcher(SLEEP)
+    jobs = JobManager(store, LIMITS)
+    await jobs.submit(submission())
+    await started(jobs, store)
+    run = RunDir(store.runs_dir / "one")
+    run.events.unlink()
+    run.events.mkdir()
+    with pytest.raises(StalError, match="the end of job one could not be recorded"):
+        await jobs.cancel("one")
+    assert job_processes(run.root, 0) == []
     await jobs.stop()
 
 

@@ -18,15 +18,15 @@ from cache.spec import FeatureSpec
 from cache.split_store import load_split, publish_split
 from cache.store import Store
 from protos.generated import recognizer_pb2 as pb
-from recognizer_svc.checkpoint import load_checkpoint, save_checkpoint
 from recognizer_svc.client import KeyFrameScores, RecognizerClient, SplitScores
 from recognizer_svc.features import check_fits, open_fitting
 from recognizer_svc.heads.batch import FeatureShapes
-from recognizer_svc.predict import BoxesOfKeyFrame, Predictor
-from recognizer_svc.service.models import ModelCache
-from recognizer_svc.service.queries import PredictQuery, RecognizeQuery
-from recognizer_svc.service.scoring import Scoring
+from recognizer_svc.scoring.models import ModelCache
+from recognizer_svc.scoring.predict import BoxesOfKeyFrame, Predictor
+from recognizer_svc.scoring.queries import PredictQuery, RecognizeQuery
+from recognizer_svc.scoring.scoring_thread import Scoring
 from recognizer_svc.service.server import RecognizerConfig, RecognizerService
+from recognizer_svc.training.checkpoint import load_checkpoint, save_checkpoint
 from stal_data.dataset import Split
 from stal_data.errors import ConflictError, InputError, NotFoundError
 from stal_data.keyframes import KeyFrame
@@ -138,7 +138,7 @@ async def test_recognize_agrees_with_predict(trained: Trained) -> None:
         ({"time_ms": 400}, NotFoundError, "video0,0000.4 is not in the feature set"),
         ({"time_ms": -1}, InputError, "video 'video0' is -1 ms, but must be from 0"),
         ({"run_id": "traned"}, NotFoundError, f"Did you mean '{TRAINED}'"),
-        ({"run_id": "../trained"}, InputError, "run is '../trained'"),
+        ({"run_id": "../trained"}, InputError, "run id is '../trained'"),
         ({"checkpoint": "first"}, InputError, "must be best or latest"),
         ({"dataset": "toys"}, NotFoundError, "no features for toys/test"),
         ({"split": "../test"}, InputError, "split"),

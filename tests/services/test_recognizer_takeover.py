@@ -10,11 +10,10 @@ import psutil
 import pytest
 
 from cache.store import Store
-from recognizer_svc.run_dir import RunDir
-from recognizer_svc.service.admission import Ownership
+from recognizer_svc.runs.record import JobRecord, JobStatus, Ownership, write_record
+from recognizer_svc.runs.run_dir import JobFiles, RunDir
 from recognizer_svc.service.jobs import JobManager
 from recognizer_svc.service.processes import job_processes
-from recognizer_svc.service.record import JobFiles, JobRecord, JobStatus, write_record
 from stal_data.errors import ConflictError
 from tests.services.job_scripts import DONE, LIMITS, SLEEP, Launcher, reaches, seen, started, submission
 

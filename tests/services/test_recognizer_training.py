@@ -12,12 +12,12 @@ import psutil
 import pytest
 
 from protos.generated import recognizer_pb2 as pb
-from recognizer_svc.checkpoint import load_checkpoint
 from recognizer_svc.client import RecognizerClient
-from recognizer_svc.run_dir import RunDir
-from recognizer_svc.service.launch import interface_address, loopback_interface
+from recognizer_svc.runs.record import JobStatus, read_record
+from recognizer_svc.runs.run_dir import JobFiles, RunDir
+from recognizer_svc.service.limits import interface_address, loopback_interface
 from recognizer_svc.service.processes import job_processes
-from recognizer_svc.service.record import JobFiles, JobStatus, read_record
+from recognizer_svc.training.checkpoint import load_checkpoint
 from stal_data.errors import ConflictError, InputError, NotFoundError
 from tests.hostile import STAL_CLI, hostile_folder
 from tests.recognizer.toy_store import ACAR

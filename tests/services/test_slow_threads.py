@@ -13,10 +13,9 @@ import pytest
 from cache.store import Store
 from protos.generated import recognizer_pb2 as pb
 from recognizer_svc.client import RecognizerClient
-from recognizer_svc.service.admission import Ownership
+from recognizer_svc.runs.record import JobStatus, Ownership
+from recognizer_svc.scoring.loading import MAX_ORDERS, Loading
 from recognizer_svc.service.jobs import JobManager
-from recognizer_svc.service.loading import MAX_ORDERS, Loading
-from recognizer_svc.service.record import JobStatus
 from recognizer_svc.service.server import RecognizerConfig, RecognizerService
 from svc_common.config import ClientConfig, ServerConfig
 from svc_common.errors import BusyError, DeadlineError

@@ -15,7 +15,7 @@ from cli.ui.services_file import read_services
 from protos.generated import detector_pb2 as pb
 from protos.generated import recognizer_pb2
 from recognizer_svc.client import RecognizerClient
-from recognizer_svc.service.job import JobLimits
+from recognizer_svc.service.limits import JobLimits
 from recognizer_svc.service.server import RecognizerConfig, RecognizerService
 from stal_data.errors import InputError, NotFoundError, StalError
 from svc_common.config import ClientConfig, ServerConfig

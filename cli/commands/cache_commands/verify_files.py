@@ -50,14 +50,12 @@ def verify_tables(store: "Store", dataset: str | None, split: str | None, say: S
 
 
 def verify_runs(store: "Store", say: Say) -> list[str]:
-    from recognizer_svc.bucket_runs import fetch_run
-    from recognizer_svc.run_dir import RunDir
-    from recognizer_svc.runs import find_runs
-    from recognizer_svc.verify_run import verify_run
+    from recognizer_svc.runs.store import RunStore
+    from recognizer_svc.runs.verify import verify_run
 
-    problems = []
-    for run in map(RunDir, find_runs(store)):
-        fetch_run(store, run.run_id)
+    problems, runs = [], RunStore.of(store)
+    for run in runs.all():
+        runs.fetch(run.run_id)
         found = verify_run(run)
         problems += [f"runs/{run.run_id}: {problem}" for problem in found.problems]
         if not found.problems:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from recognizer_svc.recipe import AcarHead
+from recognizer_svc.training.recipe import AcarHead
 from stal_data.errors import InputError
 
 _SIZES_FROM = ("conv_reduce.weight", "conv1.weight", "fc2.weight")

@@ -1,0 +1,1 @@
+"""Scores of boxes from trained heads, for one split or for single key frames."""

@@ -1,0 +1,145 @@
+"""What the scoring thread does: boxes and features from the store, scores from a loaded head. Imports torch."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from cache.feature_store import FeatureSet
+from cache.proposal_store import open_proposals
+from cache.split_store import load_split
+from cache.store import Store
+from recognizer_svc.data import check_boxes
+from recognizer_svc.runs.store import RunStore
+from recognizer_svc.runs.time_limited_bucket import TimeLimitedBucket
+from recognizer_svc.scoring.micro_batch import Scored
+from recognizer_svc.scoring.models import ModelCache
+from recognizer_svc.scoring.open_features import OpenFeatures
+from recognizer_svc.scoring.predict import BoxesOfKeyFrame, Predictor
+from recognizer_svc.scoring.queries import Prediction, PredictQuery, RecognizeQuery
+from recognizer_svc.scoring.row_predictions import ClipToScore, clips_to_score, repeated
+from recognizer_svc.scoring.served_models import ServedModels
+from recognizer_svc.training.row_layout import counts_note
+from stal_data.errors import InputError, StalError
+
+RUN_EVERY_S = 5.0
+"""How late Recognize notices that a run in a bucket has trained on."""
+
+
+class Engine:
+    """Lives in one thread, which owns the loaded heads and the device."""
+
+    def __init__(
+        self, store: Store, *, device: str, served: ServedModels, counted: Callable[[bool], None] | None = None
+    ) -> None:
+        """served: heads that Recognize keeps to. counted: told for each other head asked for whether it was loaded."""
+        self._store = store
+        self._runs = RunStore.of(store)
+        self._models = ModelCache(store, device=device, counted=counted)
+        self._served = served
+        # A bucket that is gone must not hold up this thread for minutes at each call.
+        self._bucket = TimeLimitedBucket(store)
+        self._features = OpenFeatures(store, self._bucket)
+
+    def prepare(self, query: PredictQuery) -> Prediction:
+        """Find the boxes, the head and the features of a split; scoring starts when `scored` is first asked."""
+        self._fetch(query.run_id)
+        if (silence := self._bucket.silence()) is not None:
+            raise silence
+        clips, notes, dropped = self._clips(query)
+        model = self._models.get(query.run_id, query.checkpoint)
+        features = model.predictor.open_features(self._store, query.dataset, query.split, query.feature_set or None)
+        notes = [*_notes(model.predictor, features), *notes]
+        if model.predictor.checkpoint.recipe.data.layout != query.layout:
+            notes.append(
+                f"the head was trained in the layout {model.predictor.checkpoint.recipe.data.layout} and predicts in "
+                f"{query.layout}; --layout chooses"
+            )
+        if dropped:
+            notes.append(f"{dropped} boxes without area are left out")
+        return Prediction(
+            model=model.info,
+            feature_set=features.id,
+            notes=tuple(notes),
+            num_key_frames=len({clip.people.key for clip in clips}),
+            num_boxes=sum(len(clip.people.boxes_N4) * clip.repeats for clip in clips),
+            scored=repeated(clips, model.predictor.predict(features, [clip.people for clip in clips])),
+        )
+
+    def recognize(self, queries: Sequence[RecognizeQuery]) -> list[Scored | StalError]:
+        """The head and scores [N, classes] of the boxes of each query of one source, or what is wrong with it.
+
+        Each key frame of each query is a clip of its own, so nobody's boxes see those of another query.
+        """
+        first = queries[0]
+        model = self._served.get(first.run_id, first.checkpoint)
+        if model is None:
+            self._fetch(first.run_id, every_s=RUN_EVERY_S)
+            model = self._models.get(first.run_id, first.checkpoint)
+        features = self._features.get(model, first.dataset, first.split, first.feature_set)
+        answers: dict[int, Scored | StalError] = {}
+        for number, query in enumerate(queries):
+            try:
+                check_boxes(query.key, query.boxes_N4)
+                features.row_of(query.key)
+            except StalError as error:
+                answers[number] = error
+        if self._store.mirror is not None and self._store.mirror.stage is None:  # rows come from the bucket each time
+            silence = self._bucket.silence()
+            if silence is not None:
+                raise silence
+        good = [number for number in range(len(queries)) if number not in answers]
+        people = [BoxesOfKeyFrame(key=queries[number].key, boxes_N4=queries[number].boxes_N4) for number in good]
+        try:
+            scored = list(model.predictor.predict(features, people))
+        except StalError as error:
+            if len(queries) == 1:
+                return [error]
+            if self._bucket.silence() is not None:
+                return [error] * len(queries)
+            # Rows that are damaged or not computed are only noticed when they are read; the others go on.
+            return [answer for query in queries for answer in self.recognize([query])]
+        answers |= {number: (model.info, item.scores_NC) for number, item in zip(good, scored, strict=True)}
+        return [answers[number] for number in range(len(queries))]
+
+    def _fetch(self, run_id: str, *, every_s: float = 0.0) -> None:
+        """Bring the newer copy that the bucket may have.
+
+        When that fails, the copy that is here is kept; an error only where there is none with a head.
+        """
+        run, what = self._runs.run(run_id), f"whether run '{run_id}' has trained on"
+        failed = self._bucket.ask(what, lambda store: RunStore.of(store).fetch(run_id), every_s=every_s)
+        # A folder alone may be what a copy has left that did not fit the disk.
+        if failed is not None and not run.present_checkpoints():
+            raise StalError(str(failed))
+
+    def close_old(self) -> None:
+        """Let go of feature sets that were opened a while ago."""
+        self._features.close_old()
+
+    def _clips(self, query: PredictQuery) -> tuple[list[ClipToScore], list[str], int]:
+        """The clips that have boxes, what to say about them, and how many boxes were left out."""
+        split = load_split(self._store, query.dataset, query.split)
+        if query.proposals is None:
+            if not split.annotated:
+                raise InputError(f"{query.dataset}/{query.split} has no annotations; predict on proposals instead.")
+            boxes = {item.key: item.boxes_N4 for item in split.key_frames}
+        else:
+            proposals = open_proposals(self._store, query.dataset, query.split, query.proposals or None)
+            boxes = {item.key: proposals.of(item.key)[0] for item in split.key_frames}
+        clips, dropped = [], 0
+        for clip in clips_to_score(split, boxes, query.layout, alone=query.proposals is None):
+            boxes_N4 = clip.people.boxes_N4
+            # A detector's box may have collapsed at the frame's edge; there is nothing in it to look at.
+            real_N = (boxes_N4[:, 2:] > boxes_N4[:, :2]).all(axis=1)
+            dropped += int((~real_N).sum())
+            if real_N.any():
+                people = BoxesOfKeyFrame(key=clip.people.key, boxes_N4=boxes_N4[real_N])
+                clips.append(replace(clip, people=people))
+        note = counts_note(split) if query.layout == "rows" else None
+        return clips, [note] if note else [], dropped
+
+
+def _notes(predictor: Predictor, features: FeatureSet) -> list[str]:
+    different = predictor.check_spec(features)
+    if not different:
+        return []
+    return [f"feature set {features.id} differs from that of the training (training / here): {', '.join(different)}"]

@@ -1,0 +1,138 @@
+"""Scores for boxes on cached key frames. Coordinates: x1,y1,x2,y2 in [0,1] of the frame."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cache.feature_store import FeatureBatch, FeatureSet
+from cache.spec import FeatureSpec
+from cache.store import Store
+from recognizer_svc.data import check_boxes, clip_groups, head_batch, read_ahead
+from recognizer_svc.features import ADVICE, JOINT_ADVICE, check_fits, open_fitting
+from recognizer_svc.runs.run_dir import RunDir
+from recognizer_svc.training.checkpoint import Checkpoint, load_checkpoint
+from recognizer_svc.training.losses import scores
+from stal_data.errors import InputError
+from stal_data.keyframes import KeyFrame
+from stal_data.labels import LabelMap
+
+MAX_CLIPS = 32
+MAX_ACTORS = 128
+"""Of one forward pass; bounds its memory. A key frame with more people gets a pass of its own."""
+
+READER_THREADS = 2
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BoxesOfKeyFrame:
+    """The people to score in one key frame, all of them: their actions are judged with an eye on each other.
+
+    boxes_N4: float32; N may be 0.
+    """
+
+    key: KeyFrame
+    boxes_N4: NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ScoredKeyFrame:
+    """scores_NC: float32 in [0,1], classes in the order of the label map's ids."""
+
+    key: KeyFrame
+    boxes_N4: NDArray[np.float32]
+    scores_NC: NDArray[np.float32]
+
+
+def name_of_device(device: str) -> str:
+    """What `auto` stands for on this machine, CUDA where there is some; any other name as it is."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device
+
+
+class Predictor:
+    """A trained head, ready to score."""
+
+    def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
+        self.checkpoint = checkpoint
+        self.device = device
+        self._head = checkpoint.build_head().to(device)
+        self._advice = ADVICE if checkpoint.slowfast_state is None else JOINT_ADVICE
+
+    @classmethod
+    def load(cls, path: Path, *, device: str = "auto", checkpoint: Literal["latest", "best"] = "latest") -> Self:
+        """Load a run's folder, or a checkpoint file as it is.
+
+        device: as torch names it; `auto` = CUDA where there is some, else the CPU.
+        checkpoint: which of a run's checkpoints; no effect for a file.
+        """
+        file = RunDir(path).checkpoint(checkpoint) if path.is_dir() else path
+        return cls(load_checkpoint(file), torch.device(name_of_device(device)))
+
+    @property
+    def label_map(self) -> LabelMap:
+        return self.checkpoint.label_map
+
+    @property
+    def feature_spec(self) -> FeatureSpec:
+        """What the head was trained on, identity view."""
+        return self.checkpoint.feature_spec
+
+    def open_features(self, store: Store, dataset: str, split: str, set_id: str | None = None) -> FeatureSet:
+        """Open the split's feature set that fits the head, or the one with this id if it does."""
+        return open_fitting(
+            store,
+            dataset,
+            split,
+            trained_on=self.feature_spec,
+            shapes=self.checkpoint.shapes,
+            set_id=set_id,
+            advice=self._advice,
+        )
+
+    def check_spec(self, features: FeatureSet) -> tuple[str, ...]:
+        """Refuse features that the head was not trained for; return the differences that are tolerated."""
+        return check_fits(self.feature_spec, self.checkpoint.shapes, features.spec, advice=self._advice)
+
+    def score(self, features: FeatureBatch, people: Sequence[BoxesOfKeyFrame]) -> NDArray[np.float32]:
+        """Return scores [N, classes] of all boxes, clip after clip.
+
+        features: one row of the trained spec for each of `people`.
+        """
+        boxes = [item.boxes_N4 for item in people]
+        batch = head_batch(features, boxes, self.checkpoint.shapes, [item.key for item in people]).to(self.device)
+        with torch.inference_mode():
+            scores_NC = scores(self.checkpoint.recipe.loss, self._head(batch))
+        found: NDArray[np.float32] = scores_NC.cpu().numpy()
+        if not np.isfinite(found).all():
+            raise InputError(
+                "The head's scores hold NaN or infinity: the checkpoint is damaged or its training diverged."
+            )
+        return found
+
+    def predict(self, features: FeatureSet, people: Iterable[BoxesOfKeyFrame]) -> Iterator[ScoredKeyFrame]:
+        """Score key frames in the given order; those without boxes come back with none, and no features are read."""
+        self.check_spec(features)
+        wanted = list(people)
+        for item in wanted:
+            check_boxes(item.key, item.boxes_N4)
+        rows = [features.row_of(item.key) if len(item.boxes_N4) else -1 for item in wanted]
+        plan = clip_groups([len(item.boxes_N4) for item in wanted], max_clips=MAX_CLIPS, max_actors=MAX_ACTORS)
+
+        def load(group: Sequence[int]) -> FeatureBatch:
+            occupied = [index for index in group if rows[index] >= 0]
+            return features.read([rows[index] for index in occupied])
+
+        for group, batch in zip(plan, read_ahead(load, plan, READER_THREADS), strict=True):
+            items = [wanted[index] for index in group]
+            scores_NC = self.score(batch, [item for item in items if len(item.boxes_N4)])
+            start = 0
+            for item in items:
+                end = start + len(item.boxes_N4)
+                yield ScoredKeyFrame(key=item.key, boxes_N4=item.boxes_N4, scores_NC=scores_NC[start:end])
+                start = end

@@ -1,0 +1,63 @@
+"""What is asked of the scoring thread, and what it answers. No torch here."""
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recognizer_svc.training.recipe import Layout
+from stal_data.keyframes import KeyFrame
+
+if TYPE_CHECKING:
+    from recognizer_svc.scoring.model_list import ModelInfo
+    from recognizer_svc.scoring.predict import ScoredKeyFrame
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictQuery:
+    """A whole split.
+
+    checkpoint: best, latest, or "" for best where there is one. feature_set: "" for the one that fits.
+    proposals: the detector's name, "" for the only one, None for ground-truth boxes.
+    layout: what a clip shows and how often, see row_predictions.
+    """
+
+    run_id: str
+    checkpoint: str
+    dataset: str
+    split: str
+    proposals: str | None
+    feature_set: str
+    layout: Layout = "key_frames"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RecognizeQuery:
+    """A few boxes [N, 4] float32, x1,y1,x2,y2 in [0,1], on one key frame."""
+
+    run_id: str
+    checkpoint: str
+    dataset: str
+    split: str
+    key: KeyFrame
+    boxes_N4: NDArray[np.float32]
+    feature_set: str
+
+    @property
+    def source(self) -> tuple[str, ...]:
+        """What calls have in common that can be scored together: the head and the features."""
+        return self.run_id, self.checkpoint, self.dataset, self.split, self.feature_set
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What a split's scores come from; `scored` yields them and is used and closed in the scoring thread."""
+
+    model: "ModelInfo"
+    feature_set: str
+    notes: tuple[str, ...]
+    num_key_frames: int
+    num_boxes: int
+    scored: "Generator[ScoredKeyFrame]"

@@ -1,0 +1,72 @@
+"""What a prediction shows the head, and how often it repeats the answer."""
+
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.split_store import PublishedSplit
+from recognizer_svc.scoring.predict import BoxesOfKeyFrame, ScoredKeyFrame
+from recognizer_svc.training.recipe import Layout
+from recognizer_svc.training.row_layout import rows_of
+from stal_data.errors import InputError
+from stal_data.keyframes import KeyFrame
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ClipToScore:
+    """One clip; `repeats`: how often its boxes are in the predictions."""
+
+    people: BoxesOfKeyFrame
+    repeats: int
+
+
+def clips_to_score(
+    split: PublishedSplit, boxes: Mapping[KeyFrame, NDArray[np.float32]], layout: Layout, *, alone: bool
+) -> list[ClipToScore]:
+    """Return the clips of a split, key frame after key frame; those without boxes are left out.
+
+    boxes: [N, 4] float32 of each key frame of the split.
+    layout: with `rows` a key frame's clip is repeated once for each of its annotation rows, as with published
+        detections. alone: the boxes are the annotated ones; then `rows` makes a clip of each row's person instead.
+    """
+    if layout == "rows" and not split.annotated:
+        raise InputError(
+            f"{split.dataset}/{split.split} has no annotations, and the layout 'rows' repeats predictions once for "
+            "each annotation row; use key_frames."
+        )
+    clips = []
+    for item in split.key_frames:
+        boxes_N4 = boxes[item.key]
+        if layout == "key_frames":
+            clips.append(ClipToScore(people=BoxesOfKeyFrame(key=item.key, boxes_N4=boxes_N4), repeats=1))
+            continue
+        rows = [person for person, _ in rows_of(item)]
+        if alone:
+            clips += [
+                ClipToScore(
+                    people=BoxesOfKeyFrame(key=item.key, boxes_N4=boxes_N4[person : person + 1]),
+                    repeats=rows.count(person),
+                )
+                for person in range(len(boxes_N4))
+            ]
+        else:
+            clips.append(ClipToScore(people=BoxesOfKeyFrame(key=item.key, boxes_N4=boxes_N4), repeats=len(rows)))
+    return [clip for clip in clips if clip.repeats and len(clip.people.boxes_N4)]
+
+
+def repeated(clips: Sequence[ClipToScore], scored: Iterable[ScoredKeyFrame]) -> Generator[ScoredKeyFrame]:
+    """Yield each key frame once, with the boxes and scores of its clips as often as they are repeated.
+
+    scored: of the clips, in their order.
+    """
+    pairs = zip(clips, scored, strict=True)
+    for key, group in groupby(pairs, key=lambda pair: pair[1].key):
+        parts = list(group)
+        yield ScoredKeyFrame(
+            key=key,
+            boxes_N4=np.concatenate([np.tile(item.boxes_N4, (clip.repeats, 1)) for clip, item in parts]),
+            scores_NC=np.concatenate([np.tile(item.scores_NC, (clip.repeats, 1)) for clip, item in parts]),
+        )

@@ -1,1 +1,0 @@
-"""Training a head on cached features, on one or more processes."""

@@ -1,0 +1,134 @@
+"""What a run reads from the store: splits, label map, feature sets; all checked before the first step."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cache.feature_store import FeatureSet
+from cache.split_store import PublishedSplit, load_split
+from cache.store import Store
+from recognizer_svc.data import Augmentation, LabelledFeatures, LabelledKeyFrame, labelled_key_frames
+from recognizer_svc.heads.batch import FeatureShapes
+from recognizer_svc.training.losses import check_loss
+from recognizer_svc.training.recipe import Layout, Recipe
+from recognizer_svc.training.row_layout import counts_note, row_clips, single_people
+from recognizer_svc.training.sets import open_sets
+from stal_data.errors import InputError, how_to_install
+from stal_data.labels import LabelMap
+
+if TYPE_CHECKING:
+    from recognizer_svc.training.joint.inputs import JointInputs
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunInputs:
+    """train and validation share the label map and the feature spec."""
+
+    label_map: LabelMap
+    shapes: FeatureShapes
+    splits: dict[str, PublishedSplit]
+    """By their use: train, and validation where there is one."""
+    feature_sets: dict[str, FeatureSet]
+    """By their use: train, and train_hflip and validation where they are used."""
+    train: LabelledFeatures
+    validation: LabelledFeatures | None
+    joint: "JointInputs | None" = None
+    """Where SlowFast is trained with the head."""
+    notes: tuple[str, ...] = field(default=())
+    """What the user should know before the run starts."""
+
+
+def open_inputs(recipe: Recipe, store: Store, data_root: Path | None = None) -> RunInputs:
+    """Open and check what the recipe names. data_root: the folder below which training may read frames."""
+    data = recipe.data
+    split = load_split(store, data.dataset, data.train_split)
+    if split.label_map is None:
+        raise InputError(f"{data.dataset}/{data.train_split} has no label map, so there is nothing to train for.")
+    label_map = split.label_map
+    check_loss(recipe.loss, label_map.num_classes)
+    splits = {"train": split}
+    if recipe.validation.split is not None:
+        splits["validation"] = _validation_split(recipe, store, label_map)
+    sets = open_sets(recipe, store)
+    identity, hflip = sets["train"], sets.get("train_hflip")
+    joint = None
+    if recipe.training.backbone == "none":
+        shapes = FeatureShapes.of(identity.spec, identity.shapes, data.streams)
+    else:
+        joint = _open_joint(recipe, store, data_root)
+        shapes = joint.shapes(identity)
+    read = shapes if joint is None else joint.cached_shapes(identity)
+    items, notes = _clips(split, label_map, data.layout)
+    if joint is not None:
+        notes += joint.notes(identity.spec)
+    if hflip is None and data.hflip_probability > 0:
+        notes.append("the store has no mirrored features (precompute --view hflip), so training sees no mirrored clips")
+    train = LabelledFeatures(
+        items,
+        read,
+        identity=identity,
+        hflip=hflip,
+        augmentation=Augmentation(hflip_probability=data.hflip_probability, box_jitter=data.box_jitter),
+        seed=recipe.training.seed,
+        clips=None if joint is None else joint.clips(identity, [item.key for item in items]),
+    )
+    validation = None
+    if "validation" in splits:
+        checked = labelled_key_frames(splits["validation"], label_map)
+        if data.layout == "rows":
+            # What such a head knows; each person once, so that the mAP means the same in both layouts.
+            checked = single_people(checked)
+        features = sets["validation"]
+        validation = LabelledFeatures(
+            checked,
+            read,
+            identity=features,
+            clips=None if joint is None else joint.clips(features, [item.key for item in checked]),
+        )
+    return RunInputs(
+        label_map=label_map,
+        shapes=shapes,
+        splits=splits,
+        feature_sets=sets,
+        train=train,
+        validation=validation,
+        joint=joint,
+        notes=tuple(notes),
+    )
+
+
+def _clips(split: PublishedSplit, label_map: LabelMap, layout: Layout) -> tuple[list[LabelledKeyFrame], list[str]]:
+    """What is trained on, and what to say about it."""
+    items = labelled_key_frames(split, label_map)
+    name = f"{split.dataset}/{split.split}"
+    people, empty = sum(len(item.boxes_N4) for item in items), len(split.key_frames) - len(items)
+    if layout == "key_frames":
+        return items, [
+            f"training on {len(items)} key frames of {name} with {people} people; {empty} without people skipped"
+        ]
+    clips = row_clips(split, label_map)
+    told = f"training on {len(clips)} rows of {len(items)} key frames of {name}, one person and action a clip"
+    return clips, [note for note in (told, counts_note(split)) if note]
+
+
+def _open_joint(recipe: Recipe, store: Store, data_root: Path | None) -> "JointInputs":
+    try:
+        from recognizer_svc.training.joint.inputs import JointInputs
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"training.backbone is slowfast, but this machine lacks '{error.name}', which decodes or computes clips; "
+            f"{how_to_install('precompute')}"
+        ) from None
+    return JointInputs.open(recipe, store, data_root)
+
+
+def _validation_split(recipe: Recipe, store: Store, label_map: LabelMap) -> PublishedSplit:
+    name = recipe.validation.split
+    assert name is not None
+    split = load_split(store, recipe.data.dataset, name)
+    if split.label_map is not None and split.label_map.digest != label_map.digest:
+        raise InputError(
+            f"The label maps of {recipe.data.dataset}/{recipe.data.train_split} and {recipe.data.dataset}/{name} "
+            "differ; publish both splits with one label map by running precompute on both again."
+        )
+    return split

@@ -1,0 +1,46 @@
+"""The feature sets that a recipe trains and validates on. Needs no torch: the service checks them, too."""
+
+from cache.feature_store import FeatureSet, open_feature_set
+from cache.store import Store
+from recognizer_svc.training.joint.sources import open_vit_set
+from recognizer_svc.training.recipe import Recipe
+from stal_data.errors import ConflictError, InputError, NotFoundError
+
+
+def open_sets(recipe: Recipe, store: Store) -> dict[str, FeatureSet]:
+    """Open them by their use: train, and train_hflip and validation where they are used.
+
+    Where SlowFast is trained, only their ViT features count.
+    """
+    data, joint = recipe.data, recipe.training.backbone != "none"
+    flips = data.hflip_probability > 0
+    if joint:
+        identity = open_vit_set(store, data.dataset, data.train_split, set_id=data.feature_set, mirrored=flips)
+    else:
+        identity = open_feature_set(store, data.dataset, data.train_split, set_id=data.feature_set)
+    if identity.spec.view != "identity":
+        raise InputError(
+            f"data.feature_set {identity.id} is of view '{identity.spec.view}'; name the identity set, "
+            "the mirrored one is found by itself."
+        )
+    sets = {"train": identity}
+    if flips:
+        try:
+            sets["train_hflip"] = open_feature_set(
+                store, data.dataset, data.train_split, spec=identity.spec.with_view("hflip")
+            )
+        except ConflictError:
+            # From the cache alone the run goes on without, and says so.
+            if joint:
+                raise NotFoundError(
+                    f"Feature set {identity.id} of {data.dataset}/{data.train_split} has no mirrored twin, and "
+                    f"data.hflip_probability is {data.hflip_probability:g}: precompute with the same ViT and "
+                    "--view hflip, or set data.hflip_probability=0."
+                ) from None
+    if recipe.validation.split is not None:
+        # Of exactly the same spec: a score on other features would say nothing.
+        if joint:
+            sets["validation"] = open_vit_set(store, data.dataset, recipe.validation.split, like=identity.spec)
+        else:
+            sets["validation"] = open_feature_set(store, data.dataset, recipe.validation.split, spec=identity.spec)
+    return sets
