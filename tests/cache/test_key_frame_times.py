@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 import pytest
 
-from cache.feature_store import FeatureBatch, FeatureSet, FeatureWriter, RowIndex, list_feature_sets
+from cache.feature_store import FeatureSet, FeatureWriter, RowIndex, list_feature_sets
 from cache.feature_store.manage.copy import copy_feature_set
 from cache.feature_store.manage.diff import diff_feature_sets
 from cache.feature_store.manage.hdf5 import export_hdf5, import_hdf5
@@ -192,7 +192,7 @@ def test_features_keep_milliseconds(store: Store, spec: FeatureSpec, tmp_path: P
     index = index_at(times_ms)
     writer = FeatureWriter.open(store, dataset="d", split="s", spec=spec, index=index, shapes=SHAPES)
     with writer.claim_or_refuse(0) as claim:
-        writer.write_shard(claim, FeatureBatch(**make_features(ROWS)))
+        writer.write_shard(claim, make_features(ROWS))
     features = only_set(store)
     assert [key.time_ms for key in features.key_frames] == times_ms
     assert features.row_of(KeyFrame("v", 400)) == 3
