@@ -1,5 +1,6 @@
 """Which cached features a trained head may read."""
 
+from cache.backbones import BACKBONES
 from cache.feature_store import FeatureSet, feature_set_folders, list_feature_sets, open_feature_set
 from cache.spec import FeatureSpec
 from cache.store import Store
@@ -7,16 +8,20 @@ from recognizer_svc.heads.batch import FeatureShapes
 from stal_data.errors import ConflictError, InputError, NotFoundError
 
 ADVICE = "Precompute the split with the backbones of the training."
-JOINT_ADVICE = (
-    "SlowFast was trained with this head: precompute the split with the weights that the run exported, "
-    "--slowfast STORE/runs/RUN/slowfast.safetensors (for the latest checkpoint slowfast-latest.safetensors, where the "
-    "run has that)."
-)
 
 # A head learns from what the backbones see. Another decoder, number format or order of sums shifts features by
 # little more than rounding, so a head trained on image files may score videos; it is said each time, never passed over.
 # So are other statistics: all time steps serve where a time mean did, and who looks at time means needs nothing else.
 _TOLERATED = ("decoder", "dtype", "compiled")
+
+
+def joint_advice(trained: str) -> str:
+    """What to do where a head was trained together with a backbone, whose features must be those of the run."""
+    return (
+        f"{BACKBONES[trained].title} was trained with this head: precompute the split with the weights that the run "
+        f"exported, --backbone {trained}=STORE/runs/RUN/{trained}.safetensors (for the latest checkpoint "
+        f"{trained}-latest.safetensors, where the run has that)."
+    )
 
 
 def check_fits(

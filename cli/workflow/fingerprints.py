@@ -6,13 +6,14 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from cache.backbones import BACKBONES
 from stal_data.digests import sha256_of
 from stal_data.errors import ConflictError
 
 ABSENT = "absent"
 
 RUN_PARTS = (
-    *("recipe.yaml", "label_map.pbtxt", "slowfast.safetensors", "slowfast-latest.safetensors"),
+    *("recipe.yaml", "label_map.pbtxt", *(f"{kind}{end}.safetensors" for kind in BACKBONES for end in ("", "-latest"))),
     *(f"checkpoints/{name}{suffix}" for name in ("best", "latest") for suffix in (".safetensors", ".pt")),
 )
 """What decides the scores of a run."""

@@ -81,7 +81,7 @@ class BatchNorm(nn.Module):
 
 
 class MomentBatchNorm(BatchNorm):
-    """BatchNorm3d of the full ViT grid, computed on its time mean and its moments.
+    """BatchNorm3d of a map with all its time steps, computed on its time mean and its moments.
 
     Normalising is affine per channel, so it commutes with the time mean; the batch statistics follow from each
     clip's mean and mean square. State names are BatchNorm3d's.
@@ -93,14 +93,14 @@ class MomentBatchNorm(BatchNorm):
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
 
-    def forward(self, vit_BCHW: Tensor, moments_B2C: Tensor) -> Tensor:
+    def forward(self, map_BCHW: Tensor, moments_B2C: Tensor) -> Tensor:
         """Return the normalised time mean, [B, C, H, W]."""
-        rows, columns = vit_BCHW.shape[2:]
+        rows, columns = map_BCHW.shape[2:]
         # Float64, because a mean square minus a squared mean cancels.
         mean_C, var_C = self.statistics(moments_B2C.double(), self.frames * rows * columns)
         scale_C = self.weight * torch.rsqrt(var_C + self.eps)
         shift_C = self.bias - mean_C * scale_C
-        return torch.addcmul(shift_C[:, None, None], vit_BCHW, scale_C[:, None, None])
+        return torch.addcmul(shift_C[:, None, None], map_BCHW, scale_C[:, None, None])
 
 
 class ActorBatchNorm(BatchNorm):

@@ -7,13 +7,15 @@ STORE/runs/<run id>/    what decides a score carries a checksum, as do the .json
   events.jsonl          one JSON object per line, appended by rank 0
   checkpoints/          latest.safetensors, and best.safetensors where the recipe keeps the best
   tensorboard/          scalars
-  slowfast.safetensors  SlowFast, where it was trained with the head: of the best checkpoint, else of the latest
-  slowfast-latest.safetensors   of the latest, where the best is another
+  BACKBONE.safetensors  a backbone that was trained with the head, of the best checkpoint, else of the latest
+  BACKBONE-latest.safetensors   of the latest, where the best is another
   state.json            {"status": queued | running | succeeded | failed | cancelled | imported}, by who made the run
   job/                  records, locks and logs of the job, one each for each node
 """
 
 from pathlib import Path
+
+from cache.backbones import BACKBONES
 
 CHECKPOINTS = ("best", "latest")
 SUFFIX = ".safetensors"
@@ -37,8 +39,6 @@ class RunDir:
         self.events = root / "events.jsonl"
         self.state = root / "state.json"
         self.tensorboard = root / "tensorboard"
-        self.slowfast = root / "slowfast.safetensors"
-        self.slowfast_latest = root / "slowfast-latest.safetensors"
 
     def checkpoint(self, name: str) -> Path:
         """Path of `latest` or `best`; of an earlier version's file where there is only that."""
@@ -50,6 +50,13 @@ class RunDir:
         """Paths of all checkpoints, those of earlier versions last."""
         files = [self.root / "checkpoints" / f"{name}{SUFFIX}" for name in CHECKPOINTS]
         return files + [path.with_suffix(OLD_SUFFIX) for path in files]
+
+    def backbone_files(self, kind: str) -> tuple[Path, Path]:
+        """Paths of a backbone that was trained with the head: of the best checkpoint, and of the latest."""
+        return self.root / f"{kind}.safetensors", self.root / f"{kind}-latest.safetensors"
+
+    def all_backbone_files(self) -> list[Path]:
+        return [path for kind in BACKBONES for path in self.backbone_files(kind)]
 
     def present_checkpoints(self) -> list[str]:
         """Names of the checkpoints that there are, the one that scores unasked first."""

@@ -150,7 +150,7 @@ class _BucketRunStore(RunStore):
 
 
 def _large_files(run: RunDir) -> list[Path]:
-    return [*run.checkpoint_files(), run.slowfast, run.slowfast_latest]
+    return [*run.checkpoint_files(), *run.all_backbone_files()]
 
 
 def _small_files(run: RunDir) -> list[Path]:

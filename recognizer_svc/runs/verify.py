@@ -35,7 +35,7 @@ def verify_run(run: RunDir) -> VerifiedRun:
     """Read every file of the run."""
     files = [run.recipe, run.label_map, run.provenance, run.state, *JobFiles(run).records(), *run.checkpoint_files()]
     problems, unchecked = [], []
-    for path in [*files, run.slowfast, run.slowfast_latest]:
+    for path in [*files, *run.all_backbone_files()]:
         try:
             with path.open("rb") as file:
                 if path.suffix == OLD_SUFFIX:

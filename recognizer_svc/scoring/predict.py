@@ -13,7 +13,7 @@ from cache.feature_store import FeatureBatch, FeatureSet
 from cache.spec import FeatureSpec
 from cache.store import Store
 from recognizer_svc.data import check_boxes, clip_groups, head_batch, read_ahead
-from recognizer_svc.features import ADVICE, JOINT_ADVICE, check_fits, open_fitting
+from recognizer_svc.features import ADVICE, check_fits, joint_advice, open_fitting
 from recognizer_svc.runs.run_dir import RunDir
 from recognizer_svc.training.checkpoint import Checkpoint, load_checkpoint
 from recognizer_svc.training.losses import scores
@@ -62,7 +62,9 @@ class Predictor:
         self.checkpoint = checkpoint
         self.device = device
         self._head = checkpoint.build_head().to(device)
-        self._advice = ADVICE if checkpoint.slowfast_state is None else JOINT_ADVICE
+        self._advice = (
+            ADVICE if checkpoint.backbone_state is None else joint_advice(checkpoint.recipe.training.backbone)
+        )
 
     @classmethod
     def load(cls, path: Path, *, device: str = "auto", checkpoint: Literal["latest", "best"] = "latest") -> Self:

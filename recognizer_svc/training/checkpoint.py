@@ -8,6 +8,7 @@ from typing import Any
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from cache.backbones import BACKBONES
 from cache.backbones.weights import parse_tensors, write_tensors
 from cache.spec import FeatureSpec
 from recognizer_svc.heads.batch import FeatureShapes
@@ -54,8 +55,8 @@ class Progress:
 class Checkpoint:
     """A head with its surroundings.
 
-    feature_spec: of the identity view that the head knows; with a trained SlowFast its weights are those below.
-    slowfast_state: SlowFast's tensors, where it is trained with the head.
+    feature_spec: of the identity view that the head knows; of a backbone that is trained, its weights are those below.
+    backbone_state: the tensors of the backbone that is trained with the head, where one is.
     events: number of the run's last event before this was saved; 0 where nobody counted.
     """
 
@@ -66,7 +67,7 @@ class Checkpoint:
     head_state: dict[str, Tensor]
     optimizer_state: dict[str, Any]
     progress: Progress
-    slowfast_state: dict[str, Tensor] | None = None
+    backbone_state: dict[str, Tensor] | None = None
     events: int = 0
 
     def build_head(self) -> nn.Module:
@@ -80,7 +81,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Replace the file at `path` atomically."""
     optimizer, tensors = _split_optimizer(checkpoint.optimizer_state)
     tensors |= {f"head.{name}": tensor for name, tensor in checkpoint.head_state.items()}
-    tensors |= {f"slowfast.{name}": tensor for name, tensor in (checkpoint.slowfast_state or {}).items()}
+    trained = checkpoint.recipe.training.backbone
+    tensors |= {f"{trained}.{name}": tensor for name, tensor in (checkpoint.backbone_state or {}).items()}
     metadata = {
         "version": VERSION,
         "recipe": checkpoint.recipe.to_yaml(),
@@ -121,7 +123,7 @@ def load_checkpoint(path: Path, data: bytes | None = None) -> Checkpoint:
         {
             **metadata,
             "head": _part(tensors, "head."),
-            "slowfast": _part(tensors, "slowfast.") or None,
+            **{name: _part(tensors, f"{name}.") or None for name in BACKBONES},
             "optimizer": _join_optimizer(metadata["optimizer"], _part(tensors, "optimizer.")),
         },
         path,
@@ -130,13 +132,14 @@ def load_checkpoint(path: Path, data: bytes | None = None) -> Checkpoint:
 
 def _checkpoint(content: dict[str, Any], path: Path) -> Checkpoint:
     progress = content["progress"]
+    recipe = parse_recipe(content["recipe"], source=f"the recipe in '{path}'")
     return Checkpoint(
-        recipe=parse_recipe(content["recipe"], source=f"the recipe in '{path}'"),
+        recipe=recipe,
         label_map=LabelMap.parse(content["label_map"], str(path)),
         feature_spec=FeatureSpec.from_dict(json.loads(content["feature_spec"])),
         shapes=FeatureShapes.from_dict(content["shapes"]),
         head_state=content["head"],
-        slowfast_state=content.get("slowfast"),
+        backbone_state=content.get(recipe.training.backbone),
         optimizer_state=content["optimizer"],
         events=content.get("events", 0),
         progress=Progress(

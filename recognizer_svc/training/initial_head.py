@@ -83,5 +83,5 @@ def _weights_of(inputs: RunInputs) -> dict[str, str]:
     spec = inputs.feature_sets["train"].spec
     found = {item.kind: item.weights for item in spec.backbones}
     if inputs.joint is not None:
-        found["slowfast"] = inputs.joint.backbone.spec.weights
+        found[inputs.joint.backbone.spec.kind] = inputs.joint.backbone.spec.weights
     return found

@@ -33,7 +33,7 @@ class RunInputs:
     train: LabelledFeatures
     validation: LabelledFeatures | None
     joint: "JointInputs | None" = None
-    """Where SlowFast is trained with the head."""
+    """Where a backbone is trained with the head."""
     notes: tuple[str, ...] = field(default=())
     """What the user should know before the run starts."""
 
@@ -116,7 +116,8 @@ def _open_joint(recipe: Recipe, store: Store, data_root: Path | None) -> "JointI
         from recognizer_svc.training.joint.inputs import JointInputs
     except ModuleNotFoundError as error:
         raise InputError(
-            f"training.backbone is slowfast, but this machine lacks '{error.name}', which decodes or computes clips; "
+            f"training.backbone is {recipe.training.backbone}, but this machine lacks '{error.name}', which decodes or "
+            "computes clips; "
             f"{how_to_install('precompute')}"
         ) from None
     return JointInputs.open(recipe, store, data_root)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import AfterValidator, Field, model_validator
 
+from cache.backbones import BACKBONES
 from stal_data.errors import InputError, NotFoundError, did_you_mean
 from stal_data.labels import MAX_LABELS
 from stal_data.names import MAX_NAME_LENGTH
@@ -153,7 +154,7 @@ class Training(Section):
     log_every_steps: int = Field(default=10, ge=1, le=_MAX_COUNT)
     collective_timeout_s: float = Field(default=600, gt=0, le=30 * 86400)
     """How long a rank waits for the others before the job fails."""
-    backbone: Literal["none", "slowfast"] = "none"
+    backbone: Name = "none"
     """Backbone that is trained with the head, on clips that are decoded while training."""
     backbone_weights: RelativePath | None = None
     """What it starts from: a file below the store's weights folder, or random:SEED."""
@@ -172,13 +173,15 @@ class Training(Section):
 
     @model_validator(mode="after")
     def _backbone_has_weights(self) -> Self:
+        if self.backbone not in ("none", *BACKBONES):
+            raise ValueError(f"backbone is '{self.backbone}', but must be none or one of {', '.join(BACKBONES)}")
         if self.backbone != "none" and self.backbone_weights is None:
             raise ValueError(
                 f"backbone is {self.backbone}, so backbone_weights must name a file below the store's weights folder, "
                 "or random:SEED"
             )
         if self.backbone == "none" and (self.backbone_weights or self.backbone_preset):
-            raise ValueError("backbone_weights and backbone_preset need backbone: slowfast")
+            raise ValueError("backbone_weights and backbone_preset need a backbone, such as backbone: slowfast")
         return self
 
 
@@ -193,10 +196,13 @@ class Recipe(Section):
     training: Training
 
     @model_validator(mode="after")
-    def _joint_sees_both_streams(self) -> Self:
-        streams = self.data.streams
-        if self.training.backbone != "none" and streams is not None and set(streams) != {"slowfast", "vit"}:
-            raise ValueError(f"data.streams is {list(streams)}; with training.backbone the head sees slowfast and vit")
+    def _head_sees_the_trained_backbone(self) -> Self:
+        streams, trained = self.data.streams, self.training.backbone
+        if trained != "none" and streams is not None and (trained not in streams or set(streams) == {trained}):
+            raise ValueError(
+                f"data.streams is {list(streams)}; it must hold {trained}, which training.backbone trains, and another "
+                "backbone, whose features come from the cache"
+            )
         return self
 
     def to_yaml(self) -> str:

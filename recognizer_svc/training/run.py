@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from cache.backbones import BACKBONES
 from cache.store import Store
 from recognizer_svc.data import epoch_plan, read_ahead
 from recognizer_svc.heads.batch_norm import share_statistics
@@ -61,7 +62,7 @@ class Run:
         if self.initial is not None:
             self.head.load_state_dict(self.initial.state, strict=False)  # the classifier may be left out
         joint = self.inputs.joint
-        trained = self.head if joint is None else JointModel(joint.backbone.model, self.head)
+        trained = self.head if joint is None else JointModel(joint.backbone, self.head)
         trained.to(ranks.device)
         if self.recipe.training.batch_norm == "shared" and ranks.world_size > 1:
             share_statistics(trained)
@@ -194,7 +195,7 @@ class Run:
             feature_spec=spec if joint is None else joint.trained_spec(spec),
             shapes=self.inputs.shapes,
             head_state=self.head.state_dict(),
-            slowfast_state=None if joint is None else joint.backbone.model.state_dict(),
+            backbone_state=None if joint is None else joint.backbone.model.state_dict(),
             optimizer_state=self.trainer.optimizer.state_dict(),
             progress=self.progress,
             events=log.saved_events(),
@@ -210,22 +211,25 @@ class Run:
                 log.message(f"the checkpoint is here, but not in the bucket yet; tried again at the next one: {error}")
 
     def _export(self, log: RunLog) -> None:
-        """Write the trained SlowFast as weights files, for precompute."""
+        """Write the trained backbone as weights files, for precompute."""
         if self.inputs.joint is None or self.ranks.rank:
             return
         from recognizer_svc.training.joint.export import (
-            export_slowfast,  # after the check: it needs the extra `precompute`
+            export_backbone,  # after the check: it needs the extra `precompute`
         )
 
-        for path in export_slowfast(self.run_dir, self.inputs.joint.backbone.spec):
-            log.message(f"SlowFast is in {path}; precompute with --slowfast {path} before predicting")
+        kind = self.recipe.training.backbone
+        for path in export_backbone(self.run_dir, self.inputs.joint.backbone.spec):
+            log.message(
+                f"{BACKBONES[kind].title} is in {path}; precompute with --backbone {kind}={path} before predicting"
+            )
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         refuse_imported(self.run_dir)
         check_same_run(checkpoint, self.recipe, self.inputs)
         self.head.load_state_dict(checkpoint.head_state)
-        if self.inputs.joint is not None and checkpoint.slowfast_state is not None:
-            self.inputs.joint.backbone.model.load_state_dict(checkpoint.slowfast_state)
+        if self.inputs.joint is not None and checkpoint.backbone_state is not None:
+            self.inputs.joint.backbone.model.load_state_dict(checkpoint.backbone_state)
         self.trainer.optimizer.load_state_dict(checkpoint.optimizer_state)
         self.progress = checkpoint.progress
 
@@ -271,7 +275,7 @@ def check_same_run(checkpoint: Checkpoint, recipe: Recipe, inputs: RunInputs) ->
     spec = inputs.feature_sets["train"].spec
     if inputs.joint is not None:
         # Its weights have changed in training; the rest must be the same.
-        spec = inputs.joint.spec_with(spec, checkpoint.feature_spec.backbone("slowfast").weights)
+        spec = inputs.joint.spec_with(spec, checkpoint.feature_spec.backbone(recipe.training.backbone).weights)
     different = checkpoint.feature_spec.diff(spec)
     if different:
         raise ConflictError(

@@ -2,7 +2,7 @@
 
 from cache.feature_store import FeatureSet, open_feature_set
 from cache.store import Store
-from recognizer_svc.training.joint.sources import open_vit_set
+from recognizer_svc.training.joint.sources import open_cached_set
 from recognizer_svc.training.recipe import Recipe
 from stal_data.errors import ConflictError, InputError, NotFoundError
 
@@ -10,12 +10,15 @@ from stal_data.errors import ConflictError, InputError, NotFoundError
 def open_sets(recipe: Recipe, store: Store) -> dict[str, FeatureSet]:
     """Open them by their use: train, and train_hflip and validation where they are used.
 
-    Where SlowFast is trained, only their ViT features count.
+    Where a backbone is trained, only the features of the others count.
     """
-    data, joint = recipe.data, recipe.training.backbone != "none"
+    data, trained = recipe.data, recipe.training.backbone
+    joint = trained != "none"
     flips = data.hflip_probability > 0
     if joint:
-        identity = open_vit_set(store, data.dataset, data.train_split, set_id=data.feature_set, mirrored=flips)
+        identity = open_cached_set(
+            store, data.dataset, data.train_split, trained, set_id=data.feature_set, mirrored=flips
+        )
     else:
         identity = open_feature_set(store, data.dataset, data.train_split, set_id=data.feature_set)
     if identity.spec.view != "identity":
@@ -34,13 +37,15 @@ def open_sets(recipe: Recipe, store: Store) -> dict[str, FeatureSet]:
             if joint:
                 raise NotFoundError(
                     f"Feature set {identity.id} of {data.dataset}/{data.train_split} has no mirrored twin, and "
-                    f"data.hflip_probability is {data.hflip_probability:g}: precompute with the same ViT and "
+                    f"data.hflip_probability is {data.hflip_probability:g}: precompute with the same backbones and "
                     "--view hflip, or set data.hflip_probability=0."
                 ) from None
     if recipe.validation.split is not None:
         # Of exactly the same spec: a score on other features would say nothing.
         if joint:
-            sets["validation"] = open_vit_set(store, data.dataset, recipe.validation.split, like=identity.spec)
+            sets["validation"] = open_cached_set(
+                store, data.dataset, recipe.validation.split, trained, like=identity.spec
+            )
         else:
             sets["validation"] = open_feature_set(store, data.dataset, recipe.validation.split, spec=identity.spec)
     return sets

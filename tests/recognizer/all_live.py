@@ -74,6 +74,6 @@ def all_live_step(
     logits_NC = head(slow, fast, grid, rois_N5.double())
     loss = F.binary_cross_entropy_with_logits(logits_NC, targets_NC.double())
     loss.backward()
-    found = {f"slowfast.{name}": parameter.grad for name, parameter in slowfast.named_parameters()}
+    found = {f"backbone.{name}": parameter.grad for name, parameter in slowfast.named_parameters()}
     found |= {f"head.{name}": parameter.grad for name, parameter in head.named_parameters()}
     return LiveStep(loss=loss.item(), gradients=found)

@@ -48,7 +48,7 @@ def save_as_before(path: Path, checkpoint: Checkpoint) -> None:
         "feature_spec": checkpoint.feature_spec.canonical(),
         "shapes": checkpoint.shapes.to_dict(),
         "head": checkpoint.head_state,
-        "slowfast": checkpoint.slowfast_state,
+        "slowfast": checkpoint.backbone_state,
         "optimizer": checkpoint.optimizer_state,
         "progress": asdict(checkpoint.progress),
     }

@@ -47,9 +47,9 @@ def start(joint_store: JointStore, *overrides: str, data_root: Path | None = Non
         ("data.folder=sets/../../other", "data.folder is .*without '..'"),
         ("training.backbone_weights=../slowfast.safetensors", "training.backbone_weights is .*without '..'"),
         ("training.backbone_weights=null", "backbone_weights must name a file"),
-        ("training.backbone=none", "backbone_weights and backbone_preset need backbone: slowfast"),
+        ("training.backbone=none", "backbone_weights and backbone_preset need a backbone"),
         ("training.backbone=vit", "training.backbone is 'vit'"),
-        ("data.streams=[vit]", "with training.backbone the head sees slowfast and vit"),
+        ("data.streams=[vit]", "it must hold slowfast, which training.backbone trains, and another"),
     ],
 )
 def test_recipes(override, message):
@@ -101,7 +101,7 @@ def test_no_mirrored_vit_features(joint_store):
 
 def test_no_vit_features_of_the_validation_split(joint_store):
     shutil.rmtree(open_vit_set(joint_store.store, "noise", "test").path)
-    with pytest.raises(NotFoundError, match=f"noise/test has no features of the ViT tiny .{VIT_WEIGHTS}."):
+    with pytest.raises(NotFoundError, match=f"noise/test has no features of vit tiny .{VIT_WEIGHTS}."):
         start(joint_store)
 
 
@@ -109,12 +109,12 @@ def test_sets_without_or_with_several_vits(joint_store):
     split = Dataset.open(joint_store.dataset).split("train")
     slowfast = load_backbone("slowfast", weights="random:0", preset="tiny")
     (alone,) = precompute(split, joint_store.store, PrecomputeOptions(backbones=[slowfast], decode_threads=1))
-    with pytest.raises(InputError, match=f"data.feature_set {alone.id} holds no ViT features"):
+    with pytest.raises(InputError, match=f"data.feature_set {alone.id} holds no features but those of slowfast"):
         start(joint_store, f"data.feature_set={alone.id}")
     assert start(joint_store)  # it does not count
     other = load_backbone("vit", weights="random:6", preset="tiny")
     precompute(split, joint_store.store, PrecomputeOptions(backbones=[other], decode_threads=1))
-    with pytest.raises(InputError, match=r"several sets of ViT features; choose one with data\.feature_set"):
+    with pytest.raises(InputError, match=r"several sets of features beside those of slowfast; choose one with data"):
         start(joint_store)
 
 

@@ -56,36 +56,36 @@ def test_two_ranks_resume_exactly(trained):
     whole, parts = (load_checkpoint(run.checkpoint("latest")) for run in trained)
     for name, tensor in whole.head_state.items():
         assert torch.equal(parts.head_state[name], tensor), name
-    for name, tensor in whole.slowfast_state.items():
-        assert torch.equal(parts.slowfast_state[name], tensor), name
+    for name, tensor in whole.backbone_state.items():
+        assert torch.equal(parts.backbone_state[name], tensor), name
     for number, state in whole.optimizer_state["state"].items():
         assert torch.equal(parts.optimizer_state["state"][number]["momentum_buffer"], state["momentum_buffer"])
     assert whole.feature_spec == parts.feature_spec
     initial = load_backbone("slowfast", weights="random:3", preset="tiny").model.state_dict()
-    assert not torch.equal(whole.slowfast_state["slow_conv1.weight"], initial["slow_conv1.weight"])
+    assert not torch.equal(whole.backbone_state["slow_conv1.weight"], initial["slow_conv1.weight"])
     for name in ("fast_bn1.running_mean", "fast_bn1.running_var", "fast_bn1.num_batches_tracked"):
-        assert torch.equal(whole.slowfast_state[name], initial[name])
+        assert torch.equal(whole.backbone_state[name], initial[name])
 
 
 def test_what_a_joint_run_says_of_itself(trained):
     events = list(read_events(trained[0].events))
     said = " ".join(event.values["message"] for event in events if event.type == "log")
     assert "SlowFast (tiny, from random:3) is trained with the head on the frames of" in said
-    assert f"SlowFast is in {trained[0].slowfast}" in said
+    assert f"SlowFast is in {trained[0].backbone_files('slowfast')[0]}" in said
     provenance = json.loads(trained[0].provenance.read_text())
     assert provenance["backbone"]["weights"] == "random:3"
     assert provenance["starts"][0]["world_size"] == 2
-    assert not trained[0].slowfast_latest.exists()
+    assert not trained[0].backbone_files("slowfast")[1].exists()
 
 
 def test_the_exported_weights_fill_the_cache_that_prediction_reads(trained, joint_store):
     """The scores from the cache are those that the validation of the live network saw."""
     run = trained[0]
     predictor = Predictor.load(run.root, device="cpu")
-    with pytest.raises(ConflictError, match=r"precompute the split with .*--slowfast STORE/runs/RUN/slowfast"):
+    with pytest.raises(ConflictError, match=r"precompute the split with .*--backbone slowfast=STORE/runs/RUN/slowfast"):
         predictor.open_features(joint_store.store, "noise", "test")
 
-    slowfast = load_backbone("slowfast", weights=str(run.slowfast))
+    slowfast = load_backbone("slowfast", weights=str(run.backbone_files("slowfast")[0]))
     assert slowfast.spec == predictor.feature_spec.backbone("slowfast")
     assert slowfast.spec.trained
     vit = load_backbone("vit", weights=VIT_WEIGHTS, preset="tiny")
@@ -129,7 +129,7 @@ def test_a_joint_run_can_be_made_longer_and_keeps_the_best(joint_store, tmp_path
     found_elsewhere = ["data.folder=copy", f"data.feature_set={identity.id}"]
     run.recipe.write_text(load_recipe(run.recipe, found_elsewhere).to_yaml())
     assert train_run(run, Ranks(), data_root=moved)
-    for name, path in (("best", run.slowfast), ("latest", run.slowfast_latest)):
+    for name, path in zip(("best", "latest"), run.backbone_files("slowfast"), strict=True):
         checkpoint = load_checkpoint(run.checkpoint(name))
         if name == "latest" and not path.exists():
             assert checkpoint.progress.best.epoch == checkpoint.progress.epochs_done
@@ -140,5 +140,5 @@ def test_a_joint_run_can_be_made_longer_and_keeps_the_best(joint_store, tmp_path
 def test_a_stopped_run_exports_nothing(joint_store):
     run = joint_store.run("stopped")
     assert not train_run(run, Ranks(), StopAfter(1), joint_store.data_root)
-    assert not run.slowfast.exists()
-    assert load_checkpoint(run.checkpoint("latest")).slowfast_state is not None
+    assert not run.backbone_files("slowfast")[0].exists()
+    assert load_checkpoint(run.checkpoint("latest")).backbone_state is not None

@@ -80,7 +80,7 @@ def differences(run: Run, batch: LabelledBatch, expected: LiveStep) -> dict[str,
     found = {name: parameter.grad for name, parameter in run.trainer.head.named_parameters()}
     assert found.keys() == expected.gradients.keys()
     off = {"loss": abs(totals.loss - expected.loss) / expected.loss}
-    for part in ("slowfast", "head"):
+    for part in ("backbone", "head"):
         names = [name for name in found if name.startswith(f"{part}.")]
         largest = max(expected.gradients[name].abs().max().item() for name in names)
         off |= {name: (found[name].double() - expected.gradients[name]).abs().max().item() / largest for name in names}
@@ -125,7 +125,7 @@ def test_the_wrong_vit_view_fails_the_same_check(case, joint_store):
     )
     off = differences(run, replace(right, head=head), case.expected)
     assert off["loss"] > 10 * TOLERANCE
-    assert max(off[name] for name in off if name.startswith("slowfast.")) > 100 * TOLERANCE
+    assert max(off[name] for name in off if name.startswith("backbone.")) > 100 * TOLERANCE
 
 
 def test_full_time_vit_features_serve_as_well(joint_store, tmp_path):
@@ -150,7 +150,7 @@ def test_full_time_vit_features_serve_as_well(joint_store, tmp_path):
 
 def test_statistics_and_the_vit_stay_as_they_are(joint_store):
     run = new_run(joint_store)
-    slowfast = run.trainer.head.slowfast
+    slowfast = run.trainer.head.backbone
     before = {name: value.clone() for name, value in slowfast.state_dict().items()}
     features = run.inputs.feature_sets["train"]
     cached = features.read(range(9))["vit"]
@@ -162,6 +162,6 @@ def test_statistics_and_the_vit_stay_as_they_are(joint_store):
     assert {name for name in before if "running" in name or "tracked" in name} == before.keys() - trained
     assert any("bn" in name and name.endswith("weight") for name in trained)
     names = [name for name, _ in run.trainer.head.named_parameters()]
-    assert all(name.startswith(("slowfast.", "head.")) for name in names)
+    assert all(name.startswith(("backbone.", "head.")) for name in names)
     again = open_feature_set(joint_store.store, "noise", "train", set_id=features.id)
     assert np.array_equal(cached, again.read(range(9))["vit"])

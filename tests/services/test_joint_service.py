@@ -23,7 +23,7 @@ def test_train_precompute_predict(tmp_path: Path) -> None:
     where = ("--dataset", "noise", "--split", "test", "--boxes", "ground-truth", "--output", str(output))
     refused = stal_cli("predict", "--run", "live", *where, *store)
     assert refused.returncode == 1
-    assert "--slowfast STORE/runs/RUN/slowfast.safetensors" in refused.stderr
+    assert "--backbone slowfast=STORE/runs/RUN/slowfast.safetensors" in refused.stderr
     backbones = ("--slowfast", str(run / "slowfast.safetensors"), "--vit", VIT_WEIGHTS, "--vit-preset", "tiny")
     done = stal_cli("precompute", str(made.dataset), "--split", "test", *backbones, *store)
     assert done.returncode == 0, done.stderr

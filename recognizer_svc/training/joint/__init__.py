@@ -1,1 +1,1 @@
-"""Training SlowFast together with a head: clips are decoded while training, ViT features come from the cache."""
+"""Training a backbone together with a head: clips are decoded while training, other features come from the cache."""

@@ -51,7 +51,7 @@ class LiveClips:
 
     def _read(self, key: KeyFrame) -> NDArray[np.float32]:
         clip = self._clips[key]
-        # Once a process: what SlowFast sees must be what the cached features were made from.
+        # Once a process: what the backbone sees must be what the cached features were made from.
         if key not in self._verified:
             if self._media.digest(clip.video, clip.frames) != clip.source:
                 raise InputError(
@@ -80,7 +80,7 @@ class LiveClips:
 
 
 def _plan(features: FeatureSet, keys: Iterable[KeyFrame]) -> dict[KeyFrame, _LiveClip]:
-    """Take each window from the feature set, so that SlowFast sees the frames that the ViT has seen."""
+    """Take each window from the feature set, so that the backbone sees the frames that the cached ones have seen."""
     sampling, index = features.spec.clip, features.index
     clips = {}
     for key in keys:

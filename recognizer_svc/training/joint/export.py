@@ -1,4 +1,4 @@
-"""The trained SlowFast as weights files, from which precompute fills the cache."""
+"""The trained backbone as weights files, from which precompute fills the cache."""
 
 import json
 from dataclasses import asdict
@@ -11,34 +11,36 @@ from recognizer_svc.runs.run_dir import RunDir
 from recognizer_svc.training.checkpoint import Checkpoint, load_checkpoint
 
 
-def export_slowfast(run_dir: RunDir, initial: BackboneSpec) -> list[Path]:
-    """Write SlowFast of the checkpoint that prediction takes unasked, and of the latest one where that is another.
+def export_backbone(run_dir: RunDir, initial: BackboneSpec) -> list[Path]:
+    """Write the backbone of the checkpoint that prediction takes unasked, and of the latest one where that is another.
 
     initial: what training started from, for the files' provenance.
     """
     files = [run_dir.checkpoint(name) for name in ("best", "latest")]
     # By weights: the best checkpoint may be the latest.
     found = {_weights(checkpoint): checkpoint for checkpoint in map(load_checkpoint, filter(Path.exists, files))}
-    targets = [run_dir.slowfast, run_dir.slowfast_latest][: len(found)]
+    chosen, latest = run_dir.backbone_files(initial.kind)
+    targets = [chosen, latest][: len(found)]
     for path, checkpoint in zip(targets, found.values(), strict=True):
         _write(path, checkpoint, run_dir.run_id, initial)
     if len(found) == 1:
-        run_dir.slowfast_latest.unlink(missing_ok=True)  # of an earlier end of a run that was made longer
+        latest.unlink(missing_ok=True)  # of an earlier end of a run that was made longer
     return targets
 
 
 def _write(path: Path, checkpoint: Checkpoint, run_id: str, initial: BackboneSpec) -> None:
-    spec, state = checkpoint.feature_spec.backbone("slowfast"), checkpoint.slowfast_state
+    kind = initial.kind
+    spec, state = checkpoint.feature_spec.backbone(kind), checkpoint.backbone_state
     assert state is not None
-    config = config_from_json("slowfast", json.dumps(spec.config), f"The checkpoint of run '{run_id}'")
-    model = build_without_weights("slowfast", config)
+    config = config_from_json(kind, json.dumps(spec.config), f"The checkpoint of run '{run_id}'")
+    model = build_without_weights(kind, config)
     assign_state(model, state, f"The checkpoint of run '{run_id}'")
     data = checkpoint.recipe.data
-    cached = {item.kind: item.weights for item in checkpoint.feature_spec.backbones if item.kind != "slowfast"}
+    cached = {item.kind: item.weights for item in checkpoint.feature_spec.backbones if item.kind != kind}
     save_backbone(
         path,
         model,
-        kind="slowfast",
+        kind=kind,
         preset=spec.preset,
         config=config,
         provenance={
@@ -54,4 +56,4 @@ def _write(path: Path, checkpoint: Checkpoint, run_id: str, initial: BackboneSpe
 
 
 def _weights(checkpoint: Checkpoint) -> str:
-    return checkpoint.feature_spec.backbone("slowfast").weights
+    return checkpoint.feature_spec.backbone(checkpoint.recipe.training.backbone).weights

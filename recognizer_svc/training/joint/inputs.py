@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from cache.backbones import BACKBONES
 from cache.backbones.load import LoadedBackbone, load_backbone
 from cache.backbones.weights import weights_digest
 from cache.feature_store import FeatureSet
@@ -20,7 +21,7 @@ from stal_data.media import Media
 
 @dataclass(frozen=True, kw_only=True)
 class JointInputs:
-    """backbone: SlowFast; its model is trained in place, its spec says what it started from."""
+    """backbone: its model is trained in place, its spec says what it started from."""
 
     backbone: LoadedBackbone
     media: Media
@@ -30,7 +31,9 @@ class JointInputs:
     def open(cls, recipe: Recipe, store: Store, data_root: Path | None) -> "JointInputs":
         dataset = open_dataset(recipe, data_root)
         backbone = load_backbone(
-            "slowfast", weights=initial_weights(recipe, store), preset=recipe.training.backbone_preset
+            recipe.training.backbone,
+            weights=initial_weights(recipe, store),
+            preset=recipe.training.backbone_preset,
         )
         return cls(backbone=backbone, media=dataset.media, folder=dataset.root)
 
@@ -49,20 +52,21 @@ class JointInputs:
         spec = self.backbone.spec
         return LiveClips(self.media, features, keys, height=spec.height, width=spec.width)
 
-    def trained_spec(self, vit_spec: FeatureSpec) -> FeatureSpec:
-        """Return the spec of features made with SlowFast as it is now, beside the cached ones of the ViT."""
-        return self.spec_with(vit_spec, f"sha256:{weights_digest(self.backbone.model.state_dict())}")
+    def trained_spec(self, cached: FeatureSpec) -> FeatureSpec:
+        """Return the spec of features made with the backbone as it is now, beside the cached ones."""
+        return self.spec_with(cached, f"sha256:{weights_digest(self.backbone.model.state_dict())}")
 
-    def spec_with(self, vit_spec: FeatureSpec, weights: str) -> FeatureSpec:
-        """Return the spec of features made with these weights of SlowFast."""
-        return vit_spec.with_backbone(replace(self.backbone.spec, weights=weights, trained=True))
+    def spec_with(self, cached: FeatureSpec, weights: str) -> FeatureSpec:
+        """Return the spec of features made with these weights of the backbone."""
+        return cached.with_backbone(replace(self.backbone.spec, weights=weights, trained=True))
 
-    def notes(self, vit_spec: FeatureSpec) -> tuple[str, ...]:
+    def notes(self, cached: FeatureSpec) -> tuple[str, ...]:
         """What the user should know before the run starts."""
         spec = self.backbone.spec
         notes = [
-            f"SlowFast ({spec.preset}, from {spec.weights}) is trained with the head on the frames of {self.folder}"
+            f"{BACKBONES[spec.kind].title} ({spec.preset}, from {spec.weights}) is trained with the head on the frames "
+            f"of {self.folder}"
         ]
-        if self.media.decoder != vit_spec.decoder:
-            notes.append(f"frames are decoded by {self.media.decoder}; for the ViT features it was {vit_spec.decoder}")
+        if self.media.decoder != cached.decoder:
+            notes.append(f"frames are decoded by {self.media.decoder}; for the cached features it was {cached.decoder}")
         return tuple(notes)

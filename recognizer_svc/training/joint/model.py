@@ -1,4 +1,4 @@
-"""SlowFast and a head as one network, for one optimizer and one gradient exchange.
+"""A backbone and a head as one network, for one optimizer and one gradient exchange.
 
 B clips, C channels, T frames, H, W rows and columns.
 """
@@ -9,16 +9,17 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from cache.statistics import time_mean
+from cache.backbones.load import LoadedBackbone
+from cache.statistics import STATISTICS
 from recognizer_svc.heads.batch import HeadBatch
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JointBatch:
-    """A head's batch whose SlowFast maps are still to be computed.
+    """A head's batch of which one backbone's maps are still to be computed.
 
-    clips_B3THW: float32, normalised; a clip is mirrored where its ViT features and its boxes are.
-    cached: the rest of the batch, without slow and fast.
+    clips_B3THW: float32, normalised; a clip is mirrored where its cached features and its boxes are.
+    cached: the rest of the batch.
     """
 
     clips_B3THW: Tensor
@@ -29,21 +30,23 @@ class JointBatch:
 
 
 class JointModel(nn.Module):
-    """A head on SlowFast's maps, pooled as precompute pools them, and on cached ViT features."""
+    """A head on a backbone's maps, reduced as precompute reduces them, and on cached features of others."""
 
-    def __init__(self, slowfast: nn.Module, head: nn.Module) -> None:
+    def __init__(self, backbone: LoadedBackbone, head: nn.Module) -> None:
         super().__init__()
-        self.slowfast = slowfast.requires_grad_(True)
+        self.backbone = backbone.model.requires_grad_(True)
+        self.arrays = backbone.spec.arrays
         self.head = head
 
     def train(self, mode: bool = True) -> Self:
-        """Set the head's mode. SlowFast's BatchNorm keeps its statistics; only its scale and shift are trained."""
+        """Set the head's mode. The backbone's BatchNorm keeps its statistics; only its scale and shift are trained."""
         super().train(mode)
-        self.slowfast.eval()
+        self.backbone.eval()
         return self
 
     def forward(self, batch: JointBatch) -> Tensor:
         """Return logits [N, classes]."""
-        pooled = {name: time_mean(map_BCTHW) for name, map_BCTHW in self.slowfast(batch.clips_B3THW).items()}
-        logits_NC: Tensor = self.head(replace(batch.cached, features={**pooled, **batch.cached.features}))
+        maps = self.backbone(batch.clips_B3THW)
+        live = {array.name: STATISTICS[array.statistic].compute(maps[array.map]) for array in self.arrays}
+        logits_NC: Tensor = self.head(replace(batch.cached, features={**live, **batch.cached.features}))
         return logits_NC

@@ -1,4 +1,4 @@
-"""Where joint training finds what it reads: frames, initial weights, cached ViT features. Needs no torch."""
+"""Where joint training finds what it reads: frames, initial weights, cached features. Needs no torch."""
 
 from pathlib import Path
 
@@ -18,8 +18,9 @@ def open_dataset(recipe: Recipe, data_root: Path | None) -> Dataset:
     """
     if data_root is None:
         raise ConflictError(
-            "training.backbone is slowfast, which reads frames, and the recognizer service has no data root. Start it "
-            "with 'stal-cli serve recognizer --data-root DIR', or train with 'stal-cli train --data DATASET'."
+            f"training.backbone is {recipe.training.backbone}, which reads frames, and the recognizer service has "
+            "no data root. Start it with 'stal-cli serve recognizer --data-root DIR', or train with 'stal-cli train "
+            "--data DATASET'."
         )
     folder = recipe.data.folder or recipe.data.dataset
     dataset = dataset_below(data_root, folder)
@@ -32,7 +33,7 @@ def open_dataset(recipe: Recipe, data_root: Path | None) -> Dataset:
 
 
 def initial_weights(recipe: Recipe, store: Store) -> str:
-    """Return what SlowFast starts from, as `load_backbone` takes it: `random:SEED`, or a file of the store."""
+    """Return what the backbone starts from, as `load_backbone` takes it: `random:SEED`, or a file of the store."""
     name = recipe.training.backbone_weights
     assert name is not None  # the recipe is checked
     if name.startswith("random:"):
@@ -40,55 +41,63 @@ def initial_weights(recipe: Recipe, store: Store) -> str:
     return str(store.weights_file("training.backbone_weights", name))
 
 
-def open_vit_set(
+def open_cached_set(
     store: Store,
     dataset: str,
     split: str,
+    trained: str,
     *,
     set_id: str | None = None,
     like: FeatureSpec | None = None,
     mirrored: bool = False,
 ) -> FeatureSet:
-    """Open a set with ViT features, identity view. Sets that differ in SlowFast alone serve alike: it is not read.
+    """Open a set with features of other backbones than the trained one, identity view.
 
-    set_id: the set to take. like: only a set whose ViT features were made as those of this spec.
+    Sets that differ in the trained backbone alone serve alike: it is not read.
+
+    set_id: the set to take. like: only a set whose other features were made as those of this spec.
     mirrored: prefer a set that has its mirrored twin.
     """
+
+    def others(spec: FeatureSpec) -> FeatureSpec | None:
+        kinds = [kind for kind in spec.kinds if kind != trained]
+        return spec.of_kinds(kinds) if kinds else None
+
     if set_id is not None:
         found = open_feature_set(store, dataset, split, set_id=set_id)
-        if "vit" not in found.spec.kinds:
-            raise InputError(f"data.feature_set {set_id} holds no ViT features; name one that does.")
+        if others(found.spec) is None:
+            raise InputError(
+                f"data.feature_set {set_id} holds no features but those of {trained}, which training.backbone trains; "
+                "name one that does."
+            )
         return found
     infos = list_feature_sets(store, dataset, split)
     fitting = [
-        info
+        (info, cached)
         for info in infos
         if info.spec.view == "identity"
-        and "vit" in info.spec.kinds
-        and (like is None or _without_slowfast(info.spec) == _without_slowfast(like))
+        and (cached := others(info.spec)) is not None
+        and (like is None or cached == others(like))
     ]
     if not fitting:
-        vit = None if like is None else like.backbone("vit")
-        wanted = "" if vit is None else f" of the ViT {vit.preset} ({vit.weights})"
+        known = None if like is None else others(like)
+        made = [f"{item.kind} {item.preset} ({item.weights})" for item in known.backbones] if known else []
+        wanted = f"of {', '.join(made)}" if made else f"of a backbone beside {trained}"
         raise NotFoundError(
-            f"{dataset}/{split} has no features{wanted} in '{store.root}', and training.backbone takes the ViT's from "
-            f"the cache; run 'stal-cli precompute DATASET --split {split} --vit WEIGHTS'."
+            f"{dataset}/{split} has no features {wanted} in '{store.root}'. training.backbone trains {trained} and "
+            f"takes the others from the cache; run 'stal-cli precompute DATASET --split {split} --store STORE' with "
+            "them."
         )
-    if len({_without_slowfast(info.spec).id for info in fitting}) > 1:
+    if len({cached.id for _, cached in fitting}) > 1:
         raise InputError(
-            f"{dataset}/{split} has several sets of ViT features; choose one with data.feature_set: "
-            f"{', '.join(info.id for info in fitting)}."
+            f"{dataset}/{split} has several sets of features beside those of {trained}; choose one with "
+            f"data.feature_set: {', '.join(info.id for info, _ in fitting)}."
         )
     ids = {info.id for info in infos}
 
     def order(info: FeatureSetInfo) -> tuple[bool, bool, bool, str]:
         without_twin = mirrored and info.spec.with_view("hflip").id not in ids
-        # One without SlowFast has less to read.
-        return not info.complete, without_twin, "slowfast" in info.spec.kinds, info.id
+        # One without the trained backbone has less to read.
+        return not info.complete, without_twin, trained in info.spec.kinds, info.id
 
-    return open_feature_set(store, dataset, split, set_id=min(fitting, key=order).id)
-
-
-def _without_slowfast(spec: FeatureSpec) -> FeatureSpec:
-    """Return what decides the ViT features of a spec that has some."""
-    return spec.of_kinds([kind for kind in spec.kinds if kind != "slowfast"])
+    return open_feature_set(store, dataset, split, set_id=min((info for info, _ in fitting), key=order).id)
