@@ -15,7 +15,7 @@ from tests.cache.kill_precompute import KILLS, ROWS_PER_SHARD, run
 
 CHOSEN = [*KILLS, "after-6-clips", "torn-array-full"]
 SEED = 20
-MOMENTS, SOAK_MOMENTS = 5, 50
+MOMENTS, SOAK_MOMENTS = 2, 50
 
 
 @dataclass(frozen=True)
