@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
+import timm
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
@@ -203,7 +204,7 @@ def main() -> None:
     print(f"No warm-up on a CPU. {options.note}".rstrip())
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
     print(f"\n- Hardware: {name}, {torch.get_num_threads()} CPU threads used by torch")
-    print(f"- Software: Python {platform.python_version()}, torch {torch.__version__}")
+    print(f"- Software: Python {platform.python_version()}, torch {torch.__version__}, timm {timm.__version__}")
     print(f"- Command: `python -m benchmarks.extract {shlex.join(sys.argv[1:])}`")
 
 

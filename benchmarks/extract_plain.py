@@ -8,8 +8,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from cache.backbones.slowfast.model import SlowFast
-from cache.backbones.vit.block import NORM_EPS
-from cache.backbones.vit.model import VideoViT
+from cache.backbones.vit.model import NORM_EPS, VideoViT
 
 
 def plain_vit(model: VideoViT, clip_B3THW: Tensor) -> Tensor:

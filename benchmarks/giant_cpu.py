@@ -15,6 +15,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import timm
 import torch
 
 from cache.backbones.load import load_backbone
@@ -78,7 +79,7 @@ def main() -> None:
         )
     print(f"\nClip: 32 frames of 224x224, batch 1, weights `{options.weights}`. One run, no warm-up. {options.note}")
     print(f"\n- Hardware: {processor()}, {os.cpu_count()} CPU threads, {torch.get_num_threads()} used by torch")
-    print(f"- Software: Python {platform.python_version()}, torch {torch.__version__}")
+    print(f"- Software: Python {platform.python_version()}, torch {torch.__version__}, timm {timm.__version__}")
     print(f"- Command: `python {shlex.join(sys.argv)}`")
 
 

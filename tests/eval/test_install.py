@@ -91,7 +91,7 @@ def test_the_documented_lines_of_python_run(
 
 
 def test_the_command_works_without_the_packages_of_other_extras(tmp_path: Path) -> None:
-    missing = (*FOREIGN, "PIL", "matplotlib", "google", "psutil", "tensorboard")
+    missing = (*FOREIGN, "PIL", "matplotlib", "google", "psutil", "tensorboard", "timm")
     files = ("small_untied_pred.csv.gz", "small_untied_gt.csv", "list_action.pbtxt")
     options = ("--predictions", "--ground-truth", "--label-map")
     arguments = [text for pair in zip(options, (str(FIXTURES / name) for name in files), strict=True) for text in pair]

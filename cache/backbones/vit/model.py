@@ -4,13 +4,15 @@ B clips, C channels, T, H, W steps, rows and columns of the token grid, N = T*H*
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cache.backbones.vit.block import Block
 from stal_data.errors import InputError
+
+NORM_EPS = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,19 +73,35 @@ class PatchEmbed(nn.Module):
         return tokens.flatten(2).transpose(1, 2)
 
 
+class LayerNorm(nn.LayerNorm):
+    """With the epsilon of the published model."""
+
+    def __init__(self, channels: int, **options: Any) -> None:
+        super().__init__(channels, eps=NORM_EPS, **options)
+
+
 class VideoViT(nn.Module):
     """The encoder without final norm and without pooling."""
 
     position_NC: Tensor
 
     def __init__(self, config: ViTConfig) -> None:
+        from timm.models.vision_transformer import Block  # takes seconds, so only who builds a ViT waits for it
+
         super().__init__()
         self.config = config
         self.patch_embed = PatchEmbed(config)
         # Fixed, so it is not part of a weight file; made on the CPU even when the parameters are built on "meta".
         self.register_buffer("position_NC", _position_table(config), persistent=False)
         self.blocks = nn.ModuleList(
-            Block(config.channels, config.heads, config.mlp_channels) for _ in range(config.depth)
+            Block(
+                dim=config.channels,
+                num_heads=config.heads,
+                mlp_ratio=config.mlp_channels / config.channels,
+                qkv_bias=True,
+                norm_layer=LayerNorm,
+            )
+            for _ in range(config.depth)
         )
 
     def forward(self, clip_BCTHW: Tensor) -> Tensor:
