@@ -5,8 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null)
 
-# A process a core, up to four; each file's tests stay in one process, which makes their fixtures once.
-PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadfile
+# A process a core, up to four; tests/conftest.py says which tests stay in one process.
+PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadgroup
 
 .PHONY: setup demo test test-slurm test-network lint protos clean
 

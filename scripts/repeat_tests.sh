@@ -16,7 +16,7 @@ repeat() { # NAME COUNT PYTEST-OPTIONS...
   shift 2
   for ((number = 1; number <= count; number++)); do
     start=$SECONDS
-    if ! .venv/bin/python -m pytest "$@" --dist loadfile -q >"$log" 2>&1; then
+    if ! .venv/bin/python -m pytest "$@" --dist loadgroup -q >"$log" 2>&1; then
       tail -n 60 "$log"
       echo "$name $number of $count: FAILED after $((SECONDS - start)) s; all of its output: $log" >&2
       exit 1

@@ -55,12 +55,15 @@ def detect(
         return proposals
     options = ("--weights", str(detector.weights), *detector.options)
     with Service("detector", stages.root, *options) if private else nullcontext() as service:
-        addresses = service.address if service else ",".join(client.address for client in detector.services)
+
+        def connection() -> tuple[str, ...]:
+            addresses = service.address if service else ",".join(client.address for client in detector.services)
+            return ("--detector", addresses, *(() if private else detector.connection))
+
         stages.run(
             "detect",
             *("detect", str(folder), "--split", split, "--store", str(store), "--name", name),
-            *("--detector", addresses),
-            connection=() if private else detector.connection,
+            connection=connection,
             inputs={"model": digest_of(model), **inputs},
             products=[Product(proposals, kept=True)],
         )

@@ -2,13 +2,13 @@
 
 import json
 import os
-import re
 import shlex
 import shutil
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any, Self
@@ -24,8 +24,6 @@ from stal_data.owner import owned
 
 SERVICE_START_TIMEOUT_S = 120.0
 _STOP_TIMEOUT_S = 120.0
-# Services take a free port each time they start, so an address says nothing about what a stage made.
-_LOOPBACK_ADDRESS = re.compile(r"127\.0\.0\.1:\d+")
 
 
 class StageError(StalError):
@@ -80,18 +78,17 @@ class Stages:
         *words: str,
         inputs: Mapping[str, str],
         products: Sequence[Product] | Callable[[], Sequence[Product]],
-        connection: Sequence[str] = (),
+        connection: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         """Run `stal-cli WORDS CONNECTION` as the stage `name`; raise StageError with the log's end when it fails.
 
         inputs: digests of all that the command reads and that decides what it makes.
         products: or a function that says what was made, where only the command's output tells.
-        connection: options that say how a service is reached; as they change nothing of what the stage makes, it is
-        not run again when they are others.
+        connection: returns the options that say how a service is reached, called only to run the stage; as they change
+        nothing of what the stage makes, it is not run again when they are others.
         """
-        asked = [word for word in words if not _LOOPBACK_ADDRESS.fullmatch(word)]
         self.make(
-            name, lambda: self._execute(name, (*words, *connection)), asked=asked, inputs=inputs, products=products
+            name, lambda: self._execute(name, (*words, *connection())), asked=words, inputs=inputs, products=products
         )
 
     def make(
@@ -216,7 +213,10 @@ def _read_marker(path: Path) -> dict[str, Any]:
 
 
 class Service:
-    """A service of ours in a child process on loopback, on a port of its own choosing."""
+    """A service of ours in a child process on loopback, on a port of its own choosing.
+
+    It starts when its address is asked for, so never where every stage that calls it was done before.
+    """
 
     def __init__(self, name: str, root: Path, *options: str) -> None:
         self.name = name
@@ -224,22 +224,17 @@ class Service:
         self._port_file = root / f"{name}.port"
         self._options = ("--port", "0", "--port-file", str(self._port_file), *options)
         self._process: subprocess.Popen[bytes] | None = None
-        self.address = ""
 
     def __enter__(self) -> Self:
+        return self
+
+    @cached_property
+    def address(self) -> str:
+        """HOST:PORT of the running service; StageError where it does not start."""
         self._port_file.unlink(missing_ok=True)
         self._log_path.parent.mkdir(parents=True, exist_ok=True)
         with self._log_path.open("wb") as log:
             self._process = _start(("serve", self.name, *self._options), log)
-        try:
-            self.address = self._wait_for_address()
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def _wait_for_address(self) -> str:
-        assert self._process is not None
         deadline = time.monotonic() + SERVICE_START_TIMEOUT_S
         while time.monotonic() < deadline:
             if self._port_file.exists():

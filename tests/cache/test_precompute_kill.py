@@ -15,7 +15,7 @@ from tests.cache.samples import Layout
 
 CHOSEN = [*KILLS, "after-6-clips", "torn-array-full"]
 SEED = 20
-MOMENTS, SOAK_MOMENTS = 5, 50
+MOMENTS, SOAK_MOMENTS = 2, 50
 
 
 @dataclass(frozen=True)

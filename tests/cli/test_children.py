@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -58,6 +59,7 @@ class Family:
                 if word in " ".join(_command_line(member)):
                     return member
             assert self.command.poll() is None, self._log.read_text()
+            time.sleep(0.05)
 
     def end(self, number: signal.Signals) -> None:
         """Send the command the signal; nothing may be left of the family."""

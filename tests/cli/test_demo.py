@@ -65,11 +65,13 @@ def test_the_page_links_to_the_report_of_every_evaluation(demo_folder: Path) -> 
 
 
 def test_a_second_run_does_nothing_again(demo_folder: Path) -> None:
-    checkpoints = {path: path.stat().st_mtime_ns for path in (demo_folder / "store").rglob("*") if path.is_file()}
-    assert checkpoints
+    """Nor does it start a service."""
+    kept = [path for name in ("store", "logs") for path in (demo_folder / name).rglob("*") if path.is_file()]
+    before = {path: path.stat().st_mtime_ns for path in kept}
+    assert {"serve-detector.log", "serve-recognizer.log"} <= {path.name for path in kept}
     result = _demo(demo_folder)
     assert result.returncode == 0, result.stdout + result.stderr
     assert (
         result.stdout.count("done before") == len(json.loads((demo_folder / "summary.json").read_text())["wall_s"]) - 1
     )
-    assert {path: path.stat().st_mtime_ns for path in checkpoints} == checkpoints
+    assert {path: path.stat().st_mtime_ns for path in kept} == before

@@ -84,9 +84,9 @@ def test_a_store_that_is_not_there_yet_is_tried_where_it_would_be_made(tmp_path:
 
 @pytest.fixture
 def bucket_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with s3_server() as (host, port):
+    with s3_server() as proxy:
         values = {
-            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+            "AWS_ENDPOINT_URL": proxy.url,
             "AWS_ACCESS_KEY_ID": "key",
             "AWS_SECRET_ACCESS_KEY": "secret",
             "AWS_DEFAULT_REGION": "us-east-1",

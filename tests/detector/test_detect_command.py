@@ -130,17 +130,12 @@ async def test_sigterm_answers_what_was_accepted(weights: Path, tmp_path: Path) 
         process.communicate()
 
 
-def test_a_service_that_cannot_start_says_why_in_one_line(service: str, weights: Path, tmp_path: Path) -> None:
-    reasons = {
-        f"{service} cannot be bound: Address already in use": ("--weights", weights, "--port", service.split(":")[1]),
-        "gone.pt' do not exist; nothing is downloaded": ("--weights", tmp_path / "gone.pt", "--port", 0),
-    }
-    processes = [(text, start(*options)) for text, options in reasons.items()]  # side by side, to save time
-    for text, process in processes:
-        _, errors = process.communicate(timeout=250)
-        assert process.returncode == 1
-        assert text in errors
-        assert "Traceback" not in errors
+def test_a_service_that_cannot_start_says_why_in_one_line(service: str, weights: Path) -> None:
+    process = start("--weights", weights, "--port", service.split(":")[1])
+    _, errors = process.communicate(timeout=250)
+    assert process.returncode == 1
+    assert f"{service} cannot be bound: Address already in use" in errors
+    assert "Traceback" not in errors
 
 
 def test_a_service_that_is_not_running_says_how_to_start_it(dataset: Path, tmp_path: Path) -> None:

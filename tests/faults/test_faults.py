@@ -8,7 +8,7 @@ import pytest
 
 from tests.faults import inject
 
-SEED, SAMPLE, SOAK = 7, 18, 1000
+SEED, SAMPLE, SOAK = 7, len(inject.KINDS), 1000
 
 
 def test_a_sample_of_faults(tmp_path: Path) -> None:

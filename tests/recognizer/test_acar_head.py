@@ -30,12 +30,12 @@ PUBLISHED = AcarConfig(
 POSES = PoseSoftmaxLoss(kind="pose_softmax")
 
 
-@pytest.fixture(scope="module", params=["cached", "full-time"])
+@pytest.fixture(scope="module", params=["cached", pytest.param("full-time", marks=pytest.mark.slow)])
 def published(request) -> dict[str, object]:
     """The published head on the published inputs, once: it has 44 M parameters.
 
     From the cache's means and moments; and from the full-time features by the plain head, which shows that the plain
-    head is the published one.
+    head is the published one: no more of the product than the other runs.
     """
     slow, fast, vit, rois_N5 = head_inputs()
     cached = request.param == "cached"

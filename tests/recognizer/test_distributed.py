@@ -1,7 +1,6 @@
 """Two real gloo processes do what one would; a batch's actors may fall to the ranks in any way."""
 
 import json
-import multiprocessing
 import os
 import shutil
 import signal
@@ -22,6 +21,7 @@ from recognizer_svc.training.run import train_run
 from stal_data.errors import InputError
 from tests.recognizer.gloo_ranks import make_trainer, run_rank, train_steps
 from tests.recognizer.toy_store import ACAR
+from tests.recognizer.two_ranks import run_two_ranks
 
 REPOSITORY = Path(__file__).parent.parent.parent
 RUN = ["training.batch_norm=shared", "head.dropout=0", "training.epochs=1", "training.log_every_steps=1"]
@@ -35,19 +35,7 @@ def two_ranks(tmp_path_factory, toy_store):
     run_dir = RunDir(folder / "store" / "runs" / "two-ranks")
     run_dir.root.mkdir(parents=True)
     run_dir.recipe.write_text(parse_recipe(ACAR, RUN).to_yaml())
-    # Both ranks come from one server that has imported torch already.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.recognizer.gloo_ranks"])
-    processes = [
-        context.Process(target=run_rank, args=(rank, str(folder), str(run_dir.root)), daemon=True) for rank in (0, 1)
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(timeout=500)
-        if process.exitcode is None:
-            process.kill()
-    assert [process.exitcode for process in processes] == [0, 0]
+    run_two_ranks(run_rank, str(folder), str(run_dir.root))
     ranks = [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
     return ranks, run_dir, torch.load(folder / "run.pt", weights_only=True), folder
 

@@ -1,7 +1,6 @@
 """Joint training from the recipe to predictions: two ranks, a stop, the export, precompute, predict."""
 
 import json
-import multiprocessing
 import shutil
 
 import numpy as np
@@ -24,6 +23,7 @@ from stal_data.dataset import Dataset
 from stal_data.errors import ConflictError
 from tests.recognizer.joint_ranks import StopAfter, run_rank
 from tests.recognizer.joint_store import VIT_WEIGHTS, JointStore, make_joint_store
+from tests.recognizer.two_ranks import run_two_ranks
 
 # Nine clips in steps of two: the last step of an epoch leaves the second rank without any.
 TWO_RANKS = ("training.batch_clips=2", "training.log_every_steps=1", "head.dropout=0.2")
@@ -38,17 +38,9 @@ def joint_store(tmp_path_factory) -> JointStore:
 def trained(joint_store, tmp_path_factory) -> tuple[RunDir, RunDir]:
     """A run of two ranks, and the same one with a stop."""
     runs = joint_store.run("whole", *TWO_RANKS), joint_store.run("parts", *TWO_RANKS)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.recognizer.joint_ranks"])
-    words = (str(tmp_path_factory.mktemp("ranks")), str(joint_store.data_root), *(str(run.root) for run in runs))
-    processes = [context.Process(target=run_rank, args=(rank, *words), daemon=True) for rank in (0, 1)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(timeout=500)
-        if process.exitcode is None:
-            process.kill()
-    assert [process.exitcode for process in processes] == [0, 0]
+    run_two_ranks(
+        run_rank, str(tmp_path_factory.mktemp("ranks")), str(joint_store.data_root), *(str(run.root) for run in runs)
+    )
     return runs
 
 

@@ -26,7 +26,7 @@ from recognizer_svc.training.distributed import Ranks
 from recognizer_svc.training.recipe import parse_recipe
 from recognizer_svc.training.run import train_run
 from stal_data.errors import ConflictError, NotFoundError, StalError
-from tests.cache.object_store.conftest import OpenStore, fill, machine, moto_server, proxy  # noqa: F401 - fixtures
+from tests.cache.object_store.conftest import OpenStore, fill, machine, proxy  # noqa: F401 - fixtures
 from tests.cache.object_store.s3_server import FaultProxy, Request
 from tests.recognizer.toy_store import ACAR
 

@@ -3,8 +3,6 @@
 In float64, so that another order of sums is all that may differ, and dropout is off.
 """
 
-import multiprocessing
-
 import pytest
 import torch
 from torch import nn
@@ -12,22 +10,14 @@ from torch import nn
 from recognizer_svc.heads.batch_norm import ActorBatchNorm
 from recognizer_svc.training.distributed import Ranks
 from tests.recognizer.batch_norm_ranks import HEADS, STEPS, run_rank, train
+from tests.recognizer.two_ranks import run_two_ranks
 from tests.tolerances import TWO_RANKS, check
 
 
 @pytest.fixture(scope="module")
 def two_ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.recognizer.batch_norm_ranks"])
-    processes = [context.Process(target=run_rank, args=(rank, str(folder)), daemon=True) for rank in (0, 1)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(timeout=500)
-        if process.exitcode is None:
-            process.kill()
-    assert [process.exitcode for process in processes] == [0, 0]
+    run_two_ranks(run_rank, str(folder))
     return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 

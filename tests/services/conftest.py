@@ -21,6 +21,7 @@ from recognizer_svc.runs.record import Launch
 from recognizer_svc.runs.run_dir import JobFiles
 from recognizer_svc.service import launch as launching
 from tests.recognizer.toy_store import ACAR, make_store
+from tests.services.job_listeners import listening_addresses
 from tests.services.job_scripts import PREAMBLE, Launcher
 from tests.services.recognizer_process import RecognizerProcess, unused_port
 
@@ -34,7 +35,7 @@ class Trained:
     Tests share it, and may train more with it or restart it: what it said of this first run is kept here.
 
     updates: what its client saw of the training. during, after: its page of metrics at the first step, and once the
-    job had ended. log: what it had logged by then.
+    job had ended. listening: where the job's processes listened at the first step. log: what the service had logged.
     """
 
     store: Store
@@ -42,6 +43,7 @@ class Trained:
     updates: list[pb.JobUpdate]
     during: str
     after: str
+    listening: set[str]
     log: str
 
 
@@ -52,15 +54,17 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
     port = unused_port()
     service = RecognizerProcess(store.root, folder, "--log-format", "json", "--metrics-port", str(port)).start()
     try:
-        updates, during, after = asyncio.run(_train(service, port))
-        yield Trained(store, service, updates, during, after, service.log)
+        updates, during, after, listening = asyncio.run(_train(service, port, store.runs_dir / TRAINED))
+        yield Trained(store, service, updates, during, after, listening, service.log)
     finally:
         service.kill()
 
 
-async def _train(service: RecognizerProcess, metrics_port: int) -> tuple[list[pb.JobUpdate], str, str]:
+async def _train(
+    service: RecognizerProcess, metrics_port: int, run_dir: Path
+) -> tuple[list[pb.JobUpdate], str, str, set[str]]:
     """Two real ranks over gloo."""
-    updates, during = [], ""
+    updates, during, listening = [], "", set[str]()
     launch = pb.Launch(nproc_per_node=2, backend="gloo")
     request = pb.TrainRequest(run_id=TRAINED, recipe=ACAR, overrides=["training.epochs=3"], launch=launch)
     async with RecognizerClient(service.client) as client:
@@ -68,10 +72,11 @@ async def _train(service: RecognizerProcess, metrics_port: int) -> tuple[list[pb
             updates.append(update)
             if not during and update.event.WhichOneof("event") == "step":
                 during = await asyncio.to_thread(metrics_page, metrics_port)
+                listening = listening_addresses(run_dir)  # the ranks are connected
     async with asyncio.timeout(120):  # the client may hear of the end a moment before the service has counted it
         while 'stal_jobs{status="running"} 0.0' not in (after := await asyncio.to_thread(metrics_page, metrics_port)):
             await asyncio.sleep(0.02)
-    return updates, during, after
+    return updates, during, after, listening
 
 
 def metrics_page(port: int) -> str:

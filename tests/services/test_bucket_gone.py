@@ -28,7 +28,7 @@ from recognizer_svc.training.recipe import parse_recipe
 from recognizer_svc.training.run import train_run
 from stal_data.errors import StalError
 from stal_data.keyframes import KeyFrame
-from tests.cache.object_store.conftest import OpenStore, fill, machine, moto_server, proxy  # noqa: F401 - fixtures
+from tests.cache.object_store.conftest import OpenStore, fill, machine, proxy  # noqa: F401 - fixtures
 from tests.cache.object_store.s3_server import FaultProxy
 from tests.recognizer.toy_store import ACAR
 from tests.services.job_scripts import LIMITS, SLEEP, Launcher, started, submission

@@ -75,10 +75,10 @@ def run_workflow(stages: Stages, settings: DemoSettings, seed: int) -> Folders:
     detector = Service("detector", stages.root, "--weights", str(folders.weights("detector.pt")), *options)
     recognizer = Service("recognizer", stages.root, "--store", str(folders.store), "--cancel-jobs")
     with detector, recognizer:
-        _detect(stages, folders, detector.address, options)
+        _detect(stages, folders, detector, options)
         features = _precompute(stages, folders)
-        _train_heads(stages, folders, settings, recognizer.address, features["train"])
-        _predict(stages, folders, settings, recognizer.address, features["test"])
+        _train_heads(stages, folders, settings, recognizer, features["train"])
+        _predict(stages, folders, settings, recognizer, features["test"])
     _evaluate(stages, folders, settings)
     return folders
 
@@ -115,11 +115,11 @@ def _make_data_and_weights(stages: Stages, folders: Folders, settings: DemoSetti
         )
 
 
-def _detect(stages: Stages, folders: Folders, detector: str, options: tuple[str, ...]) -> None:
+def _detect(stages: Stages, folders: Folders, detector: Service, options: tuple[str, ...]) -> None:
     stages.run(
         "detect",
         *("detect", str(folders.data), "--split", "test", "--store", str(folders.store), "--name", DETECTOR),
-        *("--detector", detector),
+        connection=lambda: ("--detector", detector.address),
         inputs=_digests(stages, folders.data, folders.weights("detector.pt")) | {"service": " ".join(options)},
         products=[Product(folders.proposals, kept=True)],
     )
@@ -149,7 +149,7 @@ def _feature_digests(stages: Stages, features: list[Product]) -> dict[str, str]:
 
 
 def _train_heads(
-    stages: Stages, folders: Folders, settings: DemoSettings, recognizer: str, features: list[Product]
+    stages: Stages, folders: Folders, settings: DemoSettings, recognizer: Service, features: list[Product]
 ) -> None:
     overrides = [word for value in settings.train_overrides for word in ("--set", value)]
     ranks = {"acar": 2, "linear": 1}
@@ -158,14 +158,15 @@ def _train_heads(
             f"train_{run_name(head, seed)}",
             *("train", head, "--store", str(folders.store), "--run-id", run_name(head, seed)),
             *("--set", f"training.seed={seed}", "--set", f"data.feature_set={features[0].path.name}", *overrides),
-            *("--nproc-per-node", str(ranks[head]), "--recognizer", recognizer),
+            *("--nproc-per-node", str(ranks[head])),
+            connection=lambda: ("--recognizer", recognizer.address),
             inputs=_digests(stages, folders.data) | _feature_digests(stages, features),
             products=[folders.run(head, seed)],
         )
 
 
 def _predict(
-    stages: Stages, folders: Folders, settings: DemoSettings, recognizer: str, features: list[Product]
+    stages: Stages, folders: Folders, settings: DemoSettings, recognizer: Service, features: list[Product]
 ) -> None:
     for boxes, head, seed in results(settings):
         run = folders.run(head, seed)
@@ -173,7 +174,8 @@ def _predict(
             f"predict_{boxes}-{run_name(head, seed)}",
             *("predict", "--run", run_name(head, seed), "--dataset", DATASET, "--split", "test"),
             *("--boxes", BOXES[boxes], "--feature-set", features[0].path.name, "--store", str(folders.store)),
-            *("--output", str(folders.predictions(boxes, head, seed)), "--recognizer", recognizer),
+            *("--output", str(folders.predictions(boxes, head, seed))),
+            connection=lambda: ("--recognizer", recognizer.address),
             inputs=_digests(stages, folders.data, folders.proposals)
             | _feature_digests(stages, features)
             | {"run": stages.digest(run.path, run.parts)},

@@ -1,19 +1,16 @@
-"""Fixtures: an empty bucket on a real HTTP server behind a proxy that injects faults, and stores in it."""
+"""Fixtures: an empty bucket behind a real HTTP server that injects faults, and stores in it."""
 
-import logging
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
-from moto.core import DEFAULT_ACCOUNT_ID
-from moto.s3.models import S3Backend, s3_backends
 
 from cache.object_store import bucket, mirror
 from cache.object_store.bucket import Bucket
 from cache.object_store.retries import Limits
 from cache.store import Stage, Store
-from tests.cache.object_store.s3_server import FaultProxy, s3_server
+from tests.cache.object_store.s3_server import FaultProxy, backend, s3_server
 
 URL = "s3://cache/some/store"
 QUICK = Limits(attempts=6, first_wait_s=0.01, longest_wait_s=0.05, silence_s=0.3, min_bytes_per_s=1e6)
@@ -23,37 +20,23 @@ PATIENT = Limits(attempts=6, first_wait_s=0.01, longest_wait_s=0.05)
 OpenStore = Callable[..., Store]
 
 
-@pytest.fixture(scope="session")
-def moto_server() -> Iterator[tuple[str, int]]:
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    with s3_server() as where:
-        yield where
-
-
 @pytest.fixture
-def proxy(moto_server: tuple[str, int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FaultProxy]:
+def proxy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FaultProxy]:
     """The proxy before an empty bucket `cache`; the environment names it as the endpoint."""
-    proxy = FaultProxy(moto_server)
-    for name, value in {
-        "AWS_ENDPOINT_URL": proxy.url,
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_CONFIG_FILE": str(tmp_path / "none"),
-        "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none"),
-        "XDG_CACHE_HOME": str(tmp_path / "xdg"),
-        "NO_PROXY": "127.0.0.1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    backend().create_bucket("cache", "us-east-1")
-    yield proxy
-    backend().reset()
-    proxy.stop()
-
-
-def backend() -> S3Backend:
-    """The server's memory: what a test needs but does not test is put there without requests."""
-    return s3_backends[DEFAULT_ACCOUNT_ID]["aws"]
+    with s3_server() as proxy:
+        for name, value in {
+            "AWS_ENDPOINT_URL": proxy.url,
+            "AWS_ACCESS_KEY_ID": "key",
+            "AWS_SECRET_ACCESS_KEY": "secret",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_CONFIG_FILE": str(tmp_path / "none"),
+            "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none"),
+            "XDG_CACHE_HOME": str(tmp_path / "xdg"),
+            "NO_PROXY": "127.0.0.1",
+        }.items():
+            monkeypatch.setenv(name, value)
+        backend().create_bucket("cache", "us-east-1")
+        yield proxy
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
-"""A bucket over real HTTP for the tests: moto's S3 server, and a proxy before it that injects faults.
+"""A bucket over real HTTP for the tests: a proxy that injects faults, before moto's S3 in the same process.
 
-Moto keeps objects in memory, checks no signatures and no Content-MD5, and is not atomic where two requests arrive at
-once; so the tests show what our side does with answers, not that a given server gives them.
+Moto keeps objects in memory and checks no signatures and no Content-MD5; so the tests show what our side does with
+answers, not that a given server gives them.
 """
 
 import socket
@@ -10,12 +10,15 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
-from email.utils import format_datetime, parsedate_to_datetime
-from http.client import HTTPConnection, HTTPResponse
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from moto.server import ThreadedMotoServer
+from moto.core import DEFAULT_ACCOUNT_ID
+from moto.s3.models import S3Backend, s3_backends
+from moto.server import create_backend_app
+from werkzeug.test import Client, TestResponse
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,15 +40,27 @@ later-SECONDS: the server's clock goes ahead."""
 Rule = Callable[[Request], Fault | None]
 
 
-class FaultProxy:
-    """Forwards requests, except where `rule` names a fault. log: every request, in order."""
+def backend() -> S3Backend:
+    """The server's memory: what a test needs but does not test is put there without requests."""
+    return s3_backends[DEFAULT_ACCOUNT_ID]["aws"]
 
-    def __init__(self, target: tuple[str, int]) -> None:
+
+@cache
+def moto() -> Client:
+    """Moto's S3 without its own HTTP server, whose routing takes longer than all the rest of a request."""
+    return Client(create_backend_app("s3"), use_cookies=False)
+
+
+class FaultProxy:
+    """Has moto answer requests, except where `rule` names a fault. log: every request, in order."""
+
+    def __init__(self) -> None:
         self.rule: Rule = lambda request: None
         self.log: list[Request] = []
         self.num_connections = 0
         self.ignore_conditions = False
         self.stopping = threading.Event()
+        self._one_at_a_time = threading.Lock()  # moto is not atomic where two requests arrive at once
         proxy = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -61,7 +76,7 @@ class FaultProxy:
                 request = Request(method=self.command, path=path, query=query)
                 proxy.log.append(request)
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                proxy.answer(self, target, request, body, proxy.rule(request) or "")
+                proxy.answer(self, request, body, proxy.rule(request) or "")
 
             do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = forward
 
@@ -73,9 +88,7 @@ class FaultProxy:
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
 
-    def answer(
-        self, handler: BaseHTTPRequestHandler, target: tuple[str, int], request: Request, body: bytes, fault: Fault
-    ) -> None:
+    def answer(self, handler: BaseHTTPRequestHandler, request: Request, body: bytes, fault: Fault) -> None:
         if fault == "reset":
             reset(handler)
             return
@@ -91,21 +104,18 @@ class FaultProxy:
             self.stopping.wait(60)
             reset(handler)
             return
-        connection = HTTPConnection(*target)
-        try:
-            headers = dict(handler.headers.items())
-            headers.pop("Expect", None)
-            if self.ignore_conditions:
-                headers = {k: v for k, v in headers.items() if k.lower() not in ("if-match", "if-none-match")}
-            connection.request(request.method, handler.path, body, headers)
-            reply = connection.getresponse()
-            content = reply.read()
-        finally:
-            connection.close()
+        headers = dict(handler.headers.items())
+        headers.pop("Expect", None)
+        if self.ignore_conditions:
+            headers = {k: v for k, v in headers.items() if k.lower() not in ("if-match", "if-none-match")}
+        with self._one_at_a_time:
+            reply = moto().open(
+                request.path, query_string=request.query, method=request.method, headers=headers, data=body
+            )
         if fault == "lost":
             reset(handler)
         else:
-            send(handler, request, reply, content, fault)
+            send(handler, request, reply, fault)
 
     def stop(self) -> None:
         self.stopping.set()
@@ -113,16 +123,16 @@ class FaultProxy:
         self._server.server_close()
 
 
-def send(handler: BaseHTTPRequestHandler, request: Request, reply: HTTPResponse, content: bytes, fault: Fault) -> None:
-    handler.send_response_only(reply.status)
-    for name, value in reply.getheaders():
-        if name.lower() == "date" and fault.startswith("later-"):
-            ahead = timedelta(seconds=float(fault.removeprefix("later-")))
-            handler.send_header(name, format_datetime(parsedate_to_datetime(value) + ahead, usegmt=True))
-        elif name.lower() not in ("transfer-encoding", "content-length", "connection"):
+def send(handler: BaseHTTPRequestHandler, request: Request, reply: TestResponse, fault: Fault) -> None:
+    handler.send_response_only(reply.status_code)
+    ahead = timedelta(seconds=float(fault.removeprefix("later-") if fault.startswith("later-") else 0))
+    handler.send_header("Date", format_datetime(datetime.now(UTC) + ahead, usegmt=True))
+    for name, value in reply.headers.items():
+        if name.lower() not in ("date", "transfer-encoding", "content-length", "connection"):
             handler.send_header(name, value)
-    length = reply.getheader("Content-Length") if request.method == "HEAD" else str(len(content))
-    handler.send_header("Content-Length", length or "0")
+    content = reply.data
+    length = reply.headers.get("Content-Length", "0") if request.method == "HEAD" else str(len(content))
+    handler.send_header("Content-Length", length)
     handler.end_headers()
     if request.method == "HEAD":
         return
@@ -157,11 +167,11 @@ def reset(handler: BaseHTTPRequestHandler) -> None:
 
 
 @contextmanager
-def s3_server() -> Iterator[tuple[str, int]]:
-    """Run moto's server; yields where it listens."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
+def s3_server() -> Iterator[FaultProxy]:
+    """Run a proxy; there is no bucket yet."""
+    proxy = FaultProxy()
     try:
-        yield server.get_host_and_port()
+        yield proxy
     finally:
-        server.stop()
+        backend().reset()
+        proxy.stop()
