@@ -2,11 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from recognizer_svc.runs.events import read_events
+from recognizer_svc.runs.events import Event, read_events
 from recognizer_svc.runs.run_dir import RunDir
 from recognizer_svc.training.checkpoint import Checkpoint, load_checkpoint
 from tests.network.hosts import Host, Network, Program, until
@@ -71,7 +70,7 @@ def start_service(host: Host, *options: object) -> Service:
     return start_recognizer(host, STORE, *stage, "--grace-s", GRACE_S, *options)
 
 
-def events(run: RunDir) -> list[dict[str, Any]]:
+def events(run: RunDir) -> list[Event]:
     return list(read_events(run.events))
 
 

@@ -96,7 +96,7 @@ def test_the_exported_weights_fill_the_cache_that_prediction_reads(trained, join
     rows = [ids for item in published.key_frames for ids in item.labels]
     for row, ids in enumerate(rows):
         targets_NC[row, [published.label_map.index_of(label_id) for label_id in ids]] = 1
-    validation = [event for event in read_events(run.events) if event.type == "validation"][-1]
+    validation = [event.values for event in read_events(run.events) if event.type == "validation"][-1]
     assert mean_average_precision(scores_NC, targets_NC) == pytest.approx(validation["map"], abs=1e-9)
     probabilities = np.where(targets_NC == 1, scores_NC, 1 - scores_NC).astype(np.float64)
     # The same network in other batches: only the order of float32 sums differs.
