@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from stal_data.errors import InputError, did_you_mean, shown, shown_problems
 
 M = TypeVar("M", bound=BaseModel)
+MAX_CHANNELS = 8192
+"""Of a layer whose size a file chooses."""
 
 
 class Section(BaseModel):

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from cache.backbones import BACKBONES
 from cache.backbones.weights import parse_tensors, write_tensors
 from cache.spec import FeatureSpec
+from recognizer_svc.heads import build_head
 from recognizer_svc.heads.batch import FeatureShapes
-from recognizer_svc.heads.build import build_head
 from recognizer_svc.runs import zip_checkpoint
 from recognizer_svc.runs.run_dir import METADATA_KEY
 from recognizer_svc.training.loop import Totals

@@ -10,14 +10,11 @@ import torch
 from torch import Tensor
 
 from cache.backbones.weights import listed, read_tensors, weights_digest, write_tensors
+from recognizer_svc.heads import HeadConfig, build_head, head_config
 from recognizer_svc.heads.batch import FeatureShapes
-from recognizer_svc.heads.build import build_head
-from recognizer_svc.training.recipe import AcarHead
 from stal_data.errors import InputError, NotFoundError
 
 METADATA_KEY = "stal_head"
-CLASSIFIER = "fc2.weight"
-"""The only tensor whose shape follows from the label map."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +27,7 @@ class HeadInfo:
     provenance: where it is from, as JSON values.
     """
 
-    section: AcarHead
+    section: HeadConfig
     shapes: FeatureShapes
     num_classes: int
     backbones: Mapping[str, str]
@@ -87,7 +84,7 @@ def head_info(header: Mapping[str, str], source: str) -> HeadInfo:
     try:
         values: dict[str, Any] = json.loads(header[METADATA_KEY])
         return HeadInfo(
-            section=AcarHead.model_validate(values["section"]),
+            section=head_config(values["section"]),
             shapes=FeatureShapes.from_dict(values["shapes"]),
             num_classes=int(values["num_classes"]),
             backbones=dict(values["backbones"]),

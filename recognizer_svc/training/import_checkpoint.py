@@ -14,11 +14,11 @@ from cache.backbones.fitting import Fit, fit_tensors
 from cache.backbones.foreign import ForeignCheckpoint, read_foreign
 from cache.backbones.importing import ImportedFile, PreparedBackbone, Progress, prepare_backbone
 from cache.backbones.registry import BackboneConfig
+from recognizer_svc.heads import build_head
+from recognizer_svc.heads.acar import AcarConfig
 from recognizer_svc.heads.acar.published import published_sizes
 from recognizer_svc.heads.batch import FeatureShapes
-from recognizer_svc.heads.build import build_head
 from recognizer_svc.training.head_file import HeadInfo, save_head
-from recognizer_svc.training.recipe import AcarHead
 from stal_data.digests import sha256_of
 from stal_data.errors import InputError
 
@@ -87,7 +87,7 @@ def import_checkpoint(
 
 @dataclass(frozen=True, kw_only=True)
 class _PreparedHead:
-    section: AcarHead
+    section: AcarConfig
     shapes: FeatureShapes
     num_classes: int
     fit: Fit

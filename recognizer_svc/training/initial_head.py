@@ -6,10 +6,11 @@ from torch import Tensor
 
 from cache.backbones.weights import weights_digest
 from cache.store import Store
+from recognizer_svc.heads import HeadConfig, head_of
 from recognizer_svc.heads.batch import FeatureShapes
-from recognizer_svc.training.head_file import CLASSIFIER, HeadInfo, load_head_file
+from recognizer_svc.training.head_file import HeadInfo, load_head_file
 from recognizer_svc.training.inputs import RunInputs
-from recognizer_svc.training.recipe import AcarHead, LinearHead, Recipe
+from recognizer_svc.training.recipe import Recipe
 from stal_data.errors import ConflictError, InputError
 
 
@@ -37,7 +38,8 @@ def load_initial_head(recipe: Recipe, store: Store, inputs: RunInputs) -> Initia
     digest = weights_digest(state)
     classes = inputs.label_map.num_classes
     if recipe.training.new_classifier:
-        del state[CLASSIFIER]
+        for tensor in head_of(info.section.kind).classifier:
+            del state[tensor]
         notes.append(f"its classifier ({info.num_classes} classes) is left out; one for {classes} classes starts anew")
     elif info.num_classes != classes:
         raise InputError(
@@ -50,7 +52,7 @@ def load_initial_head(recipe: Recipe, store: Store, inputs: RunInputs) -> Initia
     return InitialHead(state=state, digest=digest, notes=tuple(notes))
 
 
-def check_head_fits(where: str, info: HeadInfo, section: AcarHead | LinearHead, shapes: FeatureShapes) -> None:
+def check_head_fits(where: str, info: HeadInfo, section: HeadConfig, shapes: FeatureShapes) -> None:
     """Refuse a head file whose tensors are not of this head on these features. where: the file, for the error."""
     found, wanted = info.section.model_dump(exclude={"dropout"}), section.model_dump(exclude={"dropout"})
     different = [

@@ -6,9 +6,10 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, SerializeAsAny, field_validator, model_validator
 
 from cache.backbones import BACKBONES
+from recognizer_svc.heads import HeadConfig, head_config
 from stal_data.errors import InputError, NotFoundError, did_you_mean
 from stal_data.labels import MAX_LABELS
 from stal_data.names import MAX_NAME_LENGTH
@@ -20,7 +21,6 @@ Layout = Literal["key_frames", "rows"]
 """What a clip shows: all people of a key frame, or one annotation row, as published: its person and action alone."""
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=MAX_NAME_LENGTH)]
 _MAX_COUNT = 1_000_000
-_MAX_CHANNELS = 8192
 _MAX_PATH = 1000
 _MAX_NODES = 5000  # of a text that a client sends
 
@@ -71,25 +71,6 @@ class Validation(Section):
     every_epochs: int = Field(default=1, ge=1, le=_MAX_COUNT)
     keep_best: bool = True
     """Keep the checkpoint with the best validation mAP; switch it off where the split is the test split."""
-
-
-class AcarHead(Section):
-    kind: Literal["acar"]
-    reduce_channels: int = Field(default=1024, ge=1, le=_MAX_CHANNELS)
-    """Channels of the fused map and of an actor's vector."""
-    context_channels: int = Field(default=512, ge=1, le=_MAX_CHANNELS)
-    depth: int = Field(default=2, ge=0, le=100)
-    """Number of HR2O layers."""
-    dropout: float = Field(default=0.2, ge=0, lt=1)
-    roi_size: int = Field(default=7, ge=1, le=64)
-
-
-class LinearHead(Section):
-    kind: Literal["linear"]
-    roi_size: int = Field(default=7, ge=1, le=64)
-    standardise: bool = True
-    """Bring each channel of an actor's vector to mean 0 and variance 1 (BatchNorm without scale and shift)."""
-    dropout: float = Field(default=0.0, ge=0, lt=1)
 
 
 class PoseSoftmaxLoss(Section):
@@ -189,11 +170,16 @@ class Recipe(Section):
     name: Name
     data: Data
     validation: Validation = Validation()
-    head: AcarHead | LinearHead = Field(discriminator="kind")
+    head: SerializeAsAny[HeadConfig]
     loss: PoseSoftmaxLoss | SigmoidLoss = Field(discriminator="kind")
     optimizer: Sgd | AdamW = Field(discriminator="kind")
     schedule: StepSchedule | CosineSchedule = Field(discriminator="kind")
     training: Training
+
+    @field_validator("head", mode="before")
+    @classmethod
+    def _of_its_kind(cls, values: object) -> HeadConfig:
+        return head_config(values)
 
     @model_validator(mode="after")
     def _head_sees_the_trained_backbone(self) -> Self:
@@ -240,7 +226,7 @@ def parse_recipe(text: str, overrides: Sequence[str] = (), *, source: str = "rec
         raise InputError(f"{source} must be a mapping with the keys {', '.join(Recipe.model_fields)}.")
     for override in overrides:
         _apply(values, override)
-    return validated(Recipe, values, source, unions=("head", "loss", "optimizer", "schedule"))
+    return validated(Recipe, values, source, unions=("loss", "optimizer", "schedule"))
 
 
 def read_recipe(source: str | Path) -> tuple[str, str]:

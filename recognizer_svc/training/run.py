@@ -11,8 +11,8 @@ import torch
 from cache.backbones import BACKBONES
 from cache.store import Store
 from recognizer_svc.data import epoch_plan, read_ahead
+from recognizer_svc.heads import build_head
 from recognizer_svc.heads.batch_norm import share_statistics
-from recognizer_svc.heads.build import build_head
 from recognizer_svc.runs.events import EventWriter
 from recognizer_svc.runs.record import refuse_imported
 from recognizer_svc.runs.run_dir import OLD_SUFFIX, SUFFIX, RunDir

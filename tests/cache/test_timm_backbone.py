@@ -15,9 +15,11 @@ from cache.precompute import PrecomputeOptions, precompute
 from cache.store import Store
 from cli.commands.precompute import precompute as precompute_command
 from recognizer_svc.data import head_batch
-from recognizer_svc.heads.acar.model import AcarConfig, AcarHead
+from recognizer_svc.heads.acar import AcarConfig
+from recognizer_svc.heads.acar.model import AcarHead
 from recognizer_svc.heads.batch import FeatureShapes
-from recognizer_svc.heads.linear.model import LinearConfig, LinearHead
+from recognizer_svc.heads.linear import LinearConfig
+from recognizer_svc.heads.linear.model import LinearHead
 from stal_data.dataset import Split
 from stal_data.errors import InputError, NotFoundError
 from stal_data.preprocess import MEAN, STD
@@ -70,14 +72,14 @@ def test_heads_are_fed_a_timm_model_alone_and_beside_slowfast(store: Store, spli
         again = open_feature_set(store, split.dataset, split.name, spec=features.spec)
         shapes = FeatureShapes.of(again.spec, again.shapes)
         batch = head_batch(again.read([0, 1]), [box, box], shapes, again.key_frames[:2])
-        linear = LinearHead(LinearConfig(shapes=shapes, num_classes=3)).eval()
+        linear = LinearHead(LinearConfig(), shapes, 3).eval()
         assert linear.fc.in_features == channels
         assert linear(batch).shape == (2, 3)
     alone = FeatureShapes.of(again.spec, again.shapes, ["timm"])
-    acar = AcarHead(AcarConfig(shapes=alone, num_classes=3, reduce_channels=8, context_channels=8)).eval()
+    acar = AcarHead(AcarConfig(reduce_channels=8, context_channels=8), alone, 3).eval()
     assert acar(batch).isfinite().all()
     with pytest.raises(InputError, match="slow 4x6, fast 4x6, timm 8x8; use backbone presets that belong together"):
-        AcarHead(AcarConfig(shapes=shapes, num_classes=3))
+        AcarHead(AcarConfig(), shapes, 3)
 
 
 def run(*words: str) -> str:

@@ -25,7 +25,7 @@ from cache.split_store import load_split
 from cache.store import Store
 from cli.commands.cache import cache
 from cli.commands.runs import runs
-from recognizer_svc.heads.build import build_head
+from recognizer_svc.heads import build_head
 from recognizer_svc.runs.run_dir import RunDir
 from recognizer_svc.scoring.predict import BoxesOfKeyFrame, Predictor
 from recognizer_svc.training.checkpoint import load_checkpoint

@@ -12,7 +12,6 @@ from PIL import Image
 from torch import Tensor, nn
 
 from cache.backbones.load import load_backbone
-from recognizer_svc.heads.acar.model import AcarConfig
 from recognizer_svc.training.joint.model import JointModel
 from stal_data.clips import clip_frames
 from stal_data.keyframes import KeyFrame
@@ -41,7 +40,7 @@ def read_clip(frames: Path, key: KeyFrame, window: tuple[int, int], *, height: i
 
 def all_live_step(
     model: JointModel,
-    config: AcarConfig,
+    plain_head: PlainHead,
     frames: Path,
     *,
     keys: Sequence[KeyFrame],
@@ -51,7 +50,7 @@ def all_live_step(
     targets_NC: Tensor,
 ) -> LiveStep:
     """Compute loss and gradients of a step with the model's weights; the model is left alone."""
-    head = PlainHead(config).double()
+    head = plain_head.double()
     head.load_state_dict(model.head.state_dict())
     head.train()
     slowfast = deepcopy(model.slowfast).double().train()

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from recognizer_svc.data import LabelledBatch
+from recognizer_svc.heads import build_head
 from recognizer_svc.heads.batch import HeadBatch
 from recognizer_svc.heads.batch_norm import share_statistics
-from recognizer_svc.heads.build import build_head
 from recognizer_svc.training.distributed import Ranks, connect
 from recognizer_svc.training.loop import Trainer
 from recognizer_svc.training.recipe import parse_recipe

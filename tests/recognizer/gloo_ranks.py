@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 
 from recognizer_svc.data import LabelledBatch
-from recognizer_svc.heads.acar.model import AcarConfig, AcarHead
+from recognizer_svc.heads.acar import AcarConfig
+from recognizer_svc.heads.acar.model import AcarHead
 from recognizer_svc.heads.batch import HeadBatch
 from recognizer_svc.runs.run_dir import RunDir
 from recognizer_svc.training.distributed import Ranks, connect
@@ -23,8 +24,8 @@ SHAPES = feature_shapes(slow=(6, 5, 7), fast=(3, 5, 7), vit=None, vit_frames=0)
 def make_trainer(ranks: Ranks) -> Trainer:
     torch.manual_seed(0)
     # Without BatchNorm (test_shared_batch_norm.py) and dropout, whose numbers depend on how clips fall to ranks.
-    config = AcarConfig(shapes=SHAPES, num_classes=3, reduce_channels=8, context_channels=8, depth=1, dropout=0.0)
-    head = AcarHead(config)
+    config = AcarConfig(reduce_channels=8, context_channels=8, depth=1, dropout=0.0)
+    head = AcarHead(config, SHAPES, 3)
     optimizer = torch.optim.SGD(head.parameters(), lr=0.1, momentum=0.9, nesterov=True)
     return Trainer(
         head=head, model=ranks.wrap(head), optimizer=optimizer, loss=SigmoidLoss(kind="sigmoid"), ranks=ranks

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
-from recognizer_svc.heads.acar.model import AcarConfig
+from recognizer_svc.heads.acar import AcarConfig
+from recognizer_svc.heads.batch import FeatureShapes
 
 
 class PlainHR2O(nn.Module):
@@ -37,9 +38,9 @@ class PlainHR2O(nn.Module):
 
 
 class PlainHead(nn.Module):
-    def __init__(self, config: AcarConfig) -> None:
+    def __init__(self, config: AcarConfig, shapes: FeatureShapes, num_classes: int) -> None:
         super().__init__()
-        maps = config.shapes.maps
+        maps = shapes.maps
         reduced, context = config.reduce_channels, config.context_channels
         if "vit" in maps:
             channels = maps["vit"][0]
@@ -50,7 +51,7 @@ class PlainHead(nn.Module):
         self.conv2 = nn.Conv2d(context, context, 3, bias=False)
         self.hr2o = nn.ModuleList(PlainHR2O(context) for _ in range(config.depth))
         self.fc1 = nn.Linear(reduced, context, bias=False)
-        self.fc2 = nn.Linear(2 * context, config.num_classes, bias=False)
+        self.fc2 = nn.Linear(2 * context, num_classes, bias=False)
 
     def forward(
         self, slow_BCTHW: Tensor | None, fast_BCTHW: Tensor | None, vit_BCTHW: Tensor | None, rois_N5: Tensor

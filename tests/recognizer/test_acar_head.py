@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from recognizer_svc.heads.acar.model import AcarConfig, AcarHead
-from recognizer_svc.heads.batch import HeadBatch
+from recognizer_svc.heads.acar import AcarConfig
+from recognizer_svc.heads.acar.model import AcarHead
+from recognizer_svc.heads.batch import FeatureShapes, HeadBatch
 from recognizer_svc.training.losses import loss_sum, scores
 from recognizer_svc.training.recipe import PoseSoftmaxLoss
 from stal_data.errors import InputError
@@ -22,11 +23,7 @@ from tests.seeded import head_inputs, seeded_state_dict
 from tests.tolerances import GRADIENT_NORMS, LOGITS, LOSS, check, of_the_largest
 
 FIXTURES = Path(__file__).parent / "fixtures"
-PUBLISHED = AcarConfig(
-    shapes=feature_shapes(slow=(2048, 14, 14), fast=(256, 14, 14), vit=(1408, 16, 16), vit_frames=16),
-    num_classes=50,
-    dropout=0.0,
-)
+SHAPES = feature_shapes(slow=(2048, 14, 14), fast=(256, 14, 14), vit=(1408, 16, 16), vit_frames=16)
 POSES = PoseSoftmaxLoss(kind="pose_softmax")
 
 
@@ -41,7 +38,7 @@ def published(request) -> dict[str, object]:
     cached = request.param == "cached"
     inputs = (cached_batch(slow, fast, vit, rois_N5),) if cached else (slow, fast, vit, rois_N5)
     with torch.device("meta"):  # initial weights would be replaced at once
-        head = (AcarHead if cached else PlainHead)(PUBLISHED)
+        head = (AcarHead if cached else PlainHead)(AcarConfig(dropout=0.0), SHAPES, 50)
     shapes = json.loads((FIXTURES / "head_shapes.json").read_text())
     names = {name: list(tensor.shape) for name, tensor in head.state_dict().items()}
     head.load_state_dict(seeded_state_dict(shapes), assign=True)
@@ -97,14 +94,14 @@ def test_loss_scores_and_gradients_equal_the_published_ones(published):
     check(f"gradient norms, {published['path']}", difference, GRADIENT_NORMS)
 
 
-def small_config(*, slowfast: bool, vit: bool) -> AcarConfig:
+def small_head(*, slowfast: bool, vit: bool) -> tuple[AcarConfig, FeatureShapes, int]:
     shapes = feature_shapes(
         slow=(6, 5, 7) if slowfast else None,
         fast=(3, 5, 7) if slowfast else None,
         vit=(5, 7, 9) if vit else None,
         vit_frames=4,
     )
-    return AcarConfig(shapes=shapes, num_classes=4, reduce_channels=10, context_channels=8, depth=2, dropout=0.0)
+    return AcarConfig(reduce_channels=10, context_channels=8, depth=2, dropout=0.0), shapes, 4
 
 
 def small_case(*, slowfast: bool, vit: bool, actors: list[int], seed: int = 0):
@@ -124,7 +121,7 @@ def small_case(*, slowfast: bool, vit: bool, actors: list[int], seed: int = 0):
             x, y, width, height = torch.rand(4, generator=random).mul(0.45).add(0.02).tolist()
             rois.append([clip, x, y, x + width, y + height])
     torch.manual_seed(seed)
-    head = AcarHead(small_config(slowfast=slowfast, vit=vit)).double()
+    head = AcarHead(*small_head(slowfast=slowfast, vit=vit)).double()
     return head, (slow, fast, grid, torch.tensor(rois, dtype=torch.float64))
 
 
@@ -132,7 +129,7 @@ def small_case(*, slowfast: bool, vit: bool, actors: list[int], seed: int = 0):
 @pytest.mark.parametrize("actors", [[3, 0, 5], [1], [2, 1, 1, 4]])
 def test_training_equals_the_plain_head(slowfast, vit, actors):
     head, inputs = small_case(slowfast=slowfast, vit=vit, actors=actors)
-    plain = PlainHead(small_config(slowfast=slowfast, vit=vit)).double()
+    plain = PlainHead(*small_head(slowfast=slowfast, vit=vit)).double()
     plain.load_state_dict(head.state_dict())
     expected = plain.train()(*inputs)
     found = head.train()(pooled(*inputs))
@@ -153,7 +150,7 @@ def test_training_equals_the_plain_head(slowfast, vit, actors):
 
 def test_evaluation_equals_the_plain_head():
     head, inputs = small_case(slowfast=True, vit=True, actors=[2, 3])
-    plain = PlainHead(small_config(slowfast=True, vit=True)).double()
+    plain = PlainHead(*small_head(slowfast=True, vit=True)).double()
     plain.load_state_dict(head.state_dict())
     for _ in range(3):
         head.train()(pooled(*inputs))
@@ -220,7 +217,7 @@ def test_a_crowd_takes_at_most_two_megabytes_a_person():
         boxes_N4=torch.cat([corner_N2, corner_N2 + 0.3], dim=1),
         clip_of_N=torch.zeros(people, dtype=torch.int64),
     )
-    head = AcarHead(AcarConfig(shapes=shapes, num_classes=50)).eval()
+    head = AcarHead(AcarConfig(), shapes, 50).eval()
     with LiveBytes() as live, torch.no_grad():
         assert head(batch).isfinite().all()
     # Maps of all pairs would take 737 MB.
@@ -230,10 +227,10 @@ def test_a_crowd_takes_at_most_two_megabytes_a_person():
 def test_maps_that_do_not_belong_together_are_refused():
     shapes = feature_shapes(slow=(6, 5, 7), fast=(3, 5, 7), vit=(5, 7, 8), vit_frames=2)
     with pytest.raises(InputError, match=r"slow 5x7, fast 5x7, vit 5x6; use backbone presets that belong together"):
-        AcarHead(AcarConfig(shapes=shapes, num_classes=4))
+        AcarHead(AcarConfig(), shapes, 4)
 
 
 def test_maps_that_are_too_small_are_refused():
     shapes = feature_shapes(slow=(6, 2, 7), fast=(3, 2, 7), vit=None, vit_frames=0)
     with pytest.raises(InputError, match="2x7; the ACAR head needs at least 3x3"):
-        AcarHead(AcarConfig(shapes=shapes, num_classes=4))
+        AcarHead(AcarConfig(), shapes, 4)

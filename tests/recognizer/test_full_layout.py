@@ -16,7 +16,8 @@ from cache.statistics import time_mean
 from cache.store import Store
 from recognizer_svc.data import head_batch
 from recognizer_svc.features import check_fits
-from recognizer_svc.heads.acar.model import AcarConfig, AcarHead
+from recognizer_svc.heads.acar import AcarConfig
+from recognizer_svc.heads.acar.model import AcarHead
 from recognizer_svc.heads.batch import FeatureShapes, HeadBatch
 from recognizer_svc.runs.events import read_events
 from recognizer_svc.runs.run_dir import RunDir
@@ -125,9 +126,7 @@ def test_the_head_gives_the_same_logits_from_both(sets: Sets, training: bool) ->
     (pooled, shapes), (full, full_shapes) = (batch_of(sets["train", layout]) for layout in ("pooled", "full"))
     assert full_shapes == shapes
     torch.manual_seed(0)
-    head = AcarHead(
-        AcarConfig(shapes=shapes, num_classes=4, reduce_channels=16, context_channels=12, depth=1, dropout=0)
-    ).train(training)
+    head = AcarHead(AcarConfig(reduce_channels=16, context_channels=12, depth=1, dropout=0), shapes, 4).train(training)
     start = {name: value.clone() for name, value in head.state_dict().items()}
     logits = []
     for batch in (pooled, full):

@@ -18,7 +18,8 @@ from cache.backbones.load import load_backbone
 from cache.precompute import PrecomputeOptions, precompute
 from cache.store import Store
 from cli.commands.runs import runs
-from recognizer_svc.heads.build import build_head
+from recognizer_svc.heads import build_head
+from recognizer_svc.heads.acar import AcarConfig
 from recognizer_svc.runs.events import read_events
 from recognizer_svc.runs.record import Launch
 from recognizer_svc.runs.run_dir import RunDir
@@ -32,7 +33,7 @@ from recognizer_svc.service.admission import Submission, claim
 from recognizer_svc.training.distributed import Ranks
 from recognizer_svc.training.head_file import HeadInfo, load_head_file, save_head
 from recognizer_svc.training.import_run import import_run
-from recognizer_svc.training.recipe import AcarHead, parse_recipe
+from recognizer_svc.training.recipe import parse_recipe
 from recognizer_svc.training.run import Run, train_run
 from stal_data.clips import clip_frames
 from stal_data.errors import ConflictError, InputError, NotFoundError
@@ -47,7 +48,7 @@ from tests.recognizer.toy_store import ACAR
 SHAPES = feature_shapes(slow=(6, 8, 12), fast=(3, 8, 12), vit=(5, 10, 14), vit_frames=2)
 OTHER_SHAPES = replace(SHAPES, arrays={**SHAPES.arrays, "slow": (7, 8, 12)})
 INFO = HeadInfo(
-    section=AcarHead(kind="acar", reduce_channels=16, context_channels=12, depth=1),
+    section=AcarConfig(reduce_channels=16, context_channels=12, depth=1),
     shapes=SHAPES,
     num_classes=4,
     backbones={"slowfast": "random:0", "vit": "random:0"},

@@ -13,11 +13,11 @@ from cache.backbones.load import load_backbone
 from cache.backbones.slowfast.model import SlowFastConfig
 from cache.backbones.vit.model import ViTConfig
 from cache.backbones.vit.published import from_published
+from recognizer_svc.heads import build_head
+from recognizer_svc.heads.acar import AcarConfig
 from recognizer_svc.heads.batch import FeatureShapes
-from recognizer_svc.heads.build import build_head
 from recognizer_svc.training.head_file import load_head_file
 from recognizer_svc.training.import_checkpoint import Import, import_checkpoint
-from recognizer_svc.training.recipe import AcarHead
 from stal_data.errors import InputError
 from tests.recognizer.test_acar_head import pooled
 from tests.recognizer.tiny_checkpoint import tiny_state
@@ -85,7 +85,7 @@ def test_every_tensor_of_a_whole_checkpoint_has_its_place(tmp_path):
         shapes["vit"] |= {name.replace("qkv.bias", part): [size // 3] for part in ("q_bias", "v_bias")}
     shapes["vit"] |= {"fc_norm.weight": [16], "fc_norm.bias": [16], "head.weight": [7, 16], "head.bias": [7]}
     features = FeatureShapes.of_configs(sizes)
-    section = AcarHead(kind="acar", reduce_channels=16, context_channels=8, depth=2)
+    section = AcarConfig(reduce_channels=16, context_channels=8, depth=2)
     shapes["head"] = shapes_of(build_head(section, features, num_classes=50))
     tensors = {
         prefix + name: tensor

@@ -12,13 +12,14 @@ from cache.feature_store import FeatureSet, open_feature_set
 from cache.precompute import PrecomputeOptions, precompute
 from cache.store import Store
 from recognizer_svc.data import LabelledBatch
-from recognizer_svc.heads.acar.model import AcarConfig
+from recognizer_svc.heads.acar import AcarConfig
 from recognizer_svc.training.distributed import Ranks
 from recognizer_svc.training.joint.model import JointBatch
 from recognizer_svc.training.run import Run
 from stal_data.dataset import Dataset
 from tests.recognizer.all_live import LiveStep, all_live_step, read_clip
 from tests.recognizer.joint_store import VIT_WEIGHTS, JointStore, make_joint_store
+from tests.recognizer.plain_head import PlainHead
 
 # Float32 against float64: a dozen layers, each with sums of up to 10^5 terms whose roundings (6e-8 relative) largely
 # cancel, forward and backward. One clip with the wrong view moves losses and gradients by percents.
@@ -61,9 +62,7 @@ def case(joint_store) -> Case:
     cached = batch.head.cached
     expected = all_live_step(
         run.trainer.head,
-        AcarConfig(
-            shapes=run.inputs.shapes, num_classes=4, reduce_channels=16, context_channels=12, depth=1, dropout=0.0
-        ),
+        PlainHead(AcarConfig(reduce_channels=16, context_channels=12, depth=1, dropout=0.0), run.inputs.shapes, 4),
         frames,
         keys=batch.keys,
         windows=windows,

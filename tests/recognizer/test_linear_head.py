@@ -5,7 +5,8 @@ from torch.nn import BatchNorm1d
 from torchvision.ops import roi_align
 
 from recognizer_svc.heads.batch import HeadBatch
-from recognizer_svc.heads.linear.model import LinearConfig, LinearHead
+from recognizer_svc.heads.linear import LinearConfig
+from recognizer_svc.heads.linear.model import LinearHead
 from tests.recognizer.feature_maps import feature_shapes, present
 
 # The maps need not have one size: each is cut out on its own grid.
@@ -29,7 +30,7 @@ def make_batch(counts: list[int], seed: int = 0) -> HeadBatch:
 
 def test_equals_a_plain_computation_box_by_box():
     torch.manual_seed(0)
-    head = LinearHead(LinearConfig(shapes=SHAPES, num_classes=3, standardise=True)).train()
+    head = LinearHead(LinearConfig(standardise=True), SHAPES, 3).train()
     batch = make_batch([2, 3])
     vectors = []
     for box, clip in zip(batch.boxes_N4, batch.clip_of_N.tolist(), strict=True):
@@ -47,7 +48,7 @@ def test_equals_a_plain_computation_box_by_box():
 
 def test_an_actor_does_not_depend_on_the_others():
     torch.manual_seed(0)
-    head = LinearHead(LinearConfig(shapes=SHAPES, num_classes=3)).eval()
+    head = LinearHead(LinearConfig(), SHAPES, 3).eval()
     batch = make_batch([3])
     alone = HeadBatch(
         features=batch.features,
@@ -58,7 +59,7 @@ def test_an_actor_does_not_depend_on_the_others():
 
 
 def test_a_training_batch_of_one_or_no_actor_works():
-    head = LinearHead(LinearConfig(shapes=SHAPES, num_classes=3)).train()
+    head = LinearHead(LinearConfig(), SHAPES, 3).train()
     for counts in ([1], [0], []):
         logits = head(make_batch(counts))
         assert logits.shape == (sum(counts), 3)

@@ -11,7 +11,8 @@ from cache.feature_store import FeatureBatch, FeatureWriter, RowIndex, open_feat
 from cache.spec import BackboneSpec, FeatureSpec
 from cache.store import Store
 from recognizer_svc.data import head_batch
-from recognizer_svc.heads.acar.model import AcarConfig, AcarHead
+from recognizer_svc.heads.acar import AcarConfig
+from recognizer_svc.heads.acar.model import AcarHead
 from recognizer_svc.heads.batch import HeadBatch
 from stal_data.keyframes import KeyFrame
 from tests.recognizer.feature_maps import feature_shapes, kept
@@ -84,7 +85,7 @@ def test_a_float16_store_rounds_the_maps_and_not_the_moments(batches):
 def head() -> AcarHead:
     """At the published size."""
     with torch.device("meta"):
-        head = AcarHead(AcarConfig(shapes=SHAPES, num_classes=50, dropout=0.0))
+        head = AcarHead(AcarConfig(dropout=0.0), SHAPES, 50)
     shapes = json.loads((Path(__file__).parent / "fixtures/head_shapes.json").read_text())
     head.load_state_dict(seeded_state_dict(shapes), assign=True)
     return head

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from recognizer_svc.data import LabelledBatch
-from recognizer_svc.heads.acar.model import AcarConfig, AcarHead
+from recognizer_svc.heads import build_head
+from recognizer_svc.heads.acar import AcarConfig
+from recognizer_svc.heads.acar.model import AcarHead
 from recognizer_svc.heads.batch import HeadBatch
-from recognizer_svc.heads.build import build_head
 from recognizer_svc.training.distributed import Ranks
 from recognizer_svc.training.loop import Trainer
 from recognizer_svc.training.recipe import load_recipe
@@ -53,13 +54,8 @@ def losses(
     assert isinstance(head, AcarHead)
     optimizer = build_optimizer(recipe.optimizer, head.parameters())
     trainer = Trainer(head=head, model=head, optimizer=optimizer, loss=recipe.loss, ranks=Ranks())
-    config = AcarConfig(
-        shapes=sizes.shapes,
-        num_classes=sizes.classes,
-        reduce_channels=reduce_channels,
-        context_channels=context_channels,
-    )
-    plain = PlainHead(config).double().train()
+    config = AcarConfig(reduce_channels=reduce_channels, context_channels=context_channels)
+    plain = PlainHead(config, sizes.shapes, sizes.classes).double().train()
     plain.load_state_dict(head.state_dict())
     sgd = PlainSgd(plain)
     found, expected = [], []

@@ -7,12 +7,12 @@ from torch import Tensor
 
 from cache.backbones.architectures import preset_config
 from cache.backbones.load import load_backbone
-from recognizer_svc.heads.build import build_head
+from recognizer_svc.heads import build_head
+from recognizer_svc.heads.acar import AcarConfig
 from recognizer_svc.training.import_checkpoint import Import, import_checkpoint
-from recognizer_svc.training.recipe import AcarHead
 from tests.recognizer.feature_maps import feature_shapes
 
-HEAD = AcarHead(kind="acar", reduce_channels=16, context_channels=12, depth=1)
+HEAD = AcarConfig(reduce_channels=16, context_channels=12, depth=1)
 
 
 def tiny_state(num_classes: int = 4, seed: int = 0) -> dict[str, Tensor]:

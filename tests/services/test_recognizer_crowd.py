@@ -13,8 +13,8 @@ from cache.split_store import publish_split
 from cache.store import Store
 from protos.generated import recognizer_pb2 as pb
 from recognizer_svc.client import RecognizerClient
+from recognizer_svc.heads import build_head
 from recognizer_svc.heads.batch import FeatureShapes, HeadBatch
-from recognizer_svc.heads.build import build_head
 from recognizer_svc.runs.run_dir import RunDir
 from recognizer_svc.training.checkpoint import Checkpoint, Progress, load_checkpoint, save_checkpoint
 from recognizer_svc.training.recipe import parse_recipe

@@ -4,34 +4,15 @@ B clips, N actors of all clips, C channels, H, W rows and columns, P = H*W posit
 Parameter names and shapes are those of the published head, so its weights load.
 """
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recognizer_svc.heads.acar import AcarConfig
 from recognizer_svc.heads.batch import MOMENTS, FeatureShapes, HeadBatch
 from recognizer_svc.heads.batch_norm import MomentBatchNorm
 from recognizer_svc.heads.roi import actor_vectors
 from stal_data.errors import InputError
-
-
-@dataclass(frozen=True, kw_only=True)
-class AcarConfig:
-    """Sizes of the head; the defaults are the published ones.
-
-    reduce_channels: channels of the fused map and of an actor's vector.
-    context_channels: channels of the actor-context maps and of the HR2O layers.
-    depth: number of HR2O layers.
-    """
-
-    shapes: FeatureShapes
-    num_classes: int
-    reduce_channels: int = 1024
-    context_channels: int = 512
-    depth: int = 2
-    dropout: float = 0.2
-    roi_size: int = 7
 
 
 class HR2O(nn.Module):
@@ -63,9 +44,8 @@ class HR2O(nn.Module):
 class AcarHead(nn.Module):
     """Fused scene map -> actor vectors -> actor-context maps -> HR2O -> one logit per actor and class."""
 
-    def __init__(self, config: AcarConfig) -> None:
+    def __init__(self, config: AcarConfig, shapes: FeatureShapes, num_classes: int) -> None:
         super().__init__()
-        shapes = config.shapes
         grid = _map_grid(shapes)
         self.maps = tuple(shapes.maps)
         self.normalised_map = _normalised_map(shapes)
@@ -83,7 +63,7 @@ class AcarHead(nn.Module):
         self.conv2 = nn.Conv2d(context, context, 3, bias=False)
         self.hr2o = nn.ModuleList(HR2O(context, config.dropout) for _ in range(config.depth))
         self.fc1 = nn.Linear(reduced, context, bias=False)
-        self.fc2 = nn.Linear(2 * context, config.num_classes, bias=False)
+        self.fc2 = nn.Linear(2 * context, num_classes, bias=False)
 
     def forward(self, batch: HeadBatch) -> Tensor:
         """Return logits [N, classes]."""

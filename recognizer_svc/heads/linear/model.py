@@ -3,38 +3,26 @@
 B clips, N actors of all clips, C channels, H, W rows and columns.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
 from recognizer_svc.heads.batch import FeatureShapes, HeadBatch
 from recognizer_svc.heads.batch_norm import ActorBatchNorm
+from recognizer_svc.heads.linear import LinearConfig
 from recognizer_svc.heads.roi import actor_vectors
-
-
-@dataclass(frozen=True, kw_only=True)
-class LinearConfig:
-    """Sizes of the head; `standardise` normalises each channel of the actor vectors over the batch's actors."""
-
-    shapes: FeatureShapes
-    num_classes: int
-    roi_size: int = 7
-    standardise: bool = True
-    dropout: float = 0.0
 
 
 class LinearHead(nn.Module):
     """Max-pooled region of each feature map -> concatenated -> one linear layer."""
 
-    def __init__(self, config: LinearConfig) -> None:
+    def __init__(self, config: LinearConfig, shapes: FeatureShapes, num_classes: int) -> None:
         super().__init__()
-        channels = sum(shape[0] for shape in config.shapes.maps.values())
-        self.maps = tuple(config.shapes.maps)
+        channels = sum(shape[0] for shape in shapes.maps.values())
+        self.maps = tuple(shapes.maps)
         self.roi_size = config.roi_size
         self.norm = ActorBatchNorm(channels) if config.standardise else None
         self.dropout = nn.Dropout(config.dropout)
-        self.fc = nn.Linear(channels, config.num_classes)
+        self.fc = nn.Linear(channels, num_classes)
 
     def forward(self, batch: HeadBatch) -> Tensor:
         """Return logits [N, classes]."""
