@@ -53,7 +53,7 @@ def all_live_step(
     head = plain_head.double()
     head.load_state_dict(model.head.state_dict())
     head.train()
-    slowfast = deepcopy(model.slowfast).double().train()
+    slowfast = deepcopy(model.backbone).double().train()
     for module in slowfast.modules():
         if isinstance(module, nn.BatchNorm3d):
             module.eval()
