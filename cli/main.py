@@ -15,6 +15,7 @@ from stal_data.children import safe_path
 from stal_data.errors import StalError
 from stal_data.files import naming
 from stal_data.owner import end_with_owner
+from stal_data.plugins import allow_plugins
 
 TRACEBACK_VARIABLE = "STAL_TRACEBACK"
 
@@ -26,7 +27,7 @@ COMMANDS = {
     "weights": ("cli.commands.weights:weights", "Import published checkpoints, describe weight files."),
     "serve": ("cli.commands.serve:serve", "Start the detector or the recognizer service."),
     "detect": ("cli.commands.detect:detect", "Write person proposals through the detector service."),
-    "precompute": ("cli.commands.precompute:precompute", "Run both backbones once and fill the feature cache."),
+    "precompute": ("cli.commands.precompute:precompute", "Run the backbones once and fill the feature cache."),
     "cache": ("cli.commands.cache:cache", "List, check, move and delete what is in the cache."),
     "train": ("cli.commands.train:train", "Train a head on cached features."),
     "jobs": ("cli.commands.jobs:jobs", "List, watch and cancel training jobs."),
@@ -45,8 +46,15 @@ COMMANDS = {
 @click.command(
     cls=LazyGroup, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
+@click.option(
+    "--allow-plugin",
+    "plugins",
+    multiple=True,
+    metavar="NAME",
+    help="Repeatable: a head, backbone or format of another package that may be loaded.",
+)
 @click.version_option(package_name="stal", prog_name="stal-cli")
-def root() -> None:
+def root(plugins: tuple[str, ...]) -> None:
     """Spatio-temporal action localization: who is where, doing what, at every second of a video.
 
     \b
@@ -56,6 +64,7 @@ def root() -> None:
       stal-cli train acar.yaml --store store
       stal-cli eval --predictions predictions.csv --ground-truth data/annotations/test_gt.csv ...
     """
+    allow_plugins(plugins)
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """Which cached features a trained head may read."""
 
-from cache.backbones import BACKBONES
+from cache.backbones import backbone_of
 from cache.feature_store import FeatureSet, feature_set_folders, list_feature_sets, open_feature_set
 from cache.spec import FeatureSpec
 from cache.store import Store
@@ -18,7 +18,7 @@ _TOLERATED = ("decoder", "dtype", "compiled")
 def joint_advice(trained: str) -> str:
     """What to do where a head was trained together with a backbone, whose features must be those of the run."""
     return (
-        f"{BACKBONES[trained].title} was trained with this head: precompute the split with the weights that the run "
+        f"{backbone_of(trained).title} was trained with this head: precompute the split with the weights that the run "
         f"exported, --backbone {trained}=STORE/runs/RUN/{trained}.safetensors (for the latest checkpoint "
         f"{trained}-latest.safetensors, where the run has that)."
     )

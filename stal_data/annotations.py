@@ -8,9 +8,10 @@ import numpy as np
 
 from stal_data.csv_lines import write_csv
 from stal_data.errors import InputError
+from stal_data.formats import FORMATS, AnnotationFormat, Row
 from stal_data.keyframes import AnnotatedKeyFrame, KeyFrame
 from stal_data.labels import LabelMap
-from stal_data.rows import AnnotationFormat, Row, RowProblem, check_row, read_keys, read_rows
+from stal_data.rows import RowProblem, check_row, read_keys, read_rows
 from stal_data.times import format_time
 
 
@@ -29,12 +30,12 @@ def read_annotations(
         else its first row counts one less there (Chaotic World only).
     """
     rows = _good_rows(path, annotation_format, label_map, drop_unknown_labels)
-    return group_rows(rows, label_map, lose_first=annotation_format == "chaotic_world" and not first_row_lost)
+    return group_rows(rows, label_map, lose_first=annotation_format.published_loses_first_row and not first_row_lost)
 
 
 def read_chaotic_world(path: Path, label_map: LabelMap) -> tuple[AnnotatedKeyFrame, ...]:
     """Read a Chaotic World CSV (labels from 0 there)."""
-    return read_annotations(path, "chaotic_world", label_map)
+    return read_annotations(path, FORMATS["chaotic_world"], label_map)
 
 
 def read_exclusions(path: Path, annotation_format: AnnotationFormat | None) -> frozenset[KeyFrame]:

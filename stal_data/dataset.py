@@ -13,6 +13,7 @@ import numpy as np
 from stal_data.annotations import read_annotations, read_exclusions
 from stal_data.dataset_spec import FILE_NAME, DatasetSpec, FramesSpec, SplitSpec, read_spec
 from stal_data.errors import InputError, NotFoundError, did_you_mean
+from stal_data.formats import AnnotationFormat, format_of
 from stal_data.keyframes import AnnotatedKeyFrame, KeyFrame
 from stal_data.labels import LabelMap
 from stal_data.media import Media
@@ -61,6 +62,11 @@ class Dataset:
         return LabelMap.read(self.root / self.spec.label_map) if self.spec.label_map else None
 
     @property
+    def annotation_format(self) -> AnnotationFormat | None:
+        """None for a data set without annotations."""
+        return None if self.spec.format is None else format_of(self.spec.format)
+
+    @property
     def split_names(self) -> tuple[str, ...]:
         return tuple(self.spec.splits)
 
@@ -74,7 +80,8 @@ class Dataset:
     def split(self, name: str) -> Split:
         """Read a split; a bad line, a missing video or a split without key frames is an error."""
         spec = self.split_spec(name)
-        exclusions = read_exclusions(self.root / spec.exclusions, self.spec.format) if spec.exclusions else frozenset()
+        file = self.root / spec.exclusions if spec.exclusions else None
+        exclusions = frozenset() if file is None else read_exclusions(file, self.annotation_format)
         key_frames = [item for item in self._key_frames(name, spec) if item.key not in exclusions]
         if not key_frames:
             raise InputError(
@@ -104,11 +111,11 @@ class Dataset:
 
     def _key_frames(self, name: str, spec: SplitSpec) -> Iterable[AnnotatedKeyFrame]:
         if spec.annotations is not None:
-            assert self.spec.format is not None
+            assert self.annotation_format is not None
             assert self.label_map is not None
             return read_annotations(
                 self.root / spec.annotations,
-                self.spec.format,
+                self.annotation_format,
                 self.label_map,
                 drop_unknown_labels=self.spec.unknown_labels == "drop",
                 first_row_lost=spec.first_row == "lost",

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
 from stal_data.errors import InputError, NotFoundError
+from stal_data.formats import format_of
 from stal_data.media import DEFAULT_PATTERN
 from stal_data.media.timeline import FPS
 from stal_data.names import check_name, check_video_id
@@ -102,11 +103,19 @@ class SplitSpec(_Section):
         return self
 
 
+def _known_format(name: str) -> str:
+    try:
+        format_of(name)
+    except InputError as error:
+        raise ValueError(str(error)) from None
+    return name
+
+
 class DatasetSpec(_Section):
     """unknown_labels: what to do with labels that the map does not have; AVA's 60-class map needs `drop`."""
 
     name: Name
-    format: Literal["chaotic_world", "ava"] | None = None
+    format: Annotated[str, AfterValidator(_known_format)] | None = None
     unknown_labels: Literal["error", "drop"] = "error"
     label_map: PathText | None = None
     media: Annotated[FramesSpec | VideoSpec, Field(discriminator="kind")]

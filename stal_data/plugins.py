@@ -15,7 +15,8 @@ VARIABLE = "STAL_ALLOW_PLUGINS"
 
 def allow_plugins(names: Iterable[str]) -> None:
     """Allow these plugins, beside those that are allowed, in this process and those that it starts."""
-    os.environ[VARIABLE] = ",".join([*_allowed(), *names])
+    if allowed := [*_allowed(), *names]:
+        os.environ[VARIABLE] = ",".join(allowed)
 
 
 def allowed_plugin(group: str, name: object) -> object | None:

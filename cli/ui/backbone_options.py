@@ -123,7 +123,9 @@ def parse_statistics(texts: tuple[str, ...], kinds: list[str]) -> dict[str, Stat
 
     texts: `full`, for every time step of every map in place of its time mean, or MAP=STATISTIC,... for one map.
     """
-    kept = {kind: dict(BACKBONES[kind].all_time_steps() if "full" in texts else BACKBONES[kind].maps) for kind in kinds}
+    kept = {
+        kind: dict(backbone_of(kind).all_time_steps() if "full" in texts else backbone_of(kind).maps) for kind in kinds
+    }
     for text in texts:
         if text == "full":
             continue

@@ -8,7 +8,6 @@ from typing import Any
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from cache.backbones import BACKBONES
 from cache.backbones.weights import parse_tensors, write_tensors
 from cache.spec import FeatureSpec
 from recognizer_svc.heads import build_head
@@ -123,7 +122,7 @@ def load_checkpoint(path: Path, data: bytes | None = None) -> Checkpoint:
         {
             **metadata,
             "head": _part(tensors, "head."),
-            **{name: _part(tensors, f"{name}.") or None for name in BACKBONES},
+            "tensors": tensors,
             "optimizer": _join_optimizer(metadata["optimizer"], _part(tensors, "optimizer.")),
         },
         path,
@@ -133,13 +132,14 @@ def load_checkpoint(path: Path, data: bytes | None = None) -> Checkpoint:
 def _checkpoint(content: dict[str, Any], path: Path) -> Checkpoint:
     progress = content["progress"]
     recipe = parse_recipe(content["recipe"], source=f"the recipe in '{path}'")
+    trained = recipe.training.backbone
     return Checkpoint(
         recipe=recipe,
         label_map=LabelMap.parse(content["label_map"], str(path)),
         feature_spec=FeatureSpec.from_dict(json.loads(content["feature_spec"])),
         shapes=FeatureShapes.from_dict(content["shapes"]),
         head_state=content["head"],
-        backbone_state=content.get(recipe.training.backbone),
+        backbone_state=content.get(trained) or _part(content.get("tensors", {}), f"{trained}.") or None,
         optimizer_state=content["optimizer"],
         events=content.get("events", 0),
         progress=Progress(

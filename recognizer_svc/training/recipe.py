@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import AfterValidator, Field, SerializeAsAny, field_validator, model_validator
 
-from cache.backbones import BACKBONES
+from cache.backbones import backbone_of
 from recognizer_svc.heads import HeadConfig, head_config
 from stal_data.errors import InputError, NotFoundError, did_you_mean
 from stal_data.labels import MAX_LABELS
@@ -154,8 +154,8 @@ class Training(Section):
 
     @model_validator(mode="after")
     def _backbone_has_weights(self) -> Self:
-        if self.backbone not in ("none", *BACKBONES):
-            raise ValueError(f"backbone is '{self.backbone}', but must be none or one of {', '.join(BACKBONES)}")
+        if self.backbone != "none":
+            backbone_of(self.backbone)
         if self.backbone != "none" and self.backbone_weights is None:
             raise ValueError(
                 f"backbone is {self.backbone}, so backbone_weights must name a file below the store's weights folder, "

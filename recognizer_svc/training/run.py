@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from cache.backbones import BACKBONES
+from cache.backbones import backbone_of
 from cache.store import Store
 from recognizer_svc.data import epoch_plan, read_ahead
 from recognizer_svc.heads import build_head
@@ -221,7 +221,7 @@ class Run:
         kind = self.recipe.training.backbone
         for path in export_backbone(self.run_dir, self.inputs.joint.backbone.spec):
             log.message(
-                f"{BACKBONES[kind].title} is in {path}; precompute with --backbone {kind}={path} before predicting"
+                f"{backbone_of(kind).title} is in {path}; precompute with --backbone {kind}={path} before predicting"
             )
 
     def _restore(self, checkpoint: Checkpoint) -> None:

@@ -13,6 +13,7 @@ from stal_data.dataset_spec import FILE_NAME
 from stal_data.digests import sha256_of
 from stal_data.errors import ConflictError, InputError
 from stal_data.files import write_together
+from stal_data.formats import FORMATS
 from stal_data.keyframes import KeyFrame
 from stal_data.labels import LabelMap
 from stal_data.names import check_name
@@ -153,7 +154,7 @@ def _report(split: str, path: Path, elements: tuple[Element, ...], source: Path 
 def _lost_rows(source: Path, actions: Counter[_Action]) -> tuple[tuple[LostRow, ...], int]:
     """Rows of the CSV that are missing in the pickle, and how many of the pickle's rows the CSV lacks."""
     rows: dict[_Action, list[int]] = {}
-    for row in read_rows(source, "chaotic_world"):
+    for row in read_rows(source, FORMATS["chaotic_world"]):
         if isinstance(row, RowProblem):
             raise InputError(f"{source}, line {row.line}: {row.message}")
         assert row.box is not None

@@ -64,7 +64,7 @@ class _SplitChecker:
             yield from self._check_videos()
 
     def _read_exclusions(self, path: Path) -> Iterator[Finding]:
-        for line, key in read_keys(path, self._dataset.spec.format):
+        for line, key in read_keys(path, self._dataset.annotation_format):
             if isinstance(key, RowProblem):
                 yield Finding(
                     split=self._name, severity="error", rule=key.rule, path=path, line=line, message=key.message
@@ -74,11 +74,12 @@ class _SplitChecker:
 
     def _check_annotated(self, path: Path) -> Iterator[Finding]:
         spec, label_map = self._dataset.spec, self._dataset.label_map
-        assert spec.format is not None
+        annotation_format = self._dataset.annotation_format
+        assert annotation_format is not None
         assert label_map is not None
         drop = spec.unknown_labels == "drop"
         rows = RowChecker(self._name, path, label_map, drop_unknown_labels=drop)
-        checked = rows.check(spec.format)
+        checked = rows.check(annotation_format)
         yield from rows.findings
         self.key_frames = tuple(
             item for item in group_rows(checked.rows, label_map) if item.key not in self._exclusions

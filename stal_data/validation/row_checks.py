@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from stal_data.formats import AnnotationFormat, Row
 from stal_data.keyframes import AnnotatedKeyFrame, KeyFrame
 from stal_data.labels import LabelMap
-from stal_data.rows import AnnotationFormat, Row, RowProblem, check_row, read_rows
+from stal_data.rows import RowProblem, check_row, read_rows
 from stal_data.validation.findings import Finding, Severity
 
 
@@ -75,7 +76,7 @@ class RowChecker:
         if self._drop or not self._labels:
             return
         ids = set(self._label_map.ids)
-        file_base = 1 if annotation_format == "chaotic_world" else 0  # Chaotic World files hold the id minus 1
+        file_base = 1 - annotation_format.first_label
         found = f"{min(self._labels) - file_base} to {max(self._labels) - file_base}"
         expected = f"{min(ids) - file_base} to {max(ids) - file_base}"
         for offset, way_out in ((1, "subtract 1 from"), (-1, "add 1 to")):
@@ -83,10 +84,10 @@ class RowChecker:
                 self._report(
                     "error",
                     "label-offset",
-                    f"the labels run from {found}, but in the {annotation_format} format they run from {expected}: "
-                    f"they are off by one. To correct it, {way_out} every label.",
+                    f"the labels run from {found}, but in the {annotation_format.name} format they run from "
+                    f"{expected}: they are off by one. To correct it, {way_out} every label.",
                 )
-        if self._labels <= ids and min(ids) not in self._labels and annotation_format == "chaotic_world":
+        if self._labels <= ids and min(ids) not in self._labels and annotation_format.first_label == 0:
             self._report(
                 "warning",
                 "label-offset",

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cache.backbones import BACKBONES
+from cache.backbones import backbone_of
 from cli.commands.cache_commands.text import SHOWN, names, of_split
 from cli.ui.json_output import json_option, print_json
 from stal_data.errors import ConflictError, InputError, NotFoundError
@@ -126,7 +126,7 @@ def _precompute_command(split: str, store: str, spec: "FeatureSpec") -> str:
             files.append(f"{weights} is the file of the {backbone.preset} weights {backbone.weights}")
         words += ["--backbone", f"{backbone.kind}:{backbone.preset}={weights}"]
         for name, kept in backbone.statistics.items():
-            if kept != BACKBONES[backbone.kind].maps[name]:
+            if kept != backbone_of(backbone.kind).maps[name]:
                 words += ["--statistics", f"{name}={','.join(kept)}"]
     words += ["--view", spec.view, "--dtype", spec.dtype]
     if spec.autocast != "none":

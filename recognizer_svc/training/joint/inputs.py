@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cache.backbones import BACKBONES
+from cache.backbones import backbone_of
 from cache.backbones.load import LoadedBackbone, load_backbone
 from cache.backbones.weights import weights_digest
 from cache.feature_store import FeatureSet
@@ -64,8 +64,8 @@ class JointInputs:
         """What the user should know before the run starts."""
         spec = self.backbone.spec
         notes = [
-            f"{BACKBONES[spec.kind].title} ({spec.preset}, from {spec.weights}) is trained with the head on the frames "
-            f"of {self.folder}"
+            f"{backbone_of(spec.kind).title} ({spec.preset}, from {spec.weights}) is trained with the head on the "
+            f"frames of {self.folder}"
         ]
         if self.media.decoder != cached.decoder:
             notes.append(f"frames are decoded by {self.media.decoder}; for the cached features it was {cached.decoder}")
