@@ -15,7 +15,7 @@ from cache.backbones.foreign import ForeignCheckpoint, read_foreign
 from cache.backbones.importing import ImportedFile, PreparedBackbone, Progress, prepare_backbone
 from cache.backbones.registry import BackboneConfig
 from recognizer_svc.heads import build_head
-from recognizer_svc.heads.acar import AcarConfig
+from recognizer_svc.heads.acar.config import AcarConfig
 from recognizer_svc.heads.acar.published import published_sizes
 from recognizer_svc.heads.batch import FeatureShapes
 from recognizer_svc.training.head_file import HeadInfo, save_head

@@ -15,10 +15,10 @@ from cache.precompute import PrecomputeOptions, precompute
 from cache.store import Store
 from cli.commands.precompute import precompute as precompute_command
 from recognizer_svc.data import head_batch
-from recognizer_svc.heads.acar import AcarConfig
+from recognizer_svc.heads.acar.config import AcarConfig
 from recognizer_svc.heads.acar.model import AcarHead
 from recognizer_svc.heads.batch import FeatureShapes
-from recognizer_svc.heads.linear import LinearConfig
+from recognizer_svc.heads.linear.config import LinearConfig
 from recognizer_svc.heads.linear.model import LinearHead
 from stal_data.dataset import Split
 from stal_data.errors import InputError, NotFoundError

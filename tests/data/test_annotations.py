@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from stal_data.annotations import read_annotations, read_chaotic_world, read_exclusions, write_ground_truth
 from stal_data.errors import InputError, NotFoundError
+from stal_data.formats import FORMATS
 from stal_data.keyframes import AnnotatedKeyFrame, KeyFrame
 from stal_data.labels import Label, LabelMap
 from stal_eval.table import load_table
@@ -55,7 +56,7 @@ def test_ava_counts_labels_from_one_and_knows_key_frames_without_people(tmp_path
         "m,0904",
         "m,905,0.1,0.2,0.3,0.4,2,",
     )
-    frames = read_annotations(path, "ava", LABELS)
+    frames = read_annotations(path, FORMATS["ava"], LABELS)
     assert [frame.key.time_ms for frame in frames] == [902000, 903000, 904000, 905000]
     assert [frame.boxes_N4.shape for frame in frames] == [(1, 4), (0, 4), (0, 4), (1, 4)]
     assert frames[0].labels == (frozenset({1, 3}),)
@@ -66,8 +67,8 @@ def test_ava_counts_labels_from_one_and_knows_key_frames_without_people(tmp_path
 def test_labels_outside_avas_scored_classes_can_be_dropped_but_keep_their_person(tmp_path: Path) -> None:
     path = _file(tmp_path / "a.csv", "m,902,0.1,0.2,0.3,0.4,80,0")
     with pytest.raises(InputError, match=r"label id 80 is not in map.pbtxt"):
-        read_annotations(path, "ava", LABELS)
-    (frame,) = read_annotations(path, "ava", LABELS, drop_unknown_labels=True)
+        read_annotations(path, FORMATS["ava"], LABELS)
+    (frame,) = read_annotations(path, FORMATS["ava"], LABELS, drop_unknown_labels=True)
     assert frame.labels == (frozenset(),)
 
 
@@ -140,12 +141,12 @@ def test_a_quote_that_is_never_closed_is_named_where_it_opens(tmp_path: Path) ->
 def test_a_header_is_recognised_before_its_columns_are_counted(tmp_path: Path, header: str) -> None:
     path = _file(tmp_path / "a.csv", header, "m,902,0.1,0.2,0.3,0.4,1,0")
     with pytest.raises(InputError, match=r"a.csv, line 1: the line looks like a header.*remove the line"):
-        read_annotations(path, "ava", LABELS)
+        read_annotations(path, FORMATS["ava"], LABELS)
 
 
 def test_avas_format_has_times_within_a_second(tmp_path: Path) -> None:
     rows = [f"m,{time},0.1,0.2,0.3,0.4,{label},0" for time, label in (("0902.2", 1), ("902.200", 2), ("902", 1))]
-    frames = read_annotations(_file(tmp_path / "a.csv", *rows, "m,0902.04"), "ava", LABELS)
+    frames = read_annotations(_file(tmp_path / "a.csv", *rows, "m,0902.04"), FORMATS["ava"], LABELS)
     assert [str(frame.key) for frame in frames] == ["m,0902", "m,0902.04", "m,0902.2"]
     assert frames[2].labels == (frozenset({1, 2}),)
     assert frames[2].window is None
@@ -156,7 +157,7 @@ def test_a_time_finer_than_milliseconds_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"a.csv, line 2: the time is '902.0333', but must have at most three decimals"
     ):
-        read_annotations(path, "ava", LABELS)
+        read_annotations(path, FORMATS["ava"], LABELS)
 
 
 def test_the_whole_part_of_a_chaotic_world_time_is_the_key(tmp_path: Path) -> None:
@@ -170,16 +171,16 @@ def test_exclusions_are_read_and_checked(tmp_path: Path) -> None:
     whole = _file(tmp_path / "e.csv", "v1,0002", "v1,3.0")
     assert read_exclusions(whole, "chaotic_world") == {KeyFrame("v1", 2000), KeyFrame("v1", 3000)}
     fraction = _file(tmp_path / "e.csv", "v1,3.5")
-    assert read_exclusions(fraction, "ava") == {KeyFrame("v1", 3500)}
-    for annotation_format in ("chaotic_world", None):
+    assert read_exclusions(fraction, FORMATS["ava"]) == {KeyFrame("v1", 3500)}
+    for annotation_format in (FORMATS["chaotic_world"], None):
         with pytest.raises(InputError, match=r"e.csv, line 1: the time is 3.5, but must be whole seconds"):
             read_exclusions(fraction, annotation_format)
     with pytest.raises(InputError, match=r"e.csv, line 1: the line looks like a header"):
-        read_exclusions(_file(tmp_path / "e.csv", "video,time", "v1,3"), "ava")
+        read_exclusions(_file(tmp_path / "e.csv", "video,time", "v1,3"), FORMATS["ava"])
     with pytest.raises(InputError, match=r"e.csv, line 2: the time is 'three', but must be a number"):
-        read_exclusions(_file(tmp_path / "e.csv", "v1,3", "v1,three"), "ava")
+        read_exclusions(_file(tmp_path / "e.csv", "v1,3", "v1,three"), FORMATS["ava"])
     with pytest.raises(InputError, match=r"e.csv, line 1: the line has 3 columns, but needs 2"):
-        read_exclusions(_file(tmp_path / "e.csv", "v1,2,3"), "ava")
+        read_exclusions(_file(tmp_path / "e.csv", "v1,2,3"), FORMATS["ava"])
 
 
 unit = st.floats(0, 1, width=32)
@@ -228,5 +229,5 @@ def test_every_reader_gives_the_video_ids_of_the_ground_truth_back(
         for video in sorted(videos)
     ]
     write_ground_truth(path, frames)
-    assert [item.key for item in read_annotations(path, "ava", LABELS)] == [item.key for item in frames]
+    assert [item.key for item in read_annotations(path, FORMATS["ava"], LABELS)] == [item.key for item in frames]
     assert sorted(load_table(path, "ground truth").videos) == sorted(videos)

@@ -9,6 +9,7 @@ import pytest
 from stal_data.annotations import read_exclusions
 from stal_data.dataset_spec import read_spec
 from stal_data.errors import InputError
+from stal_data.formats import FORMATS
 from stal_data.labels import MAX_LABELS, LabelMap
 from stal_data.media.frames import FrameFolders
 from stal_data.media.images import image_file_to_send, read_image_file
@@ -18,7 +19,7 @@ from stal_data.yaml_text import MAX_DEPTH, load_yaml, read_yaml
 
 READERS: dict[str, Callable[[Path], object]] = {
     "label map": LabelMap.read,
-    "CSV": lambda path: read_exclusions(path, "ava"),
+    "CSV": lambda path: read_exclusions(path, FORMATS["ava"]),
     "dataset.yaml": read_spec,
     "YAML": read_yaml,
     "pickle": load_plain,

@@ -128,7 +128,11 @@ def test_a_split_can_take_some_videos(tmp_path: Path) -> None:
         ("  root: frames\n", "", "media.root: Field required"),
         ("kind: frames", "kind: films", "media: .*'frames', 'video'"),
         ("    annotations: test.csv", "    anotations: test.csv", "splits.test: unknown key 'anotations'"),
-        ("format: chaotic_world", "format: chaotic", "format is 'chaotic': Input should be 'chaotic_world' or 'ava'"),
+        (
+            "format: chaotic_world",
+            "format: chaotic",
+            "format is 'chaotic': There is no annotation format 'chaotic'. Did you mean 'chaotic_world'",
+        ),
         ("label_map: labels.pbtxt\n", "", "split 'train' has annotations, so format and label_map are needed"),
         ("name: small", "name: my data", "name is 'my data': The name is 'my data', but must start with"),
         ("  root: frames", "  root: frames\n  fps: 0", "media.fps is 0: must be above 0"),

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from recognizer_svc.data import LabelledBatch
-from recognizer_svc.heads.acar import AcarConfig
+from recognizer_svc.heads.acar.config import AcarConfig
 from recognizer_svc.heads.acar.model import AcarHead
 from recognizer_svc.heads.batch import HeadBatch
 from recognizer_svc.runs.run_dir import RunDir

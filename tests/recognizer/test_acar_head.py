@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from recognizer_svc.heads.acar import AcarConfig
+from recognizer_svc.heads.acar.config import AcarConfig
 from recognizer_svc.heads.acar.model import AcarHead
 from recognizer_svc.heads.batch import FeatureShapes, HeadBatch
 from recognizer_svc.training.losses import loss_sum, scores

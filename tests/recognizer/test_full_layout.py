@@ -16,7 +16,7 @@ from cache.statistics import time_mean
 from cache.store import Store
 from recognizer_svc.data import head_batch
 from recognizer_svc.features import check_fits
-from recognizer_svc.heads.acar import AcarConfig
+from recognizer_svc.heads.acar.config import AcarConfig
 from recognizer_svc.heads.acar.model import AcarHead
 from recognizer_svc.heads.batch import FeatureShapes, HeadBatch
 from recognizer_svc.runs.events import read_events

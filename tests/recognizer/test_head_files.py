@@ -19,7 +19,7 @@ from cache.precompute import PrecomputeOptions, precompute
 from cache.store import Store
 from cli.commands.runs import runs
 from recognizer_svc.heads import build_head
-from recognizer_svc.heads.acar import AcarConfig
+from recognizer_svc.heads.acar.config import AcarConfig
 from recognizer_svc.runs.events import read_events
 from recognizer_svc.runs.record import Launch
 from recognizer_svc.runs.run_dir import RunDir

@@ -14,7 +14,7 @@ from cache.backbones.slowfast.model import SlowFastConfig
 from cache.backbones.vit.model import ViTConfig
 from cache.backbones.vit.published import from_published
 from recognizer_svc.heads import build_head
-from recognizer_svc.heads.acar import AcarConfig
+from recognizer_svc.heads.acar.config import AcarConfig
 from recognizer_svc.heads.batch import FeatureShapes
 from recognizer_svc.training.head_file import load_head_file
 from recognizer_svc.training.import_checkpoint import Import, import_checkpoint

@@ -12,7 +12,7 @@ from cache.feature_store import FeatureSet, open_feature_set
 from cache.precompute import PrecomputeOptions, precompute
 from cache.store import Store
 from recognizer_svc.data import LabelledBatch
-from recognizer_svc.heads.acar import AcarConfig
+from recognizer_svc.heads.acar.config import AcarConfig
 from recognizer_svc.training.distributed import Ranks
 from recognizer_svc.training.joint.model import JointBatch
 from recognizer_svc.training.run import Run

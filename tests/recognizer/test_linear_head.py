@@ -5,7 +5,7 @@ from torch.nn import BatchNorm1d
 from torchvision.ops import roi_align
 
 from recognizer_svc.heads.batch import HeadBatch
-from recognizer_svc.heads.linear import LinearConfig
+from recognizer_svc.heads.linear.config import LinearConfig
 from recognizer_svc.heads.linear.model import LinearHead
 from tests.recognizer.feature_maps import feature_shapes, present
 

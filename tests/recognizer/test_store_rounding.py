@@ -11,7 +11,7 @@ from cache.feature_store import FeatureBatch, FeatureWriter, RowIndex, open_feat
 from cache.spec import BackboneSpec, FeatureSpec
 from cache.store import Store
 from recognizer_svc.data import head_batch
-from recognizer_svc.heads.acar import AcarConfig
+from recognizer_svc.heads.acar.config import AcarConfig
 from recognizer_svc.heads.acar.model import AcarHead
 from recognizer_svc.heads.batch import HeadBatch
 from stal_data.keyframes import KeyFrame

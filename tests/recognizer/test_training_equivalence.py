@@ -12,7 +12,7 @@ import torch
 
 from recognizer_svc.data import LabelledBatch
 from recognizer_svc.heads import build_head
-from recognizer_svc.heads.acar import AcarConfig
+from recognizer_svc.heads.acar.config import AcarConfig
 from recognizer_svc.heads.acar.model import AcarHead
 from recognizer_svc.heads.batch import HeadBatch
 from recognizer_svc.training.distributed import Ranks

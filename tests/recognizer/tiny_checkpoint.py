@@ -8,7 +8,7 @@ from torch import Tensor
 from cache.backbones.architectures import preset_config
 from cache.backbones.load import load_backbone
 from recognizer_svc.heads import build_head
-from recognizer_svc.heads.acar import AcarConfig
+from recognizer_svc.heads.acar.config import AcarConfig
 from recognizer_svc.training.import_checkpoint import Import, import_checkpoint
 from tests.recognizer.feature_maps import feature_shapes
 

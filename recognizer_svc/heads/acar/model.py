@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recognizer_svc.heads.acar import AcarConfig
+from recognizer_svc.heads.acar.config import AcarConfig
 from recognizer_svc.heads.batch import MOMENTS, FeatureShapes, HeadBatch
 from recognizer_svc.heads.batch_norm import MomentBatchNorm
 from recognizer_svc.heads.roi import actor_vectors

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from recognizer_svc.heads.acar import AcarConfig
+from recognizer_svc.heads.acar.config import AcarConfig
 from stal_data.errors import InputError
 
 _SIZES_FROM = ("conv_reduce.weight", "conv1.weight", "fc2.weight")

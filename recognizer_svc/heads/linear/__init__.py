@@ -1,25 +1,14 @@
 """One linear layer on an actor's own features: the baseline."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from pydantic import Field
-
-from recognizer_svc.heads.registry import Head, HeadConfig
+from recognizer_svc.heads.linear.config import LinearConfig
+from recognizer_svc.heads.registry import Head
 
 if TYPE_CHECKING:
     from torch import nn
 
     from recognizer_svc.heads.batch import FeatureShapes
-
-
-class LinearConfig(HeadConfig):
-    """Sizes of the head."""
-
-    kind: Literal["linear"] = "linear"
-    roi_size: int = Field(default=7, ge=1, le=64)
-    standardise: bool = True
-    """Bring each channel of an actor's vector to mean 0 and variance 1 (BatchNorm without scale and shift)."""
-    dropout: float = Field(default=0.0, ge=0, lt=1)
 
 
 def _build(config: LinearConfig, shapes: "FeatureShapes", num_classes: int) -> "nn.Module":

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from recognizer_svc.heads.batch import FeatureShapes, HeadBatch
 from recognizer_svc.heads.batch_norm import ActorBatchNorm
-from recognizer_svc.heads.linear import LinearConfig
+from recognizer_svc.heads.linear.config import LinearConfig
 from recognizer_svc.heads.roi import actor_vectors
 
 
