@@ -269,7 +269,7 @@ def test_from_a_published_checkpoint_to_scores(tmp_path):
     (found,) = predictor.predict(features, [BoxesOfKeyFrame(key=item.key, boxes_N4=item.boxes_N4)])
     frames_THW3 = split.media.read("v0", clip_frames(item.window))
     with torch.inference_mode():
-        (slow, fast), grid = (
+        maps, grid = (
             model(torch.from_numpy(preprocess_clip(frames_THW3, spec.height, spec.width))[None])
             for model, spec in ((slowfast.model, slowfast.spec), (vit.model, vit.spec))
         )
@@ -277,5 +277,5 @@ def test_from_a_published_checkpoint_to_scores(tmp_path):
         head = build_head(info.section, info.shapes, info.num_classes).eval()
         head.load_state_dict(state)
         rois_N5 = torch.cat([torch.zeros(1, 1), torch.from_numpy(item.boxes_N4)], dim=1)
-        logits = head(pooled(slow, fast, grid, rois_N5))
+        logits = head(pooled(maps["slow"], maps["fast"], grid["vit"], rois_N5))
     np.testing.assert_allclose(found.scores_NC, torch.sigmoid(logits).numpy(), atol=1e-5)
