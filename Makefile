@@ -8,7 +8,7 @@ UV := $(shell command -v uv 2>/dev/null)
 # A process a core, up to four; tests/conftest.py says which tests stay in one process.
 PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadgroup
 
-.PHONY: setup demo test test-slurm test-network lint protos clean
+.PHONY: setup demo test test-slurm test-network lint docs protos clean
 
 setup: $(VENV)/.installed
 
@@ -45,8 +45,12 @@ lint: setup
 	$(BIN)/python scripts/gen_protos.py --check
 	$(BIN)/python scripts/check_protos.py
 
+# A site in build/docs; a warning, such as a broken link, fails the build.
+docs: setup
+	$(BIN)/mkdocs build
+
 protos: setup
 	$(BIN)/python scripts/gen_protos.py
 
 clean:
-	rm -rf $(VENV) demo-out
+	rm -rf $(VENV) demo-out build

@@ -15,7 +15,7 @@ _FIELDS_THAT_MAY_DIFFER = {"name", "capacities", "changed_fields"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Split:
+class ScoredSplit:
     """A split with the predictions that were scored on it.
 
     name: by default the ground truth's file name. digests: sha256 (hex).
@@ -38,10 +38,10 @@ class Choice:
     """
 
     capacity: int
-    split: Split | None
+    split: ScoredSplit | None
     protocol: dict[str, Any]
 
-    def is_on(self, scored: Split) -> bool:
+    def is_on(self, scored: ScoredSplit) -> bool:
         """Tell whether it was chosen on the ground truth that is scored."""
         return self.split is not None and self.split.ground_truth_digest == scored.ground_truth_digest
 
@@ -54,7 +54,7 @@ class Choice:
             if self.protocol.get(name) != protocol.get(name)
         ]
 
-    def describe(self, scored: Split) -> str:
+    def describe(self, scored: ScoredSplit) -> str:
         if self.split is None:
             return "given, not chosen by its mAP"
         if self.is_on(scored):
@@ -88,7 +88,7 @@ def _parse(chosen: dict[str, Any]) -> Choice:
     protocol, on = recorded_fields(chosen["protocol"]), chosen["chosen_on"]
     if on is None:
         return Choice(capacity=capacity, split=None, protocol=protocol)
-    split = Split(
+    split = ScoredSplit(
         name=str(on["split"]),
         dataset=on["dataset"],
         ground_truth_digest=on["ground_truth"],

@@ -8,7 +8,7 @@ from stal_data.errors import InputError
 from stal_data.keyframes import KeyFrame
 from stal_data.labels import LabelMap
 from stal_eval.alignment import Alignment, Counts, align
-from stal_eval.chosen_capacity import Split
+from stal_eval.chosen_capacity import ScoredSplit
 from stal_eval.exclusions import load_exclusions
 from stal_eval.extra import pd
 from stal_eval.matching import Matching, match
@@ -25,7 +25,7 @@ class Prepared:
 
     label_map: LabelMap
     protocol: Protocol
-    split: Split
+    split: ScoredSplit
     alignment: Alignment
     matching: Matching
     digests: dict[str, str | None]
@@ -53,7 +53,7 @@ def prepare(
     return Prepared(
         label_map=labels,
         protocol=protocol,
-        split=Split(
+        split=ScoredSplit(
             name=split or name,
             dataset=dataset,
             ground_truth_digest=truth_table.digest,

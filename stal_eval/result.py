@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from stal_data.errors import InputError
 from stal_data.files import write_atomically
 from stal_data.labels import LabelMap
-from stal_eval.chosen_capacity import Choice, Split
+from stal_eval.chosen_capacity import Choice, ScoredSplit
 from stal_eval.curve import Curve
 from stal_eval.finding import Finding
 from stal_eval.protocol import Protocol
@@ -50,7 +50,7 @@ class Evaluation:
     at_50: Curve
     reported: Curve
     choice: Choice
-    split: Split
+    split: ScoredSplit
     label_map: LabelMap
     protocol: Protocol
     truth_count_K: NDArray[np.int64]

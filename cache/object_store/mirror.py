@@ -12,7 +12,7 @@ from typing import Any, Self
 from cache.files import locked, replacing
 from cache.object_store.bucket import Bucket, BucketUrl, md5, no_conditions
 from cache.object_store.marker import MARKER
-from cache.object_store.stage import Stage
+from cache.object_store.staged_shards import StagedShards
 from stal_data.errors import ConflictError, InputError, NotFoundError
 from stal_data.names import is_name
 
@@ -27,7 +27,7 @@ class Mirror:
     folder_id: tells this folder from another machine's.
     """
 
-    def __init__(self, root: Path, bucket: Bucket, folder_id: str, stage: Stage | None) -> None:
+    def __init__(self, root: Path, bucket: Bucket, folder_id: str, stage: StagedShards | None) -> None:
         self.root, self.bucket, self.folder_id, self.stage = root, bucket, folder_id, stage
         self._conditional = False
 
@@ -49,7 +49,7 @@ class Mirror:
                 f"The mirror of '{url}' cannot be made in '{root}': {error.strerror or error}; name another folder "
                 "with --stage, or set XDG_CACHE_HOME."
             ) from error
-        mirror = cls(root, bucket, folder_id, None if stage_bytes is None else Stage(root, stage_bytes))
+        mirror = cls(root, bucket, folder_id, None if stage_bytes is None else StagedShards(root, stage_bytes))
         with _lock:
             _open[os.getpid(), root] = mirror
         return mirror

@@ -3,7 +3,7 @@
 from cache.precompute.estimate import Estimate, estimate
 from cache.precompute.launch import Part, read_part
 from cache.precompute.options import PrecomputeOptions
-from cache.precompute.plan import Progress, Stage
+from cache.precompute.plan import Phase, Progress
 from cache.precompute.run import precompute
 
-__all__ = ["Estimate", "Part", "PrecomputeOptions", "Progress", "Stage", "estimate", "precompute", "read_part"]
+__all__ = ["Estimate", "Part", "Phase", "PrecomputeOptions", "Progress", "estimate", "precompute", "read_part"]

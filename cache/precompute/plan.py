@@ -18,13 +18,13 @@ from stal_data.media import Media
 
 LISTED = 10  # problems that an error message lists before it only counts
 
-Stage = Literal["check", "extract"]
+Phase = Literal["check", "extract"]
 
 
 class Progress(Protocol):
-    """Told how many of all key frames a stage has finished; may come from several threads, one call at a time."""
+    """Told how many of all key frames a phase has finished; may come from several threads, one call at a time."""
 
-    def __call__(self, stage: Stage, done: int, total: int) -> None: ...
+    def __call__(self, phase: Phase, done: int, total: int) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,8 @@ from stal_data.errors import how_to_install
 
 # Our import packages with names generic enough to be someone else's too.
 GENERIC_PACKAGES = ("cache", "cli", "protos", "recipes")
-_SUMS = ("all", "dev")
+_NOT_RUN = ("all", "dev", "docs")
+"""Extras that no machine of an installation needs by itself."""
 _REQUIREMENT = re.compile(r"([\w.-]+)(\[.*?\])?.*\bextra == ['\"]([\w-]+)['\"]")
 
 
@@ -75,7 +76,7 @@ def missing_by_extra(requirements: list[str]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = defaultdict(list)
     for requirement in requirements:
         match = _REQUIREMENT.match(requirement)
-        if match is None or match[3] in _SUMS:
+        if match is None or match[3] in _NOT_RUN:
             continue
         missing = found[match[3]]
         if match[1] != "stal" and not _installed(match[1]):

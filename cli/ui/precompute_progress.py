@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from cache.precompute import Progress, Stage
+    from cache.precompute import Phase, Progress
 
 PLAIN_LINE_S = 10.0  # seconds between progress lines where stderr is no terminal
-STAGE_TEXT: dict["Stage", str] = {"check": "checking frames", "extract": "computing features"}
+_PHASE_TEXT: dict["Phase", str] = {"check": "checking frames", "extract": "computing features"}
 
 
 @contextmanager
@@ -29,16 +29,16 @@ def extraction_progress() -> "Iterator[Progress]":
     with Progress(
         "{task.description}", BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn(), console=console
     ) as bar:
-        tasks: dict[Stage, Any] = {}
-        rates: dict[Stage, _Rate] = {}
+        tasks: dict[Phase, Any] = {}
+        rates: dict[Phase, _Rate] = {}
 
-        def show(stage: "Stage", done: int, total: int) -> None:
-            if stage not in tasks:
+        def show(phase: "Phase", done: int, total: int) -> None:
+            if phase not in tasks:
                 # Rows that an earlier run left behind are not this run's speed.
-                tasks[stage], rates[stage] = bar.add_task(STAGE_TEXT[stage], total=total, rate=""), _Rate(done)
-                bar.update(tasks[stage], completed=done)
-                bar.reset(tasks[stage], completed=done)
-            bar.update(tasks[stage], completed=done, rate=f"{rates[stage].per_second(done):.1f} clips/s")
+                tasks[phase], rates[phase] = bar.add_task(_PHASE_TEXT[phase], total=total, rate=""), _Rate(done)
+                bar.update(tasks[phase], completed=done)
+                bar.reset(tasks[phase], completed=done)
+            bar.update(tasks[phase], completed=done, rate=f"{rates[phase].per_second(done):.1f} clips/s")
 
         yield show
 
@@ -54,22 +54,22 @@ class _Rate:
 
 
 class _PlainLines:
-    """Prints a line at the start and the end of a stage, and every PLAIN_LINE_S between."""
+    """Prints a line at the start and the end of a phase, and every PLAIN_LINE_S between."""
 
     def __init__(self) -> None:
-        self._rates: dict[Stage, _Rate] = {}
+        self._rates: dict[Phase, _Rate] = {}
         self._next_s = 0.0
 
-    def __call__(self, stage: "Stage", done: int, total: int) -> None:
-        first = stage not in self._rates
-        rate = self._rates.setdefault(stage, _Rate(done))
+    def __call__(self, phase: "Phase", done: int, total: int) -> None:
+        first = phase not in self._rates
+        rate = self._rates.setdefault(phase, _Rate(done))
         now = time.monotonic()
         if first:
-            click.echo(f"{STAGE_TEXT[stage]}: {done} of {total} key frames done", err=True)
+            click.echo(f"{_PHASE_TEXT[phase]}: {done} of {total} key frames done", err=True)
         elif done == total or now >= self._next_s:
             speed = rate.per_second(done)
             left = f", {(total - done) / speed:.0f} s left" if speed and done < total else ""
-            click.echo(f"{STAGE_TEXT[stage]}: {done} of {total}, {speed:.1f} clips/s{left}", err=True)
+            click.echo(f"{_PHASE_TEXT[phase]}: {done} of {total}, {speed:.1f} clips/s{left}", err=True)
         else:
             return
         self._next_s = now + PLAIN_LINE_S

@@ -20,7 +20,7 @@ _PARTIAL = ".partial"
 _TOO_MANY = (errno.EMFILE, errno.ENFILE)
 
 
-class Stage:
+class StagedShards:
     """Staged shards below a folder, at most `limit_bytes` of them; threads and processes share it.
 
     A file that is open when it is removed stays readable for who has it open.
