@@ -14,7 +14,7 @@ from protos.generated import recognizer_pb2 as pb
 from protos.generated import recognizer_pb2_grpc as pb_grpc
 from recognizer_svc.service.bounds import LONGEST_STOP_S
 from stal_data.errors import StalError
-from stal_data.keyframes import KeyFrame
+from stal_data.keyframes import KeyFrame, ScoredKeyFrame
 from svc_common.client import RetryPolicy, call_metadata, call_with_retries, is_retryable, open_channel, pause_s
 from svc_common.config import ClientConfig
 from svc_common.errors import error_of
@@ -44,18 +44,6 @@ class SplitScores:
     notes: tuple[str, ...]
     num_key_frames: int
     num_boxes: int
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class KeyFrameScores:
-    """N people of one key frame.
-
-    boxes_N4: float32, x1,y1,x2,y2 in [0,1] of the frame. scores_NC: float32 in [0,1], in the order of the label ids.
-    """
-
-    key: KeyFrame
-    boxes_N4: NDArray[np.float32]
-    scores_NC: NDArray[np.float32]
 
 
 class RecognizerClient:
@@ -134,7 +122,7 @@ class RecognizerClient:
         scores = [list(actor.scores) for actor in answer.actors]
         return answer.model, np.array(scores, dtype=np.float32).reshape(len(scores), len(answer.model.labels))
 
-    async def predict(self, request: pb.PredictRequest) -> AsyncGenerator[SplitScores | KeyFrameScores]:
+    async def predict(self, request: pb.PredictRequest) -> AsyncGenerator[SplitScores | ScoredKeyFrame]:
         """First what the scores come from, then the key frames that have boxes, in the order of the split."""
         delays = _FIRST_CONTACT.delays()
         answered = False
@@ -189,7 +177,7 @@ class RecognizerClient:
 
 async def read_predictions(
     responses: AsyncIterable[pb.PredictResponse],
-) -> AsyncGenerator[SplitScores | KeyFrameScores]:
+) -> AsyncGenerator[SplitScores | ScoredKeyFrame]:
     """What the messages hold."""
     num_classes = 0
     async for response in responses:
@@ -197,7 +185,7 @@ async def read_predictions(
             num_classes = len(response.header.model.labels)
             yield _split_scores(response.header)
         for item in response.batch.key_frames:
-            yield _key_frame_scores(item, num_classes)
+            yield _scored_key_frame(item, num_classes)
 
 
 def _split_scores(header: pb.PredictHeader) -> SplitScores:
@@ -211,8 +199,8 @@ def _split_scores(header: pb.PredictHeader) -> SplitScores:
     )
 
 
-def _key_frame_scores(item: pb.ScoredKeyFrame, num_classes: int) -> KeyFrameScores:
-    return KeyFrameScores(
+def _scored_key_frame(item: pb.ScoredKeyFrame, num_classes: int) -> ScoredKeyFrame:
+    return ScoredKeyFrame(
         key=KeyFrame(item.video, item.time_ms),
         boxes_N4=np.frombuffer(item.boxes, dtype="<f4").reshape(-1, 4),
         scores_NC=np.frombuffer(item.scores, dtype="<f4").reshape(-1, num_classes),

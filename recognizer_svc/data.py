@@ -72,11 +72,8 @@ def labelled_key_frames(split: PublishedSplit, label_map: LabelMap) -> list[Labe
     for item in split.key_frames:
         if not len(item.boxes_N4):
             continue
-        targets_NC = np.zeros((len(item.labels), label_map.num_classes), dtype=np.float32)
-        for row, ids in enumerate(item.labels):
-            for label_id in ids:
-                targets_NC[row, label_map.index_of(label_id)] = 1
         check_boxes(item.key, item.boxes_N4)
+        targets_NC = label_map.targets(item.labels)
         labelled.append(LabelledKeyFrame(key=item.key, boxes_N4=item.boxes_N4, targets_NC=targets_NC))
     if not any(item.targets_NC.any() for item in labelled):
         raise InputError(
@@ -122,8 +119,9 @@ class LabelledFeatures:
         self._augmentation = augmentation or Augmentation()
         self._seed = seed
         self._buffers = threading.local()
-        self._rows = _rows(identity, self.items)
-        self._hflip_rows = None if hflip is None else _rows(hflip, self.items)
+        keys = [item.key for item in self.items]
+        self._rows = identity.rows_of(keys)
+        self._hflip_rows = None if hflip is None else hflip.rows_of(keys)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -276,19 +274,6 @@ def read_ahead(load: Callable[[Sequence[int]], Item], plan: Sequence[Sequence[in
         finally:
             for future in waiting:
                 future.cancel()
-
-
-def _rows(feature_set: FeatureSet, items: Sequence[LabelledKeyFrame]) -> list[int]:
-    """Row of each item, after checking that all of them have been computed."""
-    rows = [feature_set.row_of(item.key) for item in items]
-    done_K = feature_set.done
-    missing = [item.key for item, row in zip(items, rows, strict=True) if not done_K[row]]
-    if missing:
-        raise InputError(
-            f"Feature set {feature_set.id} of {feature_set.dataset}/{feature_set.split} lacks {len(missing)} of "
-            f"{len(items)} key frames, the first is {missing[0]}; finish it by running 'stal-cli precompute' again."
-        )
-    return rows
 
 
 def _check_finite(name: str, values_BX: Tensor, keys: Sequence[KeyFrame]) -> None:

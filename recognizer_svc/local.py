@@ -8,11 +8,12 @@ from typing import Self
 
 from cache.store import Store
 from protos.generated import recognizer_pb2 as pb
-from recognizer_svc.client import KeyFrameScores, SplitScores, read_predictions
+from recognizer_svc.client import SplitScores, read_predictions
 from recognizer_svc.scoring.scoring_thread import Scoring
 from recognizer_svc.service.jobs import JobManager
 from recognizer_svc.service.limits import JobLimits
 from recognizer_svc.service.servicer import RecognizerServicer
+from stal_data.keyframes import ScoredKeyFrame
 
 
 class LocalRecognizer:
@@ -58,6 +59,6 @@ class LocalRecognizer:
         """Stop a job, whoever runs it, and return it when it has ended."""
         return await self._calls.CancelJob(pb.CancelJobRequest(run_id=run_id))
 
-    def predict(self, request: pb.PredictRequest) -> AsyncGenerator[SplitScores | KeyFrameScores]:
+    def predict(self, request: pb.PredictRequest) -> AsyncGenerator[SplitScores | ScoredKeyFrame]:
         """First what the scores come from, then the key frames that have boxes, in the order of the split."""
         return read_predictions(self._calls.Predict(request))

@@ -46,3 +46,16 @@ class AnnotatedKeyFrame:
     labels: tuple[frozenset[int], ...]
     persons: tuple[int, ...]
     row_counts: tuple[tuple[int, ...], ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ScoredKeyFrame:
+    """One key frame with the scores of N people.
+
+    boxes_N4: float32, x1,y1,x2,y2 in [0,1] of the frame.
+    scores_NC: float32 in [0,1], classes in the order of the label map's ids.
+    """
+
+    key: KeyFrame
+    boxes_N4: NDArray[np.float32]
+    scores_NC: NDArray[np.float32]

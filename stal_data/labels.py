@@ -3,9 +3,12 @@
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from stal_data.errors import InputError, NotFoundError, shown, shown_problems
 from stal_data.text_format import read_messages
@@ -88,6 +91,14 @@ class LabelMap:
         if label_id not in self._index:
             raise InputError(f"Label {label_id} is not in {self.source}, {self.describe_ids()}.")
         return self._index[label_id]
+
+    def targets(self, labels: Sequence[Iterable[int]]) -> NDArray[np.float32]:
+        """Return [N, classes], 1 where a person performs the class, from the ids of each person's actions."""
+        targets_NC = np.zeros((len(labels), self.num_classes), dtype=np.float32)
+        for row, ids in enumerate(labels):
+            for label_id in ids:
+                targets_NC[row, self.index_of(label_id)] = 1
+        return targets_NC
 
     def describe_ids(self) -> str:
         """Return a phrase such as `which has 50 labels, 1 to 50`."""

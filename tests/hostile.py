@@ -7,7 +7,8 @@ from pathlib import Path
 STAL_CLI = str(Path(sys.executable).with_name("stal-cli"))
 
 MODULES = (
-    *("cli", "cache", "detector_svc", "protos", "recipes", "recognizer_svc", "stal_data", "stal_eval", "svc_common"),
+    *("cli", "cache", "detector_svc", "protos", "recipes", "recognizer_svc"),
+    *("stal", "stal_data", "stal_eval", "svc_common"),
     *("json", "logging", "multiprocessing", "random", "secrets", "socket", "tempfile", "tests"),
     *("av", "click", "grpc", "numpy", "PIL", "torch", "ultralytics", "zarr", "sitecustomize", "usercustomize"),
 )

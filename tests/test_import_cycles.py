@@ -4,7 +4,7 @@ from graphlib import TopologicalSorter
 
 import grimp
 
-PACKAGES = ("cache", "cli", "detector_svc", "protos", "recognizer_svc", "stal_data", "stal_eval", "svc_common")
+PACKAGES = ("cache", "cli", "detector_svc", "protos", "recognizer_svc", "stal", "stal_data", "stal_eval", "svc_common")
 
 
 def test_no_module_imports_itself_over_others() -> None:

@@ -124,6 +124,18 @@ class FeatureSet:
             )
         return row
 
+    def rows_of(self, keys: Sequence[KeyFrame]) -> list[int]:
+        """Return the row of each key frame, after checking that all of them have been computed."""
+        rows = [self.row_of(key) for key in keys]
+        done_K = self.done
+        missing = [key for key, row in zip(keys, rows, strict=True) if not done_K[row]]
+        if missing:
+            raise InputError(
+                f"Feature set {self.id} of {self.dataset}/{self.split} lacks {len(missing)} of {len(keys)} key frames, "
+                f"the first is {missing[0]}; finish it by running 'stal-cli precompute' again."
+            )
+        return rows
+
     @property
     def done(self) -> NDArray[np.bool_]:
         """[K]: which rows are safely written, as it is on disk now."""

@@ -11,7 +11,7 @@ from cli.ui.evaluation_recipe import recipe_option
 from cli.ui.options import client_options
 from cli.ui.recognizer import recognizer_at
 from cli.ui.staging_options import StageOptions, stage_options
-from stal_data.errors import StalError
+from stal_data.errors import InputError, StalError
 from svc_common.config import ClientConfig
 
 if TYPE_CHECKING:
@@ -31,10 +31,12 @@ class BoxSourceType(click.ParamType[tuple[str, str]]):
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:  # noqa: ARG002
         if isinstance(value, tuple):
             return value
-        kind, colon, name = str(value).partition(":")
-        if kind not in ("ground-truth", "proposals") or (colon and (kind != "proposals" or not name)):
-            self.fail(f"'{value}' must be ground-truth, proposals or proposals:NAME (as 'detect --name' filed them).")
-        return kind, name
+        from recognizer_svc.scoring.queries import parse_boxes
+
+        try:
+            return parse_boxes(str(value))
+        except InputError as error:
+            self.fail(str(error))
 
 
 @click.command()

@@ -5,7 +5,6 @@ import json
 import secrets
 import signal
 import sys
-import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -88,6 +87,7 @@ def train(
       stal-cli train acar --store s3://bucket/store --stage /scratch/stage --stage-limit 500GB
     """
     from protos.generated import recognizer_pb2 as pb
+    from recognizer_svc.runs.run_dir import new_run_id
     from recognizer_svc.training.recipe import load_recipe, read_recipe
 
     if recipe is None and not resume:
@@ -117,7 +117,7 @@ def train(
         if folder is not None and loaded.training.backbone == "none":
             raise click.UsageError(f"--data has no effect: recipe '{loaded.name}' trains no backbone.")
         text, _ = read_recipe(recipe)
-        run_id = run_id or f"{loaded.name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+        run_id = run_id or new_run_id(loaded.name)
     assert run_id is not None
     request = pb.TrainRequest(
         run_id=run_id,

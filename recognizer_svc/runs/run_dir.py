@@ -13,6 +13,8 @@ STORE/runs/<run id>/    what decides a score carries a checksum, as do the .json
   job/                  records, locks and logs of the job, one each for each node
 """
 
+import secrets
+import time
 from pathlib import Path
 
 from cache.backbones import BACKBONES
@@ -23,6 +25,11 @@ OLD_SUFFIX = ".pt"
 """Of checkpoints, as this version and earlier ones save them."""
 METADATA_KEY = "stal_checkpoint"
 """Of what a checkpoint's header says, JSON text."""
+
+
+def new_run_id(recipe_name: str) -> str:
+    """Return a name for a run: recipe, time and a random end."""
+    return f"{recipe_name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
 
 
 class RunDir:

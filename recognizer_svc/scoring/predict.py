@@ -18,7 +18,7 @@ from recognizer_svc.runs.run_dir import RunDir
 from recognizer_svc.training.checkpoint import Checkpoint, load_checkpoint
 from recognizer_svc.training.losses import scores
 from stal_data.errors import InputError
-from stal_data.keyframes import KeyFrame
+from stal_data.keyframes import KeyFrame, ScoredKeyFrame
 from stal_data.labels import LabelMap
 
 MAX_CLIPS = 32
@@ -37,15 +37,6 @@ class BoxesOfKeyFrame:
 
     key: KeyFrame
     boxes_N4: NDArray[np.float32]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class ScoredKeyFrame:
-    """scores_NC: float32 in [0,1], classes in the order of the label map's ids."""
-
-    key: KeyFrame
-    boxes_N4: NDArray[np.float32]
-    scores_NC: NDArray[np.float32]
 
 
 def name_of_device(device: str) -> str:

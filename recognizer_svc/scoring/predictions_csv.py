@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO
 
 from cache.files import replacing
-from recognizer_svc.client import KeyFrameScores
+from stal_data.keyframes import ScoredKeyFrame
 from stal_data.times import format_time
 
 
@@ -22,7 +22,7 @@ class PredictionsWriter:
         self.num_key_frames = 0
         self.num_boxes = 0
 
-    def write(self, item: KeyFrameScores) -> None:
+    def write(self, item: ScoredKeyFrame) -> None:
         # As text a float32 has the fewest digits that read back as the same float32.
         boxes, scores = item.boxes_N4.astype(str).tolist(), item.scores_NC.astype(str).tolist()
         time = format_time(item.key.time_ms)

@@ -8,11 +8,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recognizer_svc.training.recipe import Layout
-from stal_data.keyframes import KeyFrame
+from stal_data.errors import InputError
+from stal_data.keyframes import KeyFrame, ScoredKeyFrame
 
 if TYPE_CHECKING:
     from recognizer_svc.scoring.model_list import ModelInfo
-    from recognizer_svc.scoring.predict import ScoredKeyFrame
+
+
+def parse_boxes(text: str) -> tuple[str, str]:
+    """Return whom to score, as kind and detector, of `ground-truth`, `proposals` or `proposals:NAME`."""
+    kind, colon, name = text.partition(":")
+    if kind not in ("ground-truth", "proposals") or (colon and (kind != "proposals" or not name)):
+        raise InputError(f"'{text}' must be ground-truth, proposals or proposals:NAME (as 'detect --name' filed them).")
+    return kind, name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,4 +68,4 @@ class Prediction:
     notes: tuple[str, ...]
     num_key_frames: int
     num_boxes: int
-    scored: "Generator[ScoredKeyFrame]"
+    scored: Generator[ScoredKeyFrame]

@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.split_store import PublishedSplit
-from recognizer_svc.scoring.predict import BoxesOfKeyFrame, ScoredKeyFrame
+from recognizer_svc.scoring.predict import BoxesOfKeyFrame
 from recognizer_svc.training.recipe import Layout
 from recognizer_svc.training.row_layout import rows_of
 from stal_data.errors import InputError
-from stal_data.keyframes import KeyFrame
+from stal_data.keyframes import KeyFrame, ScoredKeyFrame
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -16,13 +16,13 @@ from recognizer_svc.scoring.micro_batch import MAX_CALLS, MicroBatches, Scored
 from recognizer_svc.scoring.model_list import ModelInfo
 from recognizer_svc.scoring.queries import Prediction, PredictQuery, RecognizeQuery
 from recognizer_svc.scoring.served_models import ServedModels
+from stal_data.keyframes import ScoredKeyFrame
 from svc_common.errors import BusyError, DeadlineError
 from svc_common.watched_pool import WatchedPool
 
 if TYPE_CHECKING:
     from recognizer_svc.scoring.engine import Engine
     from recognizer_svc.scoring.models import LoadedModel
-    from recognizer_svc.scoring.predict import ScoredKeyFrame
 
 T = TypeVar("T")
 KEY_FRAMES_PER_BATCH = 64
@@ -86,9 +86,7 @@ class Scoring:
         self._loading.close()
         self._thread.shutdown(wait=True, cancel_futures=True)
 
-    async def predict(
-        self, query: PredictQuery, deadline: float
-    ) -> "AsyncGenerator[Prediction | list[ScoredKeyFrame]]":
+    async def predict(self, query: PredictQuery, deadline: float) -> AsyncGenerator[Prediction | list[ScoredKeyFrame]]:
         """First what the scores come from, then batches of them; key frames without boxes are left out.
 
         deadline: on the clock of time.monotonic().
@@ -167,7 +165,7 @@ class Scoring:
         return await asyncio.get_running_loop().run_in_executor(self._thread, in_time)
 
 
-def _take(scored: "Iterator[ScoredKeyFrame]") -> "list[ScoredKeyFrame]":
+def _take(scored: Iterator[ScoredKeyFrame]) -> list[ScoredKeyFrame]:
     """The next message's key frames; none at the end."""
     taken: list[ScoredKeyFrame] = []
     boxes = 0

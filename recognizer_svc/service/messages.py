@@ -16,11 +16,10 @@ from recognizer_svc.service.admission import Submission
 from recognizer_svc.service.launch import default_backend, default_processes
 from recognizer_svc.training.recipe import Layout
 from stal_data.errors import InputError
-from stal_data.keyframes import KeyFrame
+from stal_data.keyframes import KeyFrame, ScoredKeyFrame
 
 if TYPE_CHECKING:
     from recognizer_svc.scoring.model_list import ModelInfo
-    from recognizer_svc.scoring.predict import ScoredKeyFrame
 
 _EVENTS = {field.name for field in pb.JobEvent.DESCRIPTOR.oneofs_by_name["event"].fields}
 _LAYOUTS: dict[int, Layout] = {
@@ -142,7 +141,7 @@ def from_prediction(prediction: Prediction) -> pb.PredictHeader:
     )
 
 
-def from_scored(item: "ScoredKeyFrame") -> pb.ScoredKeyFrame:
+def from_scored(item: ScoredKeyFrame) -> pb.ScoredKeyFrame:
     return pb.ScoredKeyFrame(
         video=item.key.video,
         time_ms=item.key.time_ms,

@@ -77,7 +77,7 @@ def test_the_check_sees_a_wrong_option() -> None:
 
 def test_nothing_tells_to_install_by_name_from_an_index() -> None:
     """The project is on no package index; what is called so there may be anybody's."""
-    folders = ("cache", "cli", "deploy", "detector_svc", "docs", "recognizer_svc", "stal_data", "stal_eval")
+    folders = ("cache", "cli", "deploy", "detector_svc", "docs", "recognizer_svc", "stal", "stal_data", "stal_eval")
     files = [path for folder in folders for path in (ROOT / folder).rglob("*.*") if path.suffix != ".pyc"]
     by_name = re.compile(rb"stal\[[a-z]|pip install ['\"]?stal\b")
     assert [path for path in files if by_name.search(path.read_bytes())] == []

@@ -17,7 +17,7 @@ from recognizer_svc.heads.batch import FeatureShapes
 from recognizer_svc.runs.events import read_events
 from recognizer_svc.runs.run_dir import RunDir
 from recognizer_svc.scoring.engine import Engine
-from recognizer_svc.scoring.predict import BoxesOfKeyFrame, Predictor, ScoredKeyFrame
+from recognizer_svc.scoring.predict import BoxesOfKeyFrame, Predictor
 from recognizer_svc.scoring.queries import PredictQuery
 from recognizer_svc.scoring.row_predictions import clips_to_score
 from recognizer_svc.scoring.served_models import ServedModels
@@ -28,7 +28,7 @@ from recognizer_svc.training.run import train_run
 from recognizer_svc.training.validation import mean_average_precision
 from stal_data.dataset import Split
 from stal_data.errors import ConflictError, InputError
-from stal_data.keyframes import AnnotatedKeyFrame
+from stal_data.keyframes import AnnotatedKeyFrame, ScoredKeyFrame
 from tests.recognizer.toy_store import ACAR, LABELS, make_store
 
 DETECTOR = DetectorSpec(name="p", weights="unknown", height=64, width=96, confidence=0.3, library="none")

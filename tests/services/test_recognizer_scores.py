@@ -18,7 +18,7 @@ from cache.spec import FeatureSpec
 from cache.split_store import load_split, publish_split
 from cache.store import Store
 from protos.generated import recognizer_pb2 as pb
-from recognizer_svc.client import KeyFrameScores, RecognizerClient, SplitScores
+from recognizer_svc.client import RecognizerClient, SplitScores
 from recognizer_svc.features import check_fits, open_fitting
 from recognizer_svc.heads.batch import FeatureShapes
 from recognizer_svc.scoring.models import ModelCache
@@ -29,7 +29,7 @@ from recognizer_svc.service.server import RecognizerConfig, RecognizerService
 from recognizer_svc.training.checkpoint import load_checkpoint, save_checkpoint
 from stal_data.dataset import Split
 from stal_data.errors import ConflictError, InputError, NotFoundError
-from stal_data.keyframes import KeyFrame
+from stal_data.keyframes import KeyFrame, ScoredKeyFrame
 from svc_common.config import ClientConfig, ServerConfig
 from svc_common.errors import BusyError, DeadlineError
 from svc_common.metrics import Metrics
@@ -52,11 +52,11 @@ def recognize_request(**fields: object) -> pb.RecognizeRequest:
     return pb.RecognizeRequest(**values | fields)
 
 
-async def predict(trained: Trained, request: pb.PredictRequest) -> tuple[SplitScores, list[KeyFrameScores]]:
+async def predict(trained: Trained, request: pb.PredictRequest) -> tuple[SplitScores, list[ScoredKeyFrame]]:
     async with RecognizerClient(trained.service.client) as client:
         head, *items = [answer async for answer in client.predict(request)]
     assert isinstance(head, SplitScores)
-    return head, [item for item in items if isinstance(item, KeyFrameScores)]
+    return head, [item for item in items if isinstance(item, ScoredKeyFrame)]
 
 
 def expected(store: Store, checkpoint: str = "best") -> dict[KeyFrame, NDArray[np.float32]]:
