@@ -84,9 +84,8 @@ def with_moments_of_the_mean(clips: FullTimeClips) -> LabelledBatch:
     """The mistake that a cache of time means invites: their variance is smaller than that of the grid."""
     batch = cached(clips)
     vit_BCHW = batch.head.features["vit"]
-    assert vit_BCHW is not None
     wrong_B2C = torch.stack([vit_BCHW.mean((2, 3)), vit_BCHW.square().mean((2, 3))], dim=1)
-    head: HeadBatch = replace(batch.head, vit_moments_B2C=wrong_B2C)
+    head: HeadBatch = replace(batch.head, features={**batch.head.features, "vit_moments": wrong_B2C})
     return replace(batch, head=head)
 
 
