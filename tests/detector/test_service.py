@@ -225,8 +225,8 @@ async def test_propose_answers_for_key_frames_within_a_second(weights: Path, dat
         f"name: fifths\nformat: ava\nlabel_map: labels.pbtxt\nmedia: {{kind: frames, root: {dataset / 'frames'}}}\n"
         "splits: {train: {annotations: train.csv}}\n"
     )
-    async with serving(weights, data_root=tmp_path) as server, make_client(server.port) as client:
-        _, *items = [event async for event in client.propose("fifths", "train")]
+    async with serving(weights, data_root=tmp_path) as server:
+        _, *items = [event async for event in make_client(server.port).propose("fifths", "train")]
     assert [key for key, _ in items] == [KeyFrame("v0", time_ms) for time_ms in (1000, 1040, 1200)]
 
 
