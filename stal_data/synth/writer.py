@@ -101,19 +101,20 @@ def _render_all(
     # Not forked: the caller may have threads, such as a progress display's.
     context = multiprocessing.get_context("spawn")
     processes, others = min(processes, len(videos)), set(multiprocessing.active_children())
-    with (
-        safe_path(),
-        ProcessPoolExecutor(processes, mp_context=context, initializer=_begin, initargs=(os.getpid(),)) as pool,
-    ):
+    with safe_path():
+        pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_begin, initargs=(os.getpid(),))
         try:
             pending = {pool.submit(_render_video, video, frames): video.name for video in videos}
             for future in as_completed(pending):
                 annotations[pending[future]] = future.result()
                 report(len(annotations), len(videos))
+            pool.shutdown()
         except BaseException:
             for process in set(multiprocessing.active_children()) - others:
                 process.kill()  # else what it is at, and what it has fetched already, would be rendered first
-            pool.shutdown(cancel_futures=True)
+                process.join()
+            # Without waiting for the pool's thread, which may be reading what a killed process had half sent.
+            pool.shutdown(wait=False, cancel_futures=True)
             raise
     return annotations
 

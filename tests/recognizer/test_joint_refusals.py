@@ -14,7 +14,7 @@ from recognizer_svc.runs.record import Launch
 from recognizer_svc.runs.store import RunStore
 from recognizer_svc.service.admission import Submission, check_submission
 from recognizer_svc.training.distributed import Ranks
-from recognizer_svc.training.joint.sources import initial_weights, open_dataset, open_vit_set
+from recognizer_svc.training.joint.sources import initial_weights, open_cached_set, open_dataset
 from recognizer_svc.training.recipe import parse_recipe
 from recognizer_svc.training.run import Run, train_run
 from stal_data.dataset import Dataset
@@ -48,7 +48,7 @@ def start(joint_store: JointStore, *overrides: str, data_root: Path | None = Non
         ("training.backbone_weights=../slowfast.safetensors", "training.backbone_weights is .*without '..'"),
         ("training.backbone_weights=null", "backbone_weights must name a file"),
         ("training.backbone=none", "backbone_weights and backbone_preset need a backbone"),
-        ("training.backbone=vit", "training.backbone is 'vit'"),
+        ("training.backbone=vitt", "There is no backbone 'vitt'. Did you mean 'vit'"),
         ("data.streams=[vit]", "it must hold slowfast, which training.backbone trains, and another"),
     ],
 )
@@ -92,7 +92,7 @@ def test_frames_that_are_not_those_of_the_cache(joint_store):
 
 
 def test_no_mirrored_vit_features(joint_store):
-    identity = open_vit_set(joint_store.store, "noise", "train")
+    identity = open_cached_set(joint_store.store, "noise", "train", "slowfast")
     shutil.rmtree(identity.path.parent / identity.spec.with_view("hflip").id)
     with pytest.raises(NotFoundError, match=r"noise/train has no mirrored twin.*--view hflip.*hflip_probability=0"):
         start(joint_store)
@@ -100,7 +100,7 @@ def test_no_mirrored_vit_features(joint_store):
 
 
 def test_no_vit_features_of_the_validation_split(joint_store):
-    shutil.rmtree(open_vit_set(joint_store.store, "noise", "test").path)
+    shutil.rmtree(open_cached_set(joint_store.store, "noise", "test", "slowfast").path)
     with pytest.raises(NotFoundError, match=f"noise/test has no features of vit tiny .{VIT_WEIGHTS}."):
         start(joint_store)
 

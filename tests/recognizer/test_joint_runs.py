@@ -15,7 +15,7 @@ from recognizer_svc.runs.run_dir import RunDir
 from recognizer_svc.scoring.predict import BoxesOfKeyFrame, Predictor
 from recognizer_svc.training.checkpoint import load_checkpoint
 from recognizer_svc.training.distributed import Ranks
-from recognizer_svc.training.joint.sources import open_vit_set
+from recognizer_svc.training.joint.sources import open_cached_set
 from recognizer_svc.training.recipe import load_recipe
 from recognizer_svc.training.run import train_run
 from recognizer_svc.training.validation import mean_average_precision
@@ -117,7 +117,7 @@ def test_a_joint_run_can_be_made_longer_and_keeps_the_best(joint_store, tmp_path
     joint_store.run("longer", "validation.keep_best=true", "training.epochs=3", "training.batch_clips=4")
     moved = tmp_path / "elsewhere"
     shutil.copytree(joint_store.dataset, moved / "copy")
-    identity = open_vit_set(joint_store.store, "noise", "train")
+    identity = open_cached_set(joint_store.store, "noise", "train", "slowfast")
     found_elsewhere = ["data.folder=copy", f"data.feature_set={identity.id}"]
     run.recipe.write_text(load_recipe(run.recipe, found_elsewhere).to_yaml())
     assert train_run(run, Ranks(), data_root=moved)
