@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing
 from pathlib import Path
 
@@ -15,6 +15,8 @@ from recognizer_svc.runs.run_dir import new_run_id
 from recognizer_svc.training.recipe import load_recipe, read_recipe
 from stal.store import Run, Store
 from stal_data.errors import InputError
+
+_WAKE_S = 0.2
 
 
 def train(
@@ -51,10 +53,13 @@ def train(
         job = loop.create_task(_follow(store, request))
         ended = thread.submit(loop.run_until_complete, job)
         try:
-            ended.result()
-        except KeyboardInterrupt:
+            # Waking up now and then, since an interrupt may wait until this thread does.
+            while not wait([ended], timeout=_WAKE_S).done:
+                pass
+        except BaseException:
             loop.call_soon_threadsafe(job.cancel)
             raise
+        ended.result()
     return Run(store, request.run_id)
 
 
