@@ -1,5 +1,6 @@
 """Image models of timm as a backbone: what they compute, which files they take, and that heads use their maps."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from click.testing import CliRunner
 from safetensors.torch import save_file
 
 from cache.backbones.load import load_backbone
+from cache.backbones.weights import save_backbone
 from cache.feature_store import open_feature_set
 from cache.precompute import PrecomputeOptions, precompute
 from cache.store import Store
@@ -63,6 +65,16 @@ def test_a_file_of_the_publisher_gives_the_same_backbone_without_its_classifier(
         load_backbone("timm", weights=str(file), preset="test_resnet")
 
 
+def test_a_file_cannot_have_a_model_fetched_from_elsewhere(tmp_path: Path) -> None:
+    """The model's name is in the metadata of a weights file, which may be foreign."""
+    ours = load_backbone("timm", weights="random:3", preset="test_resnet")
+    file = tmp_path / "model.safetensors"
+    config = replace(ours.model.config, model="hf-hub:timm/test_resnet")
+    save_backbone(file, ours.model, kind="timm", preset="test_resnet", config=config, provenance={})
+    with pytest.raises(NotFoundError, match="has no model 'hf-hub:timm/test_resnet'"):
+        load_backbone("timm", weights=str(file))
+
+
 def test_heads_are_fed_a_timm_model_alone_and_beside_slowfast(store: Store, split: Split) -> None:
     image_model = load_backbone("timm", weights="random:3", preset="test_vit")
     slowfast = load_backbone("slowfast", weights="random:0", preset="tiny")
@@ -113,5 +125,7 @@ def test_nothing_is_downloaded_unasked() -> None:
 def test_models_that_there_are_not_are_refused() -> None:
     with pytest.raises(NotFoundError, match=r"has no model 'resnet81'\. Did you mean 'resnet"):
         load_backbone("timm", weights="random:0", preset="resnet81")
+    with pytest.raises(NotFoundError, match="has no model 'hf-hub:timm/resnet18'"):
+        load_backbone("timm", weights="random:0", preset="hf-hub:timm/resnet18")
     with pytest.raises(InputError, match="no default size"):
         load_backbone("timm", weights="random:0")

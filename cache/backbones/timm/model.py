@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cache.statistics import MapShape
-from stal_data.errors import InputError
+from stal_data.errors import InputError, NotFoundError, did_you_mean
 from stal_data.preprocess import MEAN, STD
 
 
@@ -53,6 +53,7 @@ class FramewiseModel(nn.Module):
     def __init__(self, config: TimmConfig) -> None:
         import timm
 
+        check_model(config.model)
         super().__init__()
         self.config = config
         # Made for real even where parameters go to "meta": tables that are no part of a file would have no values.
@@ -74,6 +75,14 @@ class FramewiseModel(nn.Module):
         map_FCHW = last_map(self.model, frames_FCHW, norm=self.config.norm)
         map_BTCHW = map_FCHW.reshape(len(clip_BCTHW), -1, *map_FCHW.shape[1:])
         return {"timm": map_BTCHW.transpose(1, 2)}
+
+
+def check_model(name: str) -> None:
+    """Refuse a name that timm's own list lacks: of others, such as hf-hub:NAME, timm asks the network or the disk."""
+    import timm
+
+    if not timm.is_model(name):
+        raise NotFoundError(f"timm {timm.__version__} has no model '{name}'. {did_you_mean(name, timm.list_models())}")
 
 
 def frame_indices(num_frames: int, count: int) -> list[int]:

@@ -6,17 +6,16 @@ from typing import Any, cast
 import torch
 
 from cache.backbones.registry import Architecture
-from cache.backbones.timm.model import FramewiseModel, TimmConfig, last_map
+from cache.backbones.timm.model import FramewiseModel, TimmConfig, check_model, last_map
 from cache.backbones.timm.published import download, from_published
-from stal_data.errors import InputError, NotFoundError, did_you_mean
+from stal_data.errors import InputError
 
 
 def timm_config(name: str) -> TimmConfig:
     """Return the config of a model by timm's name, such as resnet18 or vit_small_patch16_224.augreg_in1k."""
     import timm
 
-    if not timm.is_model(name):
-        raise NotFoundError(f"timm {timm.__version__} has no model '{name}'. {did_you_mean(name, timm.list_models())}")
+    check_model(name)
     model = timm.create_model(name, pretrained=False, num_classes=0).eval()
     if not hasattr(model, "forward_intermediates"):
         raise InputError(f"timm's model '{name}' does not give out its feature maps; choose another one.")
