@@ -6,9 +6,9 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -58,8 +58,9 @@ class Family:
             for member in self.members():
                 if word in " ".join(_command_line(member)):
                     return member
-            assert self.command.poll() is None, self._log.read_text()
-            time.sleep(0.05)
+            with suppress(subprocess.TimeoutExpired):
+                self.command.wait(0.05)
+                pytest.fail(f"The command ended:\n{self._log.read_text()}")
 
     def end(self, number: signal.Signals) -> None:
         """Send the command the signal; nothing may be left of the family."""
