@@ -1,7 +1,6 @@
 """Files that survive a power cut: a reader sees the old content or the new one, never a part."""
 
 import errno
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -9,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from stal_data.errors import StalError
+from stal_data.file_lock import FileLock
 from stal_data.files import partial_file
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -35,18 +35,10 @@ def sync_tree(root: Path) -> None:
 def locked(path: Path) -> Iterator[None]:
     """Hold a lock of the kernel on a file, which is made and stays, among all threads and processes; waits for it."""
     with explaining_full_disk(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        except OSError as error:
-            raise StalError(
-                f"The file system of '{path}' has no file locks ({error.strerror or error}); choose another folder."
-            ) from error
+        lock = FileLock.take(path, wait=True)
+    assert lock is not None
+    with lock:
         yield
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

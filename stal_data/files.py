@@ -1,14 +1,14 @@
 """Writing files so that a reader, or a crash, never meets half of one."""
 
-import fcntl
 import os
 import re
 import socket
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from stal_data.file_lock import FileLock
 from stal_data.left_behind import remove_if_left
 
 _HIDDEN_BYTES = 100
@@ -47,15 +47,14 @@ def partial_file(path: Path) -> Iterator[Path]:
     _remove_left(path.parent.absolute())
     partial = temporary_name(path)
     try:
-        # Not by tempfile, whose files are their owner's alone, whatever the umask says.
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        try:
-            with suppress(OSError):  # without locks on this file system nobody takes it for left behind either
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield partial
-        finally:
-            partial.unlink(missing_ok=True)
-            os.close(descriptor)
+        # Without locks on this file system nobody takes it for left behind either.
+        lock = FileLock.take(partial, wait=True, required=False)
+        assert lock is not None
+        with lock:
+            try:
+                yield partial
+            finally:
+                partial.unlink(missing_ok=True)
     except OSError as error:
         if str(error.filename) == str(partial):
             error.filename = str(path)

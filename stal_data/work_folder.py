@@ -1,15 +1,14 @@
 """A hidden folder in which something large is made; what killed processes left of theirs is found and removed."""
 
-import fcntl
-import os
 import shutil
 import socket
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from glob import escape
 from pathlib import Path
 
+from stal_data.file_lock import FileLock
 from stal_data.left_behind import remove_if_left
 
 _LOCK = ".stal-work.lock"
@@ -39,10 +38,10 @@ def work_folder(
     unlocked = target.parent / f".{target.name[:40]}.{host}.{uuid.uuid4().hex}.new"
     unlocked.mkdir()
     folder = unlocked.with_suffix(suffix)
-    descriptor = os.open(unlocked / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    # Without locks on this file system nobody takes it for left behind either.
+    lock = FileLock.take(unlocked / _LOCK, required=False)
+    assert lock is not None  # nobody else knows the file yet
     try:
-        with suppress(OSError):  # without locks on this file system nobody takes it for left behind either
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
         unlocked.rename(folder)
         content = folder / _CONTENT
         content.mkdir()
@@ -50,4 +49,4 @@ def work_folder(
     finally:
         for path in (unlocked, folder):
             shutil.rmtree(path, ignore_errors=True)
-        os.close(descriptor)
+        lock.release()

@@ -1,6 +1,5 @@
 """One writer per shard. Two writers of one shard would lose rows without any error."""
 
-import fcntl
 import json
 import os
 import socket
@@ -9,8 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from cache.feature_store.set_lock import no_locks
 from cache.files import explaining_full_disk
+from stal_data.file_lock import FileLock
 
 if TYPE_CHECKING:
     from cache.object_store.claims import Lease
@@ -26,42 +25,33 @@ class ShardClaim:
         processes.
     """
 
-    def __init__(self, shard: int, descriptor: int) -> None:
+    def __init__(self, shard: int, lock: FileLock) -> None:
         self.shard = shard
         self.lease: Lease | None = None
-        self._descriptor = descriptor
+        self._lock = lock
 
     @classmethod
     def take(cls, folder: Path, shard: int) -> Self | None:
         """Return the claim on a shard, or None while another process or thread holds it."""
         path = _path(folder, shard)
         with explaining_full_disk(path):
-            folder.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
+            lock = FileLock.take(path)
+        if lock is None:
             return None
-        except OSError as error:
-            os.close(descriptor)
-            raise no_locks(folder, error) from error
         with suppress(OSError):  # a full disk: the lock holds without the text
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
-        return cls(shard, descriptor)
+            os.ftruncate(lock.descriptor, 0)
+            os.pwrite(lock.descriptor, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
+        return cls(shard, lock)
 
     @property
     def held(self) -> bool:
-        return self._descriptor >= 0
+        return self._lock.held
 
     def release(self) -> None:
         if self.lease is not None:
             self.lease.release()
             self.lease = None
-        if self.held:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        self._lock.release()
 
     def __enter__(self) -> Self:
         return self

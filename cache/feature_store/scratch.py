@@ -1,14 +1,13 @@
 """Hidden folders beside a set in which shards are written before they are sent to a bucket; one for each writer."""
 
-import fcntl
-import os
 import shutil
 import socket
 import weakref
 from pathlib import Path
 
-from cache.feature_store.set_lock import no_locks
 from cache.files import explaining_full_disk
+from stal_data.errors import StalError
+from stal_data.file_lock import FileLock
 from stal_data.files import temporary_name
 from stal_data.left_behind import remove_if_left
 
@@ -27,20 +26,16 @@ def new_scratch(path: Path, owner: object) -> Path:
         unlocked = temporary_name(path)
         unlocked.mkdir()
         try:
-            descriptor = os.open(unlocked / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        except OSError:
-            unlocked.rmdir()
+            lock = FileLock.take(unlocked / _LOCK)
+        except (OSError, StalError):
+            shutil.rmtree(unlocked, ignore_errors=True)
             raise
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        except OSError as error:
-            _drop(unlocked, descriptor)
-            raise no_locks(path, error) from error
+        assert lock is not None  # nobody else knows the file yet
         folder = unlocked.rename(unlocked.with_suffix(_SUFFIX))
-    weakref.finalize(owner, _drop, folder, descriptor)
+    weakref.finalize(owner, _drop, folder, lock)
     return folder
 
 
-def _drop(folder: Path, descriptor: int) -> None:
-    os.close(descriptor)  # first: NFS keeps a file that is open, and so its folder
+def _drop(folder: Path, lock: FileLock) -> None:
+    lock.release()  # first: NFS keeps a file that is open, and so its folder
     shutil.rmtree(folder, ignore_errors=True)

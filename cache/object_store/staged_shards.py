@@ -4,7 +4,6 @@ A staged file lies where the shard lies in a local store. Readers verify every r
 """
 
 import errno
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,6 +12,7 @@ from pathlib import Path
 from cache.files import locked
 from cache.object_store.bucket import PIECE_BYTES, Bucket, ObjectInfo
 from stal_data.errors import InputError, StalError
+from stal_data.file_lock import FileLock
 from stal_data.left_behind import remove_if_left
 
 _LOCK = ".stage.lock"
@@ -37,26 +37,23 @@ class StagedShards:
                 with suppress(FileNotFoundError):
                     os.utime(path)  # used now; access times are often switched off
                     return
-                path.parent.mkdir(parents=True, exist_ok=True)
-                descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            try:
+                lock = FileLock.take(partial, wait=True)  # others wait here for the same shard
+            assert lock is not None
+            with lock:
                 with _own_disk(path):
-                    fcntl.flock(descriptor, fcntl.LOCK_EX)  # others wait here for the same shard
-                    if not _is_still(partial, descriptor):
+                    if not lock.still_at_path():
                         continue
                     if path.exists():
                         partial.unlink()
                         continue
                 try:
-                    self._download(bucket, key, path, descriptor)
+                    self._download(bucket, key, path, lock.descriptor)
                     with _own_disk(path):
                         partial.rename(path)
                 except BaseException:
                     partial.unlink(missing_ok=True)
                     raise
                 return
-            finally:
-                os.close(descriptor)
 
     def _download(self, bucket: Bucket, key: str, path: Path, descriptor: int) -> None:
         info = bucket.head(key)
@@ -127,11 +124,3 @@ def _write_all(descriptor: int, content: memoryview, start: int) -> None:
     while content:
         written = os.pwrite(descriptor, content, start)
         content, start = content[written:], start + written
-
-
-def _is_still(path: Path, descriptor: int) -> bool:
-    """Whether the open file is the one of this name; who held the lock before may have renamed or removed it."""
-    try:
-        return os.path.samestat(path.stat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False

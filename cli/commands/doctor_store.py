@@ -1,14 +1,15 @@
 """What `stal-cli doctor --store` tries: may this machine write there, and do locks keep writers apart?"""
 
-import fcntl
 import os
 import re
 import shutil
 import tempfile
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from stal_data.errors import StalError
+from stal_data.file_lock import FileLock, NoFileLocksError
 
 # By these options of NFS, Lustre and SMB a lock is one of this machine alone, and no call tells so.
 _LOCAL_LOCKS = {"local_lock=flock", "local_lock=all", "nolock", "localflock", "nobrl"}
@@ -55,20 +56,14 @@ def _write_and_lock(folder: Path) -> list[str]:
     try:
         os.write(descriptor, b"stal")
         os.fsync(descriptor)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        other = os.open(name, os.O_RDWR)
-        try:
-            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return []
-        finally:
-            os.close(other)
+        with FileLock.take(Path(name)) or nullcontext():
+            if FileLock.take(Path(name)) is None:
+                return []
         return [f"locks on '{folder}' keep nobody out: put the store on a file system whose flock works (NFS 4 has it)"]
+    except NoFileLocksError as error:
+        return [str(error)]
     except OSError as error:
-        return [
-            f"writing and locking a file in '{folder}' failed ({error.strerror}): free space, or put the store on a "
-            "file system with flock (NFS 4 has it)"
-        ]
+        return [f"writing a file in '{folder}' failed ({error.strerror}): free space"]
     finally:
         os.close(descriptor)
         Path(name).unlink(missing_ok=True)

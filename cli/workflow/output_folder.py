@@ -1,6 +1,5 @@
 """The folder that a workflow fills: new or empty at first, marked as its own from then on, used by one at a time."""
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -9,6 +8,7 @@ from pathlib import Path
 
 from cache.files import explaining_full_disk
 from stal_data.errors import ConflictError
+from stal_data.file_lock import FileLock
 
 _MARK = ".stal-output.json"
 
@@ -24,25 +24,19 @@ def claimed(root: Path, command: str) -> Iterator[None]:
             f"The output folder '{root}' holds {names}, but no mark of {command} ({_MARK}), so these may be yours; "
             "nothing was touched. Name a new or empty folder with --output."
         )
-    descriptor = os.open(mark, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConflictError(
-                f"Another {command} is at work in the output folder '{root}'; wait for it, or name another --output."
-            ) from None
-        except OSError:  # no locks on this file system
-            pass
+    lock = FileLock.take(mark, required=False)
+    if lock is None:
+        raise ConflictError(
+            f"Another {command} is at work in the output folder '{root}'; wait for it, or name another --output."
+        )
+    with lock:
         wanted = json.dumps({"command": command}).encode()
-        found = os.pread(descriptor, 1000, 0)
+        found = os.pread(lock.descriptor, 1000, 0)
         if found not in (b"", wanted):
             raise ConflictError(
                 f"The output folder '{root}' is that of another command ({found.decode(errors='replace')}); name "
                 "another --output."
             )
         with explaining_full_disk(root):
-            os.pwrite(descriptor, wanted, 0)
+            os.pwrite(lock.descriptor, wanted, 0)
             yield
-    finally:
-        os.close(descriptor)

@@ -1,9 +1,7 @@
 """What a training job leaves on disk, so that any service that sees the store can tell what became of it."""
 
-import fcntl
 import json
 import logging
-import os
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from pathlib import Path
@@ -98,30 +96,6 @@ class JobRecord:
     pgid: int = 0
     process_started_s: float = 0.0
     """The launcher's start as the system reports it: a pid alone may have been given to another process since."""
-
-
-class Ownership:
-    """The right to act for one node's share of a run. Ends with `release` or with the process, however it ends."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-
-    @classmethod
-    def take(cls, files: JobFiles) -> "Ownership | None":
-        """Own the share; None while another service does."""
-        files.folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(files.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
-        return cls(descriptor)
-
-    def release(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
 
 
 def write_record(files: JobFiles, record: JobRecord) -> None:

@@ -1,4 +1,4 @@
-"""How a service comes to own a job: one that is sent to it is checked and claimed, one that was left is taken over."""
+"""How a service comes to own a job: one that is sent to it is checked and queued, one that was left is taken over."""
 
 import socket
 import time
@@ -12,7 +12,6 @@ from recognizer_svc.runs.record import (
     JobRecord,
     JobStatus,
     Launch,
-    Ownership,
     read_record,
     readable_records,
     refuse_imported,
@@ -25,6 +24,7 @@ from recognizer_svc.training.joint.sources import initial_weights, open_dataset
 from recognizer_svc.training.recipe import Recipe, load_recipe, parse_recipe
 from recognizer_svc.training.sets import open_sets
 from stal_data.errors import ConflictError, InputError, NotFoundError
+from stal_data.file_lock import FileLock
 from stal_data.files import write_atomically
 from stal_data.sealed import sealed_text
 
@@ -43,7 +43,7 @@ class Submission:
     """Names the request, so that it may be sent twice; empty when it may not."""
 
 
-Claim = tuple[JobFiles, JobRecord, Ownership]
+OwnedJob = tuple[JobFiles, JobRecord, FileLock]
 """A node's share of a run's job, for whoever owns it now."""
 
 
@@ -70,7 +70,7 @@ def check_submission(runs: RunStore, submission: Submission, data_root: Path | N
     return recipe
 
 
-def claim(runs: RunStore, submission: Submission, recipe: Recipe | None, *, host: str | None = None) -> Claim:
+def queue_job(runs: RunStore, submission: Submission, recipe: Recipe | None, *, host: str | None = None) -> OwnedJob:
     """Write the queued record of a checked submission; the caller owns the share from here on. Local files only.
 
     host: what the record calls this machine; None means its host name.
@@ -84,39 +84,39 @@ def claim(runs: RunStore, submission: Submission, recipe: Recipe | None, *, host
     ):
         # In a folder, the recipe may be there from another machine of this job; from a bucket come only earlier runs.
         raise _exists(run_id)
-    owned = Ownership.take(files)
+    owned = FileLock.take(files.lock)
     if owned is None:
         raise ConflictError(f"Run '{run_id}' is active already; watch it with: stal-cli jobs watch {run_id} ...")
     try:
         with explaining_full_disk(files.run.recipe):
-            return files, _claim(files, submission, recipe, host or socket.gethostname()), owned
+            return files, _queued_record(files, submission, recipe, host or socket.gethostname()), owned
     except BaseException:
         owned.release()
         raise
 
 
-def take_over(files: JobFiles) -> Claim | None:
-    """Claim a job whose service is gone; None when it has ended, or a living service owns it."""
-    owned = Ownership.take(files)
+def take_over(files: JobFiles) -> OwnedJob | None:
+    """Own a job whose service is gone; None when it has ended, or a living service owns it."""
+    owned = FileLock.take(files.lock)
     if owned is None:
         return None
-    claimed = None
+    job = None
     try:
         record = read_record(files.record)
         if record is not None and not record.status.ended:
-            claimed = files, adopt(files, record), owned
-        return claimed
+            job = files, adopt(files, record), owned
+        return job
     finally:
-        if claimed is None:
+        if job is None:
             owned.release()
 
 
-def find_orphans(runs: RunStore, host: str) -> list[Claim]:
+def find_orphans(runs: RunStore, host: str) -> list[OwnedJob]:
     """Take over the jobs of this machine whose service is gone. host: what their records call it."""
     found = [(run, record) for run in runs.present() for record in readable_records(JobFiles(run))]
     mine = [(run, record) for run, record in found if not record.status.ended and record.host == host]
-    claims = [take_over(JobFiles(run, record.launch.node_rank)) for run, record in mine]
-    return [claimed for claimed in claims if claimed is not None]
+    taken = [take_over(JobFiles(run, record.launch.node_rank)) for run, record in mine]
+    return [job for job in taken if job is not None]
 
 
 def adopt(files: JobFiles, record: JobRecord) -> JobRecord:
@@ -145,7 +145,7 @@ def _check_data(store: Store, recipe: Recipe, data_root: Path | None, *, resume:
         initial_weights(recipe, store)
 
 
-def _claim(files: JobFiles, submission: Submission, recipe: Recipe | None, host: str) -> JobRecord:
+def _queued_record(files: JobFiles, submission: Submission, recipe: Recipe | None, host: str) -> JobRecord:
     before = read_record(files.record)
     if before is not None and not submission.resume:
         raise _exists(submission.run_id)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from cache.store import Store
-from recognizer_svc.runs.record import JobRecord, JobStatus, Ownership, cancel_requested, write_record
+from recognizer_svc.runs.record import JobRecord, JobStatus, cancel_requested, write_record
 from recognizer_svc.runs.run_dir import JobFiles
 from recognizer_svc.service import launch as launching
 from recognizer_svc.service.job_sync import EVERY_S, Exchange
@@ -21,6 +21,7 @@ from recognizer_svc.service.processes import is_launcher, job_processes, kill_al
 from recognizer_svc.service.threads import Threads
 from recognizer_svc.service.training_thread import TrainingThread
 from stal_data.errors import StalError
+from stal_data.file_lock import FileLock
 from svc_common.logs import log_context, log_fields
 
 _LOG = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ class Job:
         self,
         files: JobFiles,
         record: JobRecord,
-        owned: Ownership,
+        owned: FileLock,
         *,
         store: Store,
         limits: JobLimits,

@@ -9,15 +9,15 @@ from typing import Any, TypeVar
 
 from cache.store import Store
 from recognizer_svc.runs.events import Event, EventReader
-from recognizer_svc.runs.record import JobRecord, JobStatus, Ownership, read_record, request_cancel
+from recognizer_svc.runs.record import JobRecord, JobStatus, read_record, request_cancel
 from recognizer_svc.runs.run_dir import JobFiles, RunDir
 from recognizer_svc.runs.store import RunStore
 from recognizer_svc.service.admission import (
     Submission,
     check_submission,
-    claim,
     find_orphans,
     find_sent_before,
+    queue_job,
     take_over,
 )
 from recognizer_svc.service.job import Job
@@ -26,6 +26,7 @@ from recognizer_svc.service.limits import JobLimits
 from recognizer_svc.service.processes import job_processes
 from recognizer_svc.service.threads import Threads
 from stal_data.errors import ConflictError, InputError, NotFoundError, StalError
+from stal_data.file_lock import FileLock
 from svc_common.errors import BusyError, ServiceUnavailableError
 
 T = TypeVar("T")
@@ -51,7 +52,7 @@ class JobManager:
         """What callers asked for and what goes on without them."""
         self._admission = asyncio.Lock()
         """Held from the first check of a submission on: else several would find the same last place in the queue."""
-        self._claiming = asyncio.Lock()
+        self._owning = asyncio.Lock()
         """Held while a run's lock is taken until its job is known here; local work, so a drain can wait for it."""
         self._draining = False
         """No job is taken in or started any more."""
@@ -62,9 +63,9 @@ class JobManager:
 
     async def recover(self) -> None:
         """Take over the jobs that an earlier service on this machine left: running ones, waiting ones, dead ones."""
-        claims = await self.threads.run(find_orphans, self._runs, self.limits.host)
+        owned_jobs = await self.threads.run(find_orphans, self._runs, self.limits.host)
         for job in sorted(
-            [self._job(*claimed) for claimed in claims], key=lambda job: (job.waits, job.record.created_s)
+            [self._job(*owned) for owned in owned_jobs], key=lambda job: (job.waits, job.record.created_s)
         ):
             _LOG.info("took over job %s (%s)", job.record.run_id, job.record.status)
             self._own(job)
@@ -90,11 +91,11 @@ class JobManager:
                 return sent_before
             self._refuse_more()
             recipe = await self.threads.run(check_submission, self._runs, submission, limits.data_root)
-            async with self._claiming:
+            async with self._owning:
                 self._refuse_more()
-                claimed = await self.threads.run(claim, self._runs, submission, recipe, host=limits.host)
-                self._own(self._job(*claimed))
-            return claimed[1]
+                owned = await self.threads.run(queue_job, self._runs, submission, recipe, host=limits.host)
+                self._own(self._job(*owned))
+            return owned[1]
         finally:
             self._admission.release()
 
@@ -159,10 +160,10 @@ class JobManager:
         if job is not None:
             job.cancel()
         else:
-            async with self._claiming:
-                claimed = None if self._draining else await self.threads.run(take_over, files)
-                if claimed is not None:  # the service that owned it is gone
-                    job = self._job(*claimed)
+            async with self._owning:
+                owned = None if self._draining else await self.threads.run(take_over, files)
+                if owned is not None:  # the service that owned it is gone
+                    job = self._job(*owned)
                     job.cancel()
                     self._own(job)
         try:
@@ -208,8 +209,8 @@ class JobManager:
     async def drain(self, *, cancel_jobs: bool) -> None:
         """Take no more jobs, end all watching; with `cancel_jobs` also the jobs, each after a last checkpoint."""
         self._draining = True
-        async with self._claiming:
-            pass  # what was being claimed is among the jobs; what is still being checked is refused
+        async with self._owning:
+            pass  # what was being queued is among the jobs; what is still being checked is refused
         if cancel_jobs:
             run_ids = list(self._jobs)
             ends = await asyncio.gather(*map(self.cancel, run_ids), return_exceptions=True)
@@ -250,13 +251,13 @@ class JobManager:
             return record
         files = JobFiles(run, record.launch.node_rank)
         # Without processes it died while no service watched over it, or its service is just about to say so.
-        if job_processes(run.root, files.node_rank) or (claimed := take_over(files)) is None:
+        if job_processes(run.root, files.node_rank) or (owned := take_over(files)) is None:
             return record
-        job = self._job(*claimed)
+        job = self._job(*owned)
         job.close()
         return job.record
 
-    def _job(self, files: JobFiles, record: JobRecord, owned: Ownership) -> Job:
+    def _job(self, files: JobFiles, record: JobRecord, owned: FileLock) -> Job:
         return Job(files, record, owned, store=self._store, limits=self.limits, threads=self.threads)
 
     def _own(self, job: Job) -> None:

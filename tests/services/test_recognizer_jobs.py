@@ -164,13 +164,13 @@ async def test_what_is_being_taken_in_while_the_service_drains_is_cancelled_and_
 ) -> None:
     launcher(SLEEP)
     jobs = JobManager(store, LIMITS)
-    claiming = Halted(monkeypatch, "claim")
+    queueing = Halted(monkeypatch, "queue_job")
     first = asyncio.create_task(jobs.submit(submission("one")))
-    await claiming.reached()
+    await queueing.reached()
     second = asyncio.create_task(jobs.submit(submission("two")))
     draining = asyncio.create_task(jobs.drain(cancel_jobs=True))
     await asyncio.sleep(0)  # the drain has begun
-    claiming.go_on()
+    queueing.go_on()
     await first
     await draining
     for late in (second, jobs.submit(submission("three"))):
@@ -201,14 +201,14 @@ async def test_a_client_that_leaves_while_its_job_is_taken_in_leaves_a_job_that_
 ) -> None:
     launcher(SLEEP)
     jobs = JobManager(store, LIMITS)
-    claiming = Halted(monkeypatch, "claim")
+    queueing = Halted(monkeypatch, "queue_job")
     leaving = asyncio.create_task(jobs.submit(submission(request_id="r1")))
-    await claiming.reached()
+    await queueing.reached()
     leaving.cancel()
     with pytest.raises(asyncio.CancelledError):
         await leaving
     again = asyncio.create_task(jobs.submit(submission(request_id="r1")))
-    claiming.go_on()
+    queueing.go_on()
     async with asyncio.timeout(120):
         assert (await again).run_id == "one"  # the same job, not a second one that finds the run taken
         watching = asyncio.create_task(seen(jobs))
@@ -240,16 +240,16 @@ async def test_what_fails_after_its_caller_has_left_is_in_the_log(
     store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     jobs = JobManager(store, LIMITS)
-    claiming = Halted(monkeypatch, "claim")
+    queueing = Halted(monkeypatch, "queue_job")
     leaving = asyncio.create_task(jobs.submit(submission()))
-    await claiming.reached()
+    await queueing.reached()
     leaving.cancel()
     with pytest.raises(asyncio.CancelledError):
         await leaving
     run = RunDir(store.runs_dir / "one")
     run.root.mkdir(parents=True)
     run.recipe.write_text(ACAR)  # as if it had come from another service meanwhile
-    claiming.go_on()
+    queueing.go_on()
 
     async def told() -> bool:
         return "job one could not be taken in after its caller had left: Run 'one' exists in the store" in caplog.text

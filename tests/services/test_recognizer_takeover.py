@@ -10,11 +10,12 @@ import psutil
 import pytest
 
 from cache.store import Store
-from recognizer_svc.runs.record import JobRecord, JobStatus, Ownership, write_record
+from recognizer_svc.runs.record import JobRecord, JobStatus, write_record
 from recognizer_svc.runs.run_dir import JobFiles, RunDir
 from recognizer_svc.service.jobs import JobManager
 from recognizer_svc.service.processes import job_processes
 from stal_data.errors import ConflictError
+from stal_data.file_lock import FileLock
 from tests.services.job_scripts import DONE, LIMITS, SLEEP, Launcher, reaches, seen, started, submission
 
 
@@ -116,10 +117,10 @@ async def test_any_service_on_the_store_can_watch_and_cancel(store: Store, launc
 
 def test_ownership_ends_with_release(tmp_path: Path) -> None:
     files = JobFiles(RunDir(tmp_path))
-    first = Ownership.take(files)
+    first = FileLock.take(files.lock)
     assert first is not None
-    assert Ownership.take(files) is None
+    assert FileLock.take(files.lock) is None
     first.release()
-    again = Ownership.take(files)
+    again = FileLock.take(files.lock)
     assert again is not None
     again.release()

@@ -13,10 +13,11 @@ import pytest
 from cache.store import Store
 from protos.generated import recognizer_pb2 as pb
 from recognizer_svc.client import RecognizerClient
-from recognizer_svc.runs.record import JobStatus, Ownership
+from recognizer_svc.runs.record import JobStatus
 from recognizer_svc.scoring.loading import MAX_ORDERS, Loading
 from recognizer_svc.service.jobs import JobManager
 from recognizer_svc.service.server import RecognizerConfig, RecognizerService
+from stal_data.file_lock import FileLock
 from svc_common.config import ClientConfig, ServerConfig
 from svc_common.errors import BusyError, DeadlineError
 from svc_common.metrics import Metrics
@@ -107,8 +108,8 @@ async def test_the_event_loop_leaves_the_store_to_the_threads(
         return call
 
     monkeypatch.setattr(Store, "open", noted("Store.open", Store.open))
-    monkeypatch.setattr(Ownership, "take", noted("Ownership.take", Ownership.take))
-    monkeypatch.setattr(Ownership, "release", noted("Ownership.release", Ownership.release))
+    monkeypatch.setattr(FileLock, "take", noted("FileLock.take", FileLock.take))
+    monkeypatch.setattr(FileLock, "release", noted("FileLock.release", FileLock.release))
     launcher(SLEEP)
     jobs = JobManager(store, LIMITS)
     for run_id in ("ended", "left", "waits"):
