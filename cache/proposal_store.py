@@ -116,7 +116,7 @@ def write_proposals(store: Store, proposals: Proposals) -> Path:
         file.create_dataset("offsets", data=proposals.offsets_K1, dtype="i8")
         file.create_dataset("boxes", data=proposals.boxes_N4, dtype="f4")
         file.create_dataset("scores", data=proposals.scores_N, dtype="f4")
-    store.publish(path)
+    store.backend.publish(path)
     return path
 
 
@@ -153,8 +153,7 @@ class ProposalsInfo:
 
 def list_proposals(store: Store, dataset: str | None = None, split: str | None = None) -> list[ProposalsInfo]:
     """Return the proposals of the store, or of one data set or split, sorted by data set, split and name."""
-    if store.mirror is not None:
-        store.mirror.fetch_proposals(dataset, split)
+    store.backend.fetch_proposals(dataset, split)
     return [
         ProposalsInfo(
             dataset=path.parent.parent.name,

@@ -80,7 +80,7 @@ def publish_split(store: Store, split: Split) -> PublishedSplit:
         digest=digest,
     )
     path = split_file(store, split.dataset, split.name)
-    store.fetch(path)
+    store.backend.fetch(path)
     if _is_published(path, digest):
         return published
     with replacing(path) as partial, h5.creating(partial, KIND) as file:
@@ -92,14 +92,14 @@ def publish_split(store: Store, split: Split) -> PublishedSplit:
         h5.write_keys(file.create_group("exclusions"), exclusions)
         for name, values in columns.arrays().items():
             file.create_dataset(name, data=values)
-    store.publish(path)
+    store.backend.publish(path)
     return published
 
 
 def load_split(store: Store, dataset: str, split: str) -> PublishedSplit:
     """Read a published split and check its digest."""
     path = split_file(store, dataset, split)
-    store.fetch(path)
+    store.backend.fetch(path)
     if not path.exists():
         known = [
             f"{found.parent.parent.name}/{found.parent.name}" for found in store.root.glob("annotations/*/*/split.h5")
@@ -137,10 +137,8 @@ def split_file(store: Store, dataset: str, split: str) -> Path:
 def list_splits(store: Store, dataset: str | None = None, split: str | None = None) -> list[tuple[str, str]]:
     """Return data set and split of what is published, sorted; of one data set or split where it is named."""
     found = {(path.parent.parent.name, path.parent.name) for path in store.find("annotations", dataset, split, "*.h5")}
-    if store.mirror is not None:
-        folders = (folder.split("/") for folder in store.mirror.splits("annotations", dataset, split))
-        found |= {(name, part) for _, name, part, _ in folders}
-    return sorted(found)
+    folders = (folder.split("/") for folder in store.backend.splits("annotations", dataset, split))
+    return sorted(found | {(name, part) for _, name, part, _ in folders})
 
 
 def _is_published(path: Path, digest: str) -> bool:

@@ -8,13 +8,14 @@ STORE/annotations/<dataset>/<split>/           published split, see cache/split_
 """
 
 import re
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
 from cache.object_store import mirror_at
 from stal_data.errors import InputError, NotFoundError, did_you_mean, how_to_install, shown
-from stal_data.names import check_name, is_name
+from stal_data.names import check_name
 
 if TYPE_CHECKING:
     from cache.object_store.mirror import Mirror
@@ -32,15 +33,46 @@ class Stage:
     """None keeps no shards: rows are read from the bucket each time."""
 
 
+class Folder:
+    """A store in a folder: everything is there, so there is nothing to bring or to send. Compare `Mirror`."""
+
+    def __init__(self, root: Path) -> None:
+        self.name = str(root)
+
+    def fetch(self, path: Path) -> None:
+        """Make a file what the store has, and remove it where it has none."""
+
+    def publish(self, path: Path) -> None:
+        """Send a file to the store."""
+
+    def fetch_weights(self, name: str | None = None) -> None:
+        """Bring all weights that the store has, or those of a name below `weights`, if it has them."""
+
+    def fetch_proposals(self, dataset: str | None, split: str | None) -> None:
+        """Bring the proposals that the store has, and remove those that it has no more. None is any."""
+
+    def splits(self, kind: str, dataset: str | None, split: str | None) -> list[str]:  # noqa: ARG002
+        """Return `kind/dataset/split/` for each split of which something is elsewhere. None is any."""
+        return []
+
+    def folders(self, kind: str, dataset: str | None, split: str | None) -> list[str]:  # noqa: ARG002
+        """Return the folders right below `kind/dataset/split` of which something is elsewhere."""
+        return []
+
+    def require_conditional_put(self) -> None:
+        """Refuse a server on which two machines could write one shard without noticing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Store:
     """A store in a local or mounted folder, or in a bucket that a local folder mirrors.
 
     root: the folder; absolute, so a child process may have another working folder, and opens the same store by it.
+    backend: where everything is that is not in `root`.
     """
 
     root: Path
-    mirror: "Mirror | None" = field(default=None, compare=False, repr=False)
+    backend: "Folder | Mirror" = field(compare=False, repr=False)
 
     @classmethod
     def open(cls, url: str | Path, *, create: bool = False, may_lack: bool = False, stage: Stage | None = None) -> Self:
@@ -76,7 +108,7 @@ class Store:
             raise InputError(
                 f"The store '{text}' cannot be {problem}; it must be a folder that may be read and written."
             ) from error
-        return cls(root, mirror_at(root))
+        return cls(root, mirror_at(root) or Folder(root))
 
     @classmethod
     def _in_bucket(cls, text: str, create: bool, stage: Stage) -> Self:
@@ -92,17 +124,22 @@ class Store:
     @property
     def name(self) -> str:
         """The folder, or the bucket's URL."""
-        return str(self.root) if self.mirror is None else str(self.mirror.bucket.url)
+        return self.backend.name
 
-    def fetch(self, path: Path) -> None:
-        """Make one file below `root` what the bucket has; nothing to do where the store is a folder."""
-        if self.mirror is not None:
-            self.mirror.fetch(path)
+    @property
+    def mirror(self) -> "Mirror | None":
+        """What only a bucket has."""
+        return None if isinstance(self.backend, Folder) else self.backend
 
-    def publish(self, path: Path) -> None:
-        """Send one file below `root` to the bucket; nothing to do where the store is a folder."""
-        if self.mirror is not None:
-            self.mirror.publish(path)
+    @property
+    def in_bucket(self) -> bool:
+        return self.mirror is not None
+
+    @property
+    def free_bytes(self) -> int | None:
+        """The room on the disk; None in a bucket."""
+        existing = next(folder for folder in (self.root, *self.root.parents) if folder.exists())
+        return None if self.in_bucket else shutil.disk_usage(existing).free
 
     def annotations_dir(self, dataset: str, split: str) -> Path:
         return self._split_dir("annotations", dataset, split)
@@ -134,8 +171,7 @@ class Store:
             raise InputError(f"{field} {shown(name)} cannot be a path; give one relative to '{root}'.") from None
         if not path.is_relative_to(root):
             raise InputError(f"{field} '{name}' is outside '{root}'; give a path relative to that folder.")
-        if self.mirror is not None and self.mirror.has(self.weights_dir / name):
-            self.fetch(self.weights_dir / name)
+        self.backend.fetch_weights(name)
         if not path.is_file():
             known = [str(found.relative_to(root)) for found in root.rglob("*.safetensors")]
             raise NotFoundError(
@@ -146,10 +182,7 @@ class Store:
 
     def find_weights(self) -> list[Path]:
         """Return the safetensors files of the weights folder, sorted; from a bucket they are brought here."""
-        if self.mirror is not None:
-            for info in self.mirror.bucket.objects("weights/"):
-                if info.key.endswith(".safetensors") and all(map(is_name, info.key.split("/"))):
-                    self.fetch(self.root / info.key)
+        self.backend.fetch_weights()
         return sorted(self.weights_dir.rglob("*.safetensors"))
 
     def find(

@@ -1,6 +1,7 @@
 """For all tests: before torch is imported anywhere."""
 
 import os
+import signal
 
 import pytest
 
@@ -11,6 +12,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 # The tests' own clients stay on this machine, and urllib would ask a proxy even there.
 for name in [name for name in os.environ if name.lower() in ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy")]:
     del os.environ[name]
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell's background jobs ignore the signal, and so would the commands that the tests start and interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the marks

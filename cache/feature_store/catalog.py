@@ -1,12 +1,11 @@
 """Which feature sets a store has, and finding the one that is meant."""
 
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from cache.feature_store.layout import FeatureManifest
+from cache.feature_store.locate import feature_set_folders, set_folder
 from cache.feature_store.reader import FeatureSet
-from cache.feature_store.remote import refresh_sets, remote_set
 from cache.feature_store.row_status import read_row_status
 from cache.spec import FeatureSpec, View
 from cache.store import Store
@@ -36,37 +35,19 @@ def list_feature_sets(store: Store, dataset: str | None = None, split: str | Non
     return [describe_feature_set(path) for path in feature_set_folders(store, dataset, split)]
 
 
-def feature_set_folders(store: Store, dataset: str | None = None, split: str | None = None) -> list[Path]:
-    """Return the folders of the sets, also of damaged ones, in the order of `list_feature_sets`."""
-    refresh_sets(store, dataset, split)
-    return [folder for folder in store.find("features", dataset, split, "[!.]*") if folder.is_dir()]
-
-
 def describe_feature_set(path: Path) -> FeatureSetInfo:
     """Describe the set in a folder without marking it as used."""
-    manifest = FeatureManifest.read(path)
+    manifest, folder = FeatureManifest.read(path), set_folder(path)
     return FeatureSetInfo(
         dataset=manifest.dataset,
         split=manifest.split,
         id=manifest.spec.id,
         spec=manifest.spec,
         num_rows=manifest.num_rows,
-        num_done=int(read_row_status(path, manifest).done_K.sum()),
-        num_bytes=num_bytes(path),
+        num_done=int(read_row_status(folder, manifest).done_K.sum()),
+        num_bytes=folder.num_bytes(),
         path=path,
     )
-
-
-def num_bytes(path: Path) -> int:
-    """Return the size of the files of a set, in the bucket where the store is in one."""
-    if (remote := remote_set(path)) is not None:
-        return remote.num_bytes()
-    total = 0
-    for file in path.rglob("*"):
-        # A writer's temporary file may be gone by now.
-        with suppress(FileNotFoundError):
-            total += file.stat().st_size if file.is_file() else 0
-    return total
 
 
 def open_feature_set(

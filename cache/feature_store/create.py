@@ -12,17 +12,16 @@ from zarr.core.array_spec import ArrayConfigParams
 
 from cache.feature_store.layout import FeatureManifest, RowIndex
 from cache.feature_store.metadata import seal
-from cache.feature_store.remote import remote_set
-from cache.files import sync, sync_tree
+from cache.feature_store.set_folder import SetFolder
 from stal_data.files import temporary_name
 
 KEEP_ZEROS: ArrayConfigParams = {"write_empty_chunks": True}
 """A row of zeros is data; left out, it could not be told from a row that was never written."""
 
 
-def create_set(path: Path, manifest: FeatureManifest, index: RowIndex) -> None:
+def create_set(folder: SetFolder, manifest: FeatureManifest, index: RowIndex) -> None:
     """Make an empty set: complete under a temporary name, then renamed."""
-    partial = temporary_name(path)
+    partial = temporary_name(folder.path)
     partial.parent.mkdir(parents=True, exist_ok=True)
     try:
         group = zarr.create_group(partial, zarr_format=3)
@@ -61,15 +60,10 @@ def create_set(path: Path, manifest: FeatureManifest, index: RowIndex) -> None:
         )
         videos[: manifest.num_rows] = np.array([key.video for key in index.key_frames], np.dtypes.StringDType())
         group.update_attributes(seal(partial, manifest.to_attributes(), manifest.members))
-        if (remote := remote_set(path)) is not None:
-            remote.create(partial)
-            return
-        sync_tree(partial)
-        partial.rename(path)
-        sync(path.parent)
+        folder.create(partial)
     except OSError:
         # Another writer may have been faster; its set is checked like any that exists.
-        if not path.exists():
+        if not folder.path.exists():
             raise
     finally:
         _remove(partial)

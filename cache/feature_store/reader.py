@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,25 +17,20 @@ from numpy.typing import NDArray
 from cache.feature_store.deleting import how_to_delete
 from cache.feature_store.errors import DamagedError, damaged_shard
 from cache.feature_store.layout import TIME_COLUMNS, FeatureBatch, FeatureManifest, RowIndex, shard_path
+from cache.feature_store.locate import set_folder
 from cache.feature_store.open_files import max_mapped_files
-from cache.feature_store.remote import remote_set
 from cache.feature_store.row_status import RowStatus, read_column, read_row_status
+from cache.feature_store.set_folder import Pair
 from cache.feature_store.set_lock import mark_in_use
-from cache.feature_store.shards import MappedFile, ShardFile
+from cache.feature_store.shards import ShardFile
 from cache.spec import FeatureSpec
 from stal_data.errors import InputError, NotFoundError, StalError
 from stal_data.keyframes import KeyFrame
-
-if TYPE_CHECKING:
-    from cache.feature_store.remote_set import RemoteSet
 
 MAX_STAGED_SHARDS = 4
 """Where shards are staged: an open file keeps its room on the disk when it is removed to make some."""
 
 PAGE_BYTES = 4096
-
-Pair: TypeAlias = tuple[int, int]
-"""A row, and its place in the batch."""
 
 _NOT_THE_FILE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.EPERM)
 """Why a sound file does not open."""
@@ -51,10 +46,9 @@ class FeatureSet:
     def __init__(self, path: Path) -> None:
         """path: the set's folder, as `list_feature_sets` gives it."""
         self.path = path
-        self._remote = remote_set(path)
-        if self._remote is not None:
-            self._remote.refresh()
-        self._name = str(path) if self._remote is None else self._remote.name
+        self.folder = set_folder(path)
+        self.folder.refresh()
+        self._name = self.folder.name
         if path.is_dir():  # a set that does not exist has no locks
             mark_in_use(self, path)
         self._manifest = FeatureManifest.read(path)
@@ -74,7 +68,7 @@ class FeatureSet:
     @property
     def in_bucket(self) -> bool:
         """Whether rows come over the network each time."""
-        return self._remote is not None and not self._remote.staged
+        return self.folder.in_bucket
 
     @property
     def manifest(self) -> FeatureManifest:
@@ -147,7 +141,7 @@ class FeatureSet:
 
     def marks(self) -> RowStatus:
         """Return the done marks and digests as they are on disk now."""
-        marks = read_row_status(self.path, self._manifest)
+        marks = read_row_status(self.folder, self._manifest)
         with self._lock:
             self._marks = marks
         return marks
@@ -191,10 +185,7 @@ class FeatureSet:
         order = np.argsort(wanted, kind="stable")
         # Python's own numbers, which are cheaper to count with.
         pairs = list(zip(wanted[order].tolist(), targets[order].tolist(), strict=True))
-        if self._remote is not None and self.in_bucket:
-            self._remote.bucket.map(lambda pair: self._read_rows([pair], arrays, marks), pairs)
-        else:
-            self._read_rows(pairs, arrays, marks)
+        self.folder.read_rows(lambda some: self._read_rows(some, arrays, marks), pairs)
 
     def _read_rows(self, pairs: Sequence[Pair], arrays: Sequence[NDArray[np.uint8]], marks: RowStatus) -> None:
         """Read rows into their places, each array given as [B, bytes of a row]."""
@@ -209,21 +200,19 @@ class FeatureSet:
         try:
             self._read_verified(pairs, arrays, marks)
         except DamagedError:
-            if self._remote is None or not self._remote.staged:
+            if not self.folder.staged:
                 self._forget()
                 raise
             for pair in pairs:
-                self._read_staged(self._remote, pair, arrays, marks)
+                self._read_staged(pair, arrays, marks)
 
-    def _read_staged(
-        self, remote: "RemoteSet", pair: Pair, arrays: Sequence[NDArray[np.uint8]], marks: RowStatus
-    ) -> None:
+    def _read_staged(self, pair: Pair, arrays: Sequence[NDArray[np.uint8]], marks: RowStatus) -> None:
         """Read a row; where the staged copy is bad, the bucket may be good."""
         try:
             self._read_verified([pair], arrays, marks)
         except DamagedError:
             shard = pair[0] // self._manifest.rows_per_shard
-            remote.unstage(shard)
+            self.folder.unstage(shard)
             with self._lock:
                 self._shards.pop(shard, None)
             self._read_verified([pair], arrays, marks)
@@ -309,7 +298,7 @@ class FeatureSet:
 
     @cached_property
     def _max_shards(self) -> int:
-        if self._remote is not None and self._remote.staged:
+        if self.folder.staged:
             return MAX_STAGED_SHARDS
         return max(1, max_mapped_files() // len(self._manifest.arrays))
 
@@ -317,8 +306,9 @@ class FeatureSet:
         manifest = self._manifest
         path = shard_path(self.path, manifest, name, shard)
         try:
-            source = MappedFile(path) if self._remote is None else self._remote.open_shard(path)
-            return ShardFile(source, rows=manifest.rows_per_shard, row_bytes=manifest.row_bytes(name))
+            return ShardFile(
+                self.folder.open_shard(path), rows=manifest.rows_per_shard, row_bytes=manifest.row_bytes(name)
+            )
         except OSError as error:
             if error.errno in _NOT_THE_FILE:
                 raise StalError(f"The shard '{path}' could not be opened: {error}.") from error

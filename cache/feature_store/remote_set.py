@@ -4,21 +4,23 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.feature_store.claim import ShardClaim
 from cache.feature_store.layout import COLUMNS, TIME_COLUMNS
 from cache.feature_store.metadata import FILE
 from cache.feature_store.scratch import new_scratch
-from cache.feature_store.set_lock import locks_folder, sole_use
+from cache.feature_store.set_folder import Pair, SetFolder
+from cache.feature_store.set_lock import sole_use
 from cache.feature_store.shards import CHECKSUM, MappedFile, RowSource
 from cache.files import explaining_full_disk, locked
 from cache.object_store.bucket import Bucket
-from cache.object_store.claims import Lease, Owner, read_owner
+from cache.object_store.claims import Lease, read_owner
 from cache.object_store.mirror import Mirror, same_content, write_or_remove
 from stal_data.errors import ConflictError
 from stal_data.files import temporary_name
@@ -27,27 +29,31 @@ _MARKS = ("done", "digest")
 _CREATION = "creation"
 
 
-class RemoteSet:
+class RemoteSet(SetFolder):
     """path: the set's folder in the mirror."""
 
+    syncs = False
+
     def __init__(self, mirror: Mirror, path: Path) -> None:
-        self._mirror, self._path = mirror, path
+        super().__init__(path)
+        self._mirror = mirror
         self._key = mirror.key_of(path)
+        self.staged = mirror.stage is not None
 
     def refresh(self) -> bool:
         """Bring the metadata and the index here; False, and no folder, where the bucket has no such set."""
         found = self._mirror.bucket.get(f"{self._key}/{FILE}")
-        here = self._path / FILE
+        here = self.path / FILE
         if found is not None and here.is_file() and here.read_bytes() == found.content:
             # The others may differ nevertheless: damaged here, or of a set that was made anew from other frames.
-            self._mirror.bucket.map(self._mirror.fetch, [self._path / name for name in _fixed_files(found.content)])
+            self._mirror.bucket.map(self._mirror.fetch, [self.path / name for name in _fixed_files(found.content)])
             return True
-        if self._path.exists():
-            with sole_use(self._path):  # the set was deleted in the bucket, and perhaps made anew
-                shutil.rmtree(self._path)
+        if self.path.exists():
+            with sole_use(self.path):  # the set was deleted in the bucket, and perhaps made anew
+                shutil.rmtree(self.path)
         if found is None:
             return False
-        partial = temporary_name(self._path)
+        partial = temporary_name(self.path)
         try:
             names = _fixed_files(found.content)
             contents = self._mirror.bucket.map(lambda name: self._mirror.bucket.get(f"{self._key}/{name}"), names)
@@ -56,7 +62,7 @@ class RemoteSet:
                     write_or_remove(partial / name, item.content)
             write_or_remove(partial / FILE, found.content)
             with suppress(OSError):  # another process may have been faster
-                partial.rename(self._path)
+                partial.rename(self.path)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         return True
@@ -70,10 +76,10 @@ class RemoteSet:
         done = self._changed("done", shard)
         digest = self._changed("digest", shard)
         for number, content in digest.items():
-            write_or_remove(self._path / "digest" / "c" / number, content)
+            write_or_remove(self.path / "digest" / "c" / number, content)
             self.unstage(number)
         for number, content in done.items():
-            write_or_remove(self._path / "done" / "c" / number, content)
+            write_or_remove(self.path / "done" / "c" / number, content)
 
     def open_shard(self, path: Path) -> RowSource:
         """Open one shard of one array, of which `path` is the place in the mirror."""
@@ -91,40 +97,49 @@ class RemoteSet:
         return self._mirror.bucket.url_of(self._key)
 
     @property
-    def staged(self) -> bool:
-        """Whether shards are kept here once they were read."""
-        return self._mirror.stage is not None
+    def in_bucket(self) -> bool:
+        return not self.staged
 
-    @property
-    def bucket(self) -> Bucket:
-        return self._mirror.bucket
+    def read_rows(self, read: Callable[[Sequence[Pair]], None], pairs: Sequence[Pair]) -> None:
+        if self.staged:
+            read(pairs)
+        else:
+            self._mirror.bucket.map(lambda pair: read([pair]), pairs)
 
     def unstage(self, shard: int | str) -> None:
-        """Remove the staged files of a shard that changed in the bucket, or that turned out to be damaged."""
         for name in self._feature_arrays():
-            for file in (self._path / name / "c" / str(shard)).rglob("[!.]*"):
+            for file in (self.path / name / "c" / str(shard)).rglob("[!.]*"):
                 if file.is_file():
                     file.unlink(missing_ok=True)
 
     def _feature_arrays(self) -> list[str]:
-        names = (path.parent.name for path in self._path.glob(f"*/{FILE}"))
+        names = (path.parent.name for path in self.path.glob(f"*/{FILE}"))
         return [name for name in names if name not in COLUMNS]
 
     def num_bytes(self) -> int:
         return sum(info.num_bytes for info in self._mirror.bucket.objects(f"{self._key}/"))
 
-    def take_lease(self, shard: int) -> Lease | None:
-        return Lease.take(self._mirror, self._claim_key(f"shard-{shard:06d}"))
+    def claim(self, shard: int) -> ShardClaim | None:
+        claim = super().claim(shard)
+        if claim is None:
+            return None
+        try:
+            claim.lease = Lease.take(self._mirror, self._claim_key(f"shard-{shard:06d}"))
+        finally:
+            if claim.lease is None:
+                claim.release()
+        return None if claim.lease is None else claim
 
-    def owner(self, shard: int) -> Owner | None:
-        return read_owner(self._mirror, self._claim_key(f"shard-{shard:06d}"))
+    def owner(self, shard: int) -> str:
+        owner = read_owner(self._mirror, self._claim_key(f"shard-{shard:06d}"))
+        return super().owner(shard) if owner is None else str(owner)
 
     def create(self, made: Path) -> None:
         """Send a new, complete set from the folder `made`, unless another machine has made it meanwhile.
 
         The group's metadata go last: without them there is no set. The mirror then has what the bucket has.
         """
-        with locked(locks_folder(self._path) / f"{_CREATION}.lock"):  # among this machine's processes, as a lease asks
+        with locked(self._locks / f"{_CREATION}.lock"):  # among this machine's processes, as a lease asks
             while (lease := Lease.take(self._mirror, self._claim_key(_CREATION))) is None:
                 if self.refresh():
                     return
@@ -150,34 +165,35 @@ class RemoteSet:
         lease.check()
         bucket.put(f"{self._key}/{FILE}", made / FILE)
         with suppress(OSError):  # another process may have fetched it already
-            made.rename(self._path)
+            made.rename(self.path)
 
-    def scratch(self, owner: object) -> Path:
-        """Return a new folder beside the set with its metadata, to write shards in before they are sent.
+    def write_folder(self, owner: object) -> Path:
+        """Return a new folder beside the set with its metadata, apart from what this machine's readers have.
 
         It goes with `owner`; those of killed processes go now.
         """
-        folder = new_scratch(self._path, owner)
+        folder = new_scratch(self.path, owner)
         with explaining_full_disk(folder):
             for name in (*self._feature_arrays(), *_MARKS):
                 (folder / name).mkdir()
-                shutil.copyfile(self._path / name / FILE, folder / name / FILE)
+                shutil.copyfile(self.path / name / FILE, folder / name / FILE)
         return folder
 
-    def send(self, scratch: Path, files: Sequence[Path], lease: Lease) -> None:
-        """Put shards from the scratch folder into the bucket, several at once, and remove them here."""
-        bucket = self._mirror.bucket
+    def settle(self, folder: Path, files: Sequence[Path], claim: ShardClaim) -> None:
+        """Put shards from the write folder into the bucket, several at once, and remove them here."""
+        bucket, lease = self._mirror.bucket, claim.lease
+        assert lease is not None
 
         def send_one(path: Path) -> None:
             lease.check()
-            bucket.put(self._key_in(scratch, path), path)
+            bucket.put(self._key_in(folder, path), path)
             path.unlink()
 
         bucket.map(send_one, files)
 
     def _changed(self, name: str, shard: int | None) -> dict[str, bytes | None]:
         """Return the chunks of a column that are not here as in the bucket, by their number; None = not there."""
-        bucket, folder = self._mirror.bucket, self._path / name / "c"
+        bucket, folder = self._mirror.bucket, self.path / name / "c"
         prefix = f"{self._key}/{name}/c/"
         if shard is not None:
             found = bucket.get(f"{prefix}{shard}")
@@ -189,7 +205,7 @@ class RemoteSet:
         return gone | {n: None if item is None else item.content for n, item in zip(numbers, objects, strict=True)}
 
     def _claim_key(self, name: str) -> str:
-        return f"{self._mirror.key_of(locks_folder(self._path))}/{name}.json"
+        return f"{self._mirror.key_of(self._locks)}/{name}.json"
 
     def _key_in(self, folder: Path, path: Path) -> str:
         return f"{self._key}/{path.relative_to(folder).as_posix()}"

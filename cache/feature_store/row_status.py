@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cache.feature_store.errors import DamagedError
 from cache.feature_store.layout import FeatureManifest
-from cache.feature_store.remote import remote_set
+from cache.feature_store.set_folder import SetFolder
 
 _REPAIR = "Run 'stal-cli cache verify --repair' on the store, then precompute again."
 
@@ -28,24 +28,22 @@ class RowStatus:
     damaged: Mapping[int, str]
 
 
-def read_row_status(path: Path, manifest: FeatureManifest) -> RowStatus:
-    """Read the marks of all rows of the set in folder `path`."""
-    if (remote := remote_set(path)) is not None:
-        remote.refresh_marks()
+def read_row_status(folder: SetFolder, manifest: FeatureManifest) -> RowStatus:
+    """Read the marks of all rows of a set."""
+    folder.refresh_marks()
     whole = range(manifest.num_rows)
     try:
-        done_K, digests_K = _read(path, whole)
+        done_K, digests_K = _read(folder.path, whole)
     except DamagedError:
-        return _read_by_shard(path, manifest)
+        return _read_by_shard(folder.path, manifest)
     return RowStatus(done_K=done_K, digests_K=digests_K, damaged={})
 
 
-def shard_is_done(path: Path, manifest: FeatureManifest, shard: int) -> bool:
+def shard_is_done(folder: SetFolder, manifest: FeatureManifest, shard: int) -> bool:
     """Tell whether all rows of a shard are done, as it is in the store now; damaged marks count as not done."""
-    if (remote := remote_set(path)) is not None:
-        remote.refresh_marks(shard)
+    folder.refresh_marks(shard)
     try:
-        done, _ = _read(path, manifest.rows_of(shard))
+        done, _ = _read(folder.path, manifest.rows_of(shard))
     except DamagedError:
         return False
     return bool(done.all())

@@ -6,39 +6,36 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from cache.feature_store.claim import ShardClaim
 from cache.feature_store.create import KEEP_ZEROS
 from cache.feature_store.layout import FeatureBatch, FeatureManifest, RowIndex, checksum, shard_path
-from cache.feature_store.locks import ShardClaim
+from cache.feature_store.set_folder import SetFolder
 from cache.feature_store.shards import CHECKSUM
 from cache.feature_store.values import checked_cast
-from cache.files import explaining_full_disk, sync
+from cache.files import explaining_full_disk
 from stal_data.errors import InputError
 from stal_data.files import temporary_name
-
-if TYPE_CHECKING:
-    from cache.feature_store.remote_set import RemoteSet
 
 
 class SetFiles:
     """Where a writer puts the files of a set: at their place, or in a scratch folder from which they go to a bucket."""
 
-    def __init__(self, path: Path, manifest: FeatureManifest, remote: "RemoteSet | None", folder: Path) -> None:
-        """path: the set's folder. folder: the same, or the scratch folder."""
-        self.path, self.manifest = path, manifest
-        self._remote, self._folder = remote, folder
+    def __init__(self, place: SetFolder, manifest: FeatureManifest) -> None:
+        self.path, self.manifest = place.path, manifest
+        self._place, self._folder = place, place.write_folder(self)
 
     def open_array(self, name: str, shard: int) -> "ArrayFile":
         """Begin the file of one shard of a feature array."""
         path = shard_path(self._folder, self.manifest, name, shard)
         _remove_stale(path)
         rows, row_bytes = self.manifest.rows_per_shard, self.manifest.row_bytes(name)
-        return ArrayFile(path, rows=rows, row_bytes=row_bytes, sync=self._remote is None)
+        return ArrayFile(path, rows=rows, row_bytes=row_bytes, sync=self._place.syncs)
 
     def write_column(self, name: str, shard: int, values: NDArray[Any]) -> Path:
         """Write one shard of `digest` or `done`, padded with zeros; not yet durable."""
@@ -51,16 +48,8 @@ class SetFiles:
         return path
 
     def settle(self, claim: ShardClaim, files: Sequence[Path]) -> None:
-        """Make written files durable, with the names of all new folders above them, or send them to the bucket."""
-        if self._remote is not None and claim.lease is not None:
-            self._remote.send(self._folder, files, claim.lease)
-            return
-        for path in files:
-            sync(path)
-            folder = path.parent
-            while folder != self.path:
-                sync(folder)
-                folder = folder.parent
+        """Make written files durable, or send them to the bucket."""
+        self._place.settle(self._folder, files, claim)
 
 
 class ArrayFile:

@@ -6,14 +6,14 @@ from typing import Self
 
 import numpy as np
 
+from cache.feature_store.claim import ShardClaim
 from cache.feature_store.create import create_set
 from cache.feature_store.deleting import how_to_delete
 from cache.feature_store.layout import DEFAULT_ROWS_PER_SHARD, FeatureBatch, FeatureManifest, RowIndex
-from cache.feature_store.locks import ShardClaim, describe_owner
+from cache.feature_store.locate import find_set
 from cache.feature_store.reader import FeatureSet
-from cache.feature_store.remote import remote_set, set_folder
 from cache.feature_store.row_status import shard_is_done
-from cache.feature_store.set_lock import in_use, locks_folder
+from cache.feature_store.set_lock import in_use
 from cache.feature_store.shard_writer import SetFiles, ShardWriter
 from cache.files import explaining_full_disk
 from cache.spec import FeatureSpec
@@ -28,11 +28,8 @@ class FeatureWriter:
         """path: the folder of a set that exists; `FeatureWriter.open` makes one when needed."""
         self.path = path
         self._set = FeatureSet(path)
-        self._locks = locks_folder(path)
-        self._remote = remote_set(path)
-        # A shard of a bucket is written here first, apart from what this machine's readers have.
-        folder = path if self._remote is None else self._remote.scratch(self)
-        self._files = SetFiles(path, self.manifest, self._remote, folder)
+        self._folder = self._set.folder
+        self._files = SetFiles(self._folder, self.manifest)
 
     @classmethod
     def open(
@@ -54,7 +51,8 @@ class FeatureWriter:
         count = len(index.key_frames)
         if not count:
             raise InputError(f"{dataset}/{split} has no key frames; a feature set needs at least one.")
-        path = set_folder(store, dataset, split, spec)
+        folder = find_set(store, dataset, split, spec)
+        path = folder.path
         if not path.exists():
             manifest = FeatureManifest(
                 dataset=dataset,
@@ -65,7 +63,7 @@ class FeatureWriter:
                 rows_per_shard=rows_per_shard or balanced_rows_per_shard(count),
             )
             with explaining_full_disk(path), in_use(path):
-                create_set(path, manifest, index)
+                create_set(folder, manifest, index)
         writer = cls(path)
         writer._check_same(spec, index, shapes)
         return writer
@@ -81,15 +79,7 @@ class FeatureWriter:
 
     def claim(self, shard: int) -> ShardClaim | None:
         """Return the right to write a shard, or None while somebody else holds it. Check `is_pending` afterwards."""
-        claim = ShardClaim.take(self._locks, shard)
-        if claim is None or self._remote is None:
-            return claim
-        try:
-            claim.lease = self._remote.take_lease(shard)
-        finally:
-            if claim.lease is None:
-                claim.release()
-        return None if claim.lease is None else claim
+        return self._folder.claim(shard)
 
     def claim_or_refuse(self, shard: int) -> ShardClaim:
         """Return the right to write a shard; an error while somebody else holds it. Check `is_pending` afterwards."""
@@ -100,12 +90,11 @@ class FeatureWriter:
         return claim
 
     def is_pending(self, shard: int) -> bool:
-        return not shard_is_done(self.path, self.manifest, shard)
+        return not shard_is_done(self._folder, self.manifest, shard)
 
     def owner(self, shard: int) -> str:
         """Return who holds, or last held, the claim on a shard."""
-        owner = None if self._remote is None else self._remote.owner(shard)
-        return describe_owner(self._locks, shard) if owner is None else str(owner)
+        return self._folder.owner(shard)
 
     def output(self, claim: ShardClaim) -> ShardWriter:
         """Return what takes the rows of the claimed shard, as many at a time as there are."""

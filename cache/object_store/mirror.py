@@ -65,15 +65,17 @@ class Mirror:
             found = cls.open(marker["url"], folder=root, stage_bytes=marker["stage_bytes"])
         return found
 
+    @property
+    def name(self) -> str:
+        """The bucket's URL."""
+        return str(self.bucket.url)
+
     def key_of(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix()
 
     def exists(self) -> bool:
         """Whether the bucket has anything of this store; a wrong endpoint shows within seconds."""
         return self.bucket.any(attempts=5)
-
-    def has(self, path: Path) -> bool:
-        return self.bucket.head(self.key_of(path)) is not None
 
     def fetch(self, path: Path) -> None:
         """Make a file what the bucket has, and remove it where it has none."""
@@ -102,6 +104,16 @@ class Mirror:
             paths |= {self.root / folder / name for name in names if name.endswith(".h5") and is_name(name)}
         for path in paths:
             self.fetch(path)
+
+    def fetch_weights(self, name: str | None = None) -> None:
+        """Bring all weights that the bucket has, or those of a name below `weights`, if it has them."""
+        if name is not None:
+            if self.bucket.head(f"weights/{name}") is not None:
+                self.fetch(self.root / "weights" / name)
+            return
+        for info in self.bucket.objects("weights/"):
+            if info.key.endswith(".safetensors") and all(map(is_name, info.key.split("/"))):
+                self.fetch(self.root / info.key)
 
     def splits(self, kind: str, dataset: str | None, split: str | None) -> list[str]:
         """Return `kind/dataset/split/` for each split that the bucket has; None is any."""

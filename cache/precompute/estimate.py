@@ -1,17 +1,15 @@
 """How long a run will take and how much it will write, from a few clips of the split."""
 
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
 from cache.feature_store import FeatureManifest, FeatureSet
-from cache.feature_store.remote import set_folder
+from cache.feature_store.locate import find_set
 from cache.feature_store.writer import balanced_rows_per_shard
 from cache.precompute.clips import ClipReader, Size, read_ahead
 from cache.precompute.devices import compute_pool
@@ -82,7 +80,7 @@ def estimate(split: Split, store: Store, options: PrecomputeOptions) -> Estimate
         num_clips=len(set().union(*missing)),
         num_bytes=row_bytes * sum(map(len, missing)),
         row_bytes=row_bytes,
-        free_bytes=None if store.mirror is not None else _free_bytes(store.root),
+        free_bytes=store.free_bytes,
         measured_clips=len(plan.clips),
         check_s_per_clip=check_s / len(plan.clips),
         decode_s_per_clip=decode_s / len(plan.clips),
@@ -93,18 +91,12 @@ def estimate(split: Split, store: Store, options: PrecomputeOptions) -> Estimate
 
 def _missing_rows(store: Store, new: FeatureManifest, view: View, part: Part | None) -> set[int]:
     """Return the rows of the part that the view's set lacks; `new` is what the set would be if it is not there."""
-    path = set_folder(store, new.dataset, new.split, new.spec.with_view(view))
+    path = find_set(store, new.dataset, new.split, new.spec.with_view(view)).path
     found = FeatureSet(path) if path.exists() else None
     manifest = new if found is None else found.manifest
     shards = range(manifest.num_shards) if part is None else part.shards(manifest.num_shards)
     rows = {row for shard in shards for row in manifest.rows_of(shard)}
     return rows if found is None else rows - set(np.flatnonzero(found.done).tolist())
-
-
-def _free_bytes(root: Path) -> int:
-    """Return the room on the disk of a folder that need not exist yet."""
-    existing = next(folder for folder in (root, *root.parents) if folder.exists())
-    return shutil.disk_usage(existing).free
 
 
 def _sample(split: Split, manifest: FeatureManifest, count: int, threads: int) -> Plan:

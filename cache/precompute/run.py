@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from cache.feature_store import FeatureSet, FeatureWriter, open_feature_set
-from cache.feature_store.remote import set_folder
+from cache.feature_store.locate import find_set
 from cache.precompute.extract import row_shapes
 from cache.precompute.launch import Part
 from cache.precompute.options import PrecomputeOptions
@@ -95,5 +95,5 @@ def _plan(
 
 
 def _existing(store: Store, split: Split, spec: FeatureSpec) -> FeatureSet | None:
-    path = set_folder(store, split.dataset, split.name, spec)
+    path = find_set(store, split.dataset, split.name, spec).path
     return FeatureSet(path) if path.exists() else None

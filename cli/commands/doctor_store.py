@@ -30,8 +30,8 @@ def check_store(url: str) -> tuple[str, list[str]]:
 
     try:
         store = Store.open(url, may_lack=True)
-        if store.mirror is not None:
-            store.mirror.require_conditional_put()
+        store.backend.require_conditional_put()
+        if store.in_bucket:
             return f"{store.name}: readable, writable, conditions on writes hold", []
     except (StalError, OSError) as error:
         return f"{url}: unusable", [str(error)]

@@ -3,12 +3,16 @@
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cache.store import Store
 from recognizer_svc.runs.run_dir import OLD_SUFFIX, SUFFIX, RunDir
 from recognizer_svc.runs.summary import Comparison, RunSummary, compare, summarise
 from stal_data.errors import ConflictError, InputError, NotFoundError, did_you_mean
 from stal_data.names import check_name
+
+if TYPE_CHECKING:
+    from cache.object_store.mirror import Mirror
 
 _OF_A_RUN = ("recipe.yaml", "events.jsonl", "checkpoints")
 
@@ -21,7 +25,7 @@ class RunStore:
 
     @staticmethod
     def of(store: Store) -> "RunStore":
-        return RunStore(store) if store.mirror is None else _BucketRunStore(store)
+        return RunStore(store) if store.mirror is None else _BucketRunStore(store, store.mirror)
 
     def run(self, run_id: str) -> RunDir:
         """Where a run lies or would lie, the name checked."""
@@ -77,10 +81,9 @@ class _BucketRunStore(RunStore):
     jobs stay with the machine that runs the job.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, mirror: "Mirror") -> None:
         super().__init__(store)
-        assert store.mirror is not None
-        self._mirror = store.mirror
+        self._mirror = mirror
 
     def all(self) -> list[RunDir]:
         for name in self._mirror.names("runs/"):

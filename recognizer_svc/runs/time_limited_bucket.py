@@ -39,7 +39,7 @@ class TimeLimitedBucket:
             without asking. Other failures, such as of the mirror's disk, are of this request alone.
         every_s: how long the last answer to the same counts.
         """
-        if self._store.mirror is None:
+        if not self._store.in_bucket:
             return None
         asked_s, answer = self._answers.get(what, (float("-inf"), None))
         if time.monotonic() - asked_s >= every_s:
@@ -81,7 +81,7 @@ class TimeLimitedBucket:
         assert mirror is not None  # else nothing is asked
         limits = Limits(attempts=_ATTEMPTS, connect_s=_CONNECT_S, silence_s=_SILENCE_S)
         bucket = Bucket(mirror.bucket.url, limits=limits)
-        return replace(self._store, mirror=Mirror(mirror.root, bucket, mirror.folder_id, None))
+        return replace(self._store, backend=Mirror(mirror.root, bucket, mirror.folder_id, None))
 
 
 def _look(store: Store) -> None:

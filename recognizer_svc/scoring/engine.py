@@ -82,10 +82,8 @@ class Engine:
                 features.row_of(query.key)
             except StalError as error:
                 answers[number] = error
-        if self._store.mirror is not None and self._store.mirror.stage is None:  # rows come from the bucket each time
-            silence = self._bucket.silence()
-            if silence is not None:
-                raise silence
+        if features.in_bucket and (silence := self._bucket.silence()) is not None:
+            raise silence
         good = [number for number in range(len(queries)) if number not in answers]
         people = [BoxesOfKeyFrame(key=queries[number].key, boxes_N4=queries[number].boxes_N4) for number in good]
         try:

@@ -79,9 +79,7 @@ def queue_job(runs: RunStore, submission: Submission, recipe: Recipe | None, *, 
     files = JobFiles(runs.run(run_id), launch.node_rank)
     if submission.resume:
         refuse_imported(runs.find_present(run_id))
-    elif (launch.nnodes == 1 and files.run.recipe.exists()) or (
-        runs.store.mirror is not None and files.run.events.exists()
-    ):
+    elif (launch.nnodes == 1 and files.run.recipe.exists()) or (runs.store.in_bucket and files.run.events.exists()):
         # In a folder, the recipe may be there from another machine of this job; from a bucket come only earlier runs.
         raise _exists(run_id)
     owned = FileLock.take(files.lock)

@@ -23,16 +23,16 @@ class Exchange:
     def __init__(self, store: Store, files: JobFiles, launch: Launch) -> None:
         self._files = files
         self._bucket = TimeLimitedBucket(store, gone_s=_GONE_S)
-        self._needed = launch.nnodes > 1 and store.mirror is not None
+        self._needed = launch.nnodes > 1 and store.in_bucket
 
     def fetch_cancel(self, *, every_s: float = 0.0) -> None:
         """every_s: unless that was done so short a time ago."""
-        self._ask("whether it is to be cancelled", lambda store: store.fetch(self._files.cancel), every_s)
+        self._ask("whether it is to be cancelled", lambda store: store.backend.fetch(self._files.cancel), every_s)
 
     def publish_cancel(self) -> None:
         """Tell the other machines. Raises StalError where the bucket does not answer."""
         told = "whether its other machines learn that it is to be cancelled"
-        failed = self._ask(told, lambda store: store.publish(self._files.cancel))
+        failed = self._ask(told, lambda store: store.backend.publish(self._files.cancel))
         if failed is not None:
             raise failed
 

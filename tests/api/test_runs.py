@@ -151,8 +151,6 @@ def test_an_interrupt_ends_a_training_with_a_checkpoint(store: stal.Store) -> No
 
     ended = threading.Event()
     watcher = threading.Thread(target=interrupt)
-    # A shell's background job, as these tests may be one of, ignores the signal.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     watcher.start()
     try:
         with pytest.raises(KeyboardInterrupt):
@@ -160,7 +158,6 @@ def test_an_interrupt_ends_a_training_with_a_checkpoint(store: stal.Store) -> No
     finally:
         ended.set()
         watcher.join()
-        signal.signal(signal.SIGINT, before)
     summary = store.run(folder.name).summary()
     assert (summary.status, summary.epochs) == ("cancelled", 100_000)
     assert summary.epochs_done >= 1

@@ -155,7 +155,7 @@ def test_writing_without_the_claim_is_a_bug(features: FeatureSet) -> None:
 HOLD_CLAIM = """
 import sys
 from pathlib import Path
-from cache.feature_store.locks import ShardClaim
+from cache.feature_store.claim import ShardClaim
 claim = ShardClaim.take(Path(sys.argv[1]), 1)
 print("held", flush=True)
 sys.stdin.read()

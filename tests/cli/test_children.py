@@ -34,14 +34,8 @@ class Family:
         self._log = folder / "log"
         start = [sys.executable, "-P", "-m", *map(str, words)]
         with self._log.open("wb") as log:
-            self.command = subprocess.Popen(
-                start,
-                env=ENVIRONMENT | {MARK: self._mark},
-                stdout=log,
-                stderr=log,
-                # A shell's background job, as these tests may be one of, ignores the signal and so do its children.
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-            )
+            environment = ENVIRONMENT | {MARK: self._mark}
+            self.command = subprocess.Popen(start, env=environment, stdout=log, stderr=log)
 
     def members(self) -> list[psutil.Process]:
         return [process for process in psutil.process_iter() if self._belongs(process)]

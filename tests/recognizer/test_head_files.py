@@ -29,7 +29,7 @@ from recognizer_svc.scoring.model_list import list_models
 from recognizer_svc.scoring.predict import BoxesOfKeyFrame, Predictor
 from recognizer_svc.scoring.queries import PredictQuery
 from recognizer_svc.scoring.served_models import ServedModels
-from recognizer_svc.service.admission import Submission, claim
+from recognizer_svc.service.admission import Submission, queue_job
 from recognizer_svc.training.distributed import Ranks
 from recognizer_svc.training.head_file import HeadInfo, load_head_file, save_head
 from recognizer_svc.training.import_run import import_run
@@ -219,7 +219,7 @@ def test_an_imported_run_is_listed_and_neither_replaced_nor_resumed(store):
         Run(run_dir, Ranks())
     launch = Launch(nproc_per_node=1, backend="gloo", nnodes=1, node_rank=0, rdzv_endpoint="", max_restarts=0)
     with refused:
-        claim(RunStore.of(store), Submission(run_id="published", recipe="", resume=True, launch=launch), None)
+        queue_job(RunStore.of(store), Submission(run_id="published", recipe="", resume=True, launch=launch), None)
     (summary,) = RunStore.of(store).summaries()
     assert summary.status == "imported"
     assert [path.name for path in store.runs_dir.iterdir()] == ["published"]

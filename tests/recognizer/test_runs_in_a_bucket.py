@@ -20,7 +20,7 @@ from recognizer_svc.runs.record import Launch, cancel_requested, request_cancel,
 from recognizer_svc.runs.run_dir import METADATA_KEY, JobFiles, RunDir
 from recognizer_svc.runs.store import RunStore
 from recognizer_svc.scoring.predict import BoxesOfKeyFrame, Predictor
-from recognizer_svc.service.admission import Submission, check_submission, claim
+from recognizer_svc.service.admission import Submission, check_submission, queue_job
 from recognizer_svc.service.job_sync import Exchange
 from recognizer_svc.training.distributed import Ranks
 from recognizer_svc.training.recipe import parse_recipe
@@ -110,7 +110,7 @@ def test_what_a_bucket_holds_is_verified(machine: OpenStore, run: RunDir, toy_st
     write_tensors(weights, {"a": torch.ones(99)}, key="stal_backbone", metadata={"b": 1})
     weights.write_bytes(weights.read_bytes()[:-1])
     for path in (split, weights):
-        upload.publish(path)
+        upload.backend.publish(path)
     (problem,) = verify_tables(other, None, None, print, repair=False)
     assert "carries no checksum" in problem
     assert verify_tables(other, None, None, print, repair=True) == []
@@ -220,7 +220,7 @@ def test_machines_of_one_job_see_its_events_and_that_it_is_cancelled(
     here, there = JobFiles(run, 0), JobFiles(RunDir(other.runs_dir / "first"), 1)
     submission = Submission(run_id="first", recipe="", resume=True, launch=TWO[1])
     runs = RunStore.of(other)
-    files, record, owned = claim(runs, submission, check_submission(runs, submission))
+    files, record, owned = queue_job(runs, submission, check_submission(runs, submission))
     assert files.run.checkpoint("latest").read_bytes() == b"weights"
     with run.events.open("a") as file:
         file.write('{"seq": 2, "time": 2.0, "type": "done"}\n')
@@ -255,7 +255,7 @@ def test_a_run_that_the_bucket_has_is_not_begun_again_on_another_machine(
     submission = Submission(run_id="first", recipe=ACAR, resume=False, launch=TWO[1])
     recipe = check_submission(runs, submission)
     with pytest.raises(ConflictError, match="Run 'first' exists in the store"):
-        claim(runs, submission, recipe)
+        queue_job(runs, submission, recipe)
 
 
 def test_a_run_that_nobody_has_is_named(machine: OpenStore) -> None:  # noqa: F811

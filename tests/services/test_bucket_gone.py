@@ -134,8 +134,8 @@ def test_a_fault_of_the_mirrors_disk_is_not_one_of_the_bucket(
     store = machine("one")
     (store.root / "weights").write_bytes(b"a file where the folder is to be")
     bucket = TimeLimitedBucket(store)
-    assert "weights" in str(bucket.ask("a", lambda store: store.fetch(store.root / "weights/a")))
-    assert bucket.ask("b", lambda store: store.fetch(store.root / "runs/b")) is None
+    assert "weights" in str(bucket.ask("a", lambda store: store.backend.fetch(store.root / "weights/a")))
+    assert bucket.ask("b", lambda store: store.backend.fetch(store.root / "runs/b")) is None
     assert (store.root / "runs/b").read_bytes() == b"content"
 
 

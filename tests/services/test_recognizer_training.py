@@ -194,8 +194,6 @@ def test_a_signal_to_a_training_command_ends_it_with_a_checkpoint(
         env=ENVIRONMENT,
         stderr=subprocess.PIPE,
         text=True,
-        # A shell's background job, as these tests may be one of, ignores the signal and so do its children.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as command:
         assert command.stderr is not None
         lines = [next(line for line in command.stderr if "epoch 2/100000: loss" in line)]

@@ -8,7 +8,6 @@ from pathlib import Path
 from cache.feature_store.deleting import how_to_delete
 from cache.feature_store.manage.diff import diff_feature_sets
 from cache.feature_store.reader import FeatureSet
-from cache.feature_store.row_status import read_row_status
 from cache.feature_store.writer import FeatureWriter
 from cache.files import replacing
 from cache.split_store import load_split, split_file
@@ -64,7 +63,7 @@ def copy_feature_set(source: Path, target: Store, report: Report | None = None) 
                     present += len(rows)
         if report:
             report(rows.stop, manifest.num_rows)
-    _compare(features, writer.path)
+    _compare(features, FeatureSet(writer.path))
     return CopyResult(copied=copied, present=present, missing=manifest.num_rows - copied - present)
 
 
@@ -75,7 +74,7 @@ def copy_split(source: Store, target: Store, dataset: str, split: str) -> bool:
     except NotFoundError:
         return False
     path = split_file(target, dataset, split)
-    target.fetch(path)
+    target.backend.fetch(path)
     if path.exists():
         if load_split(target, dataset, split).digest != digest:
             raise ConflictError(
@@ -85,18 +84,18 @@ def copy_split(source: Store, target: Store, dataset: str, split: str) -> bool:
         return True
     with replacing(path) as partial:
         shutil.copyfile(split_file(source, dataset, split), partial)
-    target.publish(path)
+    target.backend.publish(path)
     load_split(target, dataset, split)
     return True
 
 
-def _compare(features: FeatureSet, copy: Path) -> None:
-    mine, theirs = features.marks(), read_row_status(copy, features.manifest)
+def _compare(features: FeatureSet, copy: FeatureSet) -> None:
+    mine, theirs = features.marks(), copy.marks()
     if not ((mine.digests_K != theirs.digests_K) & mine.done_K & theirs.done_K).any():
         return
-    different = diff_feature_sets(features.path, copy).different  # rows that were there may be rounded otherwise
+    different = diff_feature_sets(features.path, copy.path).different  # rows that were there may be rounded otherwise
     if different:
         raise ConflictError(
-            f"{len(different)} rows of '{copy}' differ from '{features.path}', first {different[0]}; see 'stal-cli "
-            f"cache diff {features.path} {copy}'."
+            f"{len(different)} rows of '{copy.path}' differ from '{features.path}', first {different[0]}; see "
+            f"'stal-cli cache diff {features.path} {copy.path}'."
         )

@@ -7,7 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from cache.feature_store.catalog import describe_feature_set, feature_set_folders, num_bytes
+from cache.feature_store.catalog import describe_feature_set
+from cache.feature_store.locate import feature_set_folders, set_folder
 from cache.feature_store.set_lock import sole_use
 from cache.files import sync
 from cache.store import Store
@@ -68,7 +69,7 @@ def prune_candidates(
     set_ids: these, whatever their state. incomplete: those with key frames that are not computed, and those that
     cannot be opened. written_before_s: those that nothing was written to since then, in seconds since 1970.
     """
-    if store.mirror is not None:
+    if store.in_bucket:
         raise InputError(
             f"'{store.name}' is in a bucket, where nothing tells whether another machine reads a feature set; delete "
             "its prefix features/DATASET/SPLIT/ID/ there with the server's own tool when no job runs."
@@ -118,7 +119,7 @@ def _candidate(path: Path, set_id: str, reason: str, criteria: Criteria | None) 
         dataset=path.parent.parent.name,
         split=path.parent.name,
         set_id=set_id,
-        num_bytes=num_bytes(path),
+        num_bytes=set_folder(path).num_bytes(),
         reason=reason,
         in_use=in_use,
         criteria=criteria,

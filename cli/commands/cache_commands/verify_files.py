@@ -37,10 +37,10 @@ def verify_tables(store: "Store", dataset: str | None, split: str | None, say: S
     problems = []
     for what, path, kind, read in tables:
         try:
-            store.fetch(path)
+            store.backend.fetch(path)
             if repair and h5.is_old(path):
                 h5.add_checksum(path, kind)
-                store.publish(path)
+                store.backend.publish(path)
                 say(f"{path}: got a checksum")
             read()
             say(f"{what} sound")

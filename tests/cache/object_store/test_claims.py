@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from cache.feature_store import FeatureBatch, FeatureWriter, open_feature_set
-from cache.feature_store.remote import remote_set
 from cache.object_store import claims
 from cache.object_store.mirror import Mirror
 from cache.spec import FeatureSpec
@@ -237,8 +236,6 @@ def test_two_machines_that_make_one_set_agree(machine: OpenStore, spec: FeatureS
         thread.join()
     assert len(found) == 3
     assert len(set(found)) == 1
-    remote = remote_set(open_feature_set(stores[0], "street", "train").path)
-    assert remote is not None
     assert not np.any(open_feature_set(machine("late"), "street", "train").done)
 
 
