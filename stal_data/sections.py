@@ -1,6 +1,6 @@
 """Pydantic models of files that people write, and what such a file says wrong, in one sentence a problem."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
@@ -25,6 +25,25 @@ class Section(BaseModel):
                 if key not in cls.model_fields:
                     raise ValueError(f"unknown key {shown(key)}. {did_you_mean(str(key), cls.model_fields)}")
         return values
+
+
+def section_of_kind(values: object, base: type[M], kinds: Iterable[str], find: Callable[[Any], type[M] | None]) -> M:
+    """Return a section whose key `kind` chooses its model; ValueError, as pydantic wants it, where it chooses none.
+
+    kinds: what messages offer. find: from a kind to the model, None where there is none.
+    """
+    if isinstance(values, base):
+        return values
+    if not isinstance(values, Mapping):
+        raise ValueError("must be a mapping with the key kind")  # noqa: TRY004
+    offered = ", ".join(map(repr, kinds))
+    if "kind" not in values:
+        raise ValueError(f"lacks the key kind, one of {offered}")
+    kind = values["kind"]
+    model = find(kind) if isinstance(kind, str) else None
+    if model is None:
+        raise ValueError(f"kind is {shown(kind)}, but must be one of {offered}")
+    return model.model_validate(values)
 
 
 def validated(model: type[M], values: object, source: str, *, unions: Collection[str] = ()) -> M:

@@ -1,12 +1,12 @@
 """The heads: one folder each, one line each in this table. Importing it needs no torch."""
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from recognizer_svc.heads.acar import ACAR
 from recognizer_svc.heads.linear import LINEAR
 from recognizer_svc.heads.registry import Head, HeadConfig
 from stal_data.plugins import allowed_plugin
+from stal_data.sections import section_of_kind
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,13 +30,7 @@ def head_of(kind: object) -> Head:
 
 def head_config(values: object) -> HeadConfig:
     """Return a recipe's section as the config of its head; pydantic's errors name the fields."""
-    if isinstance(values, HeadConfig):
-        return values
-    if not isinstance(values, Mapping):
-        raise ValueError("must be a mapping with the key kind")  # noqa: TRY004  what pydantic takes for a wrong field
-    if "kind" not in values:
-        raise ValueError(f"lacks the key kind, one of {', '.join(map(repr, HEADS))}")
-    return head_of(values["kind"]).config.model_validate(values)
+    return section_of_kind(values, HeadConfig, HEADS, lambda kind: head_of(kind).config)
 
 
 def build_head(config: HeadConfig, shapes: "FeatureShapes", num_classes: int) -> "nn.Module":

@@ -16,7 +16,6 @@ from recognizer_svc.data import check_boxes, clip_groups, head_batch, read_ahead
 from recognizer_svc.features import ADVICE, check_fits, joint_advice, open_fitting
 from recognizer_svc.runs.run_dir import RunDir
 from recognizer_svc.training.checkpoint import Checkpoint, load_checkpoint
-from recognizer_svc.training.losses import scores
 from stal_data.errors import InputError
 from stal_data.keyframes import KeyFrame, ScoredKeyFrame
 from stal_data.labels import LabelMap
@@ -100,7 +99,7 @@ class Predictor:
         boxes = [item.boxes_N4 for item in people]
         batch = head_batch(features, boxes, self.checkpoint.shapes, [item.key for item in people]).to(self.device)
         with torch.inference_mode():
-            scores_NC = scores(self.checkpoint.recipe.loss, self._head(batch))
+            scores_NC = self.checkpoint.recipe.loss.scores(self._head(batch))
         found: NDArray[np.float32] = scores_NC.cpu().numpy()
         if not np.isfinite(found).all():
             raise InputError(

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from recognizer_svc.data import LabelledFeatures, clip_groups, read_ahead
+from recognizer_svc.losses import Loss
 from recognizer_svc.training.distributed import Ranks
 from recognizer_svc.training.loop import NonFiniteLossError
-from recognizer_svc.training.losses import LossSection, loss_sum, scores
 from recognizer_svc.training.validation import mean_average_precision
 
 MAX_CLIPS = 32
@@ -29,7 +29,7 @@ class Validation:
     boxes: int
 
 
-def evaluate(head: nn.Module, data: LabelledFeatures, loss: LossSection, ranks: Ranks, *, threads: int) -> Validation:
+def evaluate(head: nn.Module, data: LabelledFeatures, loss: Loss, ranks: Ranks, *, threads: int) -> Validation:
     """Score every labelled key frame; all ranks must call it and get the same answer. head: what the trainer trains.
 
     Raises NonFiniteLossError where the head has diverged.
@@ -48,9 +48,9 @@ def evaluate(head: nn.Module, data: LabelledFeatures, loss: LossSection, ranks: 
     with torch.inference_mode():
         for part, batch in zip(plan, read_ahead(load, plan, threads), strict=True):
             logits_NC = head(batch.head.to(ranks.device))
-            total += loss_sum(loss, logits_NC, batch.targets_NC.to(ranks.device)).double()
+            total += loss.sum(logits_NC, batch.targets_NC.to(ranks.device)).double()
             rows = np.concatenate([np.arange(offsets[index], offsets[index + 1]) for index in part])
-            scores_NC[torch.from_numpy(rows).to(ranks.device)] = scores(loss, logits_NC)
+            scores_NC[torch.from_numpy(rows).to(ranks.device)] = loss.scores(logits_NC)
     ranks.sum(scores_NC)
     ranks.sum(total)
     if not torch.isfinite(total):

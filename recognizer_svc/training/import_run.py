@@ -17,7 +17,6 @@ from recognizer_svc.runs.store import RunStore
 from recognizer_svc.training.checkpoint import Checkpoint, Progress, save_checkpoint
 from recognizer_svc.training.head_file import HeadInfo, load_head_file
 from recognizer_svc.training.initial_head import check_head_fits, other_backbones
-from recognizer_svc.training.losses import check_loss
 from recognizer_svc.training.provenance import code_version
 from recognizer_svc.training.recipe import Recipe
 from stal_data.errors import ConflictError, InputError
@@ -91,7 +90,7 @@ def _check(where: str, info: HeadInfo, checkpoint: Checkpoint) -> None:
     if spec.view != "identity":
         raise InputError(f"Feature set {spec.id} is of view '{spec.view}'; boxes belong to the identity view.")
     check_head_fits(where, info, checkpoint.recipe.head, checkpoint.shapes)
-    check_loss(checkpoint.recipe.loss, classes)
+    checkpoint.recipe.loss.check(classes)
     if info.num_classes != classes:
         raise InputError(
             f"{where} has {info.num_classes} classes and the label map {classes}. Use the label map it was made for; "

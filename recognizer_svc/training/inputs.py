@@ -9,7 +9,6 @@ from cache.split_store import PublishedSplit, load_split
 from cache.store import Store
 from recognizer_svc.data import Augmentation, LabelledFeatures, LabelledKeyFrame, labelled_key_frames
 from recognizer_svc.heads.batch import FeatureShapes
-from recognizer_svc.training.losses import check_loss
 from recognizer_svc.training.recipe import Layout, Recipe
 from recognizer_svc.training.row_layout import counts_note, row_clips, single_people
 from recognizer_svc.training.sets import open_sets
@@ -45,7 +44,7 @@ def open_inputs(recipe: Recipe, store: Store, data_root: Path | None = None) -> 
     if split.label_map is None:
         raise InputError(f"{data.dataset}/{data.train_split} has no label map, so there is nothing to train for.")
     label_map = split.label_map
-    check_loss(recipe.loss, label_map.num_classes)
+    recipe.loss.check(label_map.num_classes)
     splits = {"train": split}
     if recipe.validation.split is not None:
         splits["validation"] = _validation_split(recipe, store, label_map)

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from recognizer_svc.data import LabelledBatch
+from recognizer_svc.losses import Loss
 from recognizer_svc.training.distributed import Ranks
-from recognizer_svc.training.losses import LossSection, loss_sum
 from stal_data.errors import StalError
 
 
@@ -71,7 +71,7 @@ class Trainer:
     head: nn.Module
     model: nn.Module
     optimizer: Optimizer
-    loss: LossSection
+    loss: Loss
     ranks: Ranks
     stop: StopSignal = field(default_factory=StopSignal)
 
@@ -85,7 +85,7 @@ class Trainer:
         device = self.ranks.device
         self.model.train()
         logits_NC = self.model(batch.head.to(device))
-        local_sum = loss_sum(self.loss, logits_NC, batch.targets_NC.to(device))
+        local_sum = self.loss.sum(logits_NC, batch.targets_NC.to(device))
         actors, total, broken, stop = self._agree(local_sum.detach(), len(batch.targets_NC))
         if broken:
             raise NonFiniteLossError(

@@ -10,8 +10,8 @@ from pydantic import AfterValidator, Field, SerializeAsAny, field_validator, mod
 
 from cache.backbones import backbone_of
 from recognizer_svc.heads import HeadConfig, head_config
+from recognizer_svc.losses import Loss, loss_of
 from stal_data.errors import InputError, NotFoundError, did_you_mean
-from stal_data.labels import MAX_LABELS
 from stal_data.names import MAX_NAME_LENGTH
 from stal_data.sections import Section, validated
 from stal_data.user_files import read_text_bounded
@@ -71,16 +71,6 @@ class Validation(Section):
     every_epochs: int = Field(default=1, ge=1, le=_MAX_COUNT)
     keep_best: bool = True
     """Keep the checkpoint with the best validation mAP; switch it off where the split is the test split."""
-
-
-class PoseSoftmaxLoss(Section):
-    kind: Literal["pose_softmax"]
-    num_poses: int = Field(default=13, ge=1, le=MAX_LABELS)
-    """Number of first classes of which a person has exactly one: softmax over them, sigmoid over the rest."""
-
-
-class SigmoidLoss(Section):
-    kind: Literal["sigmoid"]
 
 
 class Sgd(Section):
@@ -171,15 +161,20 @@ class Recipe(Section):
     data: Data
     validation: Validation = Validation()
     head: SerializeAsAny[HeadConfig]
-    loss: PoseSoftmaxLoss | SigmoidLoss = Field(discriminator="kind")
+    loss: SerializeAsAny[Loss]
     optimizer: Sgd | AdamW = Field(discriminator="kind")
     schedule: StepSchedule | CosineSchedule = Field(discriminator="kind")
     training: Training
 
     @field_validator("head", mode="before")
     @classmethod
-    def _of_its_kind(cls, values: object) -> HeadConfig:
+    def _head_of_its_kind(cls, values: object) -> HeadConfig:
         return head_config(values)
+
+    @field_validator("loss", mode="before")
+    @classmethod
+    def _loss_of_its_kind(cls, values: object) -> Loss:
+        return loss_of(values)
 
     @model_validator(mode="after")
     def _head_sees_the_trained_backbone(self) -> Self:
@@ -226,7 +221,7 @@ def parse_recipe(text: str, overrides: Sequence[str] = (), *, source: str = "rec
         raise InputError(f"{source} must be a mapping with the keys {', '.join(Recipe.model_fields)}.")
     for override in overrides:
         _apply(values, override)
-    return validated(Recipe, values, source, unions=("loss", "optimizer", "schedule"))
+    return validated(Recipe, values, source, unions=("optimizer", "schedule"))
 
 
 def read_recipe(source: str | Path) -> tuple[str, str]:

@@ -9,10 +9,11 @@ from recognizer_svc.data import LabelledBatch
 from recognizer_svc.heads.acar.config import AcarConfig
 from recognizer_svc.heads.acar.model import AcarHead
 from recognizer_svc.heads.batch import HeadBatch
+from recognizer_svc.losses.sigmoid import Sigmoid
 from recognizer_svc.runs.run_dir import RunDir
 from recognizer_svc.training.distributed import Ranks, connect
 from recognizer_svc.training.loop import NonFiniteLossError, StopSignal, Trainer
-from recognizer_svc.training.recipe import SigmoidLoss, load_recipe
+from recognizer_svc.training.recipe import load_recipe
 from recognizer_svc.training.run import Run, check_one_recipe, train_run
 from stal_data.errors import ConflictError
 from stal_data.keyframes import KeyFrame
@@ -27,9 +28,7 @@ def make_trainer(ranks: Ranks) -> Trainer:
     config = AcarConfig(reduce_channels=8, context_channels=8, depth=1, dropout=0.0)
     head = AcarHead(config, SHAPES, 3)
     optimizer = torch.optim.SGD(head.parameters(), lr=0.1, momentum=0.9, nesterov=True)
-    return Trainer(
-        head=head, model=ranks.wrap(head), optimizer=optimizer, loss=SigmoidLoss(kind="sigmoid"), ranks=ranks
-    )
+    return Trainer(head=head, model=ranks.wrap(head), optimizer=optimizer, loss=Sigmoid(), ranks=ranks)
 
 
 def make_batch(counts: list[int], first_clip: int) -> LabelledBatch:

@@ -13,8 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from recognizer_svc.heads.acar.config import AcarConfig
 from recognizer_svc.heads.acar.model import AcarHead
 from recognizer_svc.heads.batch import FeatureShapes, HeadBatch
-from recognizer_svc.training.losses import loss_sum, scores
-from recognizer_svc.training.recipe import PoseSoftmaxLoss
+from recognizer_svc.losses.pose_softmax import PoseSoftmax
 from stal_data.errors import InputError
 from tests.recognizer.feature_maps import feature_shapes, kept
 from tests.recognizer.full_time import pooled
@@ -24,7 +23,7 @@ from tests.tolerances import GRADIENT_NORMS, LOGITS, LOSS, check, of_the_largest
 
 FIXTURES = Path(__file__).parent / "fixtures"
 SHAPES = feature_shapes(slow=(2048, 14, 14), fast=(256, 14, 14), vit=(1408, 16, 16), vit_frames=16)
-POSES = PoseSoftmaxLoss(kind="pose_softmax")
+POSES = PoseSoftmax()
 
 
 @pytest.fixture(scope="module", params=["cached", pytest.param("full-time", marks=pytest.mark.slow)])
@@ -48,7 +47,7 @@ def published(request) -> dict[str, object]:
         eval_logits = head(*inputs)
     head.train()
     train_logits = head(*inputs)
-    loss = loss_sum(POSES, train_logits, torch.from_numpy(expected["targets"])) / len(train_logits)
+    loss = POSES.sum(train_logits, torch.from_numpy(expected["targets"])) / len(train_logits)
     loss.backward()
     # In float64: torch's float32 norm of 17 M values is off by 8e-4 itself.
     norms = {name: parameter.grad.double().norm().item() for name, parameter in head.named_parameters()}
@@ -86,7 +85,7 @@ def test_logits_equal_the_published_ones(published, mode):
 def test_loss_scores_and_gradients_equal_the_published_ones(published):
     expected = published["expected"]
     check(f"loss, {published['path']}", abs(published["loss"] / float(expected["loss"]) - 1), LOSS)
-    found = scores(POSES, published["eval"]).numpy()
+    found = POSES.scores(published["eval"]).numpy()
     np.testing.assert_allclose(found, expected["scores_eval"], atol=LOGITS)
     gradients = json.loads((FIXTURES / "head_grads.json").read_text())
     assert published["norms"].keys() == gradients.keys()

@@ -1,28 +1,32 @@
 import json
 import math
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from recognizer_svc.training.losses import check_loss, loss_sum, scores
+from recognizer_svc.losses import LOSSES, Loss
+from recognizer_svc.losses.pose_softmax import PoseSoftmax
+from recognizer_svc.losses.sigmoid import Sigmoid
+from recognizer_svc.training.checkpoint import load_checkpoint
+from recognizer_svc.training.distributed import Ranks
 from recognizer_svc.training.recipe import (
     AdamW,
     CosineSchedule,
-    PoseSoftmaxLoss,
     Sgd,
-    SigmoidLoss,
     StepSchedule,
     load_recipe,
 )
+from recognizer_svc.training.run import train_run
 from recognizer_svc.training.schedule import build_optimizer, learning_rate
 from stal_data.errors import InputError
 from tests.tolerances import LEARNING_RATES, check
 
 FIXTURES = Path(__file__).parent / "fixtures"
-POSES = PoseSoftmaxLoss(kind="pose_softmax", num_poses=3)
-SIGMOID = SigmoidLoss(kind="sigmoid")
+POSES = PoseSoftmax(num_poses=3)
+SIGMOID = Sigmoid()
 
 
 def case() -> tuple[torch.Tensor, torch.Tensor]:
@@ -33,7 +37,7 @@ def case() -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_pose_scores_add_up_to_one_and_the_rest_are_independent():
     logits, _ = case()
-    found = scores(POSES, logits)
+    found = POSES.scores(logits)
     torch.testing.assert_close(found[:, :3].sum(1), torch.ones(6))
     torch.testing.assert_close(found[:, 3:], torch.sigmoid(logits[:, 3:]))
 
@@ -41,8 +45,8 @@ def test_pose_scores_add_up_to_one_and_the_rest_are_independent():
 @pytest.mark.parametrize("section", [POSES, SIGMOID])
 def test_the_loss_is_cross_entropy_of_the_scores_per_actor(section):
     logits, targets = case()
-    expected = sum(F.binary_cross_entropy(scores(section, logits)[i], targets[i]) for i in range(6))
-    torch.testing.assert_close(loss_sum(section, logits, targets), expected)
+    expected = sum(F.binary_cross_entropy(section.scores(logits)[i], targets[i]) for i in range(6))
+    torch.testing.assert_close(section.sum(logits, targets), expected)
 
 
 @pytest.mark.parametrize("section", [POSES, SIGMOID])
@@ -51,14 +55,14 @@ def test_a_non_finite_logit_makes_the_loss_non_finite_instead_of_raising(section
     """One rank must not raise alone: the others would wait for it."""
     logits, targets = case()
     logits[2, 1], targets[2, 1] = value, 0
-    assert not torch.isfinite(loss_sum(section, logits, targets))
+    assert not torch.isfinite(section.sum(logits, targets))
 
 
 @pytest.mark.parametrize("section", [POSES, SIGMOID])
 def test_extreme_but_finite_logits_keep_loss_and_gradients_finite(section):
     logits, targets = case()
     logits = (logits * 1e4).requires_grad_()
-    loss = loss_sum(section, logits, targets)
+    loss = section.sum(logits, targets)
     loss.backward()
     assert torch.isfinite(loss)
     assert torch.isfinite(logits.grad).all()
@@ -66,7 +70,29 @@ def test_extreme_but_finite_logits_keep_loss_and_gradients_finite(section):
 
 def test_more_poses_than_classes_are_refused():
     with pytest.raises(InputError, match="num_poses is 13, but the label map has 10 classes"):
-        check_loss(PoseSoftmaxLoss(kind="pose_softmax"), 10)
+        PoseSoftmax().check(10)
+
+
+class Hinge(Loss):
+    """A loss of somebody else's."""
+
+    kind: Literal["hinge"] = "hinge"
+    margin: float = 1.0
+
+    def scores(self, logits_NC: torch.Tensor) -> torch.Tensor:
+        return logits_NC.clamp(0, 1)
+
+    def of_each(self, logits_NC: torch.Tensor, targets_NC: torch.Tensor) -> torch.Tensor:
+        return (self.margin - logits_NC * (2 * targets_NC - 1)).relu()
+
+
+def test_another_loss_is_one_entry_in_the_table(monkeypatch, new_run):
+    with pytest.raises(InputError, match="loss: kind is 'hinge', but must be one of 'pose_softmax', 'sigmoid'"):
+        load_recipe("linear", ["loss={kind: hinge}"])
+    monkeypatch.setitem(LOSSES, "hinge", Hinge)
+    run = new_run("hinge", ["loss={kind: hinge, margin: 0.5}", "training.epochs=1"])
+    assert train_run(run, Ranks())
+    assert load_checkpoint(run.checkpoint("latest")).recipe.loss == Hinge(margin=0.5)
 
 
 def test_the_published_schedule():
