@@ -25,9 +25,7 @@ from cache.feature_store import (
     FeatureBatch,
     FeatureSet,
     FeatureWriter,
-    RowIndex,
     ShardClaim,
-    list_feature_sets,
     open_feature_set,
     reader,
     shards,
@@ -119,15 +117,6 @@ def test_a_shard_takes_its_rows_as_they_come(store: Store, spec: FeatureSpec, wr
     assert FeatureSet(writer.path).done.tolist() == [True] * 4 + [False] * 4 + [True] * 2
 
 
-def test_what_was_written_is_read(write_set: WriteSet) -> None:
-    features, arrays = write_set(10), make_features(10)
-    batch = features.read(range(10))
-    for name, values in arrays.items():
-        assert (batch[name] == values).all()
-    assert features.key_frames == make_index(10).key_frames
-    assert features.complete
-
-
 def test_half_precision_rounds_the_maps_and_keeps_the_moments(write_set: WriteSet, spec: FeatureSpec) -> None:
     batch, arrays = write_set(10, of=replace(spec, dtype="float16")).read(range(10)), make_features(10)
     assert (batch["vit"] == arrays["vit"].astype(np.float16)).all()
@@ -209,18 +198,6 @@ def test_a_set_holds_only_the_arrays_of_its_backbones(store: Store, spec: Featur
     assert batch.keys() == {"slow", "fast"}
     assert (batch["slow"] == arrays["slow"][2:]).all()
     assert not (features.path / "vit").exists()
-
-
-def test_undone_rows_are_never_returned_and_become_readable_when_done(write_set: WriteSet) -> None:
-    features = write_set(10, shards=[0, 2])
-    assert features.done.tolist() == [True] * 4 + [False] * 4 + [True] * 2
-    assert not features.complete
-    features.read([0, 3, 9])
-    with pytest.raises(InputError, match=r"Row 5 \(vidéo 1,0001\) of .* is not computed yet, like 4 of 10"):
-        features.read([0, 5])
-    write_set(10, shards=[1])
-    assert (features.read([5])["slow"] == make_features(10)["slow"][5]).all()
-    assert features.complete
 
 
 @pytest.mark.parametrize("row", [-1, 10])
@@ -358,43 +335,6 @@ def test_moments_may_exceed_half_precision(store: Store, spec: FeatureSpec) -> N
 @pytest.mark.parametrize(
     ("change", "field"),
     [
-        (
-            {"sources_K": np.arange(10, dtype=np.uint64)},
-            r"source \(the frames' content\) of 10 key frames, first vidéo 0",
-        ),
-        ({"windows_K2": np.ones((10, 2), np.int64)}, "window of 10 key frames"),
-        ({"key_frames": (KeyFrame("a", 0), *make_index(10).key_frames[1:])}, "key frames: 10 / 10, for example a,0000"),
-    ],
-)
-def test_rows_of_other_frames_are_not_mixed_in(
-    write_set: WriteSet, store: Store, spec: FeatureSpec, change: dict[str, object], field: str
-) -> None:
-    write_set(10, shards=[0])
-    index: RowIndex = replace(make_index(10), **change)
-    with pytest.raises(ConflictError, match=field):
-        FeatureWriter.open(store, dataset="street", split="train", spec=spec, index=index, shapes=SHAPES)
-
-
-def test_another_spec_lies_beside_and_reading_it_by_mistake_names_the_fields(
-    write_set: WriteSet, store: Store, spec: FeatureSpec
-) -> None:
-    flipped = spec.with_view("hflip")
-    plain, mirrored = write_set(10), write_set(10, of=flipped, seed=1)
-    assert plain.path.parent == mirrored.path.parent
-    assert open_feature_set(store, "street", "train").id == plain.id
-    assert open_feature_set(store, "street", "train", view="hflip").id == mirrored.id
-    assert open_feature_set(store, "street", "train", set_id=mirrored.id).spec == flipped
-    other = replace(spec, decoder="pillow-2")
-    with pytest.raises(ConflictError, match=rf"{plain.id}: decoder: pillow-2 / pillow-1;"):
-        open_feature_set(store, "street", "train", spec=other)
-    write_set(10, of=other)
-    with pytest.raises(InputError, match=r"several feature sets of view identity.*decoder: pillow-\d / pillow-\d"):
-        open_feature_set(store, "street", "train")
-
-
-@pytest.mark.parametrize(
-    ("change", "field"),
-    [
         ({"backbones": (replace(SLOWFAST, weights="random:2"), VIT)}, "slowfast.weights: random:2 / random:1"),
         ({"backbones": (SLOWFAST, replace(VIT, weights="sha256:cd34"))}, "vit.weights: sha256:cd34 / sha256:ab12"),
         ({"backbones": (SLOWFAST, replace(VIT, height=32))}, "vit.height: 32 / 48"),
@@ -411,27 +351,9 @@ def test_a_set_of_another_make_is_refused_by_its_fields(
         open_feature_set(store, "street", "train", spec=replace(spec, **change))
 
 
-def test_sets_that_do_not_exist_are_errors_that_help(write_set: WriteSet, store: Store, spec: FeatureSpec) -> None:
-    with pytest.raises(NotFoundError, match="run 'stal-cli precompute'"):
-        open_feature_set(store, "street", "train")
-    features = write_set(10)
-    with pytest.raises(NotFoundError, match=f"Did you mean '{features.id}'"):
-        open_feature_set(store, "street", "train", set_id=features.id[:-1] + "x")
-    with pytest.raises(NotFoundError, match="precompute with --view hflip"):
-        open_feature_set(store, "street", "train", view="hflip")
+def test_a_set_that_does_not_exist_is_named(write_set: WriteSet) -> None:
     with pytest.raises(NotFoundError, match="There is no feature set at"):
-        FeatureSet(features.path.parent / "none")
-
-
-def test_the_list_tells_coverage_and_size(write_set: WriteSet, store: Store) -> None:
-    write_set(10, shards=[1])
-    write_set(3, split="test")
-    train, test = sorted(list_feature_sets(store), key=lambda info: info.num_rows, reverse=True)
-    assert (train.split, train.num_done, train.num_rows, train.complete) == ("train", 4, 10, False)
-    assert (test.split, test.num_done, test.complete) == ("test", 3, True)
-    assert train.num_bytes == sum(file.stat().st_size for file in Path(train.path).rglob("*") if file.is_file())
-    assert [info.split for info in list_feature_sets(store, "street", "test")] == ["test"]
-    assert list_feature_sets(store, "elsewhere") == []
+        FeatureSet(write_set(10).path.parent / "none")
 
 
 def test_shards_are_of_nearly_equal_size() -> None:

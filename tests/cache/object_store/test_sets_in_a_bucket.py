@@ -232,12 +232,6 @@ def test_copy_to_a_bucket_and_back_resumes(
     assert files(back.root) == files(store.root) == objects(machine())
 
 
-def test_a_set_of_other_rows_is_refused(machine: OpenStore, spec: FeatureSpec) -> None:
-    write_rows(machine(), spec, ROWS, shards=[])
-    with pytest.raises(ConflictError, match="key frames: 6 / 10"):
-        write_rows(machine("other"), spec, 6)
-
-
 @pytest.mark.usefixtures("full")
 def test_the_mirror_follows_a_set_that_was_deleted_and_made_anew(machine: OpenStore, spec: FeatureSpec) -> None:
     store = machine()

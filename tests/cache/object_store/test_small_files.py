@@ -3,38 +3,21 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
 from cache.feature_store import list_feature_sets
-from cache.proposal_store import DetectorSpec, Proposals, list_proposals, open_proposals, write_proposals
+from cache.proposal_store import list_proposals, open_proposals, write_proposals
 from cache.split_store import load_split, publish_split
 from cache.store import Store
 from cli.commands.cache import cache
 from cli.commands.precompute import precompute
 from stal_data.dataset import Split
-from stal_data.errors import InputError, NotFoundError, StalError
-from stal_data.keyframes import KeyFrame
+from stal_data.errors import NotFoundError, StalError
 from tests.cache.object_store.conftest import URL, OpenStore
 from tests.cache.object_store.s3_server import FaultProxy
 from tests.cache.object_store.test_sets_in_a_bucket import change, files, objects
-
-DETECTOR = DetectorSpec(
-    name="person", weights="sha256:ab", height=180, width=320, confidence=0.3, library="ultralytics 8"
-)
-
-
-def proposals(score: float) -> Proposals:
-    return Proposals(
-        dataset="street",
-        split="train",
-        key_frames=(KeyFrame("v0", 0),),
-        offsets_K1=np.array([0, 1]),
-        boxes_N4=np.array([[0.1, 0.2, 0.5, 0.9]], np.float32),
-        scores_N=np.array([score], np.float32),
-        detector=DETECTOR,
-    )
+from tests.cache.test_any_store import proposals
 
 
 def test_a_split_that_one_machine_publishes_is_there_for_the_others(
@@ -48,13 +31,6 @@ def test_a_split_that_one_machine_publishes_is_there_for_the_others(
     assert not [request for request in proxy.log if request.method == "PUT"]
     with pytest.raises(NotFoundError, match=r"street/test is not published in 's3://cache/some/store'"):
         load_split(other, "street", "test")
-
-
-def test_damage_of_a_split_in_the_bucket_is_noticed(machine: OpenStore, split: Split) -> None:
-    publish_split(machine("one"), split)
-    change(machine("one"), "annotations/street/train/split.h5", lambda content: content[: len(content) // 2])
-    with pytest.raises(InputError, match=r"split\.h5"):
-        load_split(machine("other"), "street", "train")
 
 
 def test_proposals_follow_the_bucket(machine: OpenStore) -> None:
