@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -123,7 +123,7 @@ def test_half_precision_rounds_the_maps_and_keeps_the_moments(write_set: WriteSe
     assert (batch["vit_moments"] == arrays["vit_moments"]).all()
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30)
 @given(rows=st.lists(st.integers(0, 9), max_size=12))
 def test_rows_come_in_the_order_asked_for(features_of_ten: FeatureSet, rows: list[int]) -> None:
     batch, arrays = features_of_ten.read(rows), make_features(10)

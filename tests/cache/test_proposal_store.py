@@ -37,7 +37,7 @@ def make(counts: list[int], *, seed: int = 0) -> Proposals:
     )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(counts=st.lists(st.integers(0, 4), max_size=6), seed=st.integers(0, 9))
 def test_proposals_read_back_as_they_were(
     tmp_path_factory: pytest.TempPathFactory, counts: list[int], seed: int

@@ -6,7 +6,7 @@ from pathlib import Path
 import google_crc32c
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cache.feature_store.errors import DamagedError
@@ -23,7 +23,7 @@ def write_shard(folder: Path, rows_B: np.ndarray) -> Path:
     return file.finish()
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200)
 @given(
     size=st.one_of(st.integers(1, 600), st.integers(1, 60_000)),
     row=st.integers(0, 2),

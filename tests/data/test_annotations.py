@@ -186,7 +186,7 @@ def test_exclusions_are_read_and_checked(tmp_path: Path) -> None:
 unit = st.floats(0, 1, width=32)
 
 
-@settings(deadline=None, max_examples=30)  # each writes a file safely
+@settings(max_examples=30)  # each writes a file safely
 @given(boxes=st.lists(st.tuples(unit, unit, unit, unit), max_size=5), labels=st.sets(st.integers(1, 3), min_size=1))
 def test_ground_truth_keeps_every_digit_of_the_boxes(
     tmp_path_factory: pytest.TempPathFactory, boxes: list[tuple[float, ...]], labels: set[int]
@@ -217,7 +217,7 @@ video_ids = (
 )
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(videos=st.lists(video_ids, min_size=1, max_size=4, unique=True))
 def test_every_reader_gives_the_video_ids_of_the_ground_truth_back(
     tmp_path_factory: pytest.TempPathFactory, videos: list[str]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from stal_data.clips import clip_frames, key_image_frame, resolve_window
@@ -36,7 +36,6 @@ def test_clips_are_those_of_the_published_code(window: tuple[int, int], expected
     assert clip_frames((start, start + length)) == expected
 
 
-@settings(deadline=None)
 @given(start=st.integers(1, 1000), length=st.integers(1, 300))
 def test_clips_stay_inside_their_window(start: int, length: int) -> None:
     frames = clip_frames((start, start + length))
@@ -75,7 +74,6 @@ def test_without_a_window_the_64_frames_around_the_time_are_taken(
     assert resolve_window(_key_frame(time_ms), _info(150)) == window
 
 
-@settings(deadline=None)
 @given(time_ms=st.integers(0, 10**7), start_s=st.integers(0, 5))
 def test_the_frame_of_a_time_is_the_nearest_one_and_halves_go_up(time_ms: int, start_s: int) -> None:
     exact = math.floor((Fraction(time_ms, 1000) - start_s) * 25 + Fraction(1, 2)) + 1
@@ -106,7 +104,6 @@ def test_a_time_outside_the_media_is_refused(start_s: float, time_ms: int, shown
         frame_at(time_ms, "v", _info(150, start_s))
 
 
-@settings(deadline=None)
 @given(start=st.integers(0, 5000), num_frames=st.integers(1, 2000))
 @example(start=1298, num_frames=1)  # 12.98 s: floating point decides whether second 13 is half a frame away
 def test_whole_seconds_are_exactly_those_that_have_a_frame(start: int, num_frames: int) -> None:
@@ -139,7 +136,6 @@ def test_slots_show_the_picture_that_ffmpeg_would_take(rate: Fraction, first_slo
     assert [media_frame_at_slot(slot, rate) for slot in range(8)] == first_slots
 
 
-@settings(deadline=None)
 @given(rate=st.fractions(min_value=1, max_value=120, max_denominator=1001), count=st.integers(2, 200))
 def test_the_rule_for_constant_rates_is_the_rule_for_times(rate: Fraction, count: int) -> None:
     ticks = np.arange(count, dtype=np.int64)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from google.protobuf import text_format
 from google.protobuf.wrappers_pb2 import StringValue
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stal_data.errors import InputError, NotFoundError
@@ -44,7 +44,6 @@ def test_the_text_format_of_protobuf_is_read_as_protobuf_does() -> None:
     assert LabelMap.parse(text, "m").labels == (Label(1, "café"), Label(3, 'it\'s Aé "b"'))
 
 
-@settings(deadline=None)
 @given(name=st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1))
 def test_names_escaped_by_protobuf_itself_come_back(name: str) -> None:
     for as_utf8 in (False, True):
@@ -52,7 +51,6 @@ def test_names_escaped_by_protobuf_itself_come_back(name: str) -> None:
         assert LabelMap.parse(f"label {{ {text} label_id: 1 }}", "m").names == (name,)
 
 
-@settings(deadline=None)
 @given(names=st.lists(st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1), min_size=1, unique=True))
 def test_any_map_survives_writing_and_reading(names: list[str]) -> None:
     label_map = LabelMap(Label(index * 3 + 1, name, "T" * (index % 2)) for index, name in enumerate(names))

@@ -1,7 +1,7 @@
 """Times are read from and written to files in seconds, and are milliseconds everywhere else."""
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from stal_data.errors import InputError
@@ -9,7 +9,6 @@ from stal_data.keyframes import KeyFrame
 from stal_data.times import MAX_TIME_S, format_time, parse_time
 
 
-@settings(deadline=None)
 @given(st.integers(0, MAX_TIME_S * 1000))
 @example(0)
 @example(MAX_TIME_S * 1000)
@@ -17,7 +16,6 @@ def test_a_printed_time_reads_back_as_it_was(time_ms: int) -> None:
     assert parse_time(format_time(time_ms)) == time_ms
 
 
-@settings(deadline=None)
 @given(st.integers(0, 20_000_000), st.integers(0, 20_000_000))
 def test_different_times_never_print_alike(one: int, other: int) -> None:
     assert (format_time(one) == format_time(other)) == (one == other)
@@ -43,7 +41,6 @@ def test_a_time_is_read_in_every_form_and_printed_in_one(text: str, time_ms: int
     assert format_time(time_ms) == printed
 
 
-@settings(deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from([0.2, 0.04, 0.1]))
 def test_the_noise_of_a_float_is_no_decimal(count: int, step: float) -> None:
     assert parse_time(repr(count * step)) == count * round(step * 1000)

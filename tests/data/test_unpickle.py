@@ -33,7 +33,7 @@ plain = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(plain, st.integers(0, 5))
 def test_plain_data_comes_back_from_every_protocol(value: object, protocol: int) -> None:
     found = parse_plain(pickle.dumps(value, protocol=protocol), "x")
@@ -190,7 +190,7 @@ def test_what_is_no_whole_pickle_is_an_error_of_ours(content: bytes) -> None:
         parse_plain(content, "x")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.binary(max_size=200), st.booleans())
 def test_any_bytes_give_a_value_or_an_error_of_ours(content: bytes, ended: bool) -> None:
     with suppress(InputError):

@@ -51,7 +51,7 @@ async def soon(frame: Awaitable[pb.DetectRequest]) -> pb.DetectRequest | None:
     return None
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(
     count=st.integers(0, 30),
     connections=st.lists(

@@ -30,7 +30,7 @@ def test_boxes_are_drawn_at_their_place_and_the_input_stays_as_it_is() -> None:
     count=st.integers(1, 8),
     words=st.sampled_from(["run 0.91", "watching someone 0.77\nstanding 0.40"]),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_captions_do_not_hide_each_other(seed: int, count: int, words: str) -> None:
     boxes = np.sort(np.random.default_rng(seed).random((count, 2, 2)), axis=1).reshape(count, 4)
     dark = [(0, 0, 160)] * count  # which makes the texts white, as nothing else is

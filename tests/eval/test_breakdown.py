@@ -82,7 +82,7 @@ def without_zeros(side: dict[str, int]) -> dict[str, int]:
 
 
 @given(predictions=predictions, ground_truth=ground_truth, capacity=st.sampled_from([1, 2, 3, 5, 0]))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_every_box_and_row_has_the_outcome_of_a_plain_loop(
     predictions: list[Found], ground_truth: list[Truth], capacity: int
 ) -> None:

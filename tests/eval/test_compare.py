@@ -46,7 +46,7 @@ def repeated(rows: list, weights: dict[str, int]) -> list:
 
 
 @given(a=predictions, b=predictions, truth=ground_truth, seed=st.integers(0, 100), capacity=st.sampled_from([1, 3, 0]))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_differences_and_intervals_are_those_of_scoring_resampled_files(
     a: list[Found], b: list[Found], truth: list[Truth], seed: int, capacity: int
 ) -> None:

@@ -123,7 +123,7 @@ _fields = st.sampled_from(
 
 
 @given(rows=st.lists(st.lists(_fields, min_size=6, max_size=9), min_size=1, max_size=3))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_reading_by_column_accepts_only_what_the_row_rules_accept(
     rows: list[list[str]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:

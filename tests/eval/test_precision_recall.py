@@ -53,7 +53,7 @@ def test_the_area_under_each_curve_is_the_published_ap_of_its_class() -> None:
     protocol=st.sampled_from(sorted(PROTOCOLS)),
     swept=st.sampled_from(["1", "3", "0", "1:5"]),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_areas_and_breakdowns_add_up_under_every_protocol(
     predictions: list[Found], ground_truth: list[Truth], protocol: str, swept: str
 ) -> None:

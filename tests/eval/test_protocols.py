@@ -78,7 +78,7 @@ def reference_scores(
 @pytest.mark.parametrize("tie_order", ["argsort", "reversed_stable"])
 @pytest.mark.parametrize("name", RANKED)
 @given(found=crowded_predictions, truth=crowded_truth, excluded=exclusions, seed=st.integers(0, 99))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_protocols_equal_their_evaluator_ties_and_repeats_included(
     name: str, tie_order: str, found: list[Found], truth: list[Truth], excluded: set[tuple[str, int]], seed: int
 ) -> None:
@@ -102,7 +102,7 @@ def test_protocols_equal_their_evaluator_ties_and_repeats_included(
 
 @pytest.mark.parametrize("name", RANKED)
 @given(found=crowded_predictions, truth=crowded_truth, excluded=exclusions, seed=st.integers(0, 99))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_the_bounds_hold_for_any_ranking_of_equal_scores(
     name: str, found: list[Found], truth: list[Truth], excluded: set[tuple[str, int]], seed: int
 ) -> None:
@@ -124,7 +124,7 @@ def test_the_bounds_hold_for_any_ranking_of_equal_scores(
 
 
 @given(rows=st.lists(st.tuples(st.integers(0, 3), st.integers(1, 3), st.integers(0, 2)), min_size=1, max_size=40))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_the_heap_is_that_of_heapq_in_content_and_order(rows: list[tuple[int, int, int]]) -> None:
     found = [Found("a", 0, (x / 4, 0.0, 1.0, 1.0), label, score / 4) for score, label, x in rows]
     for capacity in range(1, len(found) + 1):
@@ -141,7 +141,7 @@ def test_the_heap_is_that_of_heapq_in_content_and_order(rows: list[tuple[int, in
 
 
 @given(rows=st.lists(st.tuples(st.sampled_from([0.1, 0.2, 0.3]), st.integers(1, 3), st.integers(0, 3)), min_size=1))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_the_order_of_equal_scores_keeps_what_the_heap_keeps_at_every_capacity(
     rows: list[tuple[float, int, int]],
 ) -> None:

@@ -53,7 +53,7 @@ ground_truth = st.lists(st.builds(Truth, **_places), min_size=1, max_size=12).fi
 
 
 @given(predictions=predictions, ground_truth=ground_truth)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_sweep_equals_the_definition_ties_included(predictions: list[Found], ground_truth: list[Truth]) -> None:
     result = stal_eval.evaluate(
         predictions_frame(predictions), ground_truth_frame(ground_truth), LABEL_MAP, capacities=CAPACITIES

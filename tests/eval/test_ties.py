@@ -44,7 +44,7 @@ def cut_key_frames(found: list[Found], capacity: int) -> int:
 
 
 @given(found=predictions, truth=ground_truth, seed=st.integers(0, 1000))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_every_random_order_of_ties_lies_within_the_bounds(found: list[Found], truth: list[Truth], seed: int) -> None:
     limits = bounds(found, truth)
     shuffled = list(found)
@@ -77,7 +77,7 @@ _few_truths = st.lists(
 
 
 @given(found=st.lists(_crowded, min_size=1, max_size=5), truth=_few_truths)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_the_bounds_are_attained_when_no_tie_crosses_the_cut(found: list[Found], truth: list[Truth]) -> None:
     limits = bounds(found, truth)
     orders = [list(order) for order in permutations(found)]
@@ -95,7 +95,7 @@ def test_the_bounds_are_attained_when_no_tie_crosses_the_cut(found: list[Found],
 
 
 @given(found=predictions, truth=ground_truth)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_without_ties_the_bounds_are_the_map_itself(found: list[Found], truth: list[Truth]) -> None:
     untied = [Found(r.video, r.timestamp, r.box, r.label, index / 64) for index, r in enumerate(found)]
     result = stal_eval.evaluate(predictions_frame(untied), ground_truth_frame(truth), LABEL_MAP, capacities=CAPACITIES)
@@ -106,7 +106,7 @@ def test_without_ties_the_bounds_are_the_map_itself(found: list[Found], truth: l
 
 
 @given(found=predictions, truth=ground_truth)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_cut_key_frames_and_tied_rows_are_counted(found: list[Found], truth: list[Truth]) -> None:
     result = stal_eval.evaluate(predictions_frame(found), ground_truth_frame(truth), LABEL_MAP, capacities=CAPACITIES)
     assert result.curve.ties is not None

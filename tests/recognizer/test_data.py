@@ -189,7 +189,7 @@ def test_shapes_of_a_choice_of_streams(toy_store):
         FeatureShapes.of(toy_spec(vit=False), {"slow": (6, 8, 12), "fast": (3, 8, 12)}, ["vit"])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 60), st.integers(1, 6), st.integers(1, 4), st.integers(0, 5))
 def test_every_clip_once_an_epoch_in_the_same_steps_whatever_the_number_of_ranks(clips, per_rank, ranks, epoch):
     batch = per_rank * ranks

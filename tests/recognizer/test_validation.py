@@ -24,7 +24,7 @@ def slow_average_precision(scores, positive):
     return area
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.tuples(st.sampled_from([0.0, 0.1, 0.5, 0.9]), st.booleans()), min_size=1, max_size=30))
 def test_average_precision_is_the_area_under_the_envelope(rows):
     scores = np.array([score for score, _ in rows], dtype=np.float32)

@@ -110,7 +110,6 @@ def send(caller: Caller, method: MethodDescriptor, examples: int) -> None:
 
     @settings(
         max_examples=examples,
-        deadline=None,
         database=None,
         derandomize=examples <= EXAMPLES,
         suppress_health_check=list(HealthCheck),
