@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cache.exact_float32 import exact_float32
 from cache.feature_store import FeatureBatch, FeatureSet
 from cache.spec import FeatureSpec
 from cache.store import Store
@@ -49,6 +50,7 @@ class Predictor:
     """A trained head, ready to score."""
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
+        exact_float32()
         self.checkpoint = checkpoint
         self.device = device
         self._head = checkpoint.build_head().to(device)

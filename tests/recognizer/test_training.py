@@ -51,6 +51,17 @@ def test_ten_seeded_steps_give_the_golden_losses(new_run):
     assert found == pytest.approx(golden, rel=1e-4)
 
 
+def test_a_run_computes_in_float32_whatever_the_environment_says(new_run, monkeypatch):
+    for switches in (torch.backends.cudnn, torch.backends.cuda.matmul):
+        monkeypatch.setattr(switches, "allow_tf32", True)
+    run = new_run("exact", ["training.epochs=1"])
+    train_run(run, Ranks())
+    assert not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32
+    (start,) = json.loads(run.provenance.read_text())["starts"]
+    assert start["tf32"] is False
+
+
 def test_acar_learns_what_depends_on_others_and_the_linear_head_cannot(tmp_path):
     store = make_store(tmp_path / "store", train=140, test=105)
     best = {}
