@@ -4,6 +4,7 @@ B clips, T frames, H, W rows and columns, 3 colours.
 """
 
 import copy
+import itertools
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -195,9 +196,28 @@ def _first_line(error: Exception) -> str:
 
 
 def _on(model: nn.Module, device: torch.device, compiled: bool) -> Callable[..., Any]:
-    """Return the model on the device; the caller's own stays where it is."""
-    moved = model if device.type == "cpu" else copy.deepcopy(model).to(device)
-    return torch.compile(moved, dynamic=False) if compiled else moved
+    """Return the model on the device; the caller's own stays where it is, and is not copied in host memory."""
+    tensors = itertools.chain(model.parameters(), model.buffers())
+    moved = {id(tensor): _moved(tensor, device) for tensor in tensors}
+    here = copy.deepcopy(model, moved)
+    return _compiled(here) if compiled else here
+
+
+def _moved(tensor: Tensor, device: torch.device) -> Tensor:
+    moved = tensor.detach().to(device)
+    return nn.Parameter(moved, requires_grad=False) if isinstance(tensor, nn.Parameter) else moved
+
+
+def _compiled(model: nn.Module) -> Callable[..., Any]:
+    """Return the model compiled; of a chain of equal blocks one, which then serves for all.
+
+    The code of 40 blocks in a row takes minutes to compile.
+    """
+    blocks = getattr(model, "blocks", None)
+    if not isinstance(blocks, nn.ModuleList):
+        return torch.compile(model, dynamic=False)
+    model.blocks = nn.ModuleList(torch.compile(block, dynamic=False) for block in blocks)  # type: ignore[misc]
+    return model
 
 
 def _size(spec: BackboneSpec) -> Size:
