@@ -109,6 +109,12 @@ class Predictor:
             )
         return found
 
+    def warm_up(self) -> None:
+        """Score a key frame without features, so that a GPU loads its code now and not for the first request."""
+        features = {name: np.zeros((1, *shape), np.float32) for name, shape in self.checkpoint.shapes.arrays.items()}
+        whole_N4 = np.array([[0, 0, 1, 1]], np.float32)
+        self.score(features, [BoxesOfKeyFrame(key=KeyFrame("", 0), boxes_N4=whole_N4)])
+
     def predict(self, features: FeatureSet, people: Iterable[BoxesOfKeyFrame]) -> Iterator[ScoredKeyFrame]:
         """Score key frames in the given order; those without boxes come back with none, and no features are read."""
         self.check_spec(features)
