@@ -17,6 +17,7 @@ from cache.backbones.architectures import build_without_weights, preset_config
 from cache.backbones.registry import BackboneConfig
 from cache.backbones.train_clips import ClipBatch, Draw, TrainingClips, plan_batches, plan_windows
 from cache.backbones.weights import assign_state, random_state
+from cache.exact_float32 import exact_float32
 from cache.roi_align import roi_align
 from stal_data.dataset import Split
 from stal_data.errors import InputError
@@ -126,6 +127,7 @@ def train_backbone(
         plan = plan_batches(len(clips), steps=config.steps, batch_size=config.examples, seed=config.seed)
     else:
         plan = plan_windows(clips, steps=config.steps, batch_size=config.examples, seed=config.seed)
+    exact_float32()
     channels = sum(shape[0] for shape in architecture.maps.values())
     backbone = build_without_weights(config.kind, architecture)
     assign_state(backbone, random_state(backbone, config.seed), "initial weights")

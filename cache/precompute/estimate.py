@@ -115,9 +115,10 @@ def _decode(split: Split, manifest: FeatureManifest, plan: Plan, threads: int) -
 
 
 def _compute(extractor: Extractor, clips: Mapping[Size, Tensor], views: Sequence[View], *, num_batches: int) -> float:
-    """Return seconds a clip, with as many batches at once as in a run; the first call, which loads code, is left out.
+    """Return seconds a clip, with as many batches at once as in a run.
 
-    Where one clip alone is slow, the first call is all that is measured.
+    The first call, which loads code, and the first of a whole batch, which allocates memory, are left out, but where
+    they are slow they are all that is measured.
     """
     pool, workers = compute_pool(extractor.device, num_batches, compiled=extractor.compiled)
     available = len(next(iter(clips.values())))
@@ -133,4 +134,6 @@ def _compute(extractor: Extractor, clips: Mapping[Size, Tensor], views: Sequence
         first = seconds(available if extractor.compiled else 1)
         if first * workers > SLOW_S and not extractor.compiled:
             return first
-        return seconds(min(available, extractor.batch_size))
+        size = min(available, extractor.batch_size)
+        with_allocations = seconds(size)
+        return with_allocations if with_allocations * size > SLOW_S else seconds(size)

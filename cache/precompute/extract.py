@@ -4,6 +4,7 @@ B clips, T frames, H, W rows and columns, 3 colours.
 """
 
 import copy
+import itertools
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from cache.backbones.architectures import config_of
 from cache.backbones.load import LoadedBackbone
+from cache.exact_float32 import exact_float32
 from cache.precompute.clips import Size
 from cache.spec import Autocast, BackboneSpec, FeatureSpec, View
 from cache.statistics import STATISTICS
@@ -24,6 +26,16 @@ from stal_data.errors import InputError
 from stal_data.preprocess import MEAN, STD
 
 AUTOCAST_DTYPES: dict[Autocast, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+_NO_MEMORY = (
+    "can't allocate memory",  # the CPU's allocator
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_NOT_INITIALIZED",  # its workspace did not fit
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "unable to find an engine to execute this computation",  # cuDNN tried all, and none found room for its workspace
+)
+"""What a plain RuntimeError says when memory is short."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,15 +78,13 @@ class Extractor:
         note: Callable[[str], None] | None = None,
     ) -> None:
         """batch_size: clips computed at once; becomes less where they do not fit. note: told when that happens."""
+        exact_float32()
         self.device, self.compiled = device, compiled
         self._autocast = AUTOCAST_DTYPES.get(autocast)
         self._backbones = [(_on(backbone.model, device, compiled), backbone.spec) for backbone in backbones]
         self.batch_size, self._note, self._lock = batch_size, note, threading.Lock()
         # On the device, because CUDA multiplies by the reciprocal of a number of the host, which rounds differently.
         self._scale, self._mean, self._std = (torch.tensor(float(v), device=device) for v in (255, MEAN, STD))
-        if device.type == "cuda":
-            # Else convolutions of a float32 set would round their inputs to 10 bits, on some GPUs only.
-            torch.backends.cudnn.allow_tf32 = False
 
     def launch(self, clips: Mapping[Size, Tensor], views: Sequence[View]) -> Outputs:
         """Start the computation of a batch; on a GPU it goes on after the return.
@@ -178,9 +188,7 @@ def row_shapes(spec: FeatureSpec) -> dict[str, tuple[int, ...]]:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    # The CPU's allocator and cuBLAS raise a plain RuntimeError.
-    texts = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(text in str(error) for text in texts)
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(text in str(error) for text in _NO_MEMORY)
 
 
 def _first_line(error: Exception) -> str:
@@ -188,9 +196,28 @@ def _first_line(error: Exception) -> str:
 
 
 def _on(model: nn.Module, device: torch.device, compiled: bool) -> Callable[..., Any]:
-    """Return the model on the device; the caller's own stays where it is."""
-    moved = model if device.type == "cpu" else copy.deepcopy(model).to(device)
-    return torch.compile(moved, dynamic=False) if compiled else moved
+    """Return the model on the device; the caller's own stays where it is, and is not copied in host memory."""
+    tensors = itertools.chain(model.parameters(), model.buffers())
+    moved = {id(tensor): _moved(tensor, device) for tensor in tensors}
+    here = copy.deepcopy(model, moved)
+    return _compiled(here) if compiled else here
+
+
+def _moved(tensor: Tensor, device: torch.device) -> Tensor:
+    moved = tensor.detach().to(device)
+    return nn.Parameter(moved, requires_grad=False) if isinstance(tensor, nn.Parameter) else moved
+
+
+def _compiled(model: nn.Module) -> Callable[..., Any]:
+    """Return the model compiled; of a chain of equal blocks one, which then serves for all.
+
+    The code of 40 blocks in a row takes minutes to compile.
+    """
+    blocks = getattr(model, "blocks", None)
+    if not isinstance(blocks, nn.ModuleList):
+        return torch.compile(model, dynamic=False)
+    model.blocks = nn.ModuleList(torch.compile(block, dynamic=False) for block in blocks)  # type: ignore[misc]
+    return model
 
 
 def _size(spec: BackboneSpec) -> Size:

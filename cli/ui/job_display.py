@@ -77,8 +77,9 @@ class JobDisplay:
             self._update(description="waiting for its turn")
         elif job.status == pb.JOB_STATUS_RUNNING:
             self._update(description="starting")
+            why = f" ({job.message})" if job.message else ""
             self._line(
-                f"{job.run_id}: attempt {job.attempt}, {job.launch.nproc_per_node} process(es) on {job.host}, "
+                f"{job.run_id}: attempt {job.attempt}, {job.launch.nproc_per_node} process(es){why} on {job.host}, "
                 f"{job.launch.backend}"
             )
 

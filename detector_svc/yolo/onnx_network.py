@@ -41,6 +41,8 @@ class OnnxNetwork:
         try:
             if any(tensor.external_data for tensor in _tensors(onnx.ModelProto.FromString(content), onnx.TensorProto)):
                 raise self._refused("takes numbers from another file, which its digest does not cover")
+            if self.device != "cpu":
+                runtime.preload_dlls()  # CUDA's libraries of torch's wheels
             self._session = runtime.InferenceSession(content, options, providers=providers)
         except InputError:
             raise
@@ -49,6 +51,11 @@ class OnnxNetwork:
                 f"The weights '{path}' cannot be read as an ONNX model ({type(error).__name__}: "
                 f"{str(error).splitlines()[0] if str(error) else 'no reason given'}). {_EXPORT_AGAIN}"
             ) from error
+        if self.device != "cpu" and "CUDAExecutionProvider" not in self._session.get_providers():
+            raise InputError(  # it falls back to the CPU, and says so only in its log
+                f"--device '{self.device}' cannot be used: onnxruntime {runtime.__version__} could not load CUDA for "
+                f"'{path}'. Install the onnxruntime-gpu for this machine's CUDA and cuDNN, or give --device cpu."
+            )
         try:
             self._read_metadata(self._session.get_modelmeta().custom_metadata_map)
             self._read_shapes()

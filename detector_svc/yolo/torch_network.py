@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cache.exact_float32 import exact_float32
 from detector_svc.yolo.network_checks import UnfitError, check_output, check_stride, read_names
 from detector_svc.yolo.offline_ultralytics import import_ultralytics
 from stal_data.errors import InputError, NotFoundError
@@ -25,6 +26,7 @@ class TorchNetwork:
 
     def __init__(self, path: Path, device: str) -> None:
         """Load the checkpoint; a missing or unreadable file is an error that names it. device: see DetectorConfig."""
+        exact_float32()
         chosen = choose_device(device)
         self.module = _load_model(path)
         self._device = torch.device("cpu")

@@ -76,6 +76,7 @@ class YoloDetector:
 
         # The same shape for every image, so that boxes do not depend on what else is in the batch.
         self._letterbox: Any = LetterBox(self.input_size, auto=False, stride=network.stride)
+        self.forward([])  # a GPU loads its code now and not for the first images, and memory that is short shows
 
     def prepare(self, image_HW3: NDArray[np.uint8]) -> PreparedImage:
         """Scale an RGB image into the network's input."""

@@ -56,6 +56,8 @@ class ModelCache:
 
     def _load(self, run: RunDir, name: str, digest: str) -> LoadedModel:
         predictor = Predictor.load(run.checkpoint(name), device=self._device)
+        if predictor.device.type != "cpu":
+            predictor.warm_up()
         progress = predictor.checkpoint.progress
         info = ModelInfo(
             run_id=run.run_id,

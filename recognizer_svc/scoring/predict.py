@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cache.exact_float32 import exact_float32
 from cache.feature_store import FeatureBatch, FeatureSet
 from cache.spec import FeatureSpec
 from cache.store import Store
@@ -49,6 +50,7 @@ class Predictor:
     """A trained head, ready to score."""
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
+        exact_float32()
         self.checkpoint = checkpoint
         self.device = device
         self._head = checkpoint.build_head().to(device)
@@ -106,6 +108,12 @@ class Predictor:
                 "The head's scores hold NaN or infinity: the checkpoint is damaged or its training diverged."
             )
         return found
+
+    def warm_up(self) -> None:
+        """Score a key frame without features, so that a GPU loads its code now and not for the first request."""
+        features = {name: np.zeros((1, *shape), np.float32) for name, shape in self.checkpoint.shapes.arrays.items()}
+        whole_N4 = np.array([[0, 0, 1, 1]], np.float32)
+        self.score(features, [BoxesOfKeyFrame(key=KeyFrame("", 0), boxes_N4=whole_N4)])
 
     def predict(self, features: FeatureSet, people: Iterable[BoxesOfKeyFrame]) -> Iterator[ScoredKeyFrame]:
         """Score key frames in the given order; those without boxes come back with none, and no features are read."""

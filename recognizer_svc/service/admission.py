@@ -41,6 +41,8 @@ class Submission:
     launch: Launch
     request_id: str = ""
     """Names the request, so that it may be sent twice; empty when it may not."""
+    default_processes: bool = False
+    """The number of processes is the service's choice, and may be lowered."""
 
 
 OwnedJob = tuple[JobFiles, JobRecord, FileLock]
@@ -157,12 +159,15 @@ def _queued_record(files: JobFiles, submission: Submission, recipe: Recipe | Non
             f"Processes of run '{submission.run_id}' still work on this machine; stop them first with: "
             f"stal-cli jobs cancel {submission.run_id} ..."
         )
+    launch = _sharing_evenly(submission, recipe or _present_recipe(files))
+    fewer = launch.nproc_per_node < submission.launch.nproc_per_node
     _write_recipe(files, submission, recipe)
     record = JobRecord(
         run_id=submission.run_id,
         attempt=before.attempt + 1 if before is not None else 1,
         status=JobStatus.QUEUED,
-        launch=submission.launch,
+        launch=launch,
+        message=f"so many of {submission.launch.nproc_per_node} as share a step's clips evenly" if fewer else "",
         host=host,
         created_s=time.time(),
         events_offset=_size(files.run.events),
@@ -170,6 +175,26 @@ def _queued_record(files: JobFiles, submission: Submission, recipe: Recipe | Non
     )
     write_record(files, record)
     return record
+
+
+def _present_recipe(files: JobFiles) -> Recipe | None:
+    return load_recipe(files.run.recipe) if files.run.recipe.exists() else None
+
+
+def _sharing_evenly(submission: Submission, recipe: Recipe | None) -> Launch:
+    """Return the launch, with fewer processes where their number is the service's and they could not share a step."""
+    launch = submission.launch
+    clips = 0 if recipe is None else recipe.training.batch_clips  # who writes the recipe misses it
+    fitting = [n for n in range(1, launch.nproc_per_node + 1) if clips % (n * launch.nnodes) == 0]
+    if launch.nproc_per_node in fitting:
+        return launch
+    if submission.default_processes and fitting:
+        return replace(launch, nproc_per_node=fitting[-1])
+    way_out = f"--nproc-per-node {fitting[-1]}" if fitting else f"--nnodes that divides {clips}"
+    raise InputError(
+        f"training.batch_clips is {clips}, which {launch.nnodes * launch.nproc_per_node} processes cannot share "
+        f"evenly; give {way_out}, or a multiple of the number of processes."
+    )
 
 
 def _write_recipe(files: JobFiles, submission: Submission, recipe: Recipe | None) -> None:

@@ -51,6 +51,7 @@ def to_submission(request: pb.TrainRequest) -> Submission:
         overrides=tuple(request.overrides),
         resume=request.resume,
         request_id=request.request_id,
+        default_processes=not launch.nproc_per_node,
         launch=Launch(
             nproc_per_node=processes,
             backend=launch.backend or default_backend(processes),

@@ -74,8 +74,10 @@ def connect(
     rank: int | None = None,
     world_size: int | None = None,
 ) -> Iterator[Ranks]:
-    """Join the job's process group; leave it at the end.
+    """Join the job's process group; leave it at the end of the block, unless that ends with an error.
 
+    Leaving waits for what the other ranks were to take part in, under nccl without end; a process that has met an error
+    must say so and exit.
     rank, world_size: by default from the environment that torch.distributed.run sets.
     timeout_s: how long a collective waits for the other ranks.
     """
@@ -89,10 +91,8 @@ def connect(
     dist.init_process_group(
         backend, init_method=init_method, rank=rank, world_size=world_size, timeout=timedelta(seconds=timeout_s)
     )
-    try:
-        yield Ranks(rank=rank, world_size=world_size, device=device)
-    finally:
-        dist.destroy_process_group()
+    yield Ranks(rank=rank, world_size=world_size, device=device)
+    dist.destroy_process_group()
 
 
 def device_of(backend: str, local_rank: int) -> torch.device:

@@ -103,12 +103,15 @@ class Trainer:
 
     def _agree(self, local_sum: Tensor, local_actors: int) -> tuple[int, float, int, bool]:
         """Return actors and loss of all ranks, ranks with a non-finite loss, and whether anyone wants to stop."""
-        finite = bool(torch.isfinite(local_sum))
-        mine = [local_actors, float(local_sum) if finite else 0.0, not finite, self.stop.requested]
-        # On the ranks' device because nccl has no CPU collectives; float64 holds the counts exactly.
-        actors, total, broken, stop = self.ranks.sum(
-            torch.tensor(mine, dtype=torch.float64, device=self.ranks.device)
-        ).tolist()
+        # On the ranks' device because nccl has no CPU collectives; float64 holds the counts exactly. The process waits
+        # for the device once, at the end.
+        finite = torch.isfinite(local_sum)
+        sums = torch.tensor([local_actors, 0, 0, self.stop.requested], dtype=torch.float64).to(
+            self.ranks.device, non_blocking=True
+        )
+        sums[1] = torch.where(finite, local_sum.double(), 0)
+        sums[2] = ~finite
+        actors, total, broken, stop = self.ranks.sum(sums).tolist()
         return int(actors), total, int(broken), stop > 0
 
 

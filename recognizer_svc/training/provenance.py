@@ -31,6 +31,8 @@ def write_provenance(
         "torch": str(torch.__version__),
         "python": platform.python_version(),
         "world_size": ranks.world_size,
+        "cudnn": torch.backends.cudnn.version() if ranks.device.type == "cuda" else None,  # type: ignore[no-untyped-call]
+        "tf32": torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32,
         "device": _device_name(ranks.device),
         "init_head": init_head,
     }

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from cache.backbones import backbone_of
+from cache.exact_float32 import exact_float32
 from cache.store import Store
 from recognizer_svc.data import epoch_plan, read_ahead
 from recognizer_svc.heads import build_head
@@ -33,6 +34,9 @@ from stal_data.errors import ConflictError, InputError, StalError
 from stal_data.files import write_atomically
 from stal_data.sealed import sealed_text
 
+_FEW_CLIPS = 3
+"""Of one process and step; the published training has 3."""
+
 
 class Run:
     """Trains until the last epoch or until stopped; every rank makes one."""
@@ -40,6 +44,7 @@ class Run:
     def __init__(
         self, run_dir: RunDir, ranks: Ranks, stop: StopSignal | None = None, data_root: Path | None = None
     ) -> None:
+        exact_float32()
         self.run_dir = run_dir
         self.ranks = ranks
         self.recipe = load_recipe(run_dir.recipe)
@@ -102,6 +107,8 @@ class Run:
             write_atomically(self.run_dir.label_map, sealed_text(self.inputs.label_map.to_pbtxt()))
             digest = None if self.initial is None else self.initial.digest
             write_provenance(self.run_dir, self.recipe, self.inputs, self.ranks, init_head=digest)
+        if (note := self._batch_norm_note()) is not None:
+            log.message(note)
         for note in (*self.inputs.notes, *(() if self.initial is None else self.initial.notes)):
             log.message(note)
         done = self.progress
@@ -111,6 +118,17 @@ class Run:
             )
         elif done.epochs_done or done.steps_done:
             log.message(f"resumed after {done.epochs_done} epochs and {done.steps_done} steps")
+
+    def _batch_norm_note(self) -> str | None:
+        """Why the statistics of BatchNorm are poor, where a process sees so few clips."""
+        training, processes = self.recipe.training, self.ranks.world_size
+        clips = training.batch_clips // processes
+        if processes == 1 or clips >= _FEW_CLIPS or training.batch_norm == "shared":
+            return None
+        return (
+            f"each of the {processes} processes sees {clips} of {training.batch_clips} clips a step, and BatchNorm "
+            "takes its statistics from these alone; training.batch_norm=shared takes them from all"
+        )
 
     def _epoch(self, log: RunLog) -> bool:
         """Train what is left of the running epoch; then validate and save. Returns whether a stop was requested."""

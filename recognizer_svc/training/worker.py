@@ -8,8 +8,10 @@ Exit code 143 after SIGTERM or SIGINT, with a checkpoint of the last finished st
 """
 
 import argparse
+import os
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -56,5 +58,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(STOPPED)
 
 
+def run() -> None:
+    """Run `main`. After an error, leave at once: the interpreter's own end would wait for the other ranks."""
+    try:
+        main()
+    except Exception:  # noqa: BLE001  # `record` has written it for the launcher
+        traceback.print_exc()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)
+
+
 if __name__ == "__main__":
-    main()
+    run()

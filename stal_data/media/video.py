@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stal_data.errors import InputError, NotFoundError, did_you_mean
+from stal_data.fair_lock import FairLock
 from stal_data.media import READING, MediaInfo
 from stal_data.media.images import picture_to_send
 from stal_data.media.video_folder import by_video_id, scan_folder, video_id_of
@@ -33,7 +34,8 @@ class VideoFiles:
         self._start_s = start_s
         self._left_out: tuple[tuple[Path, str], ...] = ()
         self._lock = threading.Lock()  # guards the maps below; held only to look things up
-        self._video_locks: dict[str, threading.Lock] = {}
+        self._video_locks: dict[str, FairLock] = {}
+        """Fair, since threads ask for pictures nearly in the order of time, in which decoding them needs no seeks."""
         self._indexes: dict[str, VideoIndex] = {}
         self._file_digests: dict[str, bytes] = {}
         self._idle: OrderedDict[str, VideoReader] = OrderedDict()
@@ -123,7 +125,7 @@ class VideoFiles:
     @contextmanager
     def _locked(self, video: str) -> Iterator[None]:
         with self._lock:
-            lock = self._video_locks.setdefault(video, threading.Lock())
+            lock = self._video_locks.setdefault(video, FairLock())
         with lock:
             yield
 

@@ -109,7 +109,11 @@ def test_compiled_backbones_give_the_same_up_to_rounding(
     options = PrecomputeOptions(backbones=[slowfast, vit], dtype="float32")
     [plain] = precompute(split, store, options)
     # Batches of 4, 4 and 1: the last one is padded.
+    from torch._dynamo.utils import counters  # takes seconds to import
+
+    counters.clear()
     [compiled] = precompute(split, store, replace(options, compiled=True, batch_size=4))
+    assert counters["stats"]["unique_graphs"] == 2  # SlowFast, and one of the ViT's blocks for all
     assert compiled.spec.diff(plain.spec) == ["compiled: True / False"]
     a, b = compiled.read(range(9)), plain.read(range(9))
     for name in MAPS:
@@ -147,6 +151,40 @@ def test_one_clip_that_does_not_fit_is_an_error(store: Store, split: Split, vit:
     with pytest.raises(InputError, match=r"One clip does not fit the memory of cpu .*can't allocate memory"):
         precompute(split, store, PrecomputeOptions(backbones=[full]), note=notes.append)
     assert [note.rsplit(maxsplit=1)[1] for note in notes] == ["4.", "2.", "1."]
+
+
+class Short(torch.nn.Module):
+    """A backbone on a device whose memory holds two clips, and which says so in the given words."""
+
+    def __init__(self, model: torch.nn.Module, error: str) -> None:
+        super().__init__()
+        self.model, self.error = model, error
+
+    def forward(self, clip: torch.Tensor) -> object:
+        if len(clip) > 2:
+            raise RuntimeError(self.error)
+        return self.model(clip)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "CUDA error: out of memory",
+        "GET was unable to find an engine to execute this computation",
+        "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+    ],
+)
+def test_what_a_gpus_libraries_make_of_a_full_memory_is_known(vit: LoadedBackbone, error: str) -> None:
+    notes: list[str] = []
+    clips = {(48, 64): torch.randint(0, 256, (5, 32, 48, 64, 3), dtype=torch.uint8)}
+    short = LoadedBackbone(model=Short(vit.model, error), spec=vit.spec)
+    found = Extractor([short], torch.device("cpu"), note=notes.append).launch(clips, ["identity"]).arrays()
+    expected = Extractor([vit], torch.device("cpu"), batch_size=2).launch(clips, ["identity"]).arrays()
+    for name, values in expected["identity"].items():
+        np.testing.assert_array_equal(found["identity"][name], values)
+    assert notes[-1].endswith("going on with 2.")
 
 
 def test_other_errors_of_a_backbone_are_not_taken_for_a_full_memory(vit: LoadedBackbone) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from click.testing import CliRunner
 from onnx import TensorProto, helper
@@ -224,6 +225,15 @@ def test_a_gpu_that_the_runtime_lacks_is_an_error(exported: Path) -> None:
     assert load(exported, device="auto").device == "cpu"
     with pytest.raises(InputError, match="'tpu' cannot be used"):
         load(exported, device="tpu")
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider 'CUDAExecutionProvider'")
+def test_a_gpu_that_the_runtime_cannot_load_is_an_error(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The runtime takes the CPU then, without an error."""
+    available = [*onnxruntime.get_available_providers(), "CUDAExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: available)
+    with pytest.raises(InputError, match=r"--device 'cuda:0' cannot be used: onnxruntime .* could not load CUDA"):
+        load(exported, device="auto")
 
 
 @pytest.mark.parametrize("missing", ["onnxruntime", "onnx"])

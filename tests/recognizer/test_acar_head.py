@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from recognizer_svc.heads.acar.config import AcarConfig
-from recognizer_svc.heads.acar.model import AcarHead
+from recognizer_svc.heads.acar.model import HR2O, AcarHead
 from recognizer_svc.heads.batch import FeatureShapes, HeadBatch
 from recognizer_svc.losses.pose_softmax import PoseSoftmax
 from stal_data.errors import InputError
@@ -186,6 +186,32 @@ def test_a_batch_without_actors_gives_no_logits_and_zero_gradients(clips):
     for name, parameter in head.named_parameters():
         assert parameter.grad is not None, name
         assert not parameter.grad.any(), name
+
+
+class Kernels(TorchDispatchMode):
+    """Notes the attention kernels that torch chooses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if "attention" in (name := func.name()):
+            self.names.add(name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("people", [1, 7])
+def test_attention_takes_the_fused_kernel(people):
+    """The plain one would hold a matrix of all pairs at each position."""
+    maps_NCHW = torch.randn(people, 8, 5, 6, requires_grad=True)
+    same_clip_NN = torch.eye(people, dtype=torch.bool)
+    with Kernels() as kernels:
+        HR2O(8, dropout=0.0)(maps_NCHW, same_clip_NN).sum().backward()
+    assert kernels.names == {
+        "aten::_scaled_dot_product_flash_attention_for_cpu",
+        "aten::_scaled_dot_product_flash_attention_for_cpu_backward",
+    }
 
 
 class LiveBytes(TorchDispatchMode):

@@ -106,10 +106,10 @@ def test_machines_with_different_recipes_do_not_train(two_ranks):
     assert second["error"].startswith("The machines of this job were given different recipes, in data;")
 
 
-def launch(run_dir: RunDir) -> subprocess.Popen[bytes]:
+def launch(run_dir: RunDir, module: str = "recognizer_svc.training.worker") -> subprocess.Popen[bytes]:
     """A job as the service starts it."""
     launcher = ("-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node=2")
-    worker = ("-m", "recognizer_svc.training.worker", "--job-dir", str(run_dir.root), "--backend", "gloo")
+    worker = ("-m", module, "--job-dir", str(run_dir.root), "--backend", "gloo")
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
     with (run_dir.root / "job.log").open("ab") as log:
         return subprocess.Popen(
@@ -143,6 +143,18 @@ def test_a_job_that_gets_sigterm_saves_its_step_and_goes_on_later(new_run):
     assert train_run(run_dir, Ranks())  # on another number of processes
     assert kinds(run_dir)[-1] == "done"
     assert load_checkpoint(run_dir.checkpoint("latest")).progress.epochs_done == stopped.epochs_done + 1
+
+
+def test_a_rank_that_fails_does_not_wait_for_the_others(new_run):
+    """With a process group whose end never comes, as nccl's may be after an error."""
+    run_dir = new_run("failing", ["training.epochs=100000", "validation.split=null"])
+    job = launch(run_dir, "tests.recognizer.failing_worker")
+    try:
+        assert job.wait(timeout=250) == 1
+    finally:
+        if job.poll() is None:
+            os.killpg(job.pid, signal.SIGKILL)
+    assert "InputError: only rank 1 knows why" in (run_dir.root / "job.log").read_text()
 
 
 def test_loopback_is_refused_between_machines(monkeypatch):

@@ -65,6 +65,12 @@ def test_scores_are_those_that_validation_saw(trained):
     assert best.checkpoint.progress.validation_map == max(validations)
 
 
+def test_a_head_can_be_warmed_up_before_its_first_request(trained):
+    _, run_dir = trained
+    predictor = Predictor.load(run_dir.checkpoint("latest"), device="cpu")
+    predictor.warm_up()
+
+
 def test_grouping_does_not_change_scores(trained, monkeypatch):
     store, run_dir = trained
     predictor = Predictor.load(run_dir.checkpoint("latest"), device="cpu")

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from recognizer_svc.runs.events import EventWriter, read_events
 from recognizer_svc.runs.run_dir import RunDir
@@ -16,6 +17,7 @@ from recognizer_svc.training.recipe import load_recipe
 from recognizer_svc.training.run import Run, train_run
 from stal_data.errors import ConflictError, InputError, NotFoundError
 from stal_data.labels import LabelMap
+from tests.recognizer.gloo_ranks import both_parts, make_trainer
 from tests.recognizer.toy_store import LABELS, make_store
 
 GOLDEN = Path(__file__).parent / "fixtures" / "losses_cpu.txt"
@@ -49,6 +51,37 @@ def test_ten_seeded_steps_give_the_golden_losses(new_run):
     assert len(golden) == 10
     # Another CPU may add in another order; a change of the method moves the losses by far more.
     assert found == pytest.approx(golden, rel=1e-4)
+
+
+class Waits(TorchDispatchMode):
+    """Counts how often a value is brought from the device to Python."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func.name() in ("aten::_local_scalar_dense", "aten::is_nonzero", "aten::equal")
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_step_brings_no_single_value_from_the_device():
+    trainer, (batch, _, _) = make_trainer(Ranks()), both_parts(0)
+    with Waits() as waits:
+        totals, stop = trainer.step(batch, 0.1)
+    assert (totals.actors, stop, waits.count) == (4, False, 0)
+    assert totals.loss > 0
+
+
+def test_a_run_computes_in_float32_whatever_the_environment_says(new_run, monkeypatch):
+    for switches in (torch.backends.cudnn, torch.backends.cuda.matmul):
+        monkeypatch.setattr(switches, "allow_tf32", True)
+    run = new_run("exact", ["training.epochs=1"])
+    train_run(run, Ranks())
+    assert not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32
+    (start,) = json.loads(run.provenance.read_text())["starts"]
+    assert start["tf32"] is False
 
 
 def test_acar_learns_what_depends_on_others_and_the_linear_head_cannot(tmp_path):

@@ -11,14 +11,16 @@ import pytest
 
 from cache.store import Store
 from recognizer_svc.runs.events import Event, EventReader, EventWriter
-from recognizer_svc.runs.record import JobRecord, JobStatus, read_record
+from recognizer_svc.runs.record import JobRecord, JobStatus, Launch, read_record
 from recognizer_svc.runs.run_dir import JobFiles, RunDir
+from recognizer_svc.runs.store import RunStore
 from recognizer_svc.service import admission
 from recognizer_svc.service import job as job_module
 from recognizer_svc.service import jobs as jobs_module
 from recognizer_svc.service.jobs import JobManager
 from recognizer_svc.service.processes import job_processes
-from stal_data.errors import StalError
+from recognizer_svc.training.recipe import parse_recipe
+from stal_data.errors import InputError, StalError
 from stal_data.sealed import parse_json
 from svc_common.errors import BusyError, ServiceUnavailableError
 from tests.recognizer.toy_store import ACAR
@@ -52,6 +54,23 @@ async def test_watching_again_gives_the_whole_history_or_the_rest_of_it(store: S
     assert [event.seq for event in live] == list(range(1, 2002))
     assert again == live
     assert rest == live[1989:]
+
+
+@pytest.mark.parametrize(("nnodes", "chosen"), [(1, 6), (2, 6), (3, 4)])
+def test_the_services_own_number_of_processes_shares_a_step_evenly(store: Store, nnodes: int, chosen: int) -> None:
+    """12 clips a step on machines of 8 GPUs."""
+    launch = Launch(nproc_per_node=8, backend="gloo", nnodes=nnodes, rdzv_endpoint="a:1" if nnodes > 1 else "")
+    runs, recipe = RunStore.of(store), parse_recipe(ACAR, ["training.batch_clips=12"])
+    asked = submission(launch=launch)
+    with pytest.raises(
+        InputError, match=rf"batch_clips is 12, which {8 * nnodes} processes .* --nproc-per-node {chosen},"
+    ):
+        admission.queue_job(runs, asked, recipe)
+    assert not runs.run("one").recipe.exists()
+    _, record, owned = admission.queue_job(runs, replace(asked, default_processes=True), recipe)
+    owned.release()
+    assert record.launch == replace(launch, nproc_per_node=chosen)
+    assert record.message == "so many of 8 as share a step's clips evenly"
 
 
 async def test_cancel_lets_the_launcher_leave_in_order(store: Store, launcher: Launcher) -> None:

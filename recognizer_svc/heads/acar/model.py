@@ -32,13 +32,21 @@ class HR2O(nn.Module):
         _, channels, rows, columns = x_NCHW.shape
         weight = torch.cat([self.conv_q.weight, self.conv_k.weight, self.conv_v.weight])
         qkv_NCHW = F.conv2d(x_NCHW, weight, padding=1)
-        # [N, 3C, H, W] -> three times [P, N, C]
-        q_PNC, k_PNC, v_PNC = torch.split(qkv_NCHW.flatten(2).permute(2, 0, 1), channels, dim=2)
-        # Scaled by 1/sqrt(C); the kernel streams over the keys, so memory does not grow with the square of a crowd.
-        out_PNC = F.scaled_dot_product_attention(q_PNC, k_PNC, v_PNC, attn_mask=same_clip_NN)
+        out_PNC = attention(qkv_NCHW.flatten(2).permute(2, 0, 1), same_clip_NN)
         out_NCHW = out_PNC.permute(1, 2, 0).reshape(-1, channels, rows, columns)
         added_NCHW: Tensor = self.dropout(self.conv(F.relu(self.norm(out_NCHW))))
         return x_NCHW + added_NCHW
+
+
+def attention(qkv_PN3C: Tensor, mask_NN: Tensor) -> Tensor:
+    """Return what each of N actors takes from the others at each of P positions, [P, N, C].
+
+    Scaled by 1/sqrt(C). The fused kernels stream over the keys, so memory does not grow with the square of a crowd.
+    They are only chosen for [batch, heads, N, C] whose last axis is contiguous, and then for any mask that broadcasts.
+    """
+    q_P1NC, k_P1NC, v_P1NC = (part.contiguous()[:, None] for part in qkv_PN3C.chunk(3, dim=2))
+    out_P1NC = F.scaled_dot_product_attention(q_P1NC, k_P1NC, v_P1NC, attn_mask=mask_NN[None, None])
+    return out_P1NC[:, 0]
 
 
 class AcarHead(nn.Module):
