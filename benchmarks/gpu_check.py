@@ -1,0 +1,79 @@
+"""The first hour on a GPU machine: tests, probes and benchmarks, each with a time limit; a folder of results.
+
+    python -m benchmarks.gpu_check --output gpu-results                      # about 25 minutes
+    python -m benchmarks.gpu_check --output results --device cpu --tiny      # the same steps on a CPU, small
+
+Every step is a process of its own: one that fails or hangs is noted, and the next one runs. Needs the packages of the
+extras precompute, recognizer and dev; what a step lacks is in its output. `summary.md` has a line a step.
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+LIMIT_S = 480
+CLIPS = ["--clips", "64", "--batch-size", "8", "--batch-size", "32", "--compile"]
+TINY_CLIPS = ["--clips", "2", "--vit-preset", "tiny", "--slowfast-preset", "tiny"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """name: of its file of output. words: what Python runs."""
+
+    name: str
+    words: list[str]
+
+
+def steps(device: str, *, tiny: bool) -> list[Step]:
+    on = ["--device", device]
+    small = ["--tiny"] if tiny else []
+    decode = ["--seconds", "6", "--size", "320x180", "--threads", "2"]
+    found = [
+        Step(name="machine", words=["-m", "cli.main", "doctor"]),
+        Step(name="probes", words=["-m", "benchmarks.gpu_probes", *on, *small]),
+        Step(name="extract", words=["-m", "benchmarks.extract", *on, *(TINY_CLIPS if tiny else CLIPS)]),
+        Step(
+            name="decode",
+            words=["-m", "benchmarks.decode", *(decode if tiny else ["--threads", "1", "--threads", "16"])],
+        ),
+    ]
+    if device != "cpu":
+        found.insert(2, Step(name="tests", words=["-m", "pytest", "-m", "gpu", "-q", "tests"]))
+    return found
+
+
+def run(step: Step, folder: Path) -> str:
+    """Run a step, with its output in a file; return how it ended."""
+    start = time.perf_counter()
+    with (folder / f"{step.name}.txt").open("w") as output:
+        output.write(f"python {' '.join(step.words)}\n\n")
+        output.flush()
+        try:
+            done = subprocess.run([sys.executable, *step.words], stdout=output, stderr=output, timeout=LIMIT_S)
+        except subprocess.TimeoutExpired:
+            return f"ended after its limit of {LIMIT_S} s"
+    return f"{'passed' if done.returncode == 0 else f'FAILED ({done.returncode})'}, {time.perf_counter() - start:.0f} s"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, required=True, help="folder for the results; made when missing")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--tiny", action="store_true")
+    options = parser.parse_args()
+    options.output.mkdir(parents=True, exist_ok=True)
+    lines = []
+    for step in steps(options.device, tiny=options.tiny):
+        ended = run(step, options.output)
+        lines.append(f"- {step.name}: {ended}")
+        print(lines[-1], flush=True)
+        (options.output / "summary.md").write_text("# GPU check\n\n" + "\n".join(lines) + "\n")
+    if any("FAILED" in line or "limit" in line for line in lines):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
