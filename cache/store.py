@@ -138,8 +138,10 @@ class Store:
     @property
     def free_bytes(self) -> int | None:
         """The room on the disk; None in a bucket."""
+        if self.in_bucket:
+            return None
         existing = next(folder for folder in (self.root, *self.root.parents) if folder.exists())
-        return None if self.in_bucket else shutil.disk_usage(existing).free
+        return shutil.disk_usage(existing).free
 
     def annotations_dir(self, dataset: str, split: str) -> Path:
         return self._split_dir("annotations", dataset, split)

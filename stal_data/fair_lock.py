@@ -20,25 +20,24 @@ class FairLock:
 
     def __enter__(self) -> None:
         turn = threading.Event()
-        with self._lock:
-            self._turns.append(turn)
-            if self._turns[0] is turn:
-                return
         try:
+            with self._lock:
+                self._turns.append(turn)
+                self._turns[0].set()
             turn.wait()
         except BaseException:  # Ctrl-C in the main thread
-            self._leave(turn)
+            with self._lock:
+                self._leave(turn)
             raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with self._lock:
-            turn = self._turns[0]
-        self._leave(turn)
+            self._leave(self._turns[0])
 
     def _leave(self, turn: threading.Event) -> None:
-        with self._lock:
+        if turn in self._turns:
             self._turns.remove(turn)
-            if self._turns:
-                self._turns[0].set()
+        if self._turns:
+            self._turns[0].set()

@@ -49,6 +49,9 @@ class FileLock:
                     "processes could damage each other's files; mount it with locks (NFS 4, Lustre with -o flock), or "
                     "choose another folder."
                 ) from error
+        except BaseException:  # Ctrl-C while it waits
+            os.close(descriptor)
+            raise
         return cls(path, descriptor)
 
     @property

@@ -2,23 +2,13 @@
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from cache.object_store import mirror_at
-
-if TYPE_CHECKING:
-    from cache.object_store.mirror import Mirror
-
-
-def mirror_of(path: Path) -> "Mirror | None":
-    """Return the mirror that the feature set in folder `path` lies in; None where the folder is all there is."""
-    parents = path.absolute().parents
-    return mirror_at(parents[3]) if len(parents) > 3 else None
+from cache.object_store import mirror_of_set
 
 
 def how_to_delete(path: Path) -> str:
     """Return the words of an error for deleting the feature set in folder `path`; prune refuses buckets."""
-    if (mirror := mirror_of(path)) is not None:
+    if (mirror := mirror_of_set(path)) is not None:
         url = mirror.bucket.url_of(mirror.key_of(path.absolute()))
         return f"delete everything below '{url}/' with the server's own tool when no job uses it"
     if len(path.absolute().parents) < 4:

@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from cache.feature_store.deleting import mirror_of
 from cache.feature_store.set_folder import SetFolder
+from cache.object_store import mirror_of_set
 from cache.spec import FeatureSpec
 from cache.store import Store
 
 
 def set_folder(path: Path) -> SetFolder:
     """Return where the set of folder `path` lies: there, or in the bucket that the folder's store mirrors."""
-    mirror = mirror_of(path)
+    mirror = mirror_of_set(path)
     if mirror is None:
         return SetFolder(path.absolute())
     from cache.feature_store.remote_set import RemoteSet

@@ -8,6 +8,9 @@ import torch
 
 from stal_data.errors import InputError
 
+MAX_DECODE_THREADS = 16
+"""Each may hold the frames of a clip in full size, and a container may see more cores than it may use."""
+
 
 def resolve_devices(names: str | None, local_rank: int | None = None) -> list[torch.device]:
     """Return the devices of `auto` or of a list such as `cuda:0,cuda:1`.
@@ -47,8 +50,8 @@ def check_compiler(devices: list[torch.device]) -> None:
 
 
 def default_decode_threads(local_processes: int = 1) -> int:
-    """Return the cores that this process may use, shared with the other processes of the machine."""
-    return max(1, len(os.sched_getaffinity(0)) // local_processes)
+    """Return the cores that this process may use, shared with the other processes of the machine; at most 16."""
+    return max(1, min(MAX_DECODE_THREADS, len(os.sched_getaffinity(0)) // local_processes))
 
 
 def compute_pool(device: torch.device, num_batches: int, *, compiled: bool) -> tuple[ThreadPoolExecutor, int]:

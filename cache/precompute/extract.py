@@ -214,7 +214,7 @@ def _compiled(model: nn.Module) -> Callable[..., Any]:
     The code of 40 blocks in a row takes minutes to compile.
     """
     blocks = getattr(model, "blocks", None)
-    if not isinstance(blocks, nn.ModuleList):
+    if not isinstance(blocks, nn.ModuleList) or len({str(block) for block in blocks}) != 1:
         return torch.compile(model, dynamic=False)
     model.blocks = nn.ModuleList(torch.compile(block, dynamic=False) for block in blocks)  # type: ignore[misc]
     return model

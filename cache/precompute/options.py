@@ -30,7 +30,7 @@ class PrecomputeOptions:
     batch_size: clips computed at once on a device.
     rows_per_shard: key frames written at once, at most lost by a kill; only for a new set. None is at most 64, or 16
         where all time steps are kept.
-    decode_threads: None is one for each CPU core.
+    decode_threads: None is one for each CPU core, at most 16.
     """
 
     backbones: Sequence[LoadedBackbone]

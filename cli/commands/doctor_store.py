@@ -56,14 +56,14 @@ def _write_and_lock(folder: Path) -> list[str]:
     try:
         os.write(descriptor, b"stal")
         os.fsync(descriptor)
-        with FileLock.take(Path(name)) or nullcontext():
-            if FileLock.take(Path(name)) is None:
+        with FileLock.take(Path(name)) or nullcontext(), FileLock.take(Path(name)) or nullcontext() as other:
+            if other is None:
                 return []
         return [f"locks on '{folder}' keep nobody out: put the store on a file system whose flock works (NFS 4 has it)"]
     except NoFileLocksError as error:
         return [str(error)]
     except OSError as error:
-        return [f"writing a file in '{folder}' failed ({error.strerror}): free space"]
+        return [f"writing a file in '{folder}' failed ({error.strerror})"]
     finally:
         os.close(descriptor)
         Path(name).unlink(missing_ok=True)

@@ -72,7 +72,7 @@ if TYPE_CHECKING:
     help="Key frames written at once, the most that a kill loses; only for a new set. Default: at most 64, and 16 "
     "where all time steps are kept.",
 )
-@click.option("--decode-threads", type=THREADS, help="Default: one for each CPU core.")
+@click.option("--decode-threads", type=THREADS, help="Default: one for each CPU core, at most 16.")
 @click.option("--estimate", "estimate_only", is_flag=True, help="Measure a few clips, print time and bytes, and stop.")
 def precompute(
     dataset: Path,
@@ -117,8 +117,8 @@ def precompute(
     )
     if options["autocast"] == "none" and any(device.type == "cuda" for device in chosen.targets()):
         _note(
-            "Computing in float32. On this GPU, --autocast fp16 is several times as fast and makes another feature "
-            "set, whose values differ by about 0.1 % (docs/gpu.md)."
+            "Computing in float32. --autocast fp16 is faster on a GPU and makes another feature set; docs/gpu.md "
+            "compares them."
         )
     if estimate_only:
         _print_estimate(estimate(opened, target, chosen))

@@ -77,10 +77,10 @@ class JobDisplay:
             self._update(description="waiting for its turn")
         elif job.status == pb.JOB_STATUS_RUNNING:
             self._update(description="starting")
-            why = f" ({job.message})" if job.message else ""
+            why = f"; {job.message}" if job.message else ""
             self._line(
-                f"{job.run_id}: attempt {job.attempt}, {job.launch.nproc_per_node} process(es){why} on {job.host}, "
-                f"{job.launch.backend}"
+                f"{job.run_id}: attempt {job.attempt}, {job.launch.nproc_per_node} process(es) on {job.host}, "
+                f"{job.launch.backend}{why}"
             )
 
     def _show_step(self, step: "pb.StepEvent") -> None:

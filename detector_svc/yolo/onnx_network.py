@@ -53,7 +53,7 @@ class OnnxNetwork:
             ) from error
         if self.device != "cpu" and "CUDAExecutionProvider" not in self._session.get_providers():
             raise InputError(  # it falls back to the CPU, and says so only in its log
-                f"--device '{self.device}' cannot be used: onnxruntime {runtime.__version__} could not load CUDA for "
+                f"--device '{device}' cannot be used: onnxruntime {runtime.__version__} could not load CUDA for "
                 f"'{path}'. Install the onnxruntime-gpu for this machine's CUDA and cuDNN, or give --device cpu."
             )
         try:
@@ -123,12 +123,13 @@ def _tensors(message: Any, kind: type) -> Iterator[Any]:
 def _choose_device(device: str, available: list[str]) -> tuple[str, list[Any]]:
     """The device's name, and the runtime's providers for it."""
     cpu, cuda = "CPUExecutionProvider", "CUDAExecutionProvider"
-    if device == "cpu" or (device == "auto" and cuda not in available):
+    # Those that it was built with, of which some may not work here.
+    if device == "cpu" or (device == "auto" and not (cuda in available and torch.cuda.is_available())):
         return "cpu", [cpu]
     wanted = "cuda:0" if device in ("auto", "cuda") else device
     kind, _, number = wanted.partition(":")
     if kind == "cuda" and number.isdigit() and cuda in available:
-        return wanted, [(cuda, {"device_id": int(number)}), cpu]
+        return wanted, [(cuda, {"device_id": int(number), "use_tf32": 0}), cpu]
     raise InputError(
         f"--device '{device}' cannot be used: this onnxruntime runs on {', '.join(available)}. Give auto or cpu, or "
         "install onnxruntime-gpu in its place for a GPU."

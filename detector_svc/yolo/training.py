@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from cache.exact_float32 import exact_float32
 from detector_svc.detector_protocol import DetectorConfig
 from detector_svc.yolo.network_checks import UnfitError
 from detector_svc.yolo.offline_ultralytics import import_ultralytics, provide_font
@@ -197,6 +198,7 @@ def _run_ultralytics(
     """Return the best epoch's checkpoint and Ultralytics' own validation numbers."""
     from ultralytics.models.yolo.detect import DetectionTrainer
 
+    exact_float32()
     device = choose_device(config.device)
 
     batches = 0

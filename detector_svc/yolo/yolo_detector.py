@@ -76,7 +76,13 @@ class YoloDetector:
 
         # The same shape for every image, so that boxes do not depend on what else is in the batch.
         self._letterbox: Any = LetterBox(self.input_size, auto=False, stride=network.stride)
-        self.forward([])  # a GPU loads its code now and not for the first images, and memory that is short shows
+        try:
+            self.forward([])  # so a GPU loads its code now and not for the first images
+        except torch.OutOfMemoryError as error:
+            raise InputError(
+                f"--image-size {config.height}x{config.width} does not fit the memory of {self.device} "
+                f"({str(error).splitlines()[0]}); choose a smaller one, or another --device."
+            ) from error
 
     def prepare(self, image_HW3: NDArray[np.uint8]) -> PreparedImage:
         """Scale an RGB image into the network's input."""

@@ -32,9 +32,9 @@ class PoseSoftmax(Loss):
         poses, others = logits_NC[:, : self.num_poses], logits_NC[:, self.num_poses :]
         return torch.cat([poses.softmax(dim=1), others.sigmoid()], dim=1)
 
-    def of_each(self, logits_NC: "Tensor", targets_NC: "Tensor") -> "Tensor":
+    def per_class(self, logits_NC: "Tensor", targets_NC: "Tensor") -> "Tensor":
         import torch.nn.functional as F  # noqa: N812
 
-        # On NaN this function raises; the NaN is put back after.
+        # The function raises on NaN, so that is put back after it.
         probabilities_NC = self.scores(logits_NC).nan_to_num(nan=0.5)
         return F.binary_cross_entropy(probabilities_NC, targets_NC, reduction="none") + 0 * logits_NC

@@ -23,13 +23,13 @@ class Loss(Section):
         """Return scores in [0,1], [N, C]."""
         raise NotImplementedError
 
-    def of_each(self, logits_NC: "Tensor", targets_NC: "Tensor") -> "Tensor":
+    def per_class(self, logits_NC: "Tensor", targets_NC: "Tensor") -> "Tensor":
         """Return the loss of each actor and class, [N, C]; where a logit is not finite, neither is the loss.
 
         It must not raise then: on one rank alone, the others would wait for it.
         """
         raise NotImplementedError
 
-    def sum(self, logits_NC: "Tensor", targets_NC: "Tensor") -> "Tensor":
+    def total(self, logits_NC: "Tensor", targets_NC: "Tensor") -> "Tensor":
         """Return the sum over actors of each actor's mean over the classes; 0 without actors."""
-        return self.of_each(logits_NC, targets_NC).sum() / logits_NC.shape[1]
+        return self.per_class(logits_NC, targets_NC).sum() / logits_NC.shape[1]

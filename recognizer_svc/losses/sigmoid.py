@@ -16,7 +16,7 @@ class Sigmoid(Loss):
     def scores(self, logits_NC: "Tensor") -> "Tensor":
         return logits_NC.sigmoid()
 
-    def of_each(self, logits_NC: "Tensor", targets_NC: "Tensor") -> "Tensor":
+    def per_class(self, logits_NC: "Tensor", targets_NC: "Tensor") -> "Tensor":
         import torch.nn.functional as F  # noqa: N812
 
         return F.binary_cross_entropy_with_logits(logits_NC, targets_NC, reduction="none")

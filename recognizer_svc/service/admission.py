@@ -66,6 +66,7 @@ def check_submission(runs: RunStore, submission: Submission, data_root: Path | N
     recipe = parse_recipe(submission.recipe, submission.overrides) if submission.recipe else None
     if recipe is None and not submission.resume:
         raise InputError(f"The recipe of run '{run_id}' is empty; only a resumed run keeps the recipe it has.")
+    _sharing_evenly(submission, recipe)
     if recipe is not None:
         _check_data(runs.store, recipe, data_root, resume=submission.resume)
     runs.fetch(run_id)
@@ -160,14 +161,15 @@ def _queued_record(files: JobFiles, submission: Submission, recipe: Recipe | Non
             f"stal-cli jobs cancel {submission.run_id} ..."
         )
     launch = _sharing_evenly(submission, recipe or _present_recipe(files))
-    fewer = launch.nproc_per_node < submission.launch.nproc_per_node
+    processes, asked = launch.nproc_per_node, submission.launch.nproc_per_node
+    told = f"{processes} of {asked} processes, so that they share a step's clips evenly" if processes < asked else ""
     _write_recipe(files, submission, recipe)
     record = JobRecord(
         run_id=submission.run_id,
         attempt=before.attempt + 1 if before is not None else 1,
         status=JobStatus.QUEUED,
         launch=launch,
-        message=f"so many of {submission.launch.nproc_per_node} as share a step's clips evenly" if fewer else "",
+        message=told,
         host=host,
         created_s=time.time(),
         events_offset=_size(files.run.events),
@@ -182,18 +184,20 @@ def _present_recipe(files: JobFiles) -> Recipe | None:
 
 
 def _sharing_evenly(submission: Submission, recipe: Recipe | None) -> Launch:
-    """Return the launch, with fewer processes where their number is the service's and they could not share a step."""
+    """Return the launch, with fewer processes where their number is the service's and they could not share a step.
+
+    Machines may have different numbers of processes, so with several of them only the ranks can check the sum.
+    """
     launch = submission.launch
-    clips = 0 if recipe is None else recipe.training.batch_clips  # who writes the recipe misses it
-    fitting = [n for n in range(1, launch.nproc_per_node + 1) if clips % (n * launch.nnodes) == 0]
-    if launch.nproc_per_node in fitting:
+    if recipe is None or launch.nnodes > 1 or recipe.training.batch_clips % launch.nproc_per_node == 0:
         return launch
-    if submission.default_processes and fitting:
-        return replace(launch, nproc_per_node=fitting[-1])
-    way_out = f"--nproc-per-node {fitting[-1]}" if fitting else f"--nnodes that divides {clips}"
+    clips = recipe.training.batch_clips
+    fitting = max(number for number in range(1, launch.nproc_per_node) if clips % number == 0)
+    if submission.default_processes:
+        return replace(launch, nproc_per_node=fitting)
     raise InputError(
-        f"training.batch_clips is {clips}, which {launch.nnodes * launch.nproc_per_node} processes cannot share "
-        f"evenly; give {way_out}, or a multiple of the number of processes."
+        f"training.batch_clips is {clips}, which {launch.nproc_per_node} processes cannot share evenly; set it to a "
+        f"multiple of {launch.nproc_per_node}, or give --nproc-per-node {fitting}."
     )
 
 

@@ -48,7 +48,7 @@ def evaluate(head: nn.Module, data: LabelledFeatures, loss: Loss, ranks: Ranks, 
     with torch.inference_mode():
         for part, batch in zip(plan, read_ahead(load, plan, threads), strict=True):
             logits_NC = head(batch.head.to(ranks.device))
-            total += loss.sum(logits_NC, batch.targets_NC.to(ranks.device)).double()
+            total += loss.total(logits_NC, batch.targets_NC.to(ranks.device)).double()
             rows = np.concatenate([np.arange(offsets[index], offsets[index + 1]) for index in part])
             scores_NC[torch.from_numpy(rows).to(ranks.device)] = loss.scores(logits_NC)
     ranks.sum(scores_NC)

@@ -85,7 +85,7 @@ class Trainer:
         device = self.ranks.device
         self.model.train()
         logits_NC = self.model(batch.head.to(device))
-        local_sum = self.loss.sum(logits_NC, batch.targets_NC.to(device))
+        local_sum = self.loss.total(logits_NC, batch.targets_NC.to(device))
         actors, total, broken, stop = self._agree(local_sum.detach(), len(batch.targets_NC))
         if broken:
             raise NonFiniteLossError(

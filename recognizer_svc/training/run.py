@@ -13,7 +13,7 @@ from cache.exact_float32 import exact_float32
 from cache.store import Store
 from recognizer_svc.data import epoch_plan, read_ahead
 from recognizer_svc.heads import build_head
-from recognizer_svc.heads.batch_norm import share_statistics
+from recognizer_svc.heads.batch_norm import BatchNorm, share_statistics
 from recognizer_svc.runs.events import EventWriter
 from recognizer_svc.runs.record import refuse_imported
 from recognizer_svc.runs.run_dir import OLD_SUFFIX, SUFFIX, RunDir
@@ -123,7 +123,8 @@ class Run:
         """Why the statistics of BatchNorm are poor, where a process sees so few clips."""
         training, processes = self.recipe.training, self.ranks.world_size
         clips = training.batch_clips // processes
-        if processes == 1 or clips >= _FEW_CLIPS or training.batch_norm == "shared":
+        has_any = any(isinstance(module, BatchNorm) for module in self.head.modules())
+        if processes == 1 or clips >= _FEW_CLIPS or training.batch_norm == "shared" or not has_any:
             return None
         return (
             f"each of the {processes} processes sees {clips} of {training.batch_clips} clips a step, and BatchNorm "

@@ -108,10 +108,12 @@ class VideoFiles:
         return self.files[video]
 
     def _index(self, video: str) -> VideoIndex:
-        with self._locked(video):
-            if video not in self._indexes:
-                self._indexes[video] = read_index(self._path(video), self._start_s)
-            return self._indexes[video]
+        found = self._indexes.get(video)
+        if found is None:
+            with self._locked(video):
+                found = self._indexes.get(video) or read_index(self._path(video), self._start_s)
+                self._indexes[video] = found
+        return found
 
     def _file_digest(self, video: str) -> bytes:
         with self._locked(video):

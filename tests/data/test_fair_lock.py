@@ -12,7 +12,7 @@ def test_threads_get_it_in_the_order_in_which_they_asked() -> None:
         with lock:
             order.append(number)
 
-    threads = [threading.Thread(target=take, args=(number,)) for number in range(20)]
+    threads = [threading.Thread(target=take, args=(number,), daemon=True) for number in range(20)]
     with lock:
         for number, thread in enumerate(threads):
             thread.start()

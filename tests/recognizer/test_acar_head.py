@@ -47,7 +47,7 @@ def published(request) -> dict[str, object]:
         eval_logits = head(*inputs)
     head.train()
     train_logits = head(*inputs)
-    loss = POSES.sum(train_logits, torch.from_numpy(expected["targets"])) / len(train_logits)
+    loss = POSES.total(train_logits, torch.from_numpy(expected["targets"])) / len(train_logits)
     loss.backward()
     # In float64: torch's float32 norm of 17 M values is off by 8e-4 itself.
     norms = {name: parameter.grad.double().norm().item() for name, parameter in head.named_parameters()}
@@ -202,7 +202,7 @@ class Kernels(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("people", [1, 7])
-def test_attention_takes_the_fused_kernel(people):
+def test_attention_takes_the_fused_kernel_of_a_cpu(people):
     """The plain one would hold a matrix of all pairs at each position."""
     maps_NCHW = torch.randn(people, 8, 5, 6, requires_grad=True)
     same_clip_NN = torch.eye(people, dtype=torch.bool)

@@ -46,7 +46,7 @@ def test_pose_scores_add_up_to_one_and_the_rest_are_independent():
 def test_the_loss_is_cross_entropy_of_the_scores_per_actor(section):
     logits, targets = case()
     expected = sum(F.binary_cross_entropy(section.scores(logits)[i], targets[i]) for i in range(6))
-    torch.testing.assert_close(section.sum(logits, targets), expected)
+    torch.testing.assert_close(section.total(logits, targets), expected)
 
 
 @pytest.mark.parametrize("section", [POSES, SIGMOID])
@@ -55,14 +55,14 @@ def test_a_non_finite_logit_makes_the_loss_non_finite_instead_of_raising(section
     """One rank must not raise alone: the others would wait for it."""
     logits, targets = case()
     logits[2, 1], targets[2, 1] = value, 0
-    assert not torch.isfinite(section.sum(logits, targets))
+    assert not torch.isfinite(section.total(logits, targets))
 
 
 @pytest.mark.parametrize("section", [POSES, SIGMOID])
 def test_extreme_but_finite_logits_keep_loss_and_gradients_finite(section):
     logits, targets = case()
     logits = (logits * 1e4).requires_grad_()
-    loss = section.sum(logits, targets)
+    loss = section.total(logits, targets)
     loss.backward()
     assert torch.isfinite(loss)
     assert torch.isfinite(logits.grad).all()
@@ -82,7 +82,7 @@ class Hinge(Loss):
     def scores(self, logits_NC: torch.Tensor) -> torch.Tensor:
         return logits_NC.clamp(0, 1)
 
-    def of_each(self, logits_NC: torch.Tensor, targets_NC: torch.Tensor) -> torch.Tensor:
+    def per_class(self, logits_NC: torch.Tensor, targets_NC: torch.Tensor) -> torch.Tensor:
         return (self.margin - logits_NC * (2 * targets_NC - 1)).relu()
 
 

@@ -1,6 +1,9 @@
 """Runs on one process: what they learn, what they leave on disk, and that stopping changes nothing."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -73,13 +76,32 @@ def test_a_step_brings_no_single_value_from_the_device():
     assert totals.loss > 0
 
 
-def test_a_run_computes_in_float32_whatever_the_environment_says(new_run, monkeypatch):
-    for switches in (torch.backends.cudnn, torch.backends.cuda.matmul):
-        monkeypatch.setattr(switches, "allow_tf32", True)
+@pytest.mark.parametrize(
+    "switch",
+    [
+        "torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True",
+        "torch.backends.fp32_precision = 'tf32'",
+        "torch.backends.mkldnn.conv.fp32_precision = torch.backends.cudnn.conv.fp32_precision = 'tf32'",
+        "torch.set_float32_matmul_precision('high')",
+    ],
+)
+def test_a_run_computes_in_float32_whatever_was_switched_on(new_run, switch):
     run = new_run("exact", ["training.epochs=1"])
-    train_run(run, Ranks())
-    assert not torch.backends.cudnn.allow_tf32
-    assert not torch.backends.cuda.matmul.allow_tf32
+    code = (
+        "import sys, torch\n"
+        "from recognizer_svc.runs.run_dir import RunDir\n"
+        "from recognizer_svc.training.distributed import Ranks\n"
+        "from recognizer_svc.training.run import train_run\n"
+        f"{switch}\n"
+        "train_run(RunDir(__import__('pathlib').Path(sys.argv[1])), Ranks())\n"
+        "b = torch.backends\n"
+        "assert not (b.cudnn.allow_tf32 or b.cuda.matmul.allow_tf32)\n"
+        "assert torch.get_float32_matmul_precision() == 'highest'\n"
+        "assert 'tf32' not in (b.fp32_precision, b.cudnn.conv.fp32_precision, b.mkldnn.conv.fp32_precision)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run([sys.executable, "-c", code, run.root], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     (start,) = json.loads(run.provenance.read_text())["starts"]
     assert start["tf32"] is False
 

@@ -56,21 +56,29 @@ async def test_watching_again_gives_the_whole_history_or_the_rest_of_it(store: S
     assert rest == live[1989:]
 
 
-@pytest.mark.parametrize(("nnodes", "chosen"), [(1, 6), (2, 6), (3, 4)])
-def test_the_services_own_number_of_processes_shares_a_step_evenly(store: Store, nnodes: int, chosen: int) -> None:
-    """12 clips a step on machines of 8 GPUs."""
-    launch = Launch(nproc_per_node=8, backend="gloo", nnodes=nnodes, rdzv_endpoint="a:1" if nnodes > 1 else "")
+def test_the_services_own_number_of_processes_shares_a_step_evenly(store: Store) -> None:
+    """12 clips a step on a machine of 8 GPUs."""
     runs, recipe = RunStore.of(store), parse_recipe(ACAR, ["training.batch_clips=12"])
-    asked = submission(launch=launch)
-    with pytest.raises(
-        InputError, match=rf"batch_clips is 12, which {8 * nnodes} processes .* --nproc-per-node {chosen},"
-    ):
-        admission.queue_job(runs, asked, recipe)
-    assert not runs.run("one").recipe.exists()
+    asked = submission(launch=Launch(nproc_per_node=8, backend="gloo"), recipe=recipe.to_yaml())
+    told = "batch_clips is 12, which 8 processes cannot share evenly; .* or give --nproc-per-node 6"
+    with pytest.raises(InputError, match=told):
+        admission.check_submission(runs, asked)
+    assert not runs.run("one").root.exists()
     _, record, owned = admission.queue_job(runs, replace(asked, default_processes=True), recipe)
     owned.release()
-    assert record.launch == replace(launch, nproc_per_node=chosen)
-    assert record.message == "so many of 8 as share a step's clips evenly"
+    assert record.launch == replace(asked.launch, nproc_per_node=6)
+    assert record.message == "6 of 8 processes, so that they share a step's clips evenly"
+
+
+def test_machines_may_have_different_numbers_of_processes(store: Store) -> None:
+    """12 clips a step on 8 and 4 GPUs."""
+    recipe = parse_recipe(ACAR, ["training.batch_clips=12"])
+    for rank, processes in enumerate((8, 4)):
+        launch = Launch(nproc_per_node=processes, backend="gloo", nnodes=2, node_rank=rank, rdzv_endpoint="a:1")
+        asked = submission(launch=launch, default_processes=True)
+        _, record, owned = admission.queue_job(RunStore.of(store), asked, recipe)
+        owned.release()
+        assert record.launch == launch
 
 
 async def test_cancel_lets_the_launcher_leave_in_order(store: Store, launcher: Launcher) -> None:

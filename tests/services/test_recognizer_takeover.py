@@ -4,7 +4,6 @@ import asyncio
 import os
 import signal
 from dataclasses import replace
-from pathlib import Path
 
 import psutil
 import pytest
@@ -15,7 +14,6 @@ from recognizer_svc.runs.run_dir import JobFiles, RunDir
 from recognizer_svc.service.jobs import JobManager
 from recognizer_svc.service.processes import job_processes
 from stal_data.errors import ConflictError
-from stal_data.file_lock import FileLock
 from tests.services.job_scripts import DONE, LIMITS, SLEEP, Launcher, reaches, seen, started, submission
 
 
@@ -113,14 +111,3 @@ async def test_any_service_on_the_store_can_watch_and_cancel(store: Store, launc
     last = (await watching)[-1]
     assert isinstance(last, JobRecord)
     assert last.status is JobStatus.CANCELLED
-
-
-def test_ownership_ends_with_release(tmp_path: Path) -> None:
-    files = JobFiles(RunDir(tmp_path))
-    first = FileLock.take(files.lock)
-    assert first is not None
-    assert FileLock.take(files.lock) is None
-    first.release()
-    again = FileLock.take(files.lock)
-    assert again is not None
-    again.release()
