@@ -21,7 +21,7 @@ TINY_CLIPS = ["--clips", "2", "--vit-preset", "tiny", "--slowfast-preset", "tiny
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """name: of its file of output. words: what Python runs. advice: its problems, such as a taken port, fail nothing."""
+    """name: of its file of output. words: what Python runs. advice: what it finds, as a taken port, fails nothing."""
 
     name: str
     words: list[str]
