@@ -1,8 +1,8 @@
-"""Clips a second that precompute decodes and resizes, by source, size and threads; ffmpeg decodes the same pictures.
+"""Clips a second that precompute decodes and resizes, by source, size and threads, beside what ffmpeg decodes.
 
 A source has a key frame each second; a clip is 32 frames of 224x224 around it. Clips share frames, as in a data set.
-Videos are made by libx264 with a key picture every 10 s; frame folders hold the same pictures. The last columns are
-the pictures a second of `ffmpeg -i VIDEO -f null -`, where it is installed, as clips of 12.5 new pictures.
+Videos are made by libx264 with a key picture every 10 s; frame folders hold the same pictures. The last column is how
+many seconds of the video `ffmpeg -i VIDEO -f null -` decodes in one, where it is installed: there is a clip a second.
 
     python -m benchmarks.decode --seconds 40 --size 1280x720 --threads 1 --threads 2 --threads 8
 """
@@ -30,8 +30,6 @@ from stal_data.media.frames import FrameFolders
 from stal_data.media.video import VideoFiles
 
 FPS, NUM_FRAMES, STRIDE, BATCH = 25, 32, 2, 8
-NEW_PICTURES = FPS / STRIDE
-"""Of a clip a second after another, the frames that the other does not have."""
 
 
 def pictures(width: int, height: int, count: int) -> Iterator[np.ndarray]:

@@ -18,7 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cache.exact_float32 import exact_float32
-from cache.precompute.extract import _is_out_of_memory
+from cache.precompute.extract import is_out_of_memory
 from recognizer_svc.data import LabelledBatch
 from recognizer_svc.heads.acar.config import AcarConfig
 from recognizer_svc.heads.acar.model import AcarHead, attention
@@ -106,7 +106,7 @@ def out_of_memory(device: torch.device) -> None:
     try:
         torch.empty(2**60, dtype=torch.uint8, device=device)
     except (RuntimeError, MemoryError) as error:
-        known = "known" if _is_out_of_memory(error) else "NOT KNOWN AS SUCH"
+        known = "known" if is_out_of_memory(error) else "NOT KNOWN AS SUCH"
         say("too much memory", f"{known}: {type(error).__name__}: {str(error).splitlines()[0]}")
 
 

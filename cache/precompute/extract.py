@@ -101,7 +101,7 @@ class Extractor:
             try:
                 parts.append(self._compute(piece, size, views))
             except (RuntimeError, MemoryError) as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 self._shrink(size, error)
             else:
@@ -187,7 +187,8 @@ def row_shapes(spec: FeatureSpec) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether this is how torch or one of its libraries says that memory is short."""
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(text in str(error) for text in _NO_MEMORY)
 
 
