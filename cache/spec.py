@@ -41,6 +41,11 @@ class FeatureArray:
     statistic: StatisticName
 
 
+def stored_dtype(array: FeatureArray, maps: FeatureDtype) -> FeatureDtype:
+    """Return the type of an array in a set that stores maps in the type `maps`."""
+    return "float32" if STATISTICS[array.statistic].always_float32 else maps
+
+
 @dataclass(frozen=True, kw_only=True)
 class BackboneSpec:
     """One frozen backbone: its architecture, its weights, the input size it is fed, and what is kept of its maps.

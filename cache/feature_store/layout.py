@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from cache.feature_store.deleting import how_to_delete
 from cache.feature_store.errors import DamagedError
 from cache.feature_store.metadata import check_attributes, check_members, read_attributes, read_json
-from cache.spec import FeatureSpec
-from cache.statistics import STATISTICS
+from cache.spec import FeatureSpec, stored_dtype
 from stal_data.errors import ConflictError
 from stal_data.keyframes import KeyFrame
 
@@ -112,8 +111,7 @@ class FeatureManifest:
     def dtype(self, name: str) -> np.dtype[Any]:
         """Return the little-endian dtype of a feature array."""
         (array,) = (array for array in self.spec.arrays if array.name == name)
-        wide = STATISTICS[array.statistic].always_float32 or self.spec.dtype == "float32"
-        return np.dtype("<f4" if wide else "<f2")
+        return np.dtype("<f2" if stored_dtype(array, self.spec.dtype) == "float16" else "<f4")
 
     def row_bytes(self, name: str) -> int:
         return int(np.prod(self.shapes[name])) * self.dtype(name).itemsize

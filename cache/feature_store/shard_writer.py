@@ -146,10 +146,11 @@ class ShardWriter:
         for array in self._arrays.values():
             array.discard()
 
-    def convert(self, rows: range, features: FeatureBatch) -> Mapping[str, NDArray[Any]]:
-        """Check the features and return them in the stored types, in the order of the set; threads may share it.
+    def convert(self, rows: range, features: FeatureBatch, *, finite: bool = False) -> Mapping[str, NDArray[Any]]:
+        """Check the features and return them in the stored types, in the order of the set.
 
         features: these rows in order, with exactly the set's arrays, float32 or in the stored types.
+        finite: whether they are in the stored types and known to be finite.
         """
         manifest = self._manifest
         keys = [self._index.key_frames[row] for row in rows]
@@ -161,7 +162,8 @@ class ShardWriter:
             values, expected = features[name], [len(rows), *manifest.shapes[name]]
             if list(values.shape) != expected:
                 raise InputError(f"The array '{name}' has shape {list(values.shape)}; the shard needs {expected}.")
-            blocks[name] = checked_cast(name, values, manifest.dtype(name), keys)
+            dtype = manifest.dtype(name)
+            blocks[name] = np.ascontiguousarray(values, dtype) if finite else checked_cast(name, values, dtype, keys)
         return blocks
 
 

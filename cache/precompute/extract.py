@@ -20,7 +20,7 @@ from cache.backbones.architectures import config_of
 from cache.backbones.load import LoadedBackbone
 from cache.exact_float32 import exact_float32
 from cache.precompute.clips import Size
-from cache.spec import Autocast, BackboneSpec, FeatureSpec, View
+from cache.spec import Autocast, BackboneSpec, FeatureDtype, FeatureSpec, View, stored_dtype
 from cache.statistics import STATISTICS
 from stal_data.errors import InputError
 from stal_data.preprocess import MEAN, STD
@@ -39,28 +39,42 @@ _NO_MEMORY = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outputs:
-    """What a batch gives, perhaps still being computed.
+class _Piece:
+    """Some clips of a batch, each array by view and name.
 
-    parts: for each piece of the batch, in order, its arrays by view and name, in host memory.
-    done: on a GPU, when they are there.
+    stored: in the stored types, in host memory. computed: the same in float32, on the device.
+    finite: whether all values of `stored` are; in host memory.
     """
 
-    parts: Sequence[Mapping[View, Mapping[str, Tensor]]]
+    stored: Mapping[View, Mapping[str, Tensor]]
+    computed: Mapping[View, Mapping[str, Tensor]]
+    finite: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outputs:
+    """What a batch gives, perhaps still being computed. done: on a GPU, when it is there."""
+
+    pieces: Sequence[_Piece]
     done: torch.cuda.Event | None
 
-    def arrays(self) -> dict[View, dict[str, NDArray[np.float32]]]:
-        """Wait for the arrays and return them."""
+    def finite(self) -> bool:
+        """Wait for the batch and return whether every value is finite in the stored type."""
         if self.done is not None:
             self.done.synchronize()
+        return all(bool(piece.finite) for piece in self.pieces)
+
+    def arrays(self) -> dict[View, dict[str, NDArray[Any]]]:
+        """Wait for the batch and return its arrays, [B, ...]: in the stored types if `finite`, else in float32."""
+        parts = [piece.stored for piece in self.pieces] if self.finite() else [piece.computed for piece in self.pieces]
         return {
             view: {
-                name: np.concatenate([part[view][name].numpy() for part in self.parts])
-                if len(self.parts) > 1
-                else values.numpy()
+                name: np.concatenate([part[view][name].cpu().numpy() for part in parts])
+                if len(parts) > 1
+                else values.cpu().numpy()
                 for name, values in arrays.items()
             }
-            for view, arrays in self.parts[0].items()
+            for view, arrays in parts[0].items()
         }
 
 
@@ -72,15 +86,25 @@ class Extractor:
         backbones: Sequence[LoadedBackbone],
         device: torch.device,
         *,
+        dtype: FeatureDtype = "float32",
         autocast: Autocast = "none",
         compiled: bool = False,
         batch_size: int = 8,
         note: Callable[[str], None] | None = None,
     ) -> None:
-        """batch_size: clips computed at once; becomes less where they do not fit. note: told when that happens."""
+        """dtype: of the arrays, but for those that are always float32.
+
+        batch_size: clips computed at once; becomes less where they do not fit. note: told when that happens.
+        """
         exact_float32()
         self.device, self.compiled = device, compiled
         self._autocast = AUTOCAST_DTYPES.get(autocast)
+        self._half = {
+            array.name
+            for backbone in backbones
+            for array in backbone.spec.arrays
+            if stored_dtype(array, dtype) == "float16"
+        }
         self._backbones = [(_on(backbone.model, device, compiled), backbone.spec) for backbone in backbones]
         self.batch_size, self._note, self._lock = batch_size, note, threading.Lock()
         # On the device, because CUDA multiplies by the reciprocal of a number of the host, which rounds differently.
@@ -89,17 +113,17 @@ class Extractor:
     def launch(self, clips: Mapping[Size, Tensor], views: Sequence[View]) -> Outputs:
         """Start the computation of a batch; on a GPU it goes on after the return.
 
-        clips: [B,T,H,W,3] uint8 for each backbone's input size. The arrays are those of the backbones' specs, float32.
+        clips: [B,T,H,W,3] uint8 for each backbone's input size. The arrays are those of the backbones' specs.
         A batch that does not fit the memory is computed in smaller pieces, and so are all later ones.
         """
         count = len(next(iter(clips.values())))
-        parts: list[dict[View, dict[str, Tensor]]] = []
+        pieces: list[_Piece] = []
         start = 0
         while start < count:
             size = min(self.batch_size, count - start)
-            piece = {name: frames[start : start + size] for name, frames in clips.items()}
+            part = {name: frames[start : start + size] for name, frames in clips.items()}
             try:
-                parts.append(self._compute(piece, size, views))
+                pieces.append(self._compute(part, size, views))
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -110,7 +134,7 @@ class Extractor:
         if self.device.type == "cuda":
             done = torch.cuda.Event()  # type: ignore[no-untyped-call]
             done.record(torch.cuda.current_stream(self.device))
-        return Outputs(parts=parts, done=done)
+        return Outputs(pieces=pieces, done=done)
 
     def _shrink(self, size: int, error: Exception) -> None:
         if size == 1:
@@ -129,19 +153,24 @@ class Extractor:
             self._note(f"A batch of {size} clips does not fit the memory of {self.device}; going on with {smaller}.")
 
     @torch.inference_mode()
-    def _compute(
-        self, clips: Mapping[Size, Tensor], count: int, views: Sequence[View]
-    ) -> dict[View, dict[str, Tensor]]:
+    def _compute(self, clips: Mapping[Size, Tensor], count: int, views: Sequence[View]) -> _Piece:
         # Compiled code is for one shape; a shorter batch would be compiled anew.
         padding = max(0, self.batch_size - count) if self.compiled else 0
         inputs = {size: self._normalise(frames, padding) for size, frames in clips.items()}
-        found: dict[View, dict[str, Tensor]] = {}
+        computed: dict[View, dict[str, Tensor]] = {}
+        stored: dict[View, dict[str, Tensor]] = {}
+        finite: list[Tensor] = []
         for view in views:
             seen = {size: clip.flip(-1) if view == "hflip" else clip for size, clip in inputs.items()}
             with self._precision():
                 arrays = self._arrays(seen)
-            found[view] = {name: values[:count].to("cpu", non_blocking=True) for name, values in arrays.items()}
-        return found
+            computed[view] = {name: values[:count] for name, values in arrays.items()}
+            stored[view] = {}
+            for name, values in computed[view].items():
+                kept = values.half() if name in self._half else values
+                finite.append(kept.isfinite().all())
+                stored[view][name] = kept.to("cpu", non_blocking=True)
+        return _Piece(stored=stored, computed=computed, finite=torch.stack(finite).all().to("cpu", non_blocking=True))
 
     def _arrays(self, clips: Mapping[Size, Tensor]) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}

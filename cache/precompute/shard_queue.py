@@ -1,4 +1,4 @@
-"""The shards of a run, handed to devices: decoded, computed, converted and written, each step in threads of its own."""
+"""The shards of a run, handed to devices: decoded, computed and written, each step in threads of its own."""
 
 import threading
 from collections import deque
@@ -6,10 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from numpy.typing import NDArray
 
 from cache.feature_store import FeatureWriter
 from cache.feature_store.shard_writer import ShardWriter
@@ -21,9 +19,6 @@ from cache.spec import View
 from stal_data.errors import ConflictError
 from stal_data.media import Media
 
-_ViewArrays = Mapping[View, Mapping[str, NDArray[Any]]]
-"""The arrays of one batch, for each view, in the stored types."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class _Job:
@@ -31,19 +26,6 @@ class _Job:
 
     shard: int
     outputs: Mapping[View, ShardWriter]
-
-
-class _LastWrite:
-    """At most one batch is being written, so that a slow disk slows the run instead of filling the memory."""
-
-    def __init__(self) -> None:
-        self._write: Future[None] | None = None
-
-    def then(self, write: Future[None] | None) -> None:
-        """Wait for the write before, then keep this one."""
-        before, self._write = self._write, write
-        if before is not None:
-            before.result()
 
 
 class ShardQueue:
@@ -98,57 +80,52 @@ class ShardQueue:
     def _drive(self, extractor: Extractor) -> None:
         """Compute shards on one device until none is left.
 
-        No batch of a shard is begun before the shard before is durable, so that a kill loses one shard at most; its
-        frames are decoded ahead nevertheless. Rows are written while the shard's next ones are computed.
+        Rows are written while the next ones are computed, also those of the next shard. So a kill loses one shard at
+        most and the batches that are under way.
         """
-        manifest, writes = self._manifest, _LastWrite()
+        manifest = self._manifest
         reader = ClipReader(self._media, self._plan.clips, input_sizes(manifest.spec))
         num_batches = -(-manifest.rows_per_shard // self._batch_size)
         compute, workers = compute_pool(extractor.device, num_batches, compiled=extractor.compiled)
         pinned = extractor.device.type == "cuda"
-        in_flight: deque[tuple[_Job, range, Future[_ViewArrays]]] = deque()
+        under_way: deque[Future[None]] = deque()
         # Left from the last to the first: a claim outlives the write that it allows.
         with (
             ExitStack() as held,
             ThreadPoolExecutor(1, thread_name_prefix="write") as writing,
-            ThreadPoolExecutor(1, thread_name_prefix="convert") as converting,
             compute,
             ThreadPoolExecutor(self._decode_threads, thread_name_prefix="decode") as decoders,
             closing(read_ahead(self._batches(held), reader, decoders, pinned=pinned)) as batches,
         ):
-
-            def collect() -> None:
-                job, rows, future = in_flight.popleft()
-                writes.then(writing.submit(self._write, job, rows, future.result()))
-                self._report(len(rows))
-
-            def drain() -> None:
-                while in_flight and not self._stop.is_set():
-                    collect()
-                writes.then(None)
-
             for (job, rows), clips in batches:
-                if rows.start == manifest.rows_of(job.shard).start:
-                    drain()
                 if self._stop.is_set():
                     break
                 outputs = compute.submit(extractor.launch, clips, tuple(job.outputs))
-                in_flight.append((job, rows, converting.submit(self._convert, job, rows, outputs)))
-                if len(in_flight) > workers:  # one more than run at once, so that none waits for this thread
-                    collect()
-            drain()
+                under_way.append(writing.submit(self._write, job, rows, outputs))
+                # One more than are computed at once, so that none waits for this thread, and one that is written.
+                # A slow disk thus slows the run and does not fill the memory.
+                if len(under_way) > workers + 1:
+                    under_way.popleft().result()
+            for write in under_way:
+                write.result()
 
-    def _convert(self, job: _Job, rows: range, outputs: Future[Outputs]) -> _ViewArrays:
-        arrays = outputs.result().arrays()
-        return {view: output.convert(rows, arrays[view]) for view, output in job.outputs.items()}
-
-    def _write(self, job: _Job, rows: range, arrays: _ViewArrays) -> None:
-        for view, output in job.outputs.items():
-            output.write(rows, arrays[view])
-        if rows.stop == self._manifest.rows_of(job.shard).stop:
-            for output in job.outputs.values():
-                with output.claim:
-                    output.finish()
+    def _write(self, job: _Job, rows: range, outputs: Future[Outputs]) -> None:
+        """Wait for a batch and write it. After an error nothing more is written."""
+        try:
+            found = outputs.result()
+            arrays, finite = found.arrays(), found.finite()
+            if self._stop.is_set():
+                return
+            for view, output in job.outputs.items():
+                output.write(rows, output.convert(rows, arrays[view], finite=finite))
+            if rows.stop == self._manifest.rows_of(job.shard).stop:
+                for output in job.outputs.values():
+                    with output.claim:
+                        output.finish()
+        except BaseException:
+            self._stop.set()
+            raise
+        self._report(len(rows))
 
     def _batches(self, held: ExitStack) -> Iterator[tuple[tuple[_Job, range], range]]:
         """Yield the batches of one shard after another. How a shard is cut never depends on what was done before."""

@@ -69,7 +69,7 @@ if TYPE_CHECKING:
 @click.option(
     "--rows-per-shard",
     type=COUNT,
-    help="Key frames written at once, the most that a kill loses; only for a new set. Default: at most 64, and 16 "
+    help="Key frames written at once, about as many as a kill loses; only for a new set. Default: at most 64, and 16 "
     "where all time steps are kept.",
 )
 @click.option("--decode-threads", type=THREADS, help="Default: one for each CPU core, at most 16.")
@@ -98,7 +98,7 @@ def precompute(
     """
     if "TORCHELASTIC_RUN_ID" in os.environ:
         end_with(os.getppid())  # torchrun, at whose SIGKILL its ranks would go on
-    # A kill costs one shard at most, and to wait for the batches that devices are at may take minutes.
+    # A kill costs little more than a shard, and to wait for the batches that devices are at may take minutes.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     kept = parse_statistics(statistics, [choice.kind for choice in backbones])
 

@@ -22,6 +22,9 @@ from cache.store import Store
 from tests.cache.samples import Layout, make_split
 
 ROWS_PER_SHARD = 4
+BATCH = 2
+MAX_LOST = ROWS_PER_SHARD + 4 * BATCH
+"""Key frames: a shard, and the batches under way, two that cores compute and two that wait."""
 
 
 def die() -> None:
@@ -105,7 +108,7 @@ def run(frames: Path, store: Path, dead_after_clips: int | None = None, layout: 
                 for kind in ("slowfast", "vit")
             ],
             views=("identity", "hflip"),
-            batch_size=2,
+            batch_size=BATCH,
             rows_per_shard=ROWS_PER_SHARD,
         ),
         progress=progress,

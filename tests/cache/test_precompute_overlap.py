@@ -85,8 +85,9 @@ def test_the_next_frames_are_read_while_a_batch_is_computed(
     assert launches.met == [0, 1]
 
 
+@pytest.mark.parametrize("rows_per_shard", [9, BATCH])
 def test_rows_are_written_while_the_next_batch_is_computed(
-    store: Store, frames_root: Path, slowfast: LoadedBackbone, monkeypatch: pytest.MonkeyPatch
+    store: Store, frames_root: Path, slowfast: LoadedBackbone, monkeypatch: pytest.MonkeyPatch, rows_per_shard: int
 ) -> None:
     launches, write = Launches(monkeypatch, [1, 2]), ShardWriter.write
 
@@ -95,7 +96,7 @@ def test_rows_are_written_while_the_next_batch_is_computed(
         write(output, rows, blocks)
 
     monkeypatch.setattr(ShardWriter, "write", written)
-    options = PrecomputeOptions(backbones=[slowfast], batch_size=BATCH, rows_per_shard=9)
+    options = PrecomputeOptions(backbones=[slowfast], batch_size=BATCH, rows_per_shard=rows_per_shard)
     [features] = precompute(make_split(frames_root), store, options)
     assert features.complete
     assert launches.met == [1, 2]
