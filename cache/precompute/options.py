@@ -28,7 +28,7 @@ class PrecomputeOptions:
     devices: `auto` (as None) is every visible CUDA device (under torchrun that of LOCAL_RANK), else the CPU; or a list
         such as `cuda:0,cuda:1`.
     batch_size: clips computed at once on a device.
-    rows_per_shard: key frames written at once, about as many as a kill loses; only for a new set. None is at most 64, or 16
+    rows_per_shard: key frames written at once, about what a kill loses; only for a new set. None is at most 64, or 16
         where all time steps are kept.
     decode_threads: None is one for each CPU core, at most 16.
     """

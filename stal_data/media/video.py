@@ -17,7 +17,7 @@ from stal_data.media import READING, MediaInfo
 from stal_data.media.images import picture_to_send
 from stal_data.media.video_folder import by_video_id, scan_folder, video_id_of
 from stal_data.media.video_index import VideoIndex, read_index
-from stal_data.media.video_reader import VideoReader
+from stal_data.media.video_reader import VideoReader, rgb_pictures
 from stal_data.names import check_video_id
 from stal_data.user_files import open_regular
 
@@ -70,9 +70,12 @@ class VideoFiles:
         index = self._index(video)
         positions = self._positions(video, index, frames)
         clip_THW3 = np.empty((len(frames), index.info.height, index.info.width, 3), dtype=np.uint8)
+        distinct = np.unique(positions)  # ascending, so that the decoder runs forwards
         with self._reader(video, index) as reader:
-            for position in np.unique(positions):  # ascending, so that the decoder runs forwards
-                clip_THW3[positions == position] = reader.picture(int(position))
+            decoded = [reader.frame(int(position)) for position in distinct]
+        # Here others decode meanwhile.
+        for position, picture_HW3 in zip(distinct, rgb_pictures(decoded, index), strict=True):
+            clip_THW3[positions == position] = picture_HW3
         return clip_THW3
 
     def encoded(self, video: str, frame: int) -> bytes:

@@ -35,6 +35,14 @@ class _EndedError(OSError):
     """Fewer pictures than the index says: several threads may drop all behind a damaged packet without a word."""
 
 
+def rgb_pictures(frames: Iterable[VideoFrame], index: VideoIndex) -> Iterator[NDArray[np.uint8]]:
+    """Yield decoded pictures of a video as HW3 RGB, upright; several threads may do so at once."""
+    reformatter = VideoReformatter()
+    for frame in frames:
+        rgb = reformatter.reformat(frame, width=index.width, height=index.height, format="rgb24")
+        yield index.turn.shown(np.asarray(rgb.to_ndarray(), dtype=np.uint8))
+
+
 class VideoReader:
     """One open file. Not safe to share between threads; `VideoFiles` hands it to one at a time.
 
@@ -46,7 +54,6 @@ class VideoReader:
         self._path, self._index = path, index
         self._opened: tuple[InputContainer, VideoStream] | None = None
         self._frames: Iterator[VideoFrame] = iter(())
-        self._reformatter = VideoReformatter()
         self._begin = 0  # position of the picture that decoding began with; those before it may not decode
         self._latest = -1  # highest position that was decoded since the last seek; -1 before the first
         self._kept: OrderedDict[int, VideoFrame] = OrderedDict()  # by position
@@ -65,14 +72,8 @@ class VideoReader:
             self._opened[0].close()
             self._opened = None
 
-    def picture(self, position: int) -> NDArray[np.uint8]:
-        """Return the picture at a position of the index as HW3 RGB, upright."""
-        index = self._index
-        frame = self._frame(position)
-        rgb = self._reformatter.reformat(frame, width=index.width, height=index.height, format="rgb24")
-        return index.turn.shown(np.asarray(rgb.to_ndarray(), dtype=np.uint8))
-
-    def _frame(self, position: int) -> VideoFrame:
+    def frame(self, position: int) -> VideoFrame:
+        """Return the decoded picture at a position of the index, for `rgb_pictures`."""
         # A packet may hold no picture of its own (VP8's alternate references, second fields): the one before stays on.
         for shown in range(position, -1, -1):
             if shown in self._empty:
