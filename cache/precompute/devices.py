@@ -42,10 +42,10 @@ def resolve_devices(names: str | None, local_rank: int | None = None) -> list[to
     return devices
 
 
-def check_compiler(devices: list[torch.device]) -> None:
+def check_compiler(device: torch.device) -> None:
     """Refuse --compile on a CPU where torch.compile would fail for want of a C++ compiler."""
     compilers = (os.environ.get("CXX", "g++"), "g++", "clang++")
-    if any(device.type == "cpu" for device in devices) and not any(map(shutil.which, compilers)):
+    if device.type == "cpu" and not any(map(shutil.which, compilers)):
         raise InputError("--compile on a CPU needs a C++ compiler; install g++, or leave --compile out.")
 
 

@@ -52,8 +52,11 @@ class Estimate:
         return self.num_clips * (self.check_s_per_clip + (max(both) if self.overlapped else sum(both)))
 
 
-def estimate(split: Split, store: Store, options: PrecomputeOptions) -> Estimate:
-    """Measure a few clips, spread over the split, as `precompute` would compute them; nothing is written."""
+def estimate(split: Split, store: Store, options: PrecomputeOptions, *, num_devices: int = 1) -> Estimate:
+    """Measure a few clips, spread over the split, as `precompute` would compute them; nothing is written.
+
+    num_devices: like the options' device, each with a process of its own.
+    """
     spec, total = options.spec(split), len(split.key_frames)
     if not total:
         raise InputError(f"Split '{split.name}' of '{split.dataset}' has no key frames; there is nothing to estimate.")
@@ -67,7 +70,7 @@ def estimate(split: Split, store: Store, options: PrecomputeOptions) -> Estimate
     )
     missing = [_missing_rows(store, manifest, view, options.part) for view in options.views]
     row_bytes = sum(manifest.row_bytes(name) for name in manifest.arrays)
-    targets, threads, batch_size = options.targets(), options.threads(), options.batch_size
+    extractor, threads, batch_size = options.extractor(), options.threads(), options.batch_size
     start = time.perf_counter()
     plan = _sample(split, manifest, min(total, max(batch_size, threads)), threads)
     check_s = time.perf_counter() - start
@@ -75,7 +78,7 @@ def estimate(split: Split, store: Store, options: PrecomputeOptions) -> Estimate
     clips = _decode(split, manifest, plan, threads)
     decode_s = time.perf_counter() - start
     num_batches = -(-manifest.rows_per_shard // batch_size)
-    compute_s = _compute(options.extractor(targets[0]), clips, options.views, num_batches=num_batches) / len(targets)
+    compute_s = _compute(extractor, clips, options.views, num_batches=num_batches) / num_devices
     return Estimate(
         num_clips=len(set().union(*missing)),
         num_bytes=row_bytes * sum(map(len, missing)),
@@ -85,7 +88,7 @@ def estimate(split: Split, store: Store, options: PrecomputeOptions) -> Estimate
         check_s_per_clip=check_s / len(plan.clips),
         decode_s_per_clip=decode_s / len(plan.clips),
         compute_s_per_clip=compute_s,
-        overlapped=targets[0].type != "cpu",
+        overlapped=extractor.device.type != "cpu",
     )
 
 

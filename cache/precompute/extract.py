@@ -79,7 +79,7 @@ class Outputs:
 
 
 class Extractor:
-    """Copies of the backbones on a device. Threads may share it."""
+    """The backbones on a device, to which they are moved. Threads may share it."""
 
     def __init__(
         self,
@@ -226,16 +226,12 @@ def _first_line(error: Exception) -> str:
 
 
 def _on(model: nn.Module, device: torch.device, compiled: bool) -> Callable[..., Any]:
-    """Return the model on the device; the caller's own stays where it is, and is not copied in host memory."""
-    tensors = itertools.chain(model.parameters(), model.buffers())
-    moved = {id(tensor): _moved(tensor, device) for tensor in tensors}
-    here = copy.deepcopy(model, moved)
-    return _compiled(here) if compiled else here
-
-
-def _moved(tensor: Tensor, device: torch.device) -> Tensor:
-    moved = tensor.detach().to(device)
-    return nn.Parameter(moved, requires_grad=False) if isinstance(tensor, nn.Parameter) else moved
+    """Return the model, moved to the device: no copy stays in host memory."""
+    model.to(device)
+    if not compiled:
+        return model
+    same = {id(tensor): tensor for tensor in itertools.chain(model.parameters(), model.buffers())}
+    return _compiled(copy.deepcopy(model, same))
 
 
 def _compiled(model: nn.Module) -> Callable[..., Any]:

@@ -34,6 +34,14 @@ class Part:
         """Return this part of so many shards: neighbours, since their clips share frames. May be empty."""
         return range((self.number - 1) * num_shards // self.count, self.number * num_shards // self.count)
 
+    def divided(self, count: int) -> "list[Part]":
+        """Return the equal parts of this part."""
+        first = (self.number - 1) * count + 1
+        return [
+            Part(number=first + index, count=self.count * count, source=f"{self.source}, {index + 1} of {count}")
+            for index in range(count)
+        ]
+
     def __str__(self) -> str:
         return f"part {self.number} of {self.count} ({self.source})"
 

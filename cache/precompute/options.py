@@ -25,8 +25,7 @@ class PrecomputeOptions:
 
     compiled: run the backbones through torch.compile.
     part: only the shards of this part; None is whatever no other process has claimed.
-    devices: `auto` (as None) is every visible CUDA device (under torchrun that of LOCAL_RANK), else the CPU; or a list
-        such as `cuda:0,cuda:1`.
+    device: None is the first visible CUDA device (under torchrun that of LOCAL_RANK), else the CPU.
     batch_size: clips computed at once on a device.
     rows_per_shard: key frames written at once, about what a kill loses; only for a new set. None is at most 64, or 16
         where all time steps are kept.
@@ -39,7 +38,7 @@ class PrecomputeOptions:
     autocast: Autocast = "none"
     compiled: bool = False
     part: Part | None = None
-    devices: str | None = None
+    device: torch.device | None = None
     batch_size: int = 8
     rows_per_shard: int | None = None
     decode_threads: int | None = None
@@ -68,18 +67,15 @@ class PrecomputeOptions:
             return balanced_rows_per_shard(num_rows, FULL_ROWS_PER_SHARD)
         return self.rows_per_shard
 
-    def targets(self) -> list[torch.device]:
-        devices = resolve_devices(self.devices, local_rank(os.environ))
-        if self.compiled:
-            check_compiler(devices)
-        return devices
-
     def threads(self) -> int:
         """Return the number of threads that decode."""
         return self.decode_threads or default_decode_threads(local_processes(os.environ))
 
-    def extractor(self, device: torch.device, note: Callable[[str], None] | None = None) -> Extractor:
+    def extractor(self, note: Callable[[str], None] | None = None) -> Extractor:
         """note: told when a batch does not fit the memory."""
+        device = self.device or resolve_devices(None, local_rank(os.environ))[0]
+        if self.compiled:
+            check_compiler(device)
         return Extractor(
             self.backbones,
             device,

@@ -1,6 +1,7 @@
 """The precompute run: what is asked for is checked, feature sets are made or resumed, shards are computed."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from cache.feature_store import FeatureSet, FeatureWriter, open_feature_set
 from cache.feature_store.locate import find_set
@@ -16,6 +17,15 @@ from stal_data.dataset import Split
 from stal_data.errors import ConflictError
 
 
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """What a run will compute. shards: those of the part."""
+
+    plan: Plan
+    writers: Mapping[View, FeatureWriter]
+    shards: range
+
+
 def precompute(
     split: Split,
     store: Store,
@@ -29,11 +39,31 @@ def precompute(
     Shards that are done are skipped, so a run that was stopped resumes, and several processes share the work.
     note: told what the user should know, such as that a batch did not fit the memory.
     """
+    prepared = prepare(split, store, options, progress=progress)
+    if options.part is not None and note:
+        num_shards = next(iter(prepared.writers.values())).manifest.num_shards
+        note(f"{options.part}: {len(prepared.shards)} of the set's {num_shards} shards")
+    ShardQueue(
+        media=split.media,
+        plan=prepared.plan,
+        writers=prepared.writers,
+        shards=prepared.shards,
+        batch_size=options.batch_size,
+        decode_threads=options.threads(),
+        progress=progress,
+    ).run(options.extractor(note))
+    return feature_sets(split, store, options)
+
+
+def prepare(split: Split, store: Store, options: PrecomputeOptions, *, progress: Progress | None = None) -> Prepared:
+    """Check the frames, publish the split and make a feature set for each view that has none.
+
+    Processes that fill parts of these sets check only their own frames.
+    """
     spec, part = options.spec(split), options.part
-    targets, threads = options.targets(), options.threads()
     specs = {view: spec.with_view(view) for view in options.views}
     rows_per_shard = options.shard_rows(len(split.key_frames))
-    plan = _plan(split, store, list(specs.values()), part, threads, progress)
+    plan = _plan(split, store, list(specs.values()), part, options.threads(), progress)
     publish_split(store, split)
     writers: dict[View, FeatureWriter] = {}
     for view, wanted in specs.items():
@@ -50,20 +80,13 @@ def precompute(
     if len({writer.manifest.rows_per_shard for writer in writers.values()}) > 1:
         raise ConflictError("The views' feature sets have shards of different sizes; precompute each --view by itself.")
     num_shards = next(iter(writers.values())).manifest.num_shards
-    shards = range(num_shards) if part is None else part.shards(num_shards)
-    if part is not None and note:
-        note(f"{part}: {len(shards)} of the set's {num_shards} shards")
-    queue = ShardQueue(
-        media=split.media,
-        plan=plan,
-        writers=writers,
-        shards=shards,
-        batch_size=options.batch_size,
-        decode_threads=threads,
-        progress=progress,
-    )
-    queue.run([options.extractor(device, note) for device in targets])
-    return [open_feature_set(store, split.dataset, split.name, spec=wanted) for wanted in specs.values()]
+    return Prepared(plan=plan, writers=writers, shards=range(num_shards) if part is None else part.shards(num_shards))
+
+
+def feature_sets(split: Split, store: Store, options: PrecomputeOptions) -> list[FeatureSet]:
+    """Return the set of each view."""
+    spec = options.spec(split)
+    return [open_feature_set(store, split.dataset, split.name, spec=spec.with_view(view)) for view in options.views]
 
 
 def _plan(

@@ -2,8 +2,8 @@
 
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
@@ -29,7 +29,7 @@ class _Job:
 
 
 class ShardQueue:
-    """Some shards of a set for each view, shared by one thread for each device."""
+    """Some shards of a set for each view, computed on one device."""
 
     def __init__(
         self,
@@ -53,18 +53,17 @@ class ShardQueue:
         self._total = sum(len(self._manifest.rows_of(shard)) for shard in shards)
         self._done = self._total - sum(len(self._manifest.rows_of(shard)) for shard in self._pending)
 
-    def run(self, extractors: Sequence[Extractor]) -> None:
+    def run(self, extractor: Extractor) -> None:
+        """Compute on a device until no shard is left."""
         self._report(0)
         intra_op_threads = torch.get_num_threads()
-        with ThreadPoolExecutor(len(extractors), thread_name_prefix="device") as pool:
-            futures = [pool.submit(self._drive, extractor) for extractor in extractors]
-            try:
-                wait(futures, return_when=FIRST_EXCEPTION)
-            finally:  # also on Ctrl-C: devices stop after the batches they are at
-                self._stop.set()
-        torch.set_num_threads(intra_op_threads)  # compute_pool changed what new threads start with
-        for future in futures:
-            future.result()
+        try:
+            self._drive(extractor)
+        except BaseException:
+            self._stop.set()
+            raise
+        finally:
+            torch.set_num_threads(intra_op_threads)  # compute_pool changed what new threads start with
         held = {
             writer.owner(shard)
             for writer in self._writers.values()
@@ -138,10 +137,9 @@ class ShardQueue:
     def _next_job(self, held: ExitStack) -> _Job | None:
         """Claim the next shard that some view lacks and nobody else holds."""
         while not self._stop.is_set():
-            with self._lock:
-                if not self._pending:
-                    return None
-                shard = self._pending.pop(0)
+            if not self._pending:
+                return None
+            shard = self._pending.pop(0)
             outputs: dict[View, ShardWriter] = {}
             for view, writer in self._writers.items():
                 claim = writer.claim(shard) if writer.is_pending(shard) else None

@@ -8,15 +8,27 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli.ui.backbone_options import BackboneChoice, backbone_options, parse_statistics
+from cli.ui.json_output import print_json_line
 from cli.ui.params import COUNT, THREADS
-from cli.ui.precompute_progress import extraction_progress
+from cli.ui.precompute_progress import extraction_progress, json_progress
 from stal_data.owner import end_with
 
 if TYPE_CHECKING:
     from cache.precompute import Estimate
 
+_WORDS = "stal.words"
 
-@click.command()
+
+class _KeepsWords(click.Command):
+    """Remembers what it was called with, for the processes that it starts."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        plugins = ctx.find_root().params.get("plugins", ())
+        ctx.meta[_WORDS] = [*(f"--allow-plugin={name}" for name in plugins), str(ctx.info_name), *args]
+        return super().parse_args(ctx, args)
+
+
+@click.command(cls=_KeepsWords)
 @click.argument("dataset", type=click.Path(path_type=Path))
 @click.option("--split", required=True, help="Split of the data set, such as train.")
 @click.option("--store", required=True, help="Folder or s3:// URL of the store; made when missing.")
@@ -58,7 +70,8 @@ if TYPE_CHECKING:
     "devices",
     default="auto",
     show_default=True,
-    help="auto (every GPU, under torchrun that of LOCAL_RANK, else the CPU), cpu, cuda:0,cuda:1",
+    help="auto (every GPU, under torchrun that of LOCAL_RANK, else the CPU), cpu, cuda:0,cuda:1. Several have "
+    "a process each, which fills a part of the set.",
 )
 @click.option(
     "--shard",
@@ -72,14 +85,22 @@ if TYPE_CHECKING:
     help="Key frames written at once, about as many as a kill loses; only for a new set. Default: at most 64, and 16 "
     "where all time steps are kept.",
 )
-@click.option("--decode-threads", type=THREADS, help="Default: one for each CPU core, at most 16.")
+@click.option(
+    "--decode-threads",
+    type=THREADS,
+    help="Of each process. Default: the cores, shared by the processes of the machine, at most 16.",
+)
 @click.option("--estimate", "estimate_only", is_flag=True, help="Measure a few clips, print time and bytes, and stop.")
+@click.option("--json", "as_json", is_flag=True, help="Print progress and results as lines of JSON.")
 def precompute(
     dataset: Path,
     split: str,
     store: str,
     shard: str | None,
     estimate_only: bool,
+    as_json: bool,
+    devices: str,
+    decode_threads: int | None,
     backbones: list[BackboneChoice],
     statistics: tuple[str, ...],
     **options: Any,
@@ -92,8 +113,7 @@ def precompute(
     Examples:
       stal-cli precompute data --split train --store store \\
         --slowfast slowfast.safetensors --vit vit.safetensors --view identity --view hflip
-      torchrun --nproc-per-node 8 --no-python stal-cli precompute data --split train --store store \\
-        --vit vit.safetensors --autocast bf16
+      stal-cli precompute data --split train --store store --vit vit.safetensors --autocast fp16 --device cuda:0,cuda:1
       stal-cli precompute data --split train --store store --backbone timm:resnet18=resnet18.safetensors
     """
     if "TORCHELASTIC_RUN_ID" in os.environ:
@@ -102,33 +122,58 @@ def precompute(
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     kept = parse_statistics(statistics, [choice.kind for choice in backbones])
 
-    from cache.precompute import PrecomputeOptions, estimate, read_part
+    from cache.precompute import Part, PrecomputeOptions, estimate, feature_sets, prepare, read_part
     from cache.precompute import precompute as run
+    from cache.precompute.devices import default_decode_threads, resolve_devices
+    from cache.precompute.launch import local_processes, local_rank
     from cache.store import Store
+    from cli.workflow.precompute_processes import precompute_in_processes
     from stal_data.dataset import Dataset
 
     part = read_part(shard, os.environ)
+    targets = resolve_devices(devices, local_rank(os.environ))
     opened = Dataset.open(dataset).split(split)
     target = Store.open(store, create=not estimate_only, may_lack=estimate_only)
+    threads = decode_threads or default_decode_threads(local_processes(os.environ) * len(targets))
     chosen = PrecomputeOptions(
         backbones=[choice.load(kept[choice.kind]) for choice in backbones],
         part=part,
+        device=targets[0],
+        decode_threads=threads,
         **options,
     )
-    if options["autocast"] == "none" and any(device.type == "cuda" for device in chosen.targets()):
+    if options["autocast"] == "none" and targets[0].type == "cuda":
         _note(
             "Computing in float32. --autocast fp16 is faster on a GPU and makes another feature set; docs/gpu.md "
             "compares them."
         )
     if estimate_only:
-        _print_estimate(estimate(opened, target, chosen))
+        found = estimate(opened, target, chosen, num_devices=len(targets))
+        print_json_line(found) if as_json else _print_estimate(found)
         return
-    with extraction_progress() as progress:
-        feature_sets = run(opened, target, chosen, progress=progress, note=_note)
-    for features in feature_sets:
+    with json_progress() if as_json else extraction_progress() as progress:
+        if len(targets) == 1:
+            sets = run(opened, target, chosen, progress=progress, note=_note)
+        else:
+            prepare(opened, target, chosen, progress=progress)
+            parts = (part or Part(number=1, count=1, source="--device")).divided(len(targets))
+            precompute_in_processes(
+                targets,
+                click.get_current_context().meta[_WORDS],
+                parts,
+                decode_threads=threads,
+                progress=progress,
+                note=_note,
+            )
+            sets = feature_sets(opened, target, chosen)
+    for features in sets:
         done, total = int(features.done.sum()), len(features.key_frames)
-        rows = f"{total} rows" if done == total else f"{done} of {total} rows"
-        click.echo(f"{features.dataset}/{features.split}/{features.id}: {rows}, {features.spec.view}")
+        name = f"{features.dataset}/{features.split}/{features.id}"
+        if as_json:
+            print_json_line({"set": name, "view": features.spec.view, "rows": done, "of": total})
+        else:
+            rows = f"{total} rows" if done == total else f"{done} of {total} rows"
+            click.echo(f"{name}: {rows}, {features.spec.view}")
 
 
 def _note(text: str) -> None:

@@ -17,6 +17,11 @@ def print_json(value: object) -> None:
     click.echo(json.dumps(value, indent=2, allow_nan=False, default=_plain))
 
 
+def print_json_line(value: object) -> None:
+    """Print one of several values of a command that prints them as they come."""
+    click.echo(json.dumps(value, allow_nan=False, default=_plain))
+
+
 def message_fields(message: "Message") -> dict[str, Any]:
     """The fields of a protobuf message, those with their default value, too."""
     from google.protobuf.json_format import MessageToDict

@@ -1,4 +1,4 @@
-"""How far a precompute run is: bars on a terminal, else a line now and then; both on stderr."""
+"""How far a precompute run is: bars on a terminal, else a line now and then, both on stderr; or lines of JSON."""
 
 import time
 from collections.abc import Iterator
@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from cli.ui.json_output import print_json_line
 
 if TYPE_CHECKING:
     from cache.precompute import Phase, Progress
@@ -41,6 +43,12 @@ def extraction_progress() -> "Iterator[Progress]":
             bar.update(tasks[phase], completed=done, rate=f"{rates[phase].per_second(done):.1f} clips/s")
 
         yield show
+
+
+@contextmanager
+def json_progress() -> "Iterator[Progress]":
+    """Yield what prints a line of JSON for each step."""
+    yield lambda phase, done, total: print_json_line({"phase": phase, "done": done, "total": total})
 
 
 class _Rate:

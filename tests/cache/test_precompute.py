@@ -287,17 +287,6 @@ def test_a_shard_that_another_writer_holds_is_left_to_it(store: Store, split: Sp
     assert features.complete
 
 
-def test_two_devices_share_the_shards(store: Store, split: Split, slowfast: LoadedBackbone) -> None:
-    """Two CPU devices stand in for two GPUs: the same threads, claims and stores."""
-    [one] = precompute(split, store, PrecomputeOptions(backbones=[slowfast], rows_per_shard=2, batch_size=1))
-    expected = one.read(range(9))["slow"].tobytes()
-    for done in (one.path / "done/c").iterdir():
-        done.unlink()
-    precompute(split, store, PrecomputeOptions(backbones=[slowfast], devices="cpu,cpu:0", batch_size=1))
-    assert one.complete
-    assert one.read(range(9))["slow"].tobytes() == expected
-
-
 @pytest.mark.parametrize(
     ("names", "message"),
     [

@@ -123,7 +123,7 @@ def test_compiled_backbones_give_the_same_up_to_rounding(
 def test_compiling_without_a_compiler_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda _: None)
     with pytest.raises(InputError, match=r"--compile on a CPU needs a C\+\+ compiler"):
-        check_compiler([torch.device("cpu")])
+        check_compiler(torch.device("cpu"))
 
 
 def test_a_batch_that_does_not_fit_the_memory_is_computed_in_smaller_ones() -> None:
@@ -217,11 +217,13 @@ def test_a_gpu_computes_what_the_cpu_does(
     slowfast: LoadedBackbone, vit: LoadedBackbone, autocast: str, tmp_path: Path, split: Split
 ) -> None:
     options = {"backbones": [slowfast, vit], "dtype": "float32"}
-    [cpu] = precompute(split, Store.open(tmp_path / "cpu", create=True), PrecomputeOptions(devices="cpu", **options))
+    [cpu] = precompute(
+        split, Store.open(tmp_path / "cpu", create=True), PrecomputeOptions(device=torch.device("cpu"), **options)
+    )
     [gpu] = precompute(
         split,
         Store.open(tmp_path / "gpu", create=True),
-        PrecomputeOptions(devices="cuda:0", autocast=autocast, **options),
+        PrecomputeOptions(device=torch.device("cuda:0"), autocast=autocast, **options),
     )
     a, b = cpu.read(range(9)), gpu.read(range(9))
     for name in MAPS:

@@ -1,5 +1,6 @@
 """Several processes fill one set, each its part."""
 
+import json
 import os
 import re
 import subprocess
@@ -164,6 +165,46 @@ def test_torchruns_ranks_fill_a_set_together(dataset: Path, tmp_path: Path) -> N
     assert info.complete
     for rank in (0, 1):
         assert re.search(half.format(rank + 1, rank, info.num_rows // 2, info.num_rows), done.stderr)
+
+
+def stal_cli(tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [STAL_CLI, *words],
+        cwd=hostile_folder(tmp_path),
+        env=environment(PYTHONPATH=str(ROOT)),
+        capture_output=True,
+        text=True,
+        timeout=250,
+    )
+
+
+def test_devices_have_a_process_each_and_one_display(dataset: Path, tmp_path: Path) -> None:
+    """Two CPU devices stand in for two GPUs."""
+    alone = stal_cli(tmp_path, *command(dataset, tmp_path / "alone", "--json"))
+    both = stal_cli(tmp_path, *command(dataset, tmp_path / "both", "--json", "--device", "cpu,cpu:0"))
+    assert (alone.returncode, both.returncode) == (0, 0), alone.stderr + both.stderr
+    expected, found = (
+        FeatureSet(list_feature_sets(Store.open(tmp_path / store))[0].path) for store in ("alone", "both")
+    )
+    total = len(found.key_frames)
+    assert found.read(range(total))["slow"].tobytes() == expected.read(range(total))["slow"].tobytes()
+    for number, device in enumerate(("cpu", "cpu:0"), 1):
+        assert f"{device}: part {number} of 2 (--shard {number}/2): {total // 2} of the set's" in both.stderr
+    events = [json.loads(line) for line in both.stdout.splitlines()]
+    assert events[-2] == {"phase": "extract", "done": total, "total": total}
+    assert events[-1] == json.loads(alone.stdout.splitlines()[-1])
+
+
+def test_a_device_that_fails_is_named_after_its_reason(dataset: Path, tmp_path: Path) -> None:
+    words = command(dataset, tmp_path / "store")
+    assert stal_cli(tmp_path, *words, "--shard", "1/2").returncode == 0
+    [info] = list_feature_sets(Store.open(tmp_path / "store"))
+    with FeatureWriter(info.path).claim(info.num_rows - 1):
+        failed = stal_cli(tmp_path, *words, "--device", "cpu,cpu:0")
+    assert failed.returncode == 1
+    assert "cpu:0: Error: Some shards are being written by process" in failed.stderr
+    assert "Error: The processes of these devices failed: cpu:0 (exit code 1)" in failed.stderr.splitlines()[-1]
+    assert FeatureSet(info.path).done.tolist() == [True] * (info.num_rows - 1) + [False]
 
 
 @pytest.mark.slow
