@@ -4,7 +4,7 @@
     python -m benchmarks.gpu_check --output results --device cpu --tiny      # the same steps on a CPU, small
 
 Every step is a process of its own: one that fails or hangs is noted, and the next one runs. Needs the packages of the
-extras precompute, recognizer and dev; what a step lacks is in its output. `summary.md` has a line a step.
+extra dev; what a step lacks is in its output. `summary.md` has a line a step.
 """
 
 import argparse
@@ -17,6 +17,12 @@ from pathlib import Path
 LIMIT_S = 480
 CLIPS = ["--clips", "64", "--batch-size", "8", "--batch-size", "32", "--compile"]
 TINY_CLIPS = ["--clips", "2", "--vit-preset", "tiny", "--slowfast-preset", "tiny"]
+DECODE = ["--threads", "1", "--threads", "16"]
+TINY_DECODE = ["--seconds", "6", "--size", "320x180", "--threads", "2"]
+RECOGNIZE = ["--head", "published", "--seconds", "5"]
+TINY_RECOGNIZE = ["--callers", "1", "--seconds", "0.5", "--key-frames", "16"]
+DETECTOR = ["--rounds", "1", "--seconds", "10", "--overload-minutes", "0.2"]
+TINY_DETECTOR = ["--rounds", "1", "--seconds", "0.5", "--overload-minutes", "0.02"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,15 +37,17 @@ class Step:
 def steps(device: str, *, tiny: bool) -> list[Step]:
     on = ["--device", device]
     small = ["--tiny"] if tiny else []
-    decode = ["--seconds", "6", "--size", "320x180", "--threads", "2"]
     found = [
         Step(name="machine", words=["-m", "cli.main", "doctor"], advice=True),
         Step(name="probes", words=["-m", "benchmarks.gpu_probes", *on, *small]),
         Step(name="extract", words=["-m", "benchmarks.extract", *on, *(TINY_CLIPS if tiny else CLIPS)]),
+        Step(name="decode", words=["-m", "benchmarks.decode", *(TINY_DECODE if tiny else DECODE)]),
+        Step(name="workflow", words=["-m", "benchmarks.gpu_workflow", *on, *small]),
         Step(
-            name="decode",
-            words=["-m", "benchmarks.decode", *(decode if tiny else ["--threads", "1", "--threads", "16"])],
+            name="recognize",
+            words=["-m", "benchmarks.recognize_latency", *on, *(TINY_RECOGNIZE if tiny else RECOGNIZE)],
         ),
+        Step(name="detector", words=["-m", "benchmarks.detector_load", *on, *(TINY_DETECTOR if tiny else DETECTOR)]),
     ]
     if device != "cpu":
         found.insert(2, Step(name="tests", words=["-m", "pytest", "-m", "gpu", "-q", "tests"]))

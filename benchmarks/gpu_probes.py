@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from cache.backbones.load import load_backbone
 from cache.exact_float32 import exact_float32
 from cache.precompute.extract import is_out_of_memory
 from recognizer_svc.data import LabelledBatch
@@ -145,6 +146,7 @@ def head_step(device: torch.device, tiny: bool) -> None:
     batch = labelled_batch(arrays)
     ms = 1e3 * seconds(device, lambda: trainer.step(batch, 0.01), repeats=2 if tiny else 20)
     say("training step, 12 clips, float32", f"{ms:.1f} ms")
+    varying_people(trainer, arrays, repeats=2 if tiny else 10)
     if device.type == "cuda":
         torch.cuda.set_sync_debug_mode("error")
         try:
@@ -154,6 +156,47 @@ def head_step(device: torch.device, tiny: bool) -> None:
             say("waits for the GPU in a pass", f"SOME: {str(error).splitlines()[0]}")
         finally:
             torch.cuda.set_sync_debug_mode("default")
+
+
+def varying_people(trainer: Trainer, arrays: dict[str, tuple[int, ...]], repeats: int) -> None:
+    """What it costs that each step has another number of people, for whom libraries may plan anew."""
+    counts = range(1, 6)
+    batches = [labelled_batch(arrays, people=people) for people in counts]
+    device = trainer.ranks.device
+    varying = seconds(device, lambda: [trainer.step(batch, 0.01) for batch in batches], repeats)
+    alike = sum(seconds(device, lambda batch=batch: trainer.step(batch, 0.01), repeats) for batch in batches)
+    say("steps of 1 to 5 people a clip, in turn / each alone", f"{varying / alike:.2f}")
+
+
+def layouts(device: torch.device, tiny: bool) -> None:
+    """Whether SlowFast gains from channels last, and the ViT's patch embedding from being a matrix product."""
+    dtype = torch.float32 if device.type == "cpu" else torch.float16
+    count = 1 if tiny else 8
+    slowfast = load_backbone("slowfast", weights="random:0", preset="tiny" if tiny else "r50")
+    model, spec = slowfast.model.to(device, dtype), slowfast.spec
+    clip = torch.randn(count, 3, 32, spec.height, spec.width, device=device, dtype=dtype)
+    tubelet, channels = (2, 14, 14), 16 if tiny else 1408
+    conv = torch.nn.Conv3d(3, channels, tubelet, stride=tubelet).to(device, dtype)
+    weight, bias = conv.weight.flatten(1), conv.bias
+    square = torch.randn(count, 3, 32, 224, 224, device=device, dtype=dtype)
+
+    def product() -> Tensor:
+        patches = square.unfold(2, 2, 2).unfold(3, 14, 14).unfold(4, 14, 14).permute(0, 2, 3, 4, 1, 5, 6, 7)
+        return torch.nn.functional.linear(patches.flatten(4), weight, bias)
+
+    with torch.inference_mode():
+        plain = seconds(device, lambda: model(clip))
+        last = model.to(memory_format=torch.channels_last_3d)
+        clip_last = clip.contiguous(memory_format=torch.channels_last_3d)
+        say(
+            "SlowFast, channels last / as is",
+            f"{seconds(device, lambda: last(clip_last)) / plain:.2f} of {1e3 * plain:.1f} ms",
+        )
+        as_conv = seconds(device, lambda: conv(square))
+        say(
+            "patch embedding, product / convolution",
+            f"{seconds(device, product) / as_conv:.2f} of {1e3 * as_conv:.1f} ms",
+        )
 
 
 def labelled_batch(arrays: dict[str, tuple[int, ...]], clips: int = 12, people: int = 3) -> LabelledBatch:
@@ -186,6 +229,7 @@ def main() -> None:
     out_of_memory(device)
     ranks(device)
     head_step(device, options.tiny)
+    layouts(device, options.tiny)
 
 
 if __name__ == "__main__":

@@ -129,11 +129,15 @@ async def load(
 async def measure(addresses: dict[str, str], options: argparse.Namespace) -> None:
     wanted = requests(options.key_frames, options.people)
     clients = {form: RecognizerClient(ClientConfig(address=address)) for form, address in addresses.items()}
-    for client in clients.values():
+    for form, client in clients.items():
         await client.__aenter__()
         await client.load_model(RUN)
-        for request in wanted[:WARM_UP]:
+        start = time.perf_counter()
+        await client.recognize(wanted[0])
+        print(f"First call after loading, {form}: {1e3 * (time.perf_counter() - start):.0f} ms.")
+        for request in wanted[1:WARM_UP]:
             await client.recognize(request)
+    print()
     answers = [
         await asyncio.gather(*(client.recognize(request) for request in wanted[:16])) for client in clients.values()
     ]
