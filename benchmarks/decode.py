@@ -14,10 +14,12 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import av
 import numpy as np
@@ -30,6 +32,7 @@ from stal_data.media.frames import FrameFolders
 from stal_data.media.video import VideoFiles
 
 FPS, NUM_FRAMES, STRIDE, BATCH = 25, 32, 2, 8
+T = TypeVar("T")
 
 
 def pictures(width: int, height: int, count: int) -> Iterator[np.ndarray]:
@@ -40,6 +43,12 @@ def pictures(width: int, height: int, count: int) -> Iterator[np.ndarray]:
         picture = smooth.astype(np.uint8)[:, (3 * number) % width :][:, :width].copy()
         picture[:, (7 * number) % width :][:, :40] = 255
         yield picture
+
+
+def batched(items: Iterable[T], count: int) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while some := list(islice(iterator, count)):
+        yield some
 
 
 def write_video(path: Path, width: int, height: int, seconds: int) -> None:
@@ -53,8 +62,14 @@ def write_video(path: Path, width: int, height: int, seconds: int) -> None:
 
 def write_frames(folder: Path, kind: str, width: int, height: int, seconds: int) -> None:
     folder.mkdir(parents=True)
-    for number, picture in enumerate(pictures(width, height, FPS * seconds), start=1):
+
+    def save(numbered: tuple[int, np.ndarray]) -> None:
+        number, picture = numbered
         Image.fromarray(picture).save(folder / f"v_{number:06d}.{kind}")
+
+    with ThreadPoolExecutor() as pool:
+        for some in batched(enumerate(pictures(width, height, FPS * seconds), start=1), 100):
+            list(pool.map(save, some))
 
 
 def clips_per_s(media: Media, seconds: int, threads: int) -> float:
