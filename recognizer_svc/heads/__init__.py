@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from recognizer_svc.heads.acar import ACAR
 from recognizer_svc.heads.linear import LINEAR
 from recognizer_svc.heads.registry import Head, HeadConfig
+from recognizer_svc.heads.relation import RELATION
 from stal_data.plugins import allowed_plugin
 from stal_data.sections import section_of_kind
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
     from recognizer_svc.heads.batch import FeatureShapes
 
-HEADS: dict[str, Head] = {"acar": ACAR, "linear": LINEAR}
+HEADS: dict[str, Head] = {"acar": ACAR, "linear": LINEAR, "relation": RELATION}
 """By the `head.kind` of a recipe. Plugins are beside it, in the entry-point group `stal.heads`."""
 
 

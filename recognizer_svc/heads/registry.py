@@ -25,7 +25,7 @@ class Head:
     config: its section of a recipe; a subclass whose `kind` is the head's name.
     build: from a config, the shapes of the features and the number of classes to a newly initialised module; the caller
         seeds torch. Its forward takes a HeadBatch and returns logits [N, classes].
-    classifier: the tensors whose shape follows from the label map.
+    classifier: the tensors whose shape follows from the label map; a config may leave some out.
     """
 
     config: type[HeadConfig]

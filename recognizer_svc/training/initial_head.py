@@ -39,7 +39,7 @@ def load_initial_head(recipe: Recipe, store: Store, inputs: RunInputs) -> Initia
     classes = inputs.label_map.num_classes
     if recipe.training.new_classifier:
         for tensor in head_of(info.section.kind).classifier:
-            del state[tensor]
+            state.pop(tensor, None)
         notes.append(f"its classifier ({info.num_classes} classes) is left out; one for {classes} classes starts anew")
     elif info.num_classes != classes:
         raise InputError(

@@ -21,6 +21,7 @@ SIZES = Sizes(slow=6, fast=3, vit=5, slow_frames=2, fast_frames=4, vit_frames=4,
 HEADS = {
     "acar": "head={kind: acar, reduce_channels: 8, context_channels: 8, depth: 1, dropout: 0}",
     "linear": "head={kind: linear}",
+    "relation": "head={kind: relation, channels: 8, dropout: 0}",
     "live": "head={kind: linear}",
 }
 """`live` trains a layer before the head, too, so gradients flow through the statistics."""

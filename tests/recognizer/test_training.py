@@ -106,10 +106,10 @@ def test_a_run_computes_in_float32_whatever_was_switched_on(new_run, switch):
     assert start["tf32"] is False
 
 
-def test_acar_learns_what_depends_on_others_and_the_linear_head_cannot(tmp_path):
+def test_acar_and_relation_learn_what_depends_on_others_and_the_linear_head_cannot(tmp_path):
     store = make_store(tmp_path / "store", train=140, test=105)
     best = {}
-    for kind in ("acar", "linear"):
+    for kind in ("acar", "relation", "linear"):
         run_dir = RunDir(store.runs_dir / kind)
         run_dir.root.mkdir(parents=True)
         recipe = load_recipe(
@@ -121,6 +121,7 @@ def test_acar_learns_what_depends_on_others_and_the_linear_head_cannot(tmp_path)
         best[kind] = events(run_dir, "validation")[-1]["map"]
     # Standing and waving show in a person's own pixels; watching and looking around differ by the others alone.
     assert best["acar"] > 0.97
+    assert best["relation"] > 0.97
     assert best["linear"] < 0.87
 
 
