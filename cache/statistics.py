@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from torch import Tensor
 
-StatisticName = Literal["mean", "moments", "full"]
+StatisticName = Literal["mean", "max", "slope", "moments", "full"]
 MapShape = tuple[int, int, int, int]
 """Channels, time steps, rows and columns of a map."""
 
@@ -33,6 +33,19 @@ def time_mean(map_BCTHW: "Tensor") -> "Tensor":
     return map_BCTHW.float().mean(dim=2)
 
 
+def time_slope(map_BCTHW: "Tensor") -> "Tensor":
+    """Return the first moment over time, [B,C,H,W] float32: what the later steps have more of than the earlier ones.
+
+    sum over t of (t - centre) x_t, divided by the sum of |t - centre|; 0 for a map of one step.
+    """
+    import torch
+
+    steps = map_BCTHW.shape[2]
+    weight_T = torch.arange(steps, device=map_BCTHW.device, dtype=torch.float32) - (steps - 1) / 2
+    weight_T /= weight_T.abs().sum().clamp_min(1)
+    return torch.einsum("bcthw,t->bchw", map_BCTHW.float(), weight_T)
+
+
 def map_moments(map_BCTHW: "Tensor") -> "Tensor":
     """Return mean and mean square of each channel over T,H,W, [B,2,C] float32.
 
@@ -46,6 +59,12 @@ def map_moments(map_BCTHW: "Tensor") -> "Tensor":
 
 STATISTICS: dict[StatisticName, Statistic] = {
     "mean": Statistic(compute=time_mean, row_shape=lambda shape: (shape[0], *shape[2:])),
+    "max": Statistic(
+        compute=lambda map_BCTHW: map_BCTHW.float().amax(dim=2),
+        row_shape=lambda shape: (shape[0], *shape[2:]),
+        suffix="_max",
+    ),
+    "slope": Statistic(compute=time_slope, row_shape=lambda shape: (shape[0], *shape[2:]), suffix="_slope"),
     "moments": Statistic(
         compute=map_moments, row_shape=lambda shape: (2, shape[0]), suffix="_moments", always_float32=True
     ),

@@ -54,7 +54,8 @@ class _KeepsWords(click.Command):
     multiple=True,
     metavar="full|MAP=STATISTIC,...",
     help="What is stored of the maps, repeatable: full keeps every time step of all maps in place of its time mean, 13 "
-    "times the bytes, for heads that look at time; slow=full does so for one map. MAP=mean,moments adds its moments.",
+    "times the bytes; slow=full does so for one map. MAP=mean,slope adds its slope over time, MAP=mean,max its "
+    "maximum, MAP=mean,moments its moments.",
 )
 @click.option(
     "--autocast",

@@ -14,7 +14,7 @@ from cache.backbones import BACKBONES
 from cache.backbones.architectures import config_of
 from cache.backbones.registry import BackboneConfig
 from cache.spec import FeatureSpec
-from cache.statistics import STATISTICS, array_name
+from cache.statistics import STATISTICS, StatisticName, array_name
 from stal_data.errors import InputError
 
 MOMENTS = STATISTICS["moments"].suffix
@@ -25,7 +25,7 @@ class FeatureShapes:
     """What a head is fed, the same whether the set holds time means or all time steps.
 
     arrays: shape of one clip of each array by its name, in the order in which heads join maps: (C,H,W) of a map's time
-        mean, (2,C) of its moments.
+        mean, maximum or slope, (2,C) of its moments.
     time_steps: of each map that has moments, before pooling: the unbiased running variance needs the number.
     """
 
@@ -34,14 +34,21 @@ class FeatureShapes:
 
     @property
     def maps(self) -> dict[str, tuple[int, int, int]]:
-        """Channels, rows and columns of each map."""
+        """Channels, rows and columns of each array that covers the frame."""
         return {name: (shape[0], shape[1], shape[2]) for name, shape in self.arrays.items() if len(shape) == 3}
 
     @classmethod
     def of(
-        cls, spec: FeatureSpec, shapes: Mapping[str, tuple[int, ...]], streams: Collection[str] | None = None
+        cls,
+        spec: FeatureSpec,
+        shapes: Mapping[str, tuple[int, ...]],
+        streams: Collection[str] | None = None,
+        statistics: Collection[StatisticName] = ("mean", "moments"),
     ) -> Self:
-        """Shapes of a feature set with this spec and these arrays; `streams` None takes every backbone it holds."""
+        """Shapes of a feature set with this spec and these arrays.
+
+        streams: backbones, None for every one it holds. statistics: of their maps; `mean` includes all time steps.
+        """
         wanted = set(spec.kinds) if streams is None else set(streams)
         if not wanted or wanted - set(spec.kinds):
             raise InputError(
@@ -52,9 +59,16 @@ class FeatureShapes:
         time_steps: dict[str, int] = {}
         for backbone in spec.of_kinds(wanted).backbones:
             for array in backbone.arrays:
+                if ("mean" if array.statistic == "full" else array.statistic) not in statistics:
+                    continue
                 arrays[array.name] = _without_time(shapes[array.name])
                 if array.statistic == "moments":
                     time_steps[array.map] = config_of(backbone).maps[array.map][1]
+        if not any(len(shape) == 3 for shape in arrays.values()):
+            raise InputError(
+                f"Feature set {spec.id} holds none of the statistics {', '.join(statistics)} of any map: choose others "
+                "with data.statistics, or run precompute with --statistics."
+            )
         return cls(arrays=arrays, time_steps=time_steps)
 
     @classmethod
@@ -101,8 +115,8 @@ class FeatureShapes:
 class HeadBatch:
     """B clips with N actors; float32 tensors on one device (in page-locked memory maps may be as stored, until `to`).
 
-    features: by array, as `FeatureShapes` lists them: time means [B,C,H,W], and moments [B,2,C], which are mean and
-        mean square of each channel over time, rows and columns of the unpooled map.
+    features: by array, as `FeatureShapes` lists them: time means (or maxima or slopes) [B,C,H,W], and moments [B,2,C],
+        which are mean and mean square of each channel over time, rows and columns of the unpooled map.
     boxes_N4: x1,y1,x2,y2 in [0,1] of the frame, actors of one clip next to each other, clips in order.
     clip_of_N: int64, index of each actor's clip in the batch.
     """

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from cache.statistics import StatisticName
 from stal_data.sections import Section
 
 if TYPE_CHECKING:
@@ -25,9 +26,11 @@ class Head:
     config: its section of a recipe; a subclass whose `kind` is the head's name.
     build: from a config, the shapes of the features and the number of classes to a newly initialised module; the caller
         seeds torch. Its forward takes a HeadBatch and returns logits [N, classes].
+    statistics: of the maps, those that it is given unless `data.statistics` says otherwise.
     classifier: the tensors whose shape follows from the label map; a config may leave some out.
     """
 
     config: type[HeadConfig]
     build: "Callable[[Any, FeatureShapes, int], nn.Module]"
     classifier: tuple[str, ...]
+    statistics: tuple[StatisticName, ...] = ("mean", "moments")

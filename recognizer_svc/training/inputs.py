@@ -52,7 +52,7 @@ def open_inputs(recipe: Recipe, store: Store, data_root: Path | None = None) -> 
     identity, hflip = sets["train"], sets.get("train_hflip")
     joint = None
     if recipe.training.backbone == "none":
-        shapes = FeatureShapes.of(identity.spec, identity.shapes, data.streams)
+        shapes = FeatureShapes.of(identity.spec, identity.shapes, data.streams, recipe.statistics)
     else:
         joint = _open_joint(recipe, store, data_root)
         shapes = joint.shapes(identity)

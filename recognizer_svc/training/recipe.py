@@ -9,7 +9,8 @@ import yaml
 from pydantic import AfterValidator, Field, SerializeAsAny, field_validator, model_validator
 
 from cache.backbones import backbone_of
-from recognizer_svc.heads import HeadConfig, head_config
+from cache.statistics import StatisticName
+from recognizer_svc.heads import HeadConfig, head_config, head_of
 from recognizer_svc.losses import Loss, loss_of
 from stal_data.errors import InputError, NotFoundError, did_you_mean
 from stal_data.names import MAX_NAME_LENGTH
@@ -54,6 +55,8 @@ class Data(Section):
     layout: Layout = "key_frames"
     streams: Annotated[tuple[Name, ...], Field(max_length=16)] | None = None
     """Backbones whose features the head sees; None = all that the feature set holds."""
+    statistics: Annotated[tuple[StatisticName, ...], Field(min_length=1, max_length=8)] | None = None
+    """Of the maps that the head sees, where the feature set holds them; None = what the head names."""
     feature_set: Annotated[str, Field(max_length=MAX_NAME_LENGTH)] | None = None
     """Id of the identity set; needed only where the store holds several."""
     hflip_probability: float = Field(default=0.5, ge=0, le=1)
@@ -185,6 +188,11 @@ class Recipe(Section):
                 "backbone, whose features come from the cache"
             )
         return self
+
+    @property
+    def statistics(self) -> tuple[StatisticName, ...]:
+        """Of the maps that the head sees, where the feature set holds them."""
+        return self.data.statistics or head_of(self.head.kind).statistics
 
     def to_yaml(self) -> str:
         """The resolved recipe, defaults filled in; `load_recipe` reads it back."""

@@ -1,6 +1,7 @@
 """The feature sets that a recipe trains and validates on. Needs no torch: the service checks them, too."""
 
 from cache.feature_store import FeatureSet, open_feature_set
+from cache.spec import FeatureSpec
 from cache.store import Store
 from recognizer_svc.training.joint.sources import open_cached_set
 from recognizer_svc.training.recipe import Recipe
@@ -26,6 +27,7 @@ def open_sets(recipe: Recipe, store: Store) -> dict[str, FeatureSet]:
             f"data.feature_set {identity.id} is of view '{identity.spec.view}'; name the identity set, "
             "the mirrored one is found by itself."
         )
+    _check_statistics(recipe, identity.spec)
     sets = {"train": identity}
     if flips:
         try:
@@ -49,3 +51,12 @@ def open_sets(recipe: Recipe, store: Store) -> dict[str, FeatureSet]:
         else:
             sets["validation"] = open_feature_set(store, data.dataset, recipe.validation.split, spec=identity.spec)
     return sets
+
+
+def _check_statistics(recipe: Recipe, spec: FeatureSpec) -> None:
+    held = {"mean" if array.statistic == "full" else array.statistic for array in spec.arrays}
+    if missing := [name for name in recipe.data.statistics or () if name not in held]:
+        raise InputError(
+            f"data.statistics names {', '.join(missing)}, but feature set {spec.id} has {', '.join(sorted(held))}: "
+            f"leave it out, or precompute with --statistics, such as --statistics slow=mean,{missing[0]}."
+        )

@@ -28,3 +28,14 @@ def test_every_statistic_has_the_shape_that_it_announces() -> None:
         assert tuple(statistic.compute(grid).shape) == (2, *statistic.row_shape((5, 3, 4, 6))), name
     # A reader takes the mean from all time steps, so both have the map's own name.
     assert array_name("slow", "full") == array_name("slow", "mean") == "slow"
+
+
+def test_the_slope_tells_the_order_of_things_and_nothing_else() -> None:
+    ramp_T, slope = torch.arange(4.0), STATISTICS["slope"].compute
+    grid = ramp_T.expand(1, 1, 1, 1, 4).permute(0, 1, 4, 2, 3)
+    # Deviations from the centre are 1.5, .5, .5, 1.5.
+    torch.testing.assert_close(slope(grid).flatten(), torch.tensor([(1.5 * 1.5 + 0.5 * 0.5) * 2 / 4]))
+    random = torch.randn(2, 5, 7, 3, 4, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(slope(random.flip(2)), -slope(random))
+    torch.testing.assert_close(slope(random + 3), slope(random))
+    torch.testing.assert_close(slope(random[:, :, :1]), torch.zeros(2, 5, 3, 4))

@@ -18,5 +18,8 @@ def _build(config: RelationConfig, shapes: "FeatureShapes", num_classes: int) ->
 
 
 RELATION = Head(
-    config=RelationConfig, build=_build, classifier=("classes.weight", "classes.bias", "linear_skip.weight")
+    config=RelationConfig,
+    build=_build,
+    classifier=("classes.weight", "classes.bias", "linear_skip.weight"),
+    statistics=("mean", "max", "slope"),
 )

@@ -10,6 +10,7 @@ from cache.backbones.weights import weights_digest
 from cache.feature_store import FeatureSet
 from cache.precompute.extract import row_shapes
 from cache.spec import FeatureSpec
+from cache.statistics import StatisticName
 from cache.store import Store
 from recognizer_svc.heads.batch import FeatureShapes
 from recognizer_svc.training.joint.clips import LiveClips
@@ -26,6 +27,8 @@ class JointInputs:
     backbone: LoadedBackbone
     media: Media
     folder: Path
+    statistics: tuple[StatisticName, ...]
+    """Of the maps that the head sees."""
 
     @classmethod
     def open(cls, recipe: Recipe, store: Store, data_root: Path | None) -> "JointInputs":
@@ -35,17 +38,17 @@ class JointInputs:
             weights=initial_weights(recipe, store),
             preset=recipe.training.backbone_preset,
         )
-        return cls(backbone=backbone, media=dataset.media, folder=dataset.root)
+        return cls(backbone=backbone, media=dataset.media, folder=dataset.root, statistics=recipe.statistics)
 
     def cached_shapes(self, features: FeatureSet) -> FeatureShapes:
         """Shapes of what is read from the cache."""
         kinds = [kind for kind in features.spec.kinds if kind != self.backbone.spec.kind]
-        return FeatureShapes.of(features.spec, features.shapes, kinds)
+        return FeatureShapes.of(features.spec, features.shapes, kinds, self.statistics)
 
     def shapes(self, features: FeatureSet) -> FeatureShapes:
         """Shapes of what the head is fed: the trained backbone's by its architecture, the others' as cached."""
         live = replace(features.spec, backbones=(self.backbone.spec,))
-        return FeatureShapes.of(live, row_shapes(live)).beside(self.cached_shapes(features))
+        return FeatureShapes.of(live, row_shapes(live), statistics=self.statistics).beside(self.cached_shapes(features))
 
     def clips(self, features: FeatureSet, keys: Iterable[KeyFrame]) -> LiveClips:
         """Return the clips behind these rows of a feature set."""

@@ -1,0 +1,107 @@
+"""Statistics of maps beside the mean: stored by precompute, given to the heads that ask for them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cache.backbones import BACKBONES
+from cache.backbones.load import load_backbone
+from cache.backbones.registry import Statistics
+from cache.feature_store import FeatureSet
+from cache.precompute import PrecomputeOptions, precompute
+from cache.statistics import STATISTICS
+from cache.store import Store
+from recognizer_svc.runs.run_dir import RunDir
+from recognizer_svc.scoring.predict import BoxesOfKeyFrame, Predictor
+from recognizer_svc.training.distributed import Ranks
+from recognizer_svc.training.inputs import open_inputs
+from recognizer_svc.training.recipe import Recipe, load_recipe
+from recognizer_svc.training.run import train_run
+from stal_data.dataset import Dataset
+from stal_data.errors import InputError
+from tests.recognizer.joint_store import write_dataset
+
+KEPT: Statistics = {"slow": ("mean", "slope"), "fast": ("mean", "max")}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """The set of KEPT of both splits."""
+    folder = tmp_path_factory.mktemp("statistics")
+    (folder / "data").mkdir()
+    write_dataset(folder / "data")
+    store = Store.open(folder / "store", create=True)
+    for split in ("train", "test"):
+        fill(store, split, KEPT)
+    return store
+
+
+def fill(store: Store, split: str, kept: Statistics) -> FeatureSet:
+    slowfast = load_backbone("slowfast", weights="random:1", preset="tiny", statistics=kept)
+    data = Dataset.open(store.root.parent / "data").split(split)
+    [features] = precompute(data, store, PrecomputeOptions(backbones=[slowfast], dtype="float32"))
+    return features
+
+
+def recipe(store: Store, kind: str, *changes: str) -> Recipe:
+    [features] = [path.name for path in (store.root / "features/noise/train").iterdir() if path.name[0] != "."]
+    settings = ["data.dataset=noise", f"data.feature_set={features}", "validation.split=null", "training.epochs=1"]
+    return load_recipe(kind, [*settings, "data.streams=null", *changes])
+
+
+def test_precompute_stores_what_was_asked_for(store: Store, tmp_path: Path) -> None:
+    (path,) = (path for path in (store.root / "features/noise/test").iterdir() if path.name[0] != ".")
+    found = FeatureSet(path)
+    assert dict(found.shapes) == {
+        "slow": (16, 4, 6),
+        "slow_slope": (16, 4, 6),
+        "fast": (4, 4, 6),
+        "fast_max": (4, 4, 6),
+    }
+    (tmp_path / "data").symlink_to(store.root.parent / "data")
+    whole = fill(Store.open(tmp_path / "store", create=True), "test", BACKBONES["slowfast"].all_time_steps())
+    rows = range(len(found.key_frames))
+    features, steps = found.read(rows), whole.read(rows)
+    for name, statistic in (("slow", "slope"), ("fast", "max")):
+        expected = STATISTICS[statistic].compute(torch.from_numpy(steps[name]))
+        np.testing.assert_allclose(features[f"{name}_{statistic}"], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "arrays"),
+    [
+        ("relation", (), ["slow", "slow_slope", "fast", "fast_max"]),
+        ("relation", ("data.statistics=[mean]",), ["slow", "fast"]),
+        ("relation", ("data.statistics=[slope]",), ["slow_slope"]),
+        ("linear", (), ["slow", "fast"]),
+        ("linear", ("data.statistics=[mean, slope]",), ["slow", "slow_slope", "fast"]),
+    ],
+)
+def test_a_head_is_given_what_it_or_the_recipe_names(
+    store: Store, kind: str, changes: tuple[str, ...], arrays: list[str]
+) -> None:
+    inputs = open_inputs(recipe(store, kind, *changes), store)
+    assert list(inputs.shapes.arrays) == arrays
+    batch = inputs.train.load([0, 1]).head
+    assert list(batch.features) == arrays
+
+
+def test_a_statistic_that_no_map_has_is_refused(store: Store) -> None:
+    with pytest.raises(InputError, match=r"data.statistics names moments, .* has max, mean, slope: leave it out, or"):
+        open_inputs(recipe(store, "linear", "data.statistics=[mean, moments]"), store)
+
+
+def test_a_run_on_slopes_is_trained_and_predicts(store: Store) -> None:
+    run = RunDir(store.runs_dir / "slopes")
+    run.root.mkdir(parents=True)
+    run.recipe.write_text(recipe(store, "relation").to_yaml())
+    assert train_run(run, Ranks())
+    predictor = Predictor.load(run.root, device="cpu")
+    features = predictor.open_features(store, "noise", "test")
+    box = np.array([[0.1, 0.1, 0.6, 0.9], [0.5, 0.1, 0.9, 0.9]], np.float32)
+    people = [BoxesOfKeyFrame(key=key, boxes_N4=box) for key in features.key_frames]
+    scores = np.concatenate([item.scores_NC for item in predictor.predict(features, people)])
+    assert np.isfinite(scores).all()
+    assert scores.std() > 0
