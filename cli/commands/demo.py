@@ -29,8 +29,8 @@ def demo(output: Path, seed: int, head_seeds: int | None, tiny: bool, fresh: boo
 
     Runs the same commands that you would type, each in its own process: renders a data set, trains the person
     detector and two small backbones, serves both services on loopback, detects, fills the feature cache, trains
-    the ACAR head with two ranks and a linear head, predicts and evaluates. Twelve minutes on two cores. The output
-    folder must be new, empty, or of an earlier demo, which goes on where it was interrupted.
+    the relation head, the ACAR head with two ranks and a linear head, predicts and evaluates. Twelve minutes on two
+    cores. The output folder must be new, empty, or of an earlier demo, which goes on where it was interrupted.
 
     \b
     Examples:

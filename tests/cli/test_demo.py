@@ -32,7 +32,7 @@ def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_summary_holds_every_figure_and_every_stage(demo_folder: Path) -> None:
     summary = json.loads((demo_folder / "summary.json").read_text())
     for boxes in ("ground_truth_boxes", "detected_boxes"):
-        for head in ("acar", "linear"):
+        for head in ("relation", "acar", "linear"):
             assert 0.0 <= summary[boxes][head]["mAP"] <= 1.0
     assert summary["ground_truth_boxes"]["acar"]["mAP"] > 0.0
     assert len(summary["interaction_classes"]) >= 4

@@ -36,7 +36,7 @@ def write_page(path: Path, summary: dict[str, Any], examples: list[Example]) -> 
         _picture("pictures/capacity.png", "mAP over capacity", "mAP over capacity, the first head seed."),
         _picture("pictures/per_class.png", "AP of each class", "AP of each class, ground-truth boxes."),
         "<h2>Test frames</h2>",
-        f"<p>Boxes by the detector, actions by the ACAR head, those scored at least {MIN_SCORE}; below each "
+        f"<p>Boxes by the detector, actions by the relation head, those scored at least {MIN_SCORE}; below each "
         "picture what the ground truth says. Frames are picked evenly over the split.</p>",
         '<div class="frames">',
         *(_example(path.parent, example) for example in examples),

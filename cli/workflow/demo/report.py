@@ -19,8 +19,10 @@ from stal_data.labels import LabelMap
 
 INTERACTION = "PERSON_INTERACTION"
 TITLES = {
+    ("ground_truth_boxes", "relation"): "relation, ground-truth boxes",
     ("ground_truth_boxes", "acar"): "ACAR, ground-truth boxes",
     ("ground_truth_boxes", "linear"): "linear, ground-truth boxes",
+    ("detected_boxes", "relation"): "relation, detected boxes",
     ("detected_boxes", "acar"): "ACAR, detected boxes",
     ("detected_boxes", "linear"): "linear, detected boxes",
 }
@@ -62,7 +64,7 @@ def write_report(stages: Stages, folders: Folders, settings: DemoSettings) -> di
     scores = _read_scores(folders, settings, dataset.label_map)
     summary: dict[str, Any] = {boxes: {head: scores[boxes, head].summary() for head in HEADS} for boxes in BOXES} | {
         "head_seeds": list(settings.head_seeds),
-        "interaction_classes": sorted(scores["ground_truth_boxes", "acar"].interactions),
+        "interaction_classes": sorted(scores["ground_truth_boxes", HEADS[0]].interactions),
         "wall_s": stages.wall_s | {"total": round(sum(stages.wall_s.values()), 2)},
     }
     pictures = folders.root / "pictures"
@@ -73,7 +75,7 @@ def write_report(stages: Stages, folders: Folders, settings: DemoSettings) -> di
     groups = dict(zip(dataset.label_map.names, dataset.label_map.types, strict=True))
     plot_per_class(on_ground_truth, pictures / "per_class.png", groups=groups)
     seed = settings.head_seeds[0]
-    examples = draw_examples(dataset.split("test"), folders.predictions("detected_boxes", "acar", seed), pictures)
+    examples = draw_examples(dataset.split("test"), folders.predictions("detected_boxes", HEADS[0], seed), pictures)
     write_page(folders.root / "index.html", summary, examples)
     write_atomically(folders.root / "summary.json", json.dumps(summary, indent=2) + "\n")
     return summary
