@@ -6,10 +6,11 @@ find it there, and nothing of another content ever has its name.
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cache.backbones import backbone_of
 from cache.files import locked
 from cli.ui.backbone_options import BackboneChoice
 from cli.workflow.annotated import Person, draw_key_frame, read_predictions
@@ -19,6 +20,8 @@ from cli.workflow.fingerprints import RUN_PARTS, Unchanged
 from cli.workflow.output_folder import claimed
 from cli.workflow.stages import Product, Stages
 from cli.workflow.stored_names import stored_name
+from recognizer_svc.runs.run_dir import RunDir
+from recognizer_svc.runs.trained_on import features_trained_on
 from stal_data.dataset import Dataset, Split
 from stal_data.errors import NotFoundError
 from stal_data.files import write_atomically
@@ -53,6 +56,21 @@ def run_inference(request: InferenceRequest) -> int:
         return _infer(Stages(request.output), request, run)
 
 
+def _as_trained(run: RunDir, kinds: Sequence[str]) -> list[str]:
+    """The options of precompute for features that the run's head can read."""
+    spec = features_trained_on(run)
+    if spec is None:
+        return []
+    words = [] if spec.autocast == "none" else ["--autocast", spec.autocast]
+    for backbone in (item for item in spec.backbones if item.kind in kinds):
+        for name, kept in backbone.statistics.items():
+            # The mean serves a head that took it from all time steps.
+            wanted = tuple("mean" if statistic == "full" else statistic for statistic in kept)
+            if wanted != backbone_of(backbone.kind).maps[name]:
+                words += ["--statistics", f"{name}={','.join(wanted)}"]
+    return words
+
+
 def _infer(stages: Stages, request: InferenceRequest, run: Path) -> int:
     predictions, dataset = request.output / "predictions.csv", request.output / "dataset"
     watched = Unchanged(request.videos)
@@ -83,6 +101,7 @@ def _infer(stages: Stages, request: InferenceRequest, run: Path) -> int:
             stages,
             "precompute",
             *(str(dataset), "--split", SPLIT, "--store", str(request.store), *words),
+            *_as_trained(RunDir(run), [choice.kind for choice in request.backbones]),
             store=request.store,
             dataset=name,
             split=SPLIT,

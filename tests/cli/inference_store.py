@@ -48,11 +48,11 @@ def save_weights(path: Path, *, seed: int) -> Path:
     return path
 
 
-def train(store: Path, run_id: str, *, seed: int) -> None:
+def train(store: Path, run_id: str, *changes: str, seed: int) -> None:
     run = RunDir(store / "runs" / run_id)
     run.root.mkdir(parents=True, exist_ok=True)
     settings = ["data.dataset=small", "validation.split=null", "training.epochs=1"]
-    run.recipe.write_text(load_recipe("linear", [*settings, f"training.seed={seed}"]).to_yaml())
+    run.recipe.write_text(load_recipe("linear", [*settings, f"training.seed={seed}", *changes]).to_yaml())
     assert train_run(run, Ranks())
 
 

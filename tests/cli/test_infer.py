@@ -16,7 +16,7 @@ from cli.main import root
 from cli.workflow.stages import StageError
 from stal_data.errors import ConflictError, InputError
 from svc_common.errors import AccessError
-from tests.cli.inference_store import Inference, in_this_process, make_store, save_weights, stal_cli, train
+from tests.cli.inference_store import BACKBONES, Inference, in_this_process, make_store, save_weights, stal_cli, train
 from tests.data.videos import constant, write_video
 from tests.detector.replica import ReplicaService
 from tests.hostile import hostile_folder
@@ -316,3 +316,16 @@ def test_pictures_of_long_names_that_begin_alike_stay_apart(
     first, second = (video(tmp_path / f"{name}.mp4") for name in names)
     inference(first, tmp_path / "out", second, *person)
     assert len(list((tmp_path / "out" / "frames").glob("*.png"))) == 6
+
+
+def test_features_are_computed_as_those_that_the_run_was_trained_on(
+    inference: Inference, person: tuple[str, ...], tmp_path: Path
+) -> None:
+    store, made = inference.store, inference.store.parent
+    words = [word for kind in BACKBONES for word in (f"--{kind}", made / f"{kind}.safetensors")]
+    words += ["--autocast", "bf16", "--statistics", "slow=mean,slope"]
+    line = stal_cli("precompute", made / "data", "--split", "train", "--store", store, *words).splitlines()[-1]
+    chosen = (f"data.feature_set={line.partition(':')[0].rpartition('/')[2]}", "data.statistics=[mean, slope]")
+    train(store, "slopes", *chosen, seed=0)
+    assert inference(video(tmp_path / "street.mp4"), tmp_path / "out", *person, run="slopes") == ALL
+    assert json.loads((tmp_path / "out" / "actions.jsonl").read_text().splitlines()[0])["video"] == "street"
