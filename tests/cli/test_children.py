@@ -203,6 +203,7 @@ def long_commands(made: Path, folder: Path) -> dict[str, tuple[str, list[object]
             ["predict", *run, *boxes, "--output", folder / "predictions.csv"],
         ),
         "precompute": ("cli.main", features),
+        "devices": ("cli.main", [*features, "--device", "cpu,cpu:0"]),
         "torchrun": (
             "torch.distributed.run",
             ["--nproc-per-node", 2, "--standalone", "--no-python", stal, *features],
@@ -218,7 +219,10 @@ def long_commands(made: Path, folder: Path) -> dict[str, tuple[str, list[object]
     }
 
 
-COMMANDS = ["synth", "demo", "infer", "train", "predict", "precompute", "torchrun", "detector-train", "backbone-train"]
+COMMANDS = [
+    "synth", "demo", "infer", "train", "predict", "precompute", "devices", "torchrun", "detector-train",
+    "backbone-train",
+]  # fmt: skip
 
 
 @pytest.mark.soak
