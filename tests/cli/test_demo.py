@@ -59,7 +59,7 @@ def test_the_page_shows_pictures_that_exist(demo_folder: Path) -> None:
 
 def test_the_page_links_to_the_report_of_every_evaluation(demo_folder: Path) -> None:
     links = re.findall(r'<a href="(eval/[^"]+)">', (demo_folder / "index.html").read_text())
-    assert len(links) == 4
+    assert len(links) == 6
     for link in links:
         assert "<image href=" in (demo_folder / link).read_text()  # with key frames
 
