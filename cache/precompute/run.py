@@ -39,6 +39,7 @@ def precompute(
     Shards that are done are skipped, so a run that was stopped resumes, and several processes share the work.
     note: told what the user should know, such as that a batch did not fit the memory.
     """
+    extractor = options.extractor(note)  # first, as it refuses what cannot be computed
     prepared = prepare(split, store, options, progress=progress)
     if options.part is not None and note:
         num_shards = next(iter(prepared.writers.values())).manifest.num_shards
@@ -51,7 +52,7 @@ def precompute(
         batch_size=options.batch_size,
         decode_threads=options.threads(),
         progress=progress,
-    ).run(options.extractor(note))
+    ).run(extractor)
     return feature_sets(split, store, options)
 
 

@@ -143,7 +143,7 @@ def precompute(
         decode_threads=threads,
         **options,
     )
-    if options["autocast"] == "none" and targets[0].type == "cuda":
+    if options["autocast"] == "none" and [device.type for device in targets] == ["cuda"]:
         _note(
             "Computing in float32. --autocast fp16 is faster on a GPU and makes another feature set; docs/gpu.md "
             "compares them."

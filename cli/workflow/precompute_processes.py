@@ -46,7 +46,7 @@ def precompute_in_processes(
         )
         for device, part in zip(devices, parts, strict=True)
     ]  # fmt: skip
-    shown = _SumOfProgress(progress, len(processes))
+    shown, said = _SumOfProgress(progress, len(processes)), set[str]()
 
     def follow(number: int) -> None:
         for line in processes[number].stdout or ():
@@ -54,7 +54,9 @@ def precompute_in_processes(
 
     def relay(number: int) -> None:
         for line in processes[number].stderr or ():
-            note(f"{devices[number]}: {line.rstrip()}")
+            if line not in said:  # what all have to say is said once
+                said.add(line)
+                note(f"{devices[number]}: {line.rstrip()}")
 
     with ThreadPoolExecutor(2 * len(processes)) as pool:
         try:
