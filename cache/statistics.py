@@ -75,3 +75,8 @@ STATISTICS: dict[StatisticName, Statistic] = {
 
 def array_name(map_name: str, statistic: StatisticName) -> str:
     return map_name + STATISTICS[statistic].suffix
+
+
+def read_as(statistic: StatisticName) -> StatisticName:
+    """Return what a head takes from a stored statistic: the mean from all time steps."""
+    return "mean" if statistic == "full" else statistic

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from cache.backbones import backbone_of
 from cache.files import locked
+from cache.statistics import read_as
 from cli.ui.backbone_options import BackboneChoice
 from cli.workflow.annotated import Person, draw_key_frame, read_predictions
 from cli.workflow.detect_stage import Detector, detect
@@ -65,7 +66,7 @@ def _as_trained(run: RunDir, kinds: Sequence[str]) -> list[str]:
     for backbone in (item for item in spec.backbones if item.kind in kinds):
         for name, kept in backbone.statistics.items():
             # The mean serves a head that took it from all time steps.
-            wanted = tuple("mean" if statistic == "full" else statistic for statistic in kept)
+            wanted = tuple(map(read_as, kept))
             if wanted != backbone_of(backbone.kind).maps[name]:
                 words += ["--statistics", f"{name}={','.join(wanted)}"]
     return words

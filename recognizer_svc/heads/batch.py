@@ -14,7 +14,7 @@ from cache.backbones import BACKBONES
 from cache.backbones.architectures import config_of
 from cache.backbones.registry import BackboneConfig
 from cache.spec import FeatureSpec
-from cache.statistics import STATISTICS, StatisticName, array_name
+from cache.statistics import STATISTICS, StatisticName, array_name, read_as
 from stal_data.errors import InputError
 
 MOMENTS = STATISTICS["moments"].suffix
@@ -59,7 +59,7 @@ class FeatureShapes:
         time_steps: dict[str, int] = {}
         for backbone in spec.of_kinds(wanted).backbones:
             for array in backbone.arrays:
-                if ("mean" if array.statistic == "full" else array.statistic) not in statistics:
+                if read_as(array.statistic) not in statistics:
                     continue
                 arrays[array.name] = _without_time(shapes[array.name])
                 if array.statistic == "moments":

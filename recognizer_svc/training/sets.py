@@ -2,6 +2,7 @@
 
 from cache.feature_store import FeatureSet, open_feature_set
 from cache.spec import FeatureSpec
+from cache.statistics import read_as
 from cache.store import Store
 from recognizer_svc.training.joint.sources import open_cached_set
 from recognizer_svc.training.recipe import Recipe
@@ -54,9 +55,11 @@ def open_sets(recipe: Recipe, store: Store) -> dict[str, FeatureSet]:
 
 
 def _check_statistics(recipe: Recipe, spec: FeatureSpec) -> None:
-    held = {"mean" if array.statistic == "full" else array.statistic for array in spec.arrays}
+    streams = recipe.data.streams or spec.kinds
+    held = {read_as(array.statistic) for array in spec.arrays if array.backbone in streams}
     if missing := [name for name in recipe.data.statistics or () if name not in held]:
         raise InputError(
-            f"data.statistics names {', '.join(missing)}, but feature set {spec.id} has {', '.join(sorted(held))}: "
+            f"data.statistics names {', '.join(missing)}, but of {', '.join(streams)} feature set {spec.id} has "
+            f"{', '.join(sorted(held)) or 'nothing'}: "
             f"leave it out, or precompute with --statistics, such as --statistics slow=mean,{missing[0]}."
         )
