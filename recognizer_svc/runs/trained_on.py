@@ -9,7 +9,10 @@ from stal_data.errors import InputError
 
 
 def features_trained_on(run: RunDir) -> FeatureSpec | None:
-    """Return the spec of the features, identity view; None without a checkpoint of this version."""
+    """Return the spec of the features, identity view; None without a checkpoint of this version.
+
+    The checksum is left to who loads the checkpoint: a wrong spec would only make features that the head refuses.
+    """
     for name in run.present_checkpoints():
         path = run.checkpoint(name)
         if path.suffix == SUFFIX:
