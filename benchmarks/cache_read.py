@@ -23,12 +23,15 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from cache.backbones.registry import Statistics
 from cache.feature_store import FeatureBatch, FeatureSet, FeatureWriter, RowIndex, layout
 from cache.spec import BackboneSpec, FeatureSpec
+from cache.statistics import STATISTICS
 from cache.store import Store
 from stal_data.keyframes import KeyFrame
 
-SHAPES = {"slow": (2048, 14, 14), "fast": (256, 14, 14), "vit": (1408, 16, 16), "vit_moments": (2, 1408)}
+MAPS = {"slow": (2048, 8, 14, 14), "fast": (256, 32, 14, 14), "vit": (1408, 16, 16, 16)}
+KEPT: Statistics = {"slow": ("mean",), "fast": ("mean",), "vit": ("mean", "moments")}
 SECONDS = 0.1  # of each measurement
 REPEATS = 40
 SLOW_REPEATS = 3  # of zarr-python
@@ -37,34 +40,37 @@ Batch = dict[str, NDArray[np.generic]]
 Read = Callable[[NDArray[np.int64]], Batch]
 
 
-def write_set(store: Store, num_rows: int, rows_per_shard: int = layout.DEFAULT_ROWS_PER_SHARD) -> FeatureSet:
+def write_set(
+    store: Store, num_rows: int, rows_per_shard: int = layout.DEFAULT_ROWS_PER_SHARD, kept: Statistics = KEPT
+) -> FeatureSet:
+    """Write random features of the published shapes. kept: the statistics of each map."""
+    random = {"weights": "random:0", "trained": False, "height": 224, "width": 224}
     slowfast = BackboneSpec(
-        kind="slowfast", preset="r50", config={}, weights="random:0", trained=False, height=224, width=224
+        kind="slowfast", preset="r50", config={}, statistics={name: kept[name] for name in ("slow", "fast")}, **random
     )
     tokens = {"num_frames": 32, "tubelet": [2, 14, 14]}
-    vit = BackboneSpec(
-        kind="vit", preset="giant", config=tokens, weights="random:0", trained=False, height=224, width=224
-    )
+    vit = BackboneSpec(kind="vit", preset="giant", config=tokens, statistics={"vit": kept["vit"]}, **random)
     index = RowIndex(
         key_frames=tuple(KeyFrame("video", 1000 * row) for row in range(num_rows)),
         windows_K2=np.ones((num_rows, 2), np.int64),
         sources_K=np.zeros(num_rows, np.uint64),
     )
     spec = FeatureSpec(backbones=(slowfast, vit), decoder="none")
+    shapes = {array.name: STATISTICS[array.statistic].row_shape(MAPS[array.map]) for array in spec.arrays}
     writer = FeatureWriter.open(
         store,
         dataset="benchmark",
         split="all",
         spec=spec,
         index=index,
-        shapes=SHAPES,
+        shapes=shapes,
         rows_per_shard=rows_per_shard,
     )
     rng = np.random.default_rng(0)
     start = time.perf_counter()
     for shard in writer.pending():
         rows = len(writer.manifest.rows_of(shard))
-        arrays = {name: rng.standard_normal((rows, *shape), dtype=np.float32) for name, shape in SHAPES.items()}
+        arrays = {name: rng.standard_normal((rows, *shape), dtype=np.float32) for name, shape in shapes.items()}
         claim = writer.claim(shard)
         assert claim is not None
         with claim:
@@ -98,14 +104,14 @@ class Reused:
         return self._held.buffer
 
     def memmap(self, rows: NDArray[np.int64]) -> Batch:
-        out = dict(vars(self._buffer()))
+        out = dict(self._buffer())
         for name, values in self._maps.items():
             np.take(values, rows, axis=0, out=out[name], mode="clip")  # other modes copy through a buffer
         return out
 
     def features(self, rows: NDArray[np.int64]) -> Batch:
         self._features.read_into(rows, self._buffer())
-        return dict(vars(self._buffer()))
+        return dict(self._buffer())
 
 
 def zarr_reader(features: FeatureSet) -> Read:
@@ -139,7 +145,7 @@ def measure(read: Read, num_rows: int, batch: int, threads: int, seed: int) -> R
 
 
 def same(a: Batch, b: Batch) -> bool:
-    return all(a[name].tobytes() == b[name].tobytes() for name in SHAPES)
+    return a.keys() == b.keys() and all(a[name].tobytes() == b[name].tobytes() for name in a)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -154,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"Python {platform.python_version()}, numpy {np.__version__}, zarr {zarr.__version__}")
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         features = write_set(Store.open(folder), options.rows, options.rows_per_shard)
-        row_bytes = sum(features.manifest.row_bytes(name) for name in SHAPES)
+        row_bytes = sum(features.manifest.row_bytes(name) for name in features.shapes)
         maps = memmaps(features, Path(folder))
         reused = Reused(features, maps, options.batch)
         readers: dict[str, Read] = {

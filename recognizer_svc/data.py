@@ -170,7 +170,7 @@ class LabelledFeatures:
         """Arrays that each reading thread has for itself and uses again: `load` copies out of them."""
         held: FeatureBatch | None = getattr(self._buffers, "held", None)
         if held is None or self._buffers.num_clips < num_clips:
-            held = self._buffers.held = self._identity.allocate(num_clips)
+            held = self._buffers.held = self._identity.allocate(num_clips, self._shapes.arrays)
             self._buffers.num_clips = num_clips
         return {name: values[:num_clips] for name, values in held.items()}
 
@@ -182,7 +182,7 @@ class LabelledFeatures:
             pinned: NDArray[Any] = torch.empty(values.shape, dtype=dtype, pin_memory=True).numpy()
             return pinned
 
-        return {name: pin(values) for name, values in self._identity.allocate(num_clips).items()}
+        return {name: pin(values) for name, values in self._identity.allocate(num_clips, self._shapes.arrays).items()}
 
     def _read(self, indices: Sequence[int], mirrored: Sequence[bool], out: FeatureBatch) -> None:
         """Read each clip from the set of its view to its place in the batch."""

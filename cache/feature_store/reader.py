@@ -5,11 +5,11 @@ import math
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,8 @@ MAX_STAGED_SHARDS = 4
 """Where shards are staged: an open file keeps its room on the disk when it is removed to make some."""
 
 PAGE_BYTES = 4096
+_Places: TypeAlias = Sequence[NDArray[np.uint8] | None]
+"""Where rows of each array go, as [B, bytes of a row]; None for an array that is not wanted."""
 
 _NOT_THE_FILE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.EPERM)
 """Why a sound file does not open."""
@@ -146,14 +148,14 @@ class FeatureSet:
             self._marks = marks
         return marks
 
-    def allocate(self, num_rows: int) -> FeatureBatch:
-        """Return uninitialised arrays for so many rows, as `read_into` fills them fastest."""
-        manifest = self._manifest
-        return {name: _aligned((num_rows, *manifest.shapes[name]), manifest.dtype(name)) for name in manifest.arrays}
+    def allocate(self, num_rows: int, arrays: Iterable[str] | None = None) -> FeatureBatch:
+        """Return uninitialised arrays for so many rows, as `read_into` fills them fastest. arrays: None = all."""
+        manifest, names = self._manifest, self._manifest.arrays if arrays is None else arrays
+        return {name: _aligned((num_rows, *manifest.shapes[name]), manifest.dtype(name)) for name in names}
 
-    def read(self, rows: Sequence[int] | NDArray[np.integer[Any]]) -> FeatureBatch:
-        """Return the rows in the given order (repeats allowed) in fresh arrays; see `read_into`."""
-        out = self.allocate(len(rows))
+    def read(self, rows: Sequence[int] | NDArray[np.integer[Any]], arrays: Iterable[str] | None = None) -> FeatureBatch:
+        """Return the rows in the given order (repeats allowed) in fresh arrays; see `read_into`. arrays: None = all."""
+        out = self.allocate(len(rows), arrays)
         self.read_into(rows, out)
         return out
 
@@ -165,8 +167,9 @@ class FeatureSet:
     ) -> None:
         """Read rows (repeats allowed) into arrays of the caller; one that is undone or damaged is an error.
 
-        out: as `allocate` makes them; the caller may use them again and again, which saves the system from clearing
-            fresh memory for each batch. After an error their content is undefined.
+        out: as `allocate` makes them, of all arrays or of those that are wanted; of the others only the checksums are
+            read. The caller may use them again and again, which saves the system from clearing fresh memory for each
+            batch. After an error their content is undefined.
         places: where in `out` each row goes; default 0, 1, 2, ...
 
         The files are read in their own order, whatever the order of `rows`. Every row's checksums and digest are
@@ -181,14 +184,18 @@ class FeatureSet:
         marks = self._checked(wanted)
         targets = np.arange(len(wanted)) if places is None else np.asarray(places, dtype=np.int64)
         assert targets.shape == wanted.shape
-        arrays = [self._bytes_of(name, out, targets) for name in self._manifest.arrays]
+        if unknown := out.keys() - set(self._manifest.arrays):
+            raise InputError(
+                f"Feature set {self.id} has no array '{min(unknown)}'; it has {', '.join(self._manifest.arrays)}."
+            )
+        arrays = [self._bytes_of(name, out, targets) if name in out else None for name in self._manifest.arrays]
         order = np.argsort(wanted, kind="stable")
         # Python's own numbers, which are cheaper to count with.
         pairs = list(zip(wanted[order].tolist(), targets[order].tolist(), strict=True))
         self.folder.read_rows(lambda some: self._read_rows(some, arrays, marks), pairs)
 
-    def _read_rows(self, pairs: Sequence[Pair], arrays: Sequence[NDArray[np.uint8]], marks: RowStatus) -> None:
-        """Read rows into their places, each array given as [B, bytes of a row]."""
+    def _read_rows(self, pairs: Sequence[Pair], arrays: _Places, marks: RowStatus) -> None:
+        """Read rows into their places."""
         try:
             self._read_verified(pairs, arrays, marks)
         except DamagedError:
@@ -206,7 +213,7 @@ class FeatureSet:
             for pair in pairs:
                 self._read_staged(pair, arrays, marks)
 
-    def _read_staged(self, pair: Pair, arrays: Sequence[NDArray[np.uint8]], marks: RowStatus) -> None:
+    def _read_staged(self, pair: Pair, arrays: _Places, marks: RowStatus) -> None:
         """Read a row; where the staged copy is bad, the bucket may be good."""
         try:
             self._read_verified([pair], arrays, marks)
@@ -217,12 +224,14 @@ class FeatureSet:
                 self._shards.pop(shard, None)
             self._read_verified([pair], arrays, marks)
 
-    def _read_verified(self, pairs: Sequence[Pair], arrays: Sequence[NDArray[np.uint8]], marks: RowStatus) -> None:
+    def _read_verified(self, pairs: Sequence[Pair], arrays: _Places, marks: RowStatus) -> None:
         rows_per_shard, index = self._manifest.rows_per_shard, self.index
         for row, place in pairs:
             files = self._files(row // rows_per_shard)
+            local = row % rows_per_shard
             checksums = [
-                file.read(row % rows_per_shard, array[place]) for file, array in zip(files, arrays, strict=True)
+                file.checksum(local) if array is None else file.read(local, array[place])
+                for file, array in zip(files, arrays, strict=True)
             ]
             if index.digest(row, checksums) != marks.digests_K[row]:
                 raise DamagedError(
@@ -232,11 +241,9 @@ class FeatureSet:
 
     def _bytes_of(self, name: str, out: FeatureBatch, places: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Return the bytes of an array of `out` as [B, bytes of a row], after checking that it has all places."""
-        values, manifest = out.get(name), self._manifest
-        if (
-            values is None
-            or (values.shape[1:], values.dtype) != (manifest.shapes[name], manifest.dtype(name))
-            or not (values.flags.c_contiguous and values.flags.writeable)
+        values, manifest = out[name], self._manifest
+        if (values.shape[1:], values.dtype) != (manifest.shapes[name], manifest.dtype(name)) or not (
+            values.flags.c_contiguous and values.flags.writeable
         ):
             raise InputError(
                 f"The buffer for '{name}' must be a writable, C-contiguous {manifest.dtype(name).name} array of shape "

@@ -83,17 +83,25 @@ class ShardFile:
         if (lengths != whole).any() or whole > index_start or (offsets > index_start - whole).any():
             raise damaged_shard(source.name, "its index names missing rows or places outside the file")
         self._offsets: list[int] = offsets.tolist()
+        self._row_bytes = row_bytes
 
     def read(self, local_row: int, out: NDArray[np.uint8]) -> int:
         """Fill `out` with the bytes of a row, counted within the shard; verify them there and return their crc32c."""
+        stored = self._read(local_row, out, self._offsets[local_row])
+        found = checksum(out)
+        if found != stored:
+            raise damaged_shard(self._source.name, f"the checksum of row {local_row} of the shard does not match")
+        return found
+
+    def checksum(self, local_row: int) -> int:
+        """Return the crc32c that is stored of a row, without reading the row."""
+        return self._read(local_row, np.empty(0, np.uint8), self._offsets[local_row] + self._row_bytes)
+
+    def _read(self, local_row: int, out: NDArray[np.uint8], start: int) -> int:
         try:
-            stored = self._source.read(out, self._offsets[local_row])
+            return self._source.read(out, start)
         except EOFError as error:
             raise damaged_shard(self._source.name, str(error)) from error
         except OSError as error:
             reason = f"row {local_row} of the shard does not read ({error})"
             raise damaged_shard(self._source.name, reason) from error
-        found = checksum(out)
-        if found != stored:
-            raise damaged_shard(self._source.name, f"the checksum of row {local_row} of the shard does not match")
-        return found

@@ -1,6 +1,6 @@
 """The heads' batch normalisation: statistics of a rank's own clips, or of the clips of all ranks.
 
-Both kinds start from sums over the rows of a batch (clips or actors), and sums of all ranks add up. nn.SyncBatchNorm
+All kinds start from sums over the rows of a batch (clips or actors), and sums of all ranks add up. nn.SyncBatchNorm
 does not serve: it refuses the CPU, and it knows nothing of stored moments.
 
 B clips, N actors of all clips, R rows of either, C channels, H, W rows and columns of a map.
@@ -39,7 +39,7 @@ class _SumOverRanks(torch.autograd.Function):
 
 
 class BatchNorm(nn.Module):
-    """What both kinds share: running statistics under BatchNorm's names, and the statistics of a batch."""
+    """What the kinds share: running statistics under BatchNorm's names, and the statistics of a batch."""
 
     running_mean: Tensor
     running_var: Tensor
@@ -101,6 +101,17 @@ class MomentBatchNorm(BatchNorm):
         scale_C = self.weight * torch.rsqrt(var_C + self.eps)
         shift_C = self.bias - mean_C * scale_C
         return torch.addcmul(shift_C[:, None, None], map_BCHW, scale_C[:, None, None])
+
+
+class MapBatchNorm(BatchNorm):
+    """BatchNorm2d of maps, without scale and shift."""
+
+    def forward(self, map_BCHW: Tensor) -> Tensor:
+        """Return the normalised maps, [B, C, H, W]."""
+        exact_BCP = map_BCHW.flatten(2).double()
+        moments_B2C = torch.stack([exact_BCP.mean(dim=2), exact_BCP.square().mean(dim=2)], dim=1)
+        mean_C, var_C = self.statistics(moments_B2C, exact_BCP.shape[2])
+        return (map_BCHW - mean_C[:, None, None]) * torch.rsqrt(var_C + self.eps)[:, None, None]
 
 
 class ActorBatchNorm(BatchNorm):

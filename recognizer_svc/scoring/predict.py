@@ -126,7 +126,7 @@ class Predictor:
 
         def load(group: Sequence[int]) -> FeatureBatch:
             occupied = [index for index in group if rows[index] >= 0]
-            return features.read([rows[index] for index in occupied])
+            return features.read([rows[index] for index in occupied], self.checkpoint.shapes.arrays)
 
         for group, batch in zip(plan, read_ahead(load, plan, READER_THREADS), strict=True):
             items = [wanted[index] for index in group]

@@ -60,6 +60,7 @@ def test_rows_are_read_as_they_were_written_and_undone_ones_never(
     assert features.done.tolist() == [True] * 4 + [False] * 4 + [True] * 2
     batch = features.read([9, 0, 3, 0])
     assert all((batch[name] == values[[9, 0, 3, 0]]).all() for name, values in arrays.items())
+    assert (features.read([9, 0], ["vit"])["vit"] == arrays["vit"][[9, 0]]).all()
     with pytest.raises(InputError, match=r"Row 5 \(vidéo 1,0001\) of .* is not computed yet, like 4 of 10"):
         features.read([0, 5])
     write_rows(at("one"), spec, 10, shards=[1])

@@ -20,6 +20,10 @@ from tests.recognizer.toy_store import ACAR
 SIZES = Sizes(slow=6, fast=3, vit=5, slow_frames=2, fast_frames=4, vit_frames=4, rows=5, columns=7, classes=4)
 HEADS = {
     "acar": "head={kind: acar, reduce_channels: 8, context_channels: 8, depth: 1, dropout: 0}",
+    "acar of all parts": (
+        "head={kind: acar, reduce_channels: 8, context_channels: 8, depth: 1, dropout: 0, standardise: true, "
+        "linear_skip: true}"
+    ),
     "linear": "head={kind: linear}",
     "relation": "head={kind: relation, channels: 8, dropout: 0}",
     "live": "head={kind: linear}",

@@ -93,17 +93,20 @@ def test_loss_scores_and_gradients_equal_the_published_ones(published):
     check(f"gradient norms, {published['path']}", difference, GRADIENT_NORMS)
 
 
-def small_head(*, slowfast: bool, vit: bool) -> tuple[AcarConfig, FeatureShapes, int]:
+PARTS = {"published": {}, "all": {"pooling": "mean_max", "standardise": True, "linear_skip": True}}
+
+
+def small_head(*, slowfast: bool, vit: bool, parts: str = "published") -> tuple[AcarConfig, FeatureShapes, int]:
     shapes = feature_shapes(
         slow=(6, 5, 7) if slowfast else None,
         fast=(3, 5, 7) if slowfast else None,
         vit=(5, 7, 9) if vit else None,
         vit_frames=4,
     )
-    return AcarConfig(reduce_channels=10, context_channels=8, depth=2, dropout=0.0), shapes, 4
+    return AcarConfig(reduce_channels=10, context_channels=8, depth=2, dropout=0.0, **PARTS[parts]), shapes, 4
 
 
-def small_case(*, slowfast: bool, vit: bool, actors: list[int], seed: int = 0):
+def small_case(*, slowfast: bool, vit: bool, actors: list[int], seed: int = 0, parts: str = "published"):
     """Narrow full-time features on a 5x7 grid in float64, where shortcuts and reference must agree to rounding."""
     random = torch.Generator().manual_seed(seed)
     clips = len(actors)
@@ -120,15 +123,17 @@ def small_case(*, slowfast: bool, vit: bool, actors: list[int], seed: int = 0):
             x, y, width, height = torch.rand(4, generator=random).mul(0.45).add(0.02).tolist()
             rois.append([clip, x, y, x + width, y + height])
     torch.manual_seed(seed)
-    head = AcarHead(*small_head(slowfast=slowfast, vit=vit)).double()
+    head = AcarHead(*small_head(slowfast=slowfast, vit=vit, parts=parts)).double()
     return head, (slow, fast, grid, torch.tensor(rois, dtype=torch.float64))
 
 
 @pytest.mark.parametrize(("slowfast", "vit"), [(True, True), (True, False), (False, True)])
-@pytest.mark.parametrize("actors", [[3, 0, 5], [1], [2, 1, 1, 4]])
-def test_training_equals_the_plain_head(slowfast, vit, actors):
-    head, inputs = small_case(slowfast=slowfast, vit=vit, actors=actors)
-    plain = PlainHead(*small_head(slowfast=slowfast, vit=vit)).double()
+@pytest.mark.parametrize(
+    ("actors", "parts"), [([3, 0, 5], "published"), ([1], "published"), ([2, 1, 1, 4], "published"), ([3, 0, 5], "all")]
+)
+def test_training_equals_the_plain_head(slowfast, vit, actors, parts):
+    head, inputs = small_case(slowfast=slowfast, vit=vit, actors=actors, parts=parts)
+    plain = PlainHead(*small_head(slowfast=slowfast, vit=vit, parts=parts)).double()
     plain.load_state_dict(head.state_dict())
     expected = plain.train()(*inputs)
     found = head.train()(pooled(*inputs))
@@ -142,14 +147,15 @@ def test_training_equals_the_plain_head(slowfast, vit, actors):
         torch.testing.assert_close(parameter.grad, wanted[name].grad, rtol=1e-8, atol=1e-9, msg=name)
     # The unbiased running variance counts B * T * H * W values of the full grid, not of its time mean.
     buffers = dict(head.named_buffers())
-    assert len(buffers) == (3 if vit else 0)
+    assert len(buffers) == 3 * (vit + ("standardise" in PARTS[parts]) + ("linear_skip" in PARTS[parts]))
     for name, expected_buffer in plain.named_buffers():
         torch.testing.assert_close(buffers[name], expected_buffer, msg=name)
 
 
-def test_evaluation_equals_the_plain_head():
-    head, inputs = small_case(slowfast=True, vit=True, actors=[2, 3])
-    plain = PlainHead(*small_head(slowfast=True, vit=True)).double()
+@pytest.mark.parametrize("parts", PARTS)
+def test_evaluation_equals_the_plain_head(parts):
+    head, inputs = small_case(slowfast=True, vit=True, actors=[2, 3], parts=parts)
+    plain = PlainHead(*small_head(slowfast=True, vit=True, parts=parts)).double()
     plain.load_state_dict(head.state_dict())
     for _ in range(3):
         head.train()(pooled(*inputs))

@@ -9,7 +9,7 @@ from stal_data.sections import MAX_CHANNELS
 
 
 class AcarConfig(HeadConfig):
-    """Sizes of the head; the defaults are the published ones."""
+    """Sizes and parts of the head; the defaults are the published ones."""
 
     kind: Literal["acar"] = "acar"
     reduce_channels: int = Field(default=1024, ge=1, le=MAX_CHANNELS)
@@ -20,3 +20,9 @@ class AcarConfig(HeadConfig):
     """Number of HR2O layers."""
     dropout: float = Field(default=0.2, ge=0, lt=1)
     roi_size: int = Field(default=7, ge=1, le=64)
+    pooling: Literal["max", "mean", "mean_max"] = "max"
+    """What is taken of an actor's region of the fused map."""
+    standardise: bool = False
+    """Bring each channel of the fused map to mean 0 and variance 1 (BatchNorm without scale and shift)."""
+    linear_skip: bool = False
+    """Add the linear head: from an actor's own region straight to the classes."""

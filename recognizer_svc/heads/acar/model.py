@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 from recognizer_svc.heads.acar.config import AcarConfig
 from recognizer_svc.heads.batch import MOMENTS, FeatureShapes, HeadBatch
-from recognizer_svc.heads.batch_norm import MomentBatchNorm
-from recognizer_svc.heads.roi import actor_vectors
+from recognizer_svc.heads.batch_norm import MapBatchNorm, MomentBatchNorm
+from recognizer_svc.heads.linear.config import LinearConfig
+from recognizer_svc.heads.linear.model import LinearHead
+from recognizer_svc.heads.roi import POOLINGS, actor_regions
 from stal_data.errors import InputError
 
 
@@ -65,25 +67,30 @@ class AcarHead(nn.Module):
         if min(grid) < 3:
             raise InputError(f"The feature maps are {grid[0]}x{grid[1]}; the ACAR head needs at least 3x3.")
         reduced, context = config.reduce_channels, config.context_channels
-        self.roi_size = config.roi_size
+        self.roi_size, self.pooling = config.roi_size, POOLINGS[config.pooling]
+        actor = len(self.pooling) * reduced
+        self.norm = MapBatchNorm(fused_channels) if config.standardise else nn.Identity()
         self.conv_reduce = nn.Conv2d(fused_channels, reduced, 1, bias=False)
-        self.conv1 = nn.Conv2d(2 * reduced, context, 1, bias=False)
+        self.conv1 = nn.Conv2d(reduced + actor, context, 1, bias=False)
         self.conv2 = nn.Conv2d(context, context, 3, bias=False)
         self.hr2o = nn.ModuleList(HR2O(context, config.dropout) for _ in range(config.depth))
-        self.fc1 = nn.Linear(reduced, context, bias=False)
+        self.fc1 = nn.Linear(actor, context, bias=False)
         self.fc2 = nn.Linear(2 * context, num_classes, bias=False)
+        linear = LinearConfig(roi_size=config.roi_size)
+        self.linear = LinearHead(linear, shapes, num_classes) if config.linear_skip else None
 
     def forward(self, batch: HeadBatch) -> Tensor:
         """Return logits [N, classes]."""
-        map_BCHW = self.conv_reduce(self._fused_map(batch))
-        actor_NC = actor_vectors(map_BCHW, batch.boxes_N4, batch.clip_of_N, self.roi_size)
+        map_BCHW = self.conv_reduce(self.norm(self._fused_map(batch)))
+        region_NCHW = actor_regions(map_BCHW, batch.boxes_N4, batch.clip_of_N, self.roi_size)
+        actor_NC = torch.cat([pool(region_NCHW) for pool in self.pooling], dim=1)
         context_NCHW = self._actor_context(map_BCHW, actor_NC, batch.clip_of_N)
         same_clip_NN = batch.clip_of_N[:, None] == batch.clip_of_N[None, :]
         for layer in self.hr2o:
             context_NCHW = layer(context_NCHW, same_clip_NN)
         both_NC = torch.cat([F.relu(self.fc1(actor_NC)), context_NCHW.mean(dim=(2, 3))], dim=1)
         logits_NC: Tensor = self.fc2(both_NC)
-        return logits_NC
+        return logits_NC if self.linear is None else logits_NC + self.linear(batch)
 
     def _fused_map(self, batch: HeadBatch) -> Tensor:
         """Concatenate the maps over channels, the one with moments normalised and without its border."""
@@ -103,7 +110,7 @@ class AcarHead(nn.Module):
         The 1x1 conv over [map, tiled actor] is split: the map's part once a clip, the actor's part once an actor.
         """
         map_channels = map_BCHW.shape[1]
-        map_weight, actor_weight = torch.split(self.conv1.weight, map_channels, dim=1)
+        map_weight, actor_weight = self.conv1.weight[:, :map_channels], self.conv1.weight[:, map_channels:]
         scene_BCHW = F.conv2d(map_BCHW, map_weight)
         own_NC = F.linear(actor_NC, actor_weight.flatten(1))
         mixed_NCHW = F.relu(scene_BCHW[clip_of_N] + own_NC[:, :, None, None])
