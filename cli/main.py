@@ -51,7 +51,7 @@ COMMANDS = {
     "plugins",
     multiple=True,
     metavar="NAME",
-    help="Repeatable: a head, backbone or format of another package that may be loaded.",
+    help="Repeatable: a head, backbone or format that may be loaded, of another package or from a file, FILE.py:NAME.",
 )
 @click.version_option(package_name="stal", prog_name="stal-cli")
 def root(plugins: tuple[str, ...]) -> None:

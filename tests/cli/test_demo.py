@@ -32,8 +32,10 @@ def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_summary_holds_every_figure_and_every_stage(demo_folder: Path) -> None:
     summary = json.loads((demo_folder / "summary.json").read_text())
     for boxes in ("ground_truth_boxes", "detected_boxes"):
-        for head in ("relation", "acar", "linear"):
+        for head in ("relation", "relation-means", "acar", "acar-published", "linear"):
             assert 0.0 <= summary[boxes][head]["mAP"] <= 1.0
+            ahead = summary[boxes][head].get("ahead_of_linear")
+            assert ahead is None if head == "linear" else ahead["low"] <= ahead["mAP"] <= ahead["high"]
     assert summary["ground_truth_boxes"]["acar"]["mAP"] > 0.0
     assert len(summary["interaction_classes"]) >= 4
     stages = {"synthesize", "train_detector", "train_slowfast", "train_vit", "detect", "precompute_train"}
@@ -59,7 +61,7 @@ def test_the_page_shows_pictures_that_exist(demo_folder: Path) -> None:
 
 def test_the_page_links_to_the_report_of_every_evaluation(demo_folder: Path) -> None:
     links = re.findall(r'<a href="(eval/[^"]+)">', (demo_folder / "index.html").read_text())
-    assert len(links) == 6
+    assert len(links) == 10
     for link in links:
         assert "<image href=" in (demo_folder / link).read_text()  # with key frames
 

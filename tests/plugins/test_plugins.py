@@ -1,5 +1,6 @@
 """A head, a backbone and a format of another package: used where they are allowed, and not even imported elsewhere."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -113,3 +114,46 @@ def test_a_plugin_that_does_not_load_is_named(tmp_path: Path) -> None:
     allow_plugins(["counting"])
     with pytest.raises(InputError, match=r"'counting' of toys does not load: ModuleNotFoundError.*something_that"):
         parse_recipe(RECIPE)
+
+
+def train_from_file(tmp_path: Path, source: str, variable: str) -> RunDir:
+    file = tmp_path / "my head.py"
+    file.write_text(source)
+    allow_plugins([f"{file}:{variable}"])
+    store = make_store(tmp_path / "store", train=7, test=7)
+    run = RunDir(store.runs_dir / "mine")
+    run.root.mkdir(parents=True)
+    run.recipe.write_text(parse_recipe(RECIPE, ["head={kind: MY_HEAD, channels: 5}"]).to_yaml())
+    assert train_run(run, Ranks())
+    return run
+
+
+def test_the_head_of_the_documentation_is_trained_from_its_file(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "heads.md").read_text()
+    (source,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    run = train_from_file(tmp_path, source, "MY_HEAD")
+    predictor = Predictor.load(run.root, device="cpu")
+    assert predictor.checkpoint.recipe.head.model_dump() == {"kind": "MY_HEAD", "channels": 5}
+
+
+@pytest.mark.parametrize(
+    ("source", "problem"),
+    [
+        ("import something_that_is_not_installed", r"my head\.py' does not load: ModuleNotFoundError.*something_that"),
+        ("ANOTHER = 1", r"my head\.py' has no variable MY_HEAD"),
+        ("MY_HEAD = 1", r"kind is 'MY_HEAD', but must be one of 'acar', 'linear', 'relation'"),
+    ],
+)
+def test_a_file_without_the_head_is_named(tmp_path: Path, source: str, problem: str) -> None:
+    with pytest.raises(InputError, match=problem):
+        train_from_file(tmp_path, source, "MY_HEAD")
+
+
+@pytest.mark.parametrize("name", ["missing.py:HEAD", "folder:HEAD", "file.txt:HEAD", "file.py:", "file.py:a.b"])
+def test_what_is_no_file_and_variable_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    for file in ("file.py", "file.txt"):
+        (tmp_path / file).write_text("HEAD = 1")
+    with pytest.raises(InputError, match=rf"--allow-plugin {name} must be the name of an installed plugin or FILE"):
+        allow_plugins([name])

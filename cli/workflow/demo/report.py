@@ -8,24 +8,17 @@ from typing import Any
 
 import click
 
-from cli.workflow.demo.page import write_page
+from cli.workflow.demo.heads import BASELINE, HEADS
+from cli.workflow.demo.page import BOXES_TITLES, ahead, write_page
 from cli.workflow.demo.pictures import draw_examples
 from cli.workflow.demo.settings import DemoSettings
-from cli.workflow.demo.workflow import BOXES, HEADS, Folders
+from cli.workflow.demo.workflow import BOXES, Folders
 from cli.workflow.stages import Stages
 from stal_data.dataset import Dataset
 from stal_data.files import write_atomically
 from stal_data.labels import LabelMap
 
 INTERACTION = "PERSON_INTERACTION"
-TITLES = {
-    ("ground_truth_boxes", "relation"): "relation, ground-truth boxes",
-    ("ground_truth_boxes", "acar"): "ACAR, ground-truth boxes",
-    ("ground_truth_boxes", "linear"): "linear, ground-truth boxes",
-    ("detected_boxes", "relation"): "relation, detected boxes",
-    ("detected_boxes", "acar"): "ACAR, detected boxes",
-    ("detected_boxes", "linear"): "linear, detected boxes",
-}
 
 
 @dataclass(frozen=True)
@@ -62,20 +55,29 @@ def write_report(stages: Stages, folders: Folders, settings: DemoSettings) -> di
     dataset = Dataset.open(folders.data)
     assert dataset.label_map is not None
     scores = _read_scores(folders, settings, dataset.label_map)
-    summary: dict[str, Any] = {boxes: {head: scores[boxes, head].summary() for head in HEADS} for boxes in BOXES} | {
+    best, seed = next(iter(HEADS)), settings.head_seeds[0]
+    summary: dict[str, Any] = {
+        boxes: {head: scores[boxes, head].summary() | _ahead(folders, boxes, head, seed) for head in HEADS}
+        for boxes in BOXES
+    } | {
         "head_seeds": list(settings.head_seeds),
-        "interaction_classes": sorted(scores["ground_truth_boxes", HEADS[0]].interactions),
+        "interaction_classes": sorted(scores["ground_truth_boxes", best].interactions),
         "wall_s": stages.wall_s | {"total": round(sum(stages.wall_s.values()), 2)},
     }
     pictures = folders.root / "pictures"
     pictures.mkdir(exist_ok=True)
-    first = {TITLES[key]: score.metrics[0] for key, score in scores.items()}
-    plot_capacity_curves(first, pictures / "capacity.png")
-    on_ground_truth = {title: metrics for title, metrics in first.items() if title.endswith("ground-truth boxes")}
+    drawn = {
+        boxes: {
+            f"{HEADS[head].title}, {BOXES_TITLES[boxes]}": scores[boxes, head].metrics[0]
+            for head in HEADS
+            if HEADS[head].drawn
+        }
+        for boxes in BOXES
+    }
+    plot_capacity_curves(drawn["ground_truth_boxes"] | drawn["detected_boxes"], pictures / "capacity.png")
     groups = dict(zip(dataset.label_map.names, dataset.label_map.types, strict=True))
-    plot_per_class(on_ground_truth, pictures / "per_class.png", groups=groups)
-    seed = settings.head_seeds[0]
-    examples = draw_examples(dataset.split("test"), folders.predictions("detected_boxes", HEADS[0], seed), pictures)
+    plot_per_class(drawn["ground_truth_boxes"], pictures / "per_class.png", groups=groups)
+    examples = draw_examples(dataset.split("test"), folders.predictions("detected_boxes", best, seed), pictures)
     write_page(folders.root / "index.html", summary, examples)
     write_atomically(folders.root / "summary.json", json.dumps(summary, indent=2) + "\n")
     return summary
@@ -97,6 +99,18 @@ def _read_scores(folders: Folders, settings: DemoSettings, label_map: LabelMap) 
     }
 
 
+def _ahead(folders: Folders, boxes: str, head: str, seed: int) -> dict[str, Any]:
+    """By how much a head is ahead of the linear one, with its 95 % interval over videos."""
+    from stal_eval.comparison import compare
+    from stal_eval.stored import read_matches
+
+    if head == BASELINE:
+        return {}
+    baseline, other = (read_matches(folders.evaluation(boxes, name, seed)) for name in (BASELINE, head))
+    delta = compare(baseline, other).mean_ap
+    return {"ahead_of_linear": {"mAP": delta.delta, "low": delta.low, "high": delta.high}}
+
+
 def _row(values: list[float]) -> str:
     return " ".join(f"{value:.3f}" for value in values)
 
@@ -109,16 +123,17 @@ def print_table(summary: dict[str, Any]) -> None:
     table = Table(title="Synthetic test split, first head seed")
     table.add_column("boxes")
     table.add_column("head")
-    for heading in ("mAP", "capacity", "mAP at 50", "interactions"):
+    for heading in ("mAP", "capacity", "mAP at 50", "interactions", "ahead of linear"):
         table.add_column(heading, justify="right", no_wrap=True)
     seeds = Table(title=f"Head seeds {' '.join(map(str, summary['head_seeds']))}")
     for heading in ("boxes", "head", "mAP", "interactions"):
         seeds.add_column(heading)
     for boxes, head in product(BOXES, HEADS):
-        row, words = summary[boxes][head], boxes.replace("_", " ")
+        row, words = summary[boxes][head], BOXES_TITLES[boxes]
         figures = (f"{row[name]:.3f}" for name in ("mAP_at_50", "interaction_AP"))
-        table.add_row(words, head, f"{row['mAP']:.3f}", str(row["capacity"]), *figures)
-        seeds.add_row(words, head, *(_row(row[name]) for name in ("mAP_by_seed", "interaction_AP_by_seed")))
+        title = HEADS[head].title
+        table.add_row(words, title, f"{row['mAP']:.3f}", str(row["capacity"]), *figures, ahead(row))
+        seeds.add_row(words, title, *(_row(row[name]) for name in ("mAP_by_seed", "interaction_AP_by_seed")))
     click.echo()
     console = Console()
     console.print(table)

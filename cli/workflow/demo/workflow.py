@@ -6,13 +6,13 @@ from importlib.resources import as_file, files
 from itertools import product
 from pathlib import Path
 
+from cli.workflow.demo.heads import HEADS
 from cli.workflow.demo.settings import DemoSettings
 from cli.workflow.feature_stage import precompute
 from cli.workflow.fingerprints import RUN_BESIDE, RUN_PARTS
 from cli.workflow.stages import Product, Service, Stages
 
 DATASET = "synthetic"
-HEADS = ("relation", "acar", "linear")
 DETECTOR = "detector"
 BOXES = {"ground_truth_boxes": "ground-truth", "detected_boxes": f"proposals:{DETECTOR}"}
 DETECTOR_IMAGE_SIZE = "180x320"  # height x width of the frames
@@ -154,17 +154,17 @@ def _feature_digests(stages: Stages, features: list[Product]) -> dict[str, str]:
 def _train_heads(
     stages: Stages, folders: Folders, settings: DemoSettings, recognizer: Service, features: list[Product]
 ) -> None:
-    overrides = [word for value in settings.train_overrides for word in ("--set", value)]
-    ranks = {"acar": 2}
-    for head, seed in product(HEADS, settings.head_seeds):
+    common = (f"data.feature_set={features[0].path.name}", *settings.train_overrides)
+    for (name, head), seed in product(HEADS.items(), settings.head_seeds):
+        values = (*head.overrides, f"training.seed={seed}", *common)
         stages.run(
-            f"train_{run_name(head, seed)}",
-            *("train", head, "--store", str(folders.store), "--run-id", run_name(head, seed)),
-            *("--set", f"training.seed={seed}", "--set", f"data.feature_set={features[0].path.name}", *overrides),
-            *("--nproc-per-node", str(ranks.get(head, 1))),
+            f"train_{run_name(name, seed)}",
+            *("train", head.recipe, "--store", str(folders.store), "--run-id", run_name(name, seed)),
+            *(word for value in values for word in ("--set", value)),
+            *("--nproc-per-node", str(head.processes)),
             connection=lambda: ("--recognizer", recognizer.address),
             inputs=_digests(stages, folders.data) | _feature_digests(stages, features),
-            products=[folders.run(head, seed)],
+            products=[folders.run(name, seed)],
         )
 
 

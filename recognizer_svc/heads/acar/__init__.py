@@ -17,4 +17,9 @@ def _build(config: AcarConfig, shapes: "FeatureShapes", num_classes: int) -> "nn
     return AcarHead(config, shapes, num_classes)
 
 
-ACAR = Head(config=AcarConfig, build=_build, classifier=("fc2.weight", "linear.fc.weight", "linear.fc.bias"))
+ACAR = Head(
+    config=AcarConfig,
+    build=_build,
+    classifier=("fc2.weight", "linear.fc.weight", "linear.fc.bias"),
+    statistics=("mean", "slope", "moments"),
+)
