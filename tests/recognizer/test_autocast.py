@@ -20,6 +20,8 @@ from tests.tolerances import AUTOCAST, check, of_the_largest
 
 HEADS = {
     "acar": "head={kind: acar, reduce_channels: 16, context_channels: 12, depth: 1, dropout: 0}",
+    "acar with all parts": "head={kind: acar, reduce_channels: 16, context_channels: 12, depth: 1, dropout: 0, "
+    "standardise: true, pooling: mean_max, linear_skip: true}",
     "linear": "head={kind: linear}",
     "relation": "head={kind: relation, channels: 16, dropout: 0, linear_skip: true}",
     "relation by attention": "head={kind: relation, channels: 16, dropout: 0, relation: attention}",
