@@ -33,14 +33,15 @@ NUM_CLASSES, ACTORS = 50, 4
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--head", choices=["acar", "linear"], default="acar")
+    parser.add_argument("--head", choices=["acar", "linear", "relation"], default="acar")
+    parser.add_argument("--autocast", choices=["none", "bfloat16"], default="none", help="As training.autocast.")
     parser.add_argument("--rows", type=int, default=96)
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--threads", type=int, default=2, help="That read ahead.")
     parser.add_argument("--folder", type=Path, help="Where the files go; default: the temporary folder.")
     options = parser.parse_args(arguments)
-    recipe = load_recipe("acar-published" if options.head == "acar" else "linear")
+    recipe = load_recipe("acar-published" if options.head == "acar" else options.head)
     random = np.random.default_rng(0)
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         features = write_set(Store.open(folder), options.rows)
@@ -56,7 +57,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         data = LabelledFeatures(items, shapes, identity=features)
         head = build_head(recipe.head, shapes, NUM_CLASSES)
         optimizer = build_optimizer(recipe.optimizer, head.parameters())
-        trainer = Trainer(head=head, model=head, optimizer=optimizer, loss=recipe.loss, ranks=Ranks())
+        trainer = Trainer(
+            head=head,
+            model=head,
+            optimizer=optimizer,
+            loss=recipe.loss,
+            ranks=Ranks(),
+            autocast=options.autocast == "bfloat16",
+        )
         totals = Totals()
         plans = [
             part
@@ -76,8 +84,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, {torch.get_num_threads()} threads")
     wait_ms, compute_ms = (seconds / totals.steps * 1e3 for seconds in (totals.data_s, totals.compute_s))
     print(
-        f"{options.head}, {totals.steps} steps of {options.batch} clips with {ACTORS} people: waiting {wait_ms:.2f}, "
-        f"computing {compute_ms:.0f} ms a step; waiting {totals.data_s / totals.wall_s:.3%} of the time, "
+        f"{options.head}, autocast {options.autocast}, {totals.steps} steps of {options.batch} clips with {ACTORS} "
+        f"people: waiting {wait_ms:.2f}, computing {compute_ms:.0f} ms a step; "
+        f"waiting {totals.data_s / totals.wall_s:.3%} of the time, "
         f"{cpu_ms:.0f} ms of processor time a step, reading threads included"
     )
 

@@ -134,12 +134,14 @@ class LabelledFeatures:
     def load(self, indices: Sequence[int], epoch: int = 0, *, pinned: bool = False) -> LabelledBatch:
         """Read some clips; what is random depends on the seed, the epoch and the key frame, not on the batch.
 
+        indices: of clips; i + n * len(self) is the n-th repetition (from 0) of clip i, augmented in its own way.
         pinned: put the maps into page-locked memory as they are stored, for a CUDA device to fetch; needs one.
         """
+        repetitions, indices = [index // len(self) for index in indices], [index % len(self) for index in indices]
         items = [self.items[index] for index in indices]
         mirrored, boxes = [], []
-        for item in items:
-            flip, boxes_N4 = self._augment(item, epoch)
+        for item, repetition in zip(items, repetitions, strict=True):
+            flip, boxes_N4 = self._augment(item, epoch, repetition)
             mirrored.append(flip)
             boxes.append(boxes_N4)
         features = self._pinned(len(items)) if pinned else self._buffer(len(items))
@@ -154,10 +156,10 @@ class LabelledFeatures:
             keys=keys,
         )
 
-    def _augment(self, item: LabelledKeyFrame, epoch: int) -> tuple[bool, NDArray[np.float32]]:
+    def _augment(self, item: LabelledKeyFrame, epoch: int, repetition: int) -> tuple[bool, NDArray[np.float32]]:
         options = self._augmentation
         name = f"{item.key}#{item.part}" if item.part else str(item.key)
-        random = np.random.default_rng(seed_of(self._seed, "augment", epoch, name))
+        random = np.random.default_rng(seed_of(self._seed, "augment", epoch, name, *[repetition] * (repetition > 0)))
         flip = self._hflip is not None and bool(random.random() < options.hflip_probability)
         boxes_N4 = item.boxes_N4[:, [2, 1, 0, 3]] if flip else item.boxes_N4
         if flip:

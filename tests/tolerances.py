@@ -43,6 +43,11 @@ TWO_RANKS = 1e-11
 statistics of each rank's own clips differ by 1e-4 and more."""
 
 
+AUTOCAST = 0.02
+"""Of the largest logit; gradients, which have gone through twice as many layers, get four times as much. bfloat16 keeps
+8 bits, so each value is off by up to 4e-3; a mistake of method moves logits by tenths."""
+
+
 def check(stage: str, difference: float, tolerance: float) -> None:
     """Assert, and say what was measured."""
     print(f"\n{stage}: {difference:.1e}, tolerance {tolerance:.0e}")

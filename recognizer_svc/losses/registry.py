@@ -1,6 +1,7 @@
 """What a loss declares. Importing this needs no torch."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Self
 
 from stal_data.sections import Section
 
@@ -18,6 +19,13 @@ class Loss(Section):
 
     def check(self, num_classes: int) -> None:
         """Refuse a label map that the loss does not fit, with an InputError."""
+
+    def fitted(self, positives_C: Sequence[float], actors: float) -> Self:  # noqa: ARG002 - for those that need it
+        """Return the loss for training on these actors. A run calls it at each start, before anything else.
+
+        positives_C: how many actors of an epoch perform each class. actors: how many there are.
+        """
+        return self
 
     def scores(self, logits_NC: "Tensor") -> "Tensor":
         """Return scores in [0,1], [N, C]."""

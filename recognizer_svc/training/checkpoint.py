@@ -56,6 +56,8 @@ class Checkpoint:
 
     feature_spec: of the identity view that the head knows; of a backbone that is trained, its weights are those below.
     backbone_state: the tensors of the backbone that is trained with the head, where one is.
+    unaveraged: parameters that the optimizer goes on with, by their names in the module that is trained, where those of
+        head_state and backbone_state are averages.
     events: number of the run's last event before this was saved; 0 where nobody counted.
     """
 
@@ -67,6 +69,7 @@ class Checkpoint:
     optimizer_state: dict[str, Any]
     progress: Progress
     backbone_state: dict[str, Tensor] | None = None
+    unaveraged: dict[str, Tensor] | None = None
     events: int = 0
 
     def build_head(self) -> nn.Module:
@@ -82,6 +85,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     tensors |= {f"head.{name}": tensor for name, tensor in checkpoint.head_state.items()}
     trained = checkpoint.recipe.training.backbone
     tensors |= {f"{trained}.{name}": tensor for name, tensor in (checkpoint.backbone_state or {}).items()}
+    tensors |= {f"unaveraged.{name}": tensor for name, tensor in (checkpoint.unaveraged or {}).items()}
     metadata = {
         "version": VERSION,
         "recipe": checkpoint.recipe.to_yaml(),
@@ -140,6 +144,7 @@ def _checkpoint(content: dict[str, Any], path: Path) -> Checkpoint:
         shapes=FeatureShapes.from_dict(content["shapes"]),
         head_state=content["head"],
         backbone_state=content.get(trained) or _part(content.get("tensors", {}), f"{trained}.") or None,
+        unaveraged=_part(content.get("tensors", {}), "unaveraged.") or None,
         optimizer_state=content["optimizer"],
         events=content.get("events", 0),
         progress=Progress(

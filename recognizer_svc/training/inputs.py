@@ -4,12 +4,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from cache.feature_store import FeatureSet
 from cache.split_store import PublishedSplit, load_split
 from cache.store import Store
 from recognizer_svc.data import Augmentation, LabelledFeatures, LabelledKeyFrame, labelled_key_frames
 from recognizer_svc.heads.batch import FeatureShapes
 from recognizer_svc.training.recipe import Layout, Recipe
+from recognizer_svc.training.repeats import clips_per_epoch, repeat_factors
 from recognizer_svc.training.row_layout import counts_note, row_clips, single_people
 from recognizer_svc.training.sets import open_sets
 from stal_data.errors import InputError, how_to_install
@@ -30,11 +34,19 @@ class RunInputs:
     feature_sets: dict[str, FeatureSet]
     """By their use: train, and train_hflip and validation where they are used."""
     train: LabelledFeatures
+    repeats_K: NDArray[np.float64]
+    """How often each clip of `train` is drawn in an epoch, on average."""
     validation: LabelledFeatures | None
     joint: "JointInputs | None" = None
     """Where a backbone is trained with the head."""
     notes: tuple[str, ...] = field(default=())
     """What the user should know before the run starts."""
+
+    def actors_per_epoch(self) -> tuple[list[float], float]:
+        """Return how many actors of an epoch perform each class [C], and how many there are, on average."""
+        clips = list(zip(self.repeats_K, self.train.items, strict=True))
+        positives_C = np.sum([factor * clip.targets_NC.sum(axis=0) for factor, clip in clips], axis=0)
+        return positives_C.tolist(), float(sum(factor * len(clip.targets_NC) for factor, clip in clips))
 
 
 def open_inputs(recipe: Recipe, store: Store, data_root: Path | None = None) -> RunInputs:
@@ -62,6 +74,12 @@ def open_inputs(recipe: Recipe, store: Store, data_root: Path | None = None) -> 
         notes += joint.notes(identity.spec)
     if hflip is None and data.hflip_probability > 0:
         notes.append("the store has no mirrored features (precompute --view hflip), so training sees no mirrored clips")
+    repeats_K = repeat_factors(items, data.repeat_threshold)
+    if data.repeat_threshold is not None:
+        notes.append(
+            f"an epoch has {clips_per_epoch(repeats_K)} clips of {len(items)}; those of rare classes are drawn up to "
+            f"{repeats_K.max():.1f} times (data.repeat_threshold {data.repeat_threshold:g})"
+        )
     train = LabelledFeatures(
         items,
         read,
@@ -90,6 +108,7 @@ def open_inputs(recipe: Recipe, store: Store, data_root: Path | None = None) -> 
         splits=splits,
         feature_sets=sets,
         train=train,
+        repeats_K=repeats_K,
         validation=validation,
         joint=joint,
         notes=tuple(notes),

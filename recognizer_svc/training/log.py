@@ -65,8 +65,9 @@ class RunLog(AbstractContextManager["RunLog"]):
         """epoch: finished ones; step: steps of the next one that the checkpoint holds."""
         self._write("checkpoint", epoch=epoch, step=step, name=name)
 
-    def done(self, *, best_map: float | None) -> None:
-        self._write("done", epochs=self._epochs, best_map=best_map, wall_s=time.perf_counter() - self._started)
+    def done(self, *, epochs: int, best_map: float | None) -> None:
+        """epochs: that were trained, in all attempts."""
+        self._write("done", epochs=epochs, best_map=best_map, wall_s=time.perf_counter() - self._started)
 
     def _write(self, kind: EventType, **fields: Any) -> None:
         if self._events is not None:

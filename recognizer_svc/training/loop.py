@@ -66,6 +66,8 @@ class Trainer:
 
     head: all that is trained: a head, or a JointModel.
     model: `head` itself, or the wrapper that averages its gradients over the ranks.
+    clip_gradient_norm: the largest norm of these gradients; None = any.
+    autocast: whether the forward pass computes in bfloat16 what torch finds suitable; the loss is float32 even so.
     """
 
     head: nn.Module
@@ -74,6 +76,8 @@ class Trainer:
     loss: Loss
     ranks: Ranks
     stop: StopSignal = field(default_factory=StopSignal)
+    clip_gradient_norm: float | None = None
+    autocast: bool = False
 
     def step(self, batch: LabelledBatch, learning_rate: float) -> tuple[Totals, bool]:
         """Train on this rank's part of a step. Returns the step's sums, and whether to stop after it.
@@ -84,7 +88,10 @@ class Trainer:
         """
         device = self.ranks.device
         self.model.train()
-        logits_NC = self.model(batch.head.to(device))
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.autocast):
+            logits_NC = self.model(batch.head.to(device))
+        if self.autocast:
+            logits_NC = logits_NC.float()
         local_sum = self.loss.total(logits_NC, batch.targets_NC.to(device))
         actors, total, broken, stop = self._agree(local_sum.detach(), len(batch.targets_NC))
         if broken:
@@ -98,6 +105,8 @@ class Trainer:
                 group["lr"] = learning_rate
             self.optimizer.zero_grad(set_to_none=True)
             (local_sum * (self.ranks.world_size / actors)).backward()  # type: ignore[no-untyped-call]
+            if self.clip_gradient_norm is not None:
+                nn.utils.clip_grad_norm_(self.head.parameters(), self.clip_gradient_norm)
             self.optimizer.step()
         return Totals(steps=1, actors=actors, loss_sum=total), stop
 

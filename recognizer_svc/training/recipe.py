@@ -63,6 +63,8 @@ class Data(Section):
     """How often a clip is seen mirrored; takes effect where the store holds the `hflip` set of the same spec."""
     box_jitter: float = Field(default=0.075, ge=0, lt=0.5)
     """Each box coordinate moves by uniform(-j, j) times the box's width or height."""
+    repeat_threshold: float | None = Field(default=None, gt=0, le=1)
+    """Share of the clips below which a class has its clips repeated (repeat-factor sampling); None = each clip once."""
     reader_threads: int = Field(default=2, ge=1, le=64)
     folder: RelativePath | None = None
     """Folder of the data set below the service's data root, None = called as the data set; for training.backbone."""
@@ -74,6 +76,19 @@ class Validation(Section):
     every_epochs: int = Field(default=1, ge=1, le=_MAX_COUNT)
     keep_best: bool = True
     """Keep the checkpoint with the best validation mAP; switch it off where the split is the test split."""
+    stop_after_epochs: int | None = Field(default=None, ge=1, le=_MAX_COUNT)
+    """End the run at a validation so many epochs after the best one, or later; None = train all epochs."""
+
+    @property
+    def takes_place(self) -> bool:
+        """Whether anything is scored after epochs."""
+        return self.split is not None
+
+    @model_validator(mode="after")
+    def _stopping_needs_scores(self) -> Self:
+        if self.stop_after_epochs is not None and not self.takes_place:
+            raise ValueError("stop_after_epochs needs a validation; name a split, or leave it out")
+        return self
 
 
 class Sgd(Section):
@@ -125,6 +140,12 @@ class Training(Section):
     seed: int = Field(default=0, ge=0, le=2**63 - 1)
     batch_norm: Literal["per_rank", "shared"] = "per_rank"
     """Whose clips a BatchNorm's statistics are of: each process's own, as published, or those of all processes."""
+    ema_decay: float | None = Field(default=None, gt=0, lt=1)
+    """Validate and save exponential moving averages of the weights; None = the weights themselves."""
+    clip_gradient_norm: float | None = Field(default=None, gt=0, le=1e6)
+    """Gradients of all ranks' mean with a larger norm are scaled down to it."""
+    autocast: Literal["none", "bfloat16"] = "none"
+    """What training computes the forward pass in; the loss, validation and prediction are always float32."""
     log_every_steps: int = Field(default=10, ge=1, le=_MAX_COUNT)
     collective_timeout_s: float = Field(default=600, gt=0, le=30 * 86400)
     """How long a rank waits for the others before the job fails."""

@@ -1,12 +1,13 @@
 """One training run in its folder: from the recipe, or from where the latest checkpoint left it, to the last epoch."""
 
 import time
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from cache.backbones import backbone_of
 from cache.exact_float32 import exact_float32
@@ -28,8 +29,10 @@ from recognizer_svc.training.log import RunLog
 from recognizer_svc.training.loop import StopSignal, Totals, Trainer, timed
 from recognizer_svc.training.provenance import write_provenance
 from recognizer_svc.training.recipe import Recipe, load_recipe, parse_recipe
+from recognizer_svc.training.repeats import clips_per_epoch, drawn_clips
 from recognizer_svc.training.schedule import build_optimizer, learning_rate
 from recognizer_svc.training.seeds import seed_of
+from recognizer_svc.training.weight_average import WeightAverage
 from stal_data.errors import ConflictError, InputError, StalError
 from stal_data.files import write_atomically
 from stal_data.sealed import sealed_text
@@ -75,32 +78,59 @@ class Run:
             head=trained,
             model=ranks.wrap(trained),
             optimizer=build_optimizer(self.recipe.optimizer, trained.parameters()),
-            loss=self.recipe.loss,
+            loss=self.recipe.loss.fitted(*self.inputs.actors_per_epoch()),
             ranks=ranks,
             stop=stop or StopSignal(),
+            clip_gradient_norm=self.recipe.training.clip_gradient_norm,
+            autocast=self.recipe.training.autocast == "bfloat16",
         )
-        if saved is not None:
-            self._restore(load_checkpoint(latest, saved))
+        checkpoint = None if saved is None else load_checkpoint(latest, saved)
+        if checkpoint is not None:
+            self._restore(checkpoint)
+        decay, unaveraged = self.recipe.training.ema_decay, None if checkpoint is None else checkpoint.unaveraged
+        self.average = None if decay is None else WeightAverage(trained, decay, unaveraged)
 
     @property
     def steps_per_epoch(self) -> int:
-        return -(-len(self.inputs.train) // self.recipe.training.batch_clips)
+        return -(-clips_per_epoch(self.inputs.repeats_K) // self.recipe.training.batch_clips)
+
+    @property
+    def finished(self) -> bool:
+        return self.progress.epochs_done >= self.recipe.training.epochs or self._stopped_early
+
+    @property
+    def _stopped_early(self) -> bool:
+        """Whether the latest validation is so long after the best one that the recipe ends the run."""
+        done, patience = self.progress, self.recipe.validation.stop_after_epochs
+        if patience is None or done.validation_map is None or done.best is None or done.steps_done:
+            return False
+        return done.epochs_done - done.best.epoch >= patience
 
     def train(self) -> bool:
         """Go on to the last epoch. Returns False if a stop was requested before; a checkpoint is saved then, too."""
-        first_step = self.progress.epochs_done * self.steps_per_epoch + self.progress.steps_done
+        first_step = self._step_of_run(self.progress.epochs_done, self.progress.steps_done)
         with RunLog(self.run_dir, self.recipe, enabled=self.ranks.rank == 0, first_step=first_step) as log:
             self._announce(log)
-            while self.progress.epochs_done < self.recipe.training.epochs:
-                if self._epoch(log) and self.progress.epochs_done < self.recipe.training.epochs:
+            while not self.finished:
+                if self._epoch(log) and not self.finished:
                     log.message("stopped on request; resume to go on from the checkpoint")
                     break
             else:
-                self._export(log)
-                log.done(best_map=None if self.progress.best is None else self.progress.best.map)
+                self._end(log)
         if self.ranks.rank == 0:
             self.runs.publish(self.run_dir)
-        return self.progress.epochs_done >= self.recipe.training.epochs
+        return self.finished
+
+    def _end(self, log: RunLog) -> None:
+        done, best = self.progress, self.progress.best
+        if done.epochs_done < self.recipe.training.epochs and best is not None:
+            log.message(
+                f"ended after {done.epochs_done} of {self.recipe.training.epochs} epochs: the best validation mAP, "
+                f"{best.map:.4f}, is that of epoch {best.epoch}, {done.epochs_done - best.epoch} epochs ago; to go on, "
+                "raise validation.stop_after_epochs or set it to null, and resume"
+            )
+        self._export(log)
+        log.done(epochs=done.epochs_done, best_map=None if best is None else best.map)
 
     def _announce(self, log: RunLog) -> None:
         if self.ranks.rank == 0:
@@ -116,7 +146,7 @@ class Run:
             log.message(
                 f"all {done.epochs_done} epochs are trained already; to go on, raise training.epochs and resume"
             )
-        elif done.epochs_done or done.steps_done:
+        elif not self.finished and (done.epochs_done or done.steps_done):
             log.message(f"resumed after {done.epochs_done} epochs and {done.steps_done} steps")
 
     def _batch_norm_note(self) -> str | None:
@@ -134,14 +164,16 @@ class Run:
     def _epoch(self, log: RunLog) -> bool:
         """Train what is left of the running epoch; then validate and save. Returns whether a stop was requested."""
         training, epoch = self.recipe.training, self.progress.epochs_done + 1
-        plan = epoch_plan(
-            len(self.inputs.train),
+        drawn = drawn_clips(self.inputs.repeats_K, seed=training.seed, epoch=epoch)
+        places = epoch_plan(
+            len(drawn),
             training.batch_clips,
             seed=training.seed,
             epoch=epoch,
             rank=self.ranks.rank,
             world_size=self.ranks.world_size,
         )
+        plan = [drawn[part].tolist() for part in places]
         totals, since_log, stop = self.progress.totals, Totals(), False
         load = partial(self.inputs.train.load, epoch=epoch, pinned=self.ranks.device.type == "cuda")
         batches = timed(read_ahead(load, plan[self.progress.steps_done :], self.recipe.data.reader_threads))
@@ -150,6 +182,8 @@ class Run:
             rate = self._learning_rate(epoch, step)
             torch.manual_seed(seed_of(training.seed, "dropout", epoch, step, self.ranks.rank))
             part, stop = self.trainer.step(batch, rate)
+            if self.average is not None:
+                self.average.update(self._step_of_run(epoch - 1, step))
             part.data_s, part.compute_s = waited_s, time.perf_counter() - started
             totals.add(part)
             since_log.add(part)
@@ -165,11 +199,18 @@ class Run:
         self._finish_epoch(log, epoch)
         return stop
 
+    def _step_of_run(self, epochs_done: int, step: int) -> int:
+        return epochs_done * self.steps_per_epoch + step
+
+    def _averaged(self) -> AbstractContextManager[dict[str, Tensor] | None]:
+        """Put the averaged weights into the head, where there are some; gives the others by name."""
+        return nullcontext() if self.average is None else self.average.applied()
+
     def _learning_rate(self, epoch: int, step: int) -> float:
         return learning_rate(
             self.recipe.schedule,
             self.recipe.optimizer.learning_rate,
-            step=(epoch - 1) * self.steps_per_epoch + step,
+            step=self._step_of_run(epoch - 1, step),
             steps_per_epoch=self.steps_per_epoch,
             epochs=self.recipe.training.epochs,
         )
@@ -192,7 +233,8 @@ class Run:
             return None
         started = time.perf_counter()
         threads = self.recipe.data.reader_threads
-        found = evaluate(self.trainer.head, self.inputs.validation, self.recipe.loss, self.ranks, threads=threads)
+        with self._averaged():
+            found = evaluate(self.trainer.head, self.inputs.validation, self.trainer.loss, self.ranks, threads=threads)
         best = self.progress.best
         log.validation(
             epoch=epoch,
@@ -208,19 +250,21 @@ class Run:
         if self.ranks.rank:
             return
         spec, joint = self.inputs.feature_sets["train"].spec, self.inputs.joint
-        checkpoint = Checkpoint(
-            recipe=self.recipe,
-            label_map=self.inputs.label_map,
-            feature_spec=spec if joint is None else joint.trained_spec(spec),
-            shapes=self.inputs.shapes,
-            head_state=self.head.state_dict(),
-            backbone_state=None if joint is None else joint.backbone.model.state_dict(),
-            optimizer_state=self.trainer.optimizer.state_dict(),
-            progress=self.progress,
-            events=log.saved_events(),
-        )
         path = self.run_dir.checkpoint(name).with_suffix(SUFFIX)
-        save_checkpoint(path, checkpoint)
+        with self._averaged() as unaveraged:
+            checkpoint = Checkpoint(
+                recipe=self.recipe,
+                label_map=self.inputs.label_map,
+                feature_spec=spec if joint is None else joint.trained_spec(spec),
+                shapes=self.inputs.shapes,
+                head_state=self.head.state_dict(),
+                backbone_state=None if joint is None else joint.backbone.model.state_dict(),
+                unaveraged=unaveraged,
+                optimizer_state=self.trainer.optimizer.state_dict(),
+                progress=self.progress,
+                events=log.saved_events(),
+            )
+            save_checkpoint(path, checkpoint)
         path.with_suffix(OLD_SUFFIX).unlink(missing_ok=True)
         log.checkpoint(epoch=self.progress.epochs_done, step=self.progress.steps_done, name=path.name)
         if name == "latest":

@@ -42,3 +42,16 @@ def test_a_training_process_imports_neither_torchvision_nor_torchs_compiler() ->
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_boxes_stay_exact_on_a_map_of_half_precision() -> None:
+    generator = torch.Generator().manual_seed(0)
+    rois_N5 = torch.cat([torch.zeros(5, 1), torch.rand(5, 4, generator=generator).sort(dim=1).values * 9], dim=1)
+    half_BCHW = torch.randn(1, 3, 9, 9, generator=generator).bfloat16().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        roi_NC77 = roi_align(half_BCHW, rois_N5, 7)
+    assert torch.equal(roi_NC77, roi_align(half_BCHW.float(), rois_N5, 7))
+    roi_NC77.sum().backward()
+    map_BCHW = half_BCHW.detach().float().requires_grad_()
+    roi_align(map_BCHW, rois_N5, 7).sum().backward()
+    assert torch.equal(half_BCHW.grad, map_BCHW.grad.bfloat16())

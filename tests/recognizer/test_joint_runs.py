@@ -23,6 +23,7 @@ from stal_data.dataset import Dataset
 from stal_data.errors import ConflictError
 from tests.recognizer.joint_ranks import StopAfter, run_rank
 from tests.recognizer.joint_store import VIT_WEIGHTS, JointStore, make_joint_store
+from tests.recognizer.run_results import assert_same, latest
 from tests.recognizer.two_ranks import run_two_ranks
 
 # Nine clips in steps of two: the last step of an epoch leaves the second rank without any.
@@ -127,6 +128,21 @@ def test_a_joint_run_can_be_made_longer_and_keeps_the_best(joint_store, tmp_path
             assert checkpoint.progress.best.epoch == checkpoint.progress.epochs_done
             continue
         assert load_backbone("slowfast", weights=str(path)).spec == checkpoint.feature_spec.backbone("slowfast")
+
+
+def test_both_networks_are_averaged_exported_and_resumed_exactly(joint_store):
+    options = ["training.ema_decay=0.9", "training.autocast=bfloat16", "training.batch_clips=3"]
+    whole, parts = joint_store.run("averaged", *options), joint_store.run("averaged-parts", *options)
+    assert train_run(whole, Ranks(), data_root=joint_store.data_root)
+    assert not train_run(parts, Ranks(), StopAfter(2), joint_store.data_root)
+    assert train_run(parts, Ranks(), data_root=joint_store.data_root)
+    found = latest(whole)
+    assert_same(latest(parts), found)
+    name = "slow_conv1.weight"
+    assert not torch.equal(found.unaveraged[f"backbone.{name}"], found.backbone_state[name])
+    exported = load_backbone("slowfast", weights=str(whole.backbone_files("slowfast")[0]))
+    assert torch.equal(exported.model.state_dict()[name], found.backbone_state[name])
+    assert exported.spec == found.feature_spec.backbone("slowfast")
 
 
 def test_a_stopped_run_exports_nothing(joint_store):

@@ -4,7 +4,7 @@ import multiprocessing
 from collections.abc import Callable
 
 PRELOADED = [
-    *(f"tests.recognizer.{name}" for name in ("gloo_ranks", "joint_ranks", "batch_norm_ranks")),
+    *(f"tests.recognizer.{name}" for name in ("gloo_ranks", "joint_ranks", "batch_norm_ranks", "run_results")),
     "torch._dynamo",  # which the first optimizer imports
 ]
 
