@@ -108,9 +108,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     lines = [
         "# The heads at the published sizes, as measured",
         "",
-        "slow 2048x8x14x14, fast 256x32x14x14, vit 1408x16x16x16, {CLASSES} classes; {CLIPS} clips a step with 1 or 10",
-        f"actors each, one thread. Reading: {options.rows} rows in batches of {CLIPS}, from the page cache. Relation has",
-        "128 channels. bfloat16 is autocast of the forward pass. Medians.",
+        f"slow 2048x8x14x14, fast 256x32x14x14, vit 1408x16x16x16, {CLASSES} classes; {CLIPS} clips a step with 1 or",
+        f"10 actors each, one thread. Reading: {options.rows} rows in batches of {CLIPS}, from the page cache.",
+        "Relation has 128 channels. bfloat16 is autocast of the forward pass. Medians.",
         "",
         "| head | parameters | KB a key frame | reading, ms | step with 1 actor, ms | step with 10 actors, ms |",
         "|---|---|---|---|---|---|",
