@@ -4,7 +4,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -16,6 +16,7 @@ from cache.feature_store import FeatureBatch, FeatureSet
 from cache.split_store import PublishedSplit
 from cache.statistics import time_mean
 from recognizer_svc.heads.batch import FeatureShapes, HeadBatch
+from recognizer_svc.neighbours import Neighbourhood, NeighbourRows, Sightings, rows_to_read
 from recognizer_svc.training.joint.model import JointBatch
 from recognizer_svc.training.seeds import seed_of
 from stal_data.boxes import are_valid
@@ -57,7 +58,8 @@ class Augmentation:
     """Changes of a training clip; the defaults change nothing.
 
     hflip_probability: how often a clip is seen mirrored (needs the mirrored feature set).
-    box_jitter: each coordinate moves by uniform(-j, j) times the box's width or height, then is clipped to [0,1].
+    box_jitter: each coordinate moves by uniform(-j, j) times the box's width or height, then is clipped to [0,1]. The
+        boxes of a person in neighbouring key frames move independently, as a detector errs in each anew.
     """
 
     hflip_probability: float = 0.0
@@ -108,8 +110,12 @@ class LabelledFeatures:
         augmentation: Augmentation | None = None,
         seed: int = 0,
         clips: "LiveClips | None" = None,
+        neighbourhood: Neighbourhood | None = None,
     ) -> None:
-        """shapes: of what is read for the head. clips: where the network computes a backbone's maps itself."""
+        """shapes: of what is read for the head. clips: where the network computes a backbone's maps itself.
+
+        neighbourhood: of the split, for a head that sees neighbouring key frames; then items show all people of one.
+        """
         self.items = tuple(items)
         self.num_classes = items[0].targets_NC.shape[1]
         self._shapes = shapes
@@ -119,9 +125,14 @@ class LabelledFeatures:
         self._augmentation = augmentation or Augmentation()
         self._seed = seed
         self._buffers = threading.local()
-        keys = [item.key for item in self.items]
-        self._rows = identity.rows_of(keys)
-        self._hflip_rows = None if hflip is None else hflip.rows_of(keys)
+        self._neighbourhood = neighbourhood
+        self._sightings: dict[KeyFrame, Sightings] = {}
+        wanted = dict.fromkeys(item.key for item in self.items)
+        if neighbourhood is not None:
+            wanted |= dict.fromkeys(other for key in list(wanted) for other in neighbourhood.occupied(key))
+        keys = list(wanted)
+        self._rows = dict(zip(keys, identity.rows_of(keys), strict=True))
+        self._hflip_rows = {} if hflip is None else dict(zip(keys, hflip.rows_of(keys), strict=True))
 
     def __len__(self) -> int:
         return len(self.items)
@@ -139,16 +150,20 @@ class LabelledFeatures:
         """
         repetitions, indices = [index // len(self) for index in indices], [index % len(self) for index in indices]
         items = [self.items[index] for index in indices]
-        mirrored, boxes = [], []
+        mirrored, boxes, around = [], [], []
         for item, repetition in zip(items, repetitions, strict=True):
-            flip, boxes_N4 = self._augment(item, epoch, repetition)
+            flip, boxes_N4, sightings = self._augment(item, epoch, repetition)
             mirrored.append(flip)
             boxes.append(boxes_N4)
-        features = self._pinned(len(items)) if pinned else self._buffer(len(items))
-        self._read(indices, mirrored, features)
+            if sightings is not None:
+                around.append(sightings)
         keys = tuple(item.key for item in items)
+        rows, neighbours = rows_to_read(list(zip(keys, mirrored, strict=True)), around)
+        features = self._pinned(len(rows)) if pinned else self._buffer(len(rows))
+        self._read(rows, features)
         targets = [item.targets_NC for item in items]
-        cached = head_batch(features, boxes, self._shapes, keys, convert=not pinned)
+        read = [key for key, _ in rows]
+        cached = head_batch(features, boxes, self._shapes, read, neighbours=neighbours, convert=not pinned)
         clips = None if self._clips is None else self._clips.load(keys, mirrored)
         return LabelledBatch(
             head=cached if clips is None else JointBatch(clips_B3THW=clips, cached=cached),
@@ -156,17 +171,35 @@ class LabelledFeatures:
             keys=keys,
         )
 
-    def _augment(self, item: LabelledKeyFrame, epoch: int, repetition: int) -> tuple[bool, NDArray[np.float32]]:
+    def _augment(
+        self, item: LabelledKeyFrame, epoch: int, repetition: int
+    ) -> tuple[bool, NDArray[np.float32], Sightings | None]:
+        """Return whether the clip is mirrored, its boxes, and where its people are around it if the head sees that."""
         options = self._augmentation
         name = f"{item.key}#{item.part}" if item.part else str(item.key)
         random = np.random.default_rng(seed_of(self._seed, "augment", epoch, name, *[repetition] * (repetition > 0)))
         flip = self._hflip is not None and bool(random.random() < options.hflip_probability)
-        boxes_N4 = item.boxes_N4[:, [2, 1, 0, 3]] if flip else item.boxes_N4
-        if flip:
-            boxes_N4[:, [0, 2]] = 1 - boxes_N4[:, [0, 2]]
-        if options.box_jitter:
-            boxes_N4 = jitter_boxes(boxes_N4, options.box_jitter, random)
-        return flip, boxes_N4
+
+        def changed(boxes_N4: NDArray[np.float32]) -> NDArray[np.float32]:
+            if flip:
+                boxes_N4 = boxes_N4[:, [2, 1, 0, 3]]
+                boxes_N4[:, [0, 2]] = 1 - boxes_N4[:, [0, 2]]
+            return jitter_boxes(boxes_N4, options.box_jitter, random) if options.box_jitter else boxes_N4
+
+        boxes_N4, sightings = changed(item.boxes_N4), self._sightings_of(item.key)
+        if sightings is not None:
+            around_NK4 = sightings.boxes_NK4
+            sightings = replace(sightings, boxes_NK4=changed(around_NK4.reshape(-1, 4)).reshape(around_NK4.shape))
+        return flip, boxes_N4, sightings
+
+    def _sightings_of(self, key: KeyFrame) -> Sightings | None:
+        """Where the people of a key frame are around it; looked for once, since crowds without ids take a while."""
+        if self._neighbourhood is None:
+            return None
+        found = self._sightings.get(key)
+        if found is None:
+            found = self._sightings[key] = self._neighbourhood.sightings(key)
+        return found
 
     def _buffer(self, num_clips: int) -> FeatureBatch:
         """Arrays that each reading thread has for itself and uses again: `load` copies out of them."""
@@ -186,12 +219,12 @@ class LabelledFeatures:
 
         return {name: pin(values) for name, values in self._identity.allocate(num_clips, self._shapes.arrays).items()}
 
-    def _read(self, indices: Sequence[int], mirrored: Sequence[bool], out: FeatureBatch) -> None:
-        """Read each clip from the set of its view to its place in the batch."""
+    def _read(self, wanted: Sequence[tuple[KeyFrame, bool]], out: FeatureBatch) -> None:
+        """Read each key frame from the set of its view, mirrored or not, to its place in the batch."""
         for flip, features, rows in ((False, self._identity, self._rows), (True, self._hflip, self._hflip_rows)):
-            places = [place for place, wanted in enumerate(mirrored) if wanted == flip]
-            if places and features is not None and rows is not None:
-                features.read_into([rows[indices[place]] for place in places], out, places)
+            places = [place for place, (_, mirrored) in enumerate(wanted) if mirrored == flip]
+            if places and features is not None:
+                features.read_into([rows[wanted[place][0]] for place in places], out, places)
 
 
 def jitter_boxes(boxes_N4: NDArray[np.float32], jitter: float, random: np.random.Generator) -> NDArray[np.float32]:
@@ -208,12 +241,14 @@ def head_batch(
     shapes: FeatureShapes,
     keys: Sequence[KeyFrame],
     *,
+    neighbours: Sequence[NeighbourRows] = (),
     convert: bool = True,
 ) -> HeadBatch:
     """Turn cached rows and each clip's boxes [n, 4] into a batch; clips without boxes are fine.
 
-    features: what was stored for every time step is averaged here.
-    keys: key frame of each clip, to name the one whose features are damaged.
+    features: of the clips, then of neighbouring key frames; what was stored for every time step is averaged here.
+    keys: key frame of each row of the features, to name the one whose features are damaged.
+    neighbours: of each clip, where `shapes` has neighbours.
     convert: copy to float32, after which the arrays of `features` may be used again. Else the batch keeps them as
         they are, and `HeadBatch.to` converts on the device, to which half as many bytes then go.
     """
@@ -225,15 +260,22 @@ def head_batch(
             held = time_mean(held)
         elif convert:
             held = held.to(torch.float32, copy=True)
-        assert held.shape == (len(boxes), *shape)
+        assert held.shape == (len(keys), *shape)
         _check_finite(name, held, keys)
         return held
 
-    return HeadBatch(
+    batch = HeadBatch(
         features={name: tensor(name, shape) for name, shape in shapes.arrays.items()},
         boxes_N4=torch.from_numpy(np.concatenate([np.empty((0, 4), np.float32), *boxes])),
         clip_of_N=torch.repeat_interleave(torch.arange(len(boxes)), counts),
     )
+    if not shapes.neighbours:
+        return batch
+    assert len(neighbours) == len(boxes)
+    slots = 2 * shapes.neighbours
+    boxes_NK4 = np.concatenate([np.empty((0, slots, 4), np.float32), *(boxes_NK4 for boxes_NK4, _ in neighbours)])
+    row_NK = np.concatenate([np.empty((0, slots), np.int64), *(row_NK for _, row_NK in neighbours)])
+    return replace(batch, neighbour_boxes_NK4=torch.from_numpy(boxes_NK4), neighbour_row_NK=torch.from_numpy(row_NK))
 
 
 def epoch_plan(

@@ -108,13 +108,16 @@ class Head:
         """Return scores [n, C] in [0,1] of boxes on cached key frames, in the order of `boxes`.
 
         boxes: float32 [n, 4] of each key frame, x1,y1,x2,y2 in [0,1] of it: all its people, since a head may judge
-            them with an eye on each other.
+            them with an eye on each other. A head that looks at neighbouring key frames, too, finds in `boxes` who is
+            there.
         Raises StalError for boxes that are not valid, key frames that are not among the features, and features of other
         backbones than those of the training.
         """
+        from recognizer_svc.people import People
         from recognizer_svc.scoring.predict import BoxesOfKeyFrame
 
-        people = [BoxesOfKeyFrame(key=key, boxes_N4=boxes_N4) for key, boxes_N4 in boxes.items()]
+        around = self._predictor.neighbourhood({key: People.of(boxes_N4) for key, boxes_N4 in boxes.items()})
+        people = [BoxesOfKeyFrame(key=key, boxes_N4=boxes_N4, around=around) for key, boxes_N4 in boxes.items()]
         notes = self._predictor.check_spec(features.feature_set)
         scored = list(self._predictor.predict(features.feature_set, people))
         return Predictions(label_map=self.label_map, key_frames=scored, notes=notes)

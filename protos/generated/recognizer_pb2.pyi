@@ -829,6 +829,7 @@ class RecognizeRequest(_message.Message):
     TIME_MS_FIELD_NUMBER: _builtins.int
     BOXES_FIELD_NUMBER: _builtins.int
     FEATURE_SET_FIELD_NUMBER: _builtins.int
+    NEIGHBOURS_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     checkpoint: _builtins.str
     """As in PredictRequest."""
@@ -842,6 +843,12 @@ class RecognizeRequest(_message.Message):
     def boxes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Box]:
         """The people of the key frame, all of them: their actions are judged with an eye on each other."""
 
+    @_builtins.property
+    def neighbours(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeyFramePeople]:
+        """The people of key frames before and after, for a head that looks there (Model.neighbours); by them the service finds
+        the people to score at those times. Without them the head is told that nobody was found.
+        """
+
     def __init__(
         self,
         *,
@@ -853,14 +860,40 @@ class RecognizeRequest(_message.Message):
         time_ms: _builtins.int = ...,
         boxes: _abc.Iterable[Global___Box] | None = ...,
         feature_set: _builtins.str = ...,
+        neighbours: _abc.Iterable[Global___KeyFramePeople] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boxes", b"boxes", "checkpoint", b"checkpoint", "dataset", b"dataset", "feature_set", b"feature_set", "run_id", b"run_id", "split", b"split", "time_ms", b"time_ms", "video", b"video"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boxes", b"boxes", "checkpoint", b"checkpoint", "dataset", b"dataset", "feature_set", b"feature_set", "neighbours", b"neighbours", "run_id", b"run_id", "split", b"split", "time_ms", b"time_ms", "video", b"video"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RecognizeRequest: _TypeAlias = RecognizeRequest  # noqa: Y015
+
+@_typing.final
+class KeyFramePeople(_message.Message):
+    """The people of another key frame of the same video, all of them; there may be none."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIME_MS_FIELD_NUMBER: _builtins.int
+    BOXES_FIELD_NUMBER: _builtins.int
+    time_ms: _builtins.int
+    @_builtins.property
+    def boxes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Box]: ...
+    def __init__(
+        self,
+        *,
+        time_ms: _builtins.int = ...,
+        boxes: _abc.Iterable[Global___Box] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boxes", b"boxes", "time_ms", b"time_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeyFramePeople: _TypeAlias = KeyFramePeople  # noqa: Y015
 
 @_typing.final
 class Box(_message.Message):
@@ -872,10 +905,13 @@ class Box(_message.Message):
     Y1_FIELD_NUMBER: _builtins.int
     X2_FIELD_NUMBER: _builtins.int
     Y2_FIELD_NUMBER: _builtins.int
+    PERSON_FIELD_NUMBER: _builtins.int
     x1: _builtins.float
     y1: _builtins.float
     x2: _builtins.float
     y2: _builtins.float
+    person: _builtins.int
+    """From 0; the same for the same person in key frames of a video. People without one are found by their boxes."""
     def __init__(
         self,
         *,
@@ -883,12 +919,15 @@ class Box(_message.Message):
         y1: _builtins.float = ...,
         x2: _builtins.float = ...,
         y2: _builtins.float = ...,
+        person: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_person", b"_person", "person", b"person"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["x1", b"x1", "x2", b"x2", "y1", b"y1", "y2", b"y2"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_person", b"_person", "person", b"person", "x1", b"x1", "x2", b"x2", "y1", b"y1", "y2", b"y2"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__person: _TypeAlias = _typing.Literal["person"]  # noqa: Y015
+    _WhichOneofArgType__person: _TypeAlias = _typing.Literal["_person", b"_person"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__person) -> _WhichOneofReturnType__person | None: ...
 
 Global___Box: _TypeAlias = Box  # noqa: Y015
 
@@ -1054,6 +1093,8 @@ class Model(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     VALIDATION_MAP_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    NEIGHBOURS_FIELD_NUMBER: _builtins.int
+    NEIGHBOUR_MS_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     checkpoint: _builtins.str
     """"best" or "latest"."""
@@ -1064,6 +1105,11 @@ class Model(_message.Message):
     """Finished epochs."""
     validation_map: _builtins.float
     """mAP of the checkpoint on the run's validation split; absent where it has none."""
+    neighbours: _builtins.int
+    """Key frames before the one to score, and as many after it, in which the head looks for each person, and the time from
+    one to the next; for each it takes the key frame nearest to its time, less than half of that time away.
+    """
+    neighbour_ms: _builtins.int
     @_builtins.property
     def labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___Label]:
         """In the order of the scores."""
@@ -1078,10 +1124,12 @@ class Model(_message.Message):
         epoch: _builtins.int = ...,
         validation_map: _builtins.float | None = ...,
         labels: _abc.Iterable[Global___Label] | None = ...,
+        neighbours: _builtins.int = ...,
+        neighbour_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_validation_map", b"_validation_map", "validation_map", b"validation_map"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_validation_map", b"_validation_map", "checkpoint", b"checkpoint", "digest", b"digest", "epoch", b"epoch", "head", b"head", "labels", b"labels", "run_id", b"run_id", "validation_map", b"validation_map"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_validation_map", b"_validation_map", "checkpoint", b"checkpoint", "digest", b"digest", "epoch", b"epoch", "head", b"head", "labels", b"labels", "neighbour_ms", b"neighbour_ms", "neighbours", b"neighbours", "run_id", b"run_id", "validation_map", b"validation_map"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__validation_map: _TypeAlias = _typing.Literal["validation_map"]  # noqa: Y015
     _WhichOneofArgType__validation_map: _TypeAlias = _typing.Literal["_validation_map", b"_validation_map"]  # noqa: Y015

@@ -1,6 +1,7 @@
 """What a head is fed, and the shapes it is built for.
 
-B clips (one per key frame), N actors of all clips together, C channels, H, W rows and columns of a feature map.
+B clips (one per key frame), N actors of all clips together, C channels, H, W rows and columns of a feature map,
+R >= B key frames whose features are there, K = 2 x `FeatureShapes.neighbours`.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -27,10 +28,12 @@ class FeatureShapes:
     arrays: shape of one clip of each array by its name, in the order in which heads join maps: (C,H,W) of a map's time
         mean, maximum or slope, (2,C) of its moments.
     time_steps: of each map that has moments, before pooling: the unbiased running variance needs the number.
+    neighbours: key frames before a clip's, and as many after it, in which its actors are seen, too.
     """
 
     arrays: Mapping[str, tuple[int, ...]]
     time_steps: Mapping[str, int]
+    neighbours: int = 0
 
     @property
     def maps(self) -> dict[str, tuple[int, int, int]]:
@@ -44,6 +47,7 @@ class FeatureShapes:
         shapes: Mapping[str, tuple[int, ...]],
         streams: Collection[str] | None = None,
         statistics: Collection[StatisticName] = ("mean", "moments"),
+        neighbours: int = 0,
     ) -> Self:
         """Shapes of a feature set with this spec and these arrays.
 
@@ -69,7 +73,7 @@ class FeatureShapes:
                 f"Feature set {spec.id} holds none of the statistics {', '.join(statistics)} of any map: choose others "
                 "with data.statistics, or run precompute with --statistics."
             )
-        return cls(arrays=arrays, time_steps=time_steps)
+        return cls(arrays=arrays, time_steps=time_steps, neighbours=neighbours)
 
     @classmethod
     def of_configs(cls, configs: Mapping[str, BackboneConfig]) -> Self:
@@ -96,14 +100,14 @@ class FeatureShapes:
     def to_dict(self) -> dict[str, Any]:
         # Pairs, because JSON's mappings may be sorted on their way, and heads join maps in this order.
         pairs = [[name, list(shape)] for name, shape in self.arrays.items()]
-        return {"arrays": pairs, "time_steps": dict(self.time_steps)}
+        return {"arrays": pairs, "time_steps": dict(self.time_steps), "neighbours": self.neighbours}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """The inverse of `to_dict`; it reads what earlier versions wrote, a key `MAP_CHW` or `MAP_frames` a value."""
         if "arrays" in values:
             arrays = {name: tuple(shape) for name, shape in values["arrays"]}
-            return cls(arrays=arrays, time_steps=dict(values["time_steps"]))
+            return cls(arrays=arrays, time_steps=dict(values["time_steps"]), neighbours=values.get("neighbours", 0))
         shapes = {key: shape for key, shape in values.items() if key.endswith("_CHW") and shape}
         arrays = {key.removesuffix("_CHW"): tuple(shape) for key, shape in shapes.items()}
         steps = {key.removesuffix("_frames"): int(n) for key, n in values.items() if key.endswith("_frames") and n}
@@ -115,25 +119,36 @@ class FeatureShapes:
 class HeadBatch:
     """B clips with N actors; float32 tensors on one device (in page-locked memory maps may be as stored, until `to`).
 
-    features: by array, as `FeatureShapes` lists them: time means (or maxima or slopes) [B,C,H,W], and moments [B,2,C],
-        which are mean and mean square of each channel over time, rows and columns of the unpooled map.
+    features: by array, as `FeatureShapes` lists them: time means (or maxima or slopes) [R,C,H,W], and moments [R,2,C],
+        which are mean and mean square of each channel over time, rows and columns of the unpooled map. The first B are
+        the clips'; those behind are of neighbouring key frames that are no clip of the batch, so mostly there are none.
     boxes_N4: x1,y1,x2,y2 in [0,1] of the frame, actors of one clip next to each other, clips in order.
     clip_of_N: int64, index of each actor's clip in the batch.
+    neighbour_boxes_NK4: where each actor is in the key frames before and after, in the order of time; any box where the
+        actor is not there. None without neighbours.
+    neighbour_row_NK: int64, whose features those are, from 0 to R - 1; -1 where the actor is not there.
     """
 
     features: Mapping[str, Tensor]
     boxes_N4: Tensor
     clip_of_N: Tensor
+    neighbour_boxes_NK4: Tensor | None = None
+    neighbour_row_NK: Tensor | None = None
 
     def to(self, device: torch.device) -> "HeadBatch":
         def move(tensor: Tensor) -> Tensor:
             # float16 as stored becomes float32; the float64 of exact comparisons stays.
             return tensor.to(device, non_blocking=True).to(torch.promote_types(tensor.dtype, torch.float32))
 
+        def move_as_is(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor.to(device, non_blocking=True)
+
         return HeadBatch(
             features={name: move(values) for name, values in self.features.items()},
             boxes_N4=self.boxes_N4.to(device, non_blocking=True),
             clip_of_N=self.clip_of_N.to(device, non_blocking=True),
+            neighbour_boxes_NK4=move_as_is(self.neighbour_boxes_NK4),
+            neighbour_row_NK=move_as_is(self.neighbour_row_NK),
         )
 
 

@@ -6,6 +6,8 @@ does not serve: it refuses the CPU, and it knows nothing of stored moments.
 B clips, N actors of all clips, R rows of either, C channels, H, W rows and columns of a map.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -119,6 +121,11 @@ class ActorBatchNorm(BatchNorm):
 
     def forward(self, actor_NC: Tensor) -> Tensor:
         """Return the normalised vectors, [N, C]."""
+        return self.fitted(actor_NC)(actor_NC)
+
+    def fitted(self, actor_NC: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return what normalises vectors [..., C] by the statistics of these actors (in evaluation by the tracked)."""
         exact_NC = actor_NC.double()
         mean_C, var_C = self.statistics(torch.stack([exact_NC, exact_NC.square()], dim=1), 1)
-        return (actor_NC - mean_C) * torch.rsqrt(var_C + self.eps)
+        scale_C = torch.rsqrt(var_C + self.eps)
+        return lambda vectors_XC: (vectors_XC - mean_C) * scale_C

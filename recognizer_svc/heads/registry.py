@@ -28,9 +28,12 @@ class Head:
         seeds torch. Its forward takes a HeadBatch and returns logits [N, classes].
     statistics: of the maps, those that it is given unless `data.statistics` says otherwise.
     classifier: the tensors whose shape follows from the label map; a config may leave some out.
+    sees_neighbours: whether it takes `neighbour_boxes_NK4` and `neighbour_row_NK` of a batch, so that a recipe may set
+        `data.neighbours`.
     """
 
     config: type[HeadConfig]
     build: "Callable[[Any, FeatureShapes, int], nn.Module]"
     classifier: tuple[str, ...]
     statistics: tuple[StatisticName, ...] = ("mean", "moments")
+    sees_neighbours: bool = False

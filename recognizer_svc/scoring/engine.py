@@ -1,15 +1,17 @@
 """What the scoring thread does: boxes and features from the store, scores from a loaded head. Imports torch."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from cache.feature_store import FeatureSet
 from cache.proposal_store import open_proposals
-from cache.split_store import load_split
+from cache.split_store import PublishedSplit, load_split
 from cache.store import Store
 from recognizer_svc.data import check_boxes
+from recognizer_svc.people import People
 from recognizer_svc.runs.store import RunStore
 from recognizer_svc.runs.time_limited_bucket import TimeLimitedBucket
+from recognizer_svc.scoring.around import surroundings_of, with_surroundings
 from recognizer_svc.scoring.micro_batch import Scored
 from recognizer_svc.scoring.models import ModelCache
 from recognizer_svc.scoring.open_features import OpenFeatures
@@ -19,6 +21,7 @@ from recognizer_svc.scoring.row_predictions import ClipToScore, clips_to_score, 
 from recognizer_svc.scoring.served_models import ServedModels
 from recognizer_svc.training.row_layout import counts_note
 from stal_data.errors import InputError, StalError
+from stal_data.keyframes import KeyFrame
 
 RUN_EVERY_S = 5.0
 """How late Recognize notices that a run in a bucket has trained on."""
@@ -44,10 +47,13 @@ class Engine:
         self._fetch(query.run_id)
         if (silence := self._bucket.silence()) is not None:
             raise silence
-        clips, notes, dropped = self._clips(query)
+        split = load_split(self._store, query.dataset, query.split)
+        people = self._people(query, split)
+        clips, notes, dropped = _clips(query, split, people)
         model = self._models.get(query.run_id, query.checkpoint)
         features = model.predictor.open_features(self._store, query.dataset, query.split, query.feature_set or None)
-        notes = [*_notes(model.predictor, features), *notes]
+        clips, more = with_surroundings(model.predictor, clips, people)
+        notes = [*_notes(model.predictor, features), *notes, *more]
         if model.predictor.checkpoint.recipe.data.layout != query.layout:
             notes.append(
                 f"the head was trained in the layout {model.predictor.checkpoint.recipe.data.layout} and predicts in "
@@ -76,18 +82,16 @@ class Engine:
             model = self._models.get(first.run_id, first.checkpoint)
         features = self._features.get(model, first.dataset, first.split, first.feature_set)
         answers: dict[int, Scored | StalError] = {}
+        people: dict[int, BoxesOfKeyFrame] = {}
         for number, query in enumerate(queries):
             try:
-                check_boxes(query.key, query.boxes_N4)
-                features.row_of(query.key)
+                people[number] = _checked(query, model.predictor, features)
             except StalError as error:
                 answers[number] = error
         if features.in_bucket and (silence := self._bucket.silence()) is not None:
             raise silence
-        good = [number for number in range(len(queries)) if number not in answers]
-        people = [BoxesOfKeyFrame(key=queries[number].key, boxes_N4=queries[number].boxes_N4) for number in good]
         try:
-            scored = list(model.predictor.predict(features, people))
+            scored = list(model.predictor.predict(features, people.values()))
         except StalError as error:
             if len(queries) == 1:
                 return [error]
@@ -95,7 +99,7 @@ class Engine:
                 return [error] * len(queries)
             # Rows that are damaged or not computed are only noticed when they are read; the others go on.
             return [answer for query in queries for answer in self.recognize([query])]
-        answers |= {number: (model.info, item.scores_NC) for number, item in zip(good, scored, strict=True)}
+        answers |= {number: (model.info, item.scores_NC) for number, item in zip(people, scored, strict=True)}
         return [answers[number] for number in range(len(queries))]
 
     def _fetch(self, run_id: str, *, every_s: float = 0.0) -> None:
@@ -113,27 +117,39 @@ class Engine:
         """Let go of feature sets that were opened a while ago."""
         self._features.close_old()
 
-    def _clips(self, query: PredictQuery) -> tuple[list[ClipToScore], list[str], int]:
-        """The clips that have boxes, what to say about them, and how many boxes were left out."""
-        split = load_split(self._store, query.dataset, query.split)
+    def _people(self, query: PredictQuery, split: PublishedSplit) -> dict[KeyFrame, People]:
+        """Whom to score, and who may be seen around them."""
         if query.proposals is None:
             if not split.annotated:
                 raise InputError(f"{query.dataset}/{query.split} has no annotations; predict on proposals instead.")
-            boxes = {item.key: item.boxes_N4 for item in split.key_frames}
-        else:
-            proposals = open_proposals(self._store, query.dataset, query.split, query.proposals or None)
-            boxes = {item.key: proposals.of(item.key)[0] for item in split.key_frames}
-        clips, dropped = [], 0
-        for clip in clips_to_score(split, boxes, query.layout, alone=query.proposals is None):
-            boxes_N4 = clip.people.boxes_N4
-            # A detector's box may have collapsed at the frame's edge; there is nothing in it to look at.
-            real_N = (boxes_N4[:, 2:] > boxes_N4[:, :2]).all(axis=1)
-            dropped += int((~real_N).sum())
-            if real_N.any():
-                people = BoxesOfKeyFrame(key=clip.people.key, boxes_N4=boxes_N4[real_N])
-                clips.append(replace(clip, people=people))
-        note = counts_note(split) if query.layout == "rows" else None
-        return clips, [note] if note else [], dropped
+            return {item.key: People.of(item.boxes_N4, item.persons) for item in split.key_frames}
+        proposals = open_proposals(self._store, query.dataset, query.split, query.proposals or None)
+        return {item.key: People.of(proposals.of(item.key)[0]) for item in split.key_frames}
+
+
+def _clips(
+    query: PredictQuery, split: PublishedSplit, people: Mapping[KeyFrame, People]
+) -> tuple[list[ClipToScore], list[str], int]:
+    """The clips that have boxes, what to say about them, and how many boxes were left out."""
+    clips, dropped = [], 0
+    for clip in clips_to_score(split, people, query.layout, alone=query.proposals is None):
+        # A detector's box may have collapsed at the frame's edge; there is nothing in it to look at.
+        real_N = People.of(clip.people.boxes_N4).with_area
+        dropped += int((~real_N).sum())
+        if real_N.any():
+            clips.append(replace(clip, people=clip.people.only(real_N)))
+    note = counts_note(split) if query.layout == "rows" else None
+    return clips, [note] if note else [], dropped
+
+
+def _checked(query: RecognizeQuery, predictor: Predictor, features: FeatureSet) -> BoxesOfKeyFrame:
+    """What to score, after a check of everything but the rows' content."""
+    check_boxes(query.key, query.boxes_N4)
+    features.row_of(query.key)
+    around = surroundings_of(predictor, query)
+    for key in () if around is None else around.occupied(query.key):
+        features.row_of(key)
+    return BoxesOfKeyFrame(key=query.key, boxes_N4=query.boxes_N4, persons_N=query.persons_N, around=around)
 
 
 def _notes(predictor: Predictor, features: FeatureSet) -> list[str]:

@@ -20,6 +20,7 @@ class ModelInfo:
 
     digest: "sha256:<hex>" of the file; empty where it was not read.
     epoch: finished ones. validation_map: in [0,1]; None without a validation after that epoch.
+    neighbours, neighbour_ms: as in the recipe: how many key frames before and after it sees, and how far apart.
     """
 
     run_id: str
@@ -29,6 +30,8 @@ class ModelInfo:
     epoch: int
     validation_map: float | None
     label_map: LabelMap
+    neighbours: int = 0
+    neighbour_ms: int = 0
 
 
 def list_models(store: Store) -> list[ModelInfo]:
@@ -55,14 +58,17 @@ def _describe(run: RunDir, name: str) -> ModelInfo:
         elif event.type == "validation":
             maps[int(event.values["epoch"])] = float(event.values["map"])
     epoch = epochs.get(run.checkpoint(name).name, 0)
+    recipe = load_recipe(run.recipe)
     return ModelInfo(
         run_id=run.run_id,
         checkpoint=name,
         digest="",
-        head=load_recipe(run.recipe).head.kind,
+        head=recipe.head.kind,
         epoch=epoch,
         validation_map=maps.get(epoch),
         label_map=LabelMap.read(run.label_map),
+        neighbours=recipe.data.neighbours,
+        neighbour_ms=recipe.data.neighbour_ms,
     )
 
 

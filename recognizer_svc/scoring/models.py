@@ -58,15 +58,17 @@ class ModelCache:
         predictor = Predictor.load(run.checkpoint(name), device=self._device)
         if predictor.device.type != "cpu":
             predictor.warm_up()
-        progress = predictor.checkpoint.progress
+        progress, recipe = predictor.checkpoint.progress, predictor.checkpoint.recipe
         info = ModelInfo(
             run_id=run.run_id,
             checkpoint=name,
             digest=digest,
-            head=predictor.checkpoint.recipe.head.kind,
+            head=recipe.head.kind,
             epoch=progress.epochs_done,
             validation_map=progress.validation_map,
             label_map=predictor.label_map,
+            neighbours=recipe.data.neighbours,
+            neighbour_ms=recipe.data.neighbour_ms,
         )
         return LoadedModel(info=info, predictor=predictor)
 

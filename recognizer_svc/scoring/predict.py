@@ -1,9 +1,9 @@
 """Scores for boxes on cached key frames. Coordinates: x1,y1,x2,y2 in [0,1] of the frame."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, TypeAlias
 
 import numpy as np
 import torch
@@ -15,6 +15,8 @@ from cache.spec import FeatureSpec
 from cache.store import Store
 from recognizer_svc.data import check_boxes, clip_groups, head_batch, read_ahead
 from recognizer_svc.features import ADVICE, check_fits, joint_advice, open_fitting
+from recognizer_svc.neighbours import Neighbourhood, NeighbourRows, rows_to_read
+from recognizer_svc.people import People
 from recognizer_svc.runs.run_dir import RunDir
 from recognizer_svc.training.checkpoint import Checkpoint, load_checkpoint
 from stal_data.errors import InputError
@@ -33,10 +35,23 @@ class BoxesOfKeyFrame:
     """The people to score in one key frame, all of them: their actions are judged with an eye on each other.
 
     boxes_N4: float32; N may be 0.
+    persons_N: ids in the video, -1 where unknown; None = all unknown.
+    around: of `Predictor.neighbourhood`; None = nobody knows who is where in other key frames.
     """
 
     key: KeyFrame
     boxes_N4: NDArray[np.float32]
+    persons_N: NDArray[np.int64] | None = None
+    around: Neighbourhood | None = None
+
+    def only(self, which: NDArray[np.bool_]) -> "BoxesOfKeyFrame":
+        """Return some of the people."""
+        persons_N = None if self.persons_N is None else self.persons_N[which]
+        return replace(self, boxes_N4=self.boxes_N4[which], persons_N=persons_N)
+
+
+_Rows: TypeAlias = tuple[list[KeyFrame], list[NeighbourRows]]
+"""Whose features a pass needs, those of its clips first, and where in them its people are at other times."""
 
 
 def name_of_device(device: str) -> str:
@@ -93,13 +108,26 @@ class Predictor:
         """Refuse features that the head was not trained for; return the differences that are tolerated."""
         return check_fits(self.feature_spec, self.checkpoint.shapes, features.spec, advice=self._advice)
 
-    def score(self, features: FeatureBatch, people: Sequence[BoxesOfKeyFrame]) -> NDArray[np.float32]:
-        """Return scores [N, classes] of all boxes, clip after clip.
+    def neighbourhood(self, people: Mapping[KeyFrame, People]) -> Neighbourhood | None:
+        """Return who is where around each key frame, as far as the head looks; None where it does not look around."""
+        data = self.checkpoint.recipe.data
+        return Neighbourhood(people, count=data.neighbours, step_ms=data.neighbour_ms) if data.neighbours else None
 
-        features: one row of the trained spec for each of `people`.
-        """
-        boxes = [item.boxes_N4 for item in people]
-        batch = head_batch(features, boxes, self.checkpoint.shapes, [item.key for item in people]).to(self.device)
+    def _rows(self, people: Sequence[BoxesOfKeyFrame]) -> _Rows:
+        nobody = self.neighbourhood({})
+        if nobody is None:
+            return [item.key for item in people], []
+        sightings = [
+            (item.around or nobody).sightings(item.key, People.of(item.boxes_N4, item.persons_N)) for item in people
+        ]
+        rows, neighbours = rows_to_read([(item.key, False) for item in people], sightings)
+        return [key for key, _ in rows], neighbours
+
+    def _score(self, features: FeatureBatch, people: Sequence[BoxesOfKeyFrame], rows: _Rows) -> NDArray[np.float32]:
+        """Return scores [N, classes] of all boxes, clip after clip. features: of the trained spec, of `rows`."""
+        keys, neighbours = rows
+        boxes, shapes = [item.boxes_N4 for item in people], self.checkpoint.shapes
+        batch = head_batch(features, boxes, shapes, keys, neighbours=neighbours).to(self.device)
         with torch.inference_mode():
             scores_NC = self.checkpoint.recipe.loss.scores(self._head(batch))
         found: NDArray[np.float32] = scores_NC.cpu().numpy()
@@ -113,7 +141,8 @@ class Predictor:
         """Score a key frame without features, so that a GPU loads its code now and not for the first request."""
         features = {name: np.zeros((1, *shape), np.float32) for name, shape in self.checkpoint.shapes.arrays.items()}
         whole_N4 = np.array([[0, 0, 1, 1]], np.float32)
-        self.score(features, [BoxesOfKeyFrame(key=KeyFrame("", 0), boxes_N4=whole_N4)])
+        people = [BoxesOfKeyFrame(key=KeyFrame("", 0), boxes_N4=whole_N4)]
+        self._score(features, people, self._rows(people))
 
     def predict(self, features: FeatureSet, people: Iterable[BoxesOfKeyFrame]) -> Iterator[ScoredKeyFrame]:
         """Score key frames in the given order; those without boxes come back with none, and no features are read."""
@@ -121,16 +150,21 @@ class Predictor:
         wanted = list(people)
         for item in wanted:
             check_boxes(item.key, item.boxes_N4)
-        rows = [features.row_of(item.key) if len(item.boxes_N4) else -1 for item in wanted]
+            if len(item.boxes_N4):
+                features.row_of(item.key)
+                for key in item.around.occupied(item.key) if item.around is not None else ():
+                    features.row_of(key)
         plan = clip_groups([len(item.boxes_N4) for item in wanted], max_clips=MAX_CLIPS, max_actors=MAX_ACTORS)
 
-        def load(group: Sequence[int]) -> FeatureBatch:
-            occupied = [index for index in group if rows[index] >= 0]
-            return features.read([rows[index] for index in occupied], self.checkpoint.shapes.arrays)
+        def load(group: Sequence[int]) -> tuple[FeatureBatch, list[BoxesOfKeyFrame], _Rows]:
+            shown = [wanted[index] for index in group if len(wanted[index].boxes_N4)]
+            rows = self._rows(shown)
+            numbers = [features.row_of(key) for key in rows[0]]
+            return features.read(numbers, self.checkpoint.shapes.arrays), shown, rows
 
         for group, batch in zip(plan, read_ahead(load, plan, READER_THREADS), strict=True):
             items = [wanted[index] for index in group]
-            scores_NC = self.score(batch, [item for item in items if len(item.boxes_N4)])
+            scores_NC = self._score(*batch)
             start = 0
             for item in items:
                 end = start + len(item.boxes_N4)

@@ -1,12 +1,13 @@
 """What is asked of the scoring thread, and what it answers. No torch here."""
 
-from collections.abc import Generator
-from dataclasses import dataclass
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from recognizer_svc.people import People
 from recognizer_svc.training.recipe import Layout
 from stal_data.errors import InputError
 from stal_data.keyframes import KeyFrame, ScoredKeyFrame
@@ -43,7 +44,11 @@ class PredictQuery:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RecognizeQuery:
-    """A few boxes [N, 4] float32, x1,y1,x2,y2 in [0,1], on one key frame."""
+    """A few boxes [N, 4] float32, x1,y1,x2,y2 in [0,1], on one key frame.
+
+    persons_N: their ids in the video, -1 where unknown; None = all unknown.
+    neighbours: the people of key frames around, of those that the caller knows.
+    """
 
     run_id: str
     checkpoint: str
@@ -52,6 +57,8 @@ class RecognizeQuery:
     key: KeyFrame
     boxes_N4: NDArray[np.float32]
     feature_set: str
+    persons_N: NDArray[np.int64] | None = None
+    neighbours: Mapping[KeyFrame, People] = field(default_factory=dict)
 
     @property
     def source(self) -> tuple[str, ...]:

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cache.split_store import PublishedSplit
+from recognizer_svc.people import People
 from recognizer_svc.scoring.predict import BoxesOfKeyFrame
 from recognizer_svc.training.recipe import Layout
 from recognizer_svc.training.row_layout import rows_of
@@ -24,11 +24,11 @@ class ClipToScore:
 
 
 def clips_to_score(
-    split: PublishedSplit, boxes: Mapping[KeyFrame, NDArray[np.float32]], layout: Layout, *, alone: bool
+    split: PublishedSplit, people: Mapping[KeyFrame, People], layout: Layout, *, alone: bool
 ) -> list[ClipToScore]:
     """Return the clips of a split, key frame after key frame; those without boxes are left out.
 
-    boxes: [N, 4] float32 of each key frame of the split.
+    people: of each key frame of the split.
     layout: with `rows` a key frame's clip is repeated once for each of its annotation rows, as with published
         detections. alone: the boxes are the annotated ones; then `rows` makes a clip of each row's person instead.
     """
@@ -39,21 +39,20 @@ def clips_to_score(
         )
     clips = []
     for item in split.key_frames:
-        boxes_N4 = boxes[item.key]
+        found = people[item.key]
+        everyone = BoxesOfKeyFrame(key=item.key, boxes_N4=found.boxes_N4, persons_N=found.persons_N)
         if layout == "key_frames":
-            clips.append(ClipToScore(people=BoxesOfKeyFrame(key=item.key, boxes_N4=boxes_N4), repeats=1))
+            clips.append(ClipToScore(people=everyone, repeats=1))
             continue
         rows = [person for person, _ in rows_of(item)]
         if alone:
+            itself_NN = np.eye(len(found.boxes_N4), dtype=np.bool_)
             clips += [
-                ClipToScore(
-                    people=BoxesOfKeyFrame(key=item.key, boxes_N4=boxes_N4[person : person + 1]),
-                    repeats=rows.count(person),
-                )
-                for person in range(len(boxes_N4))
+                ClipToScore(people=everyone.only(only_N), repeats=rows.count(person))
+                for person, only_N in enumerate(itself_NN)
             ]
         else:
-            clips.append(ClipToScore(people=BoxesOfKeyFrame(key=item.key, boxes_N4=boxes_N4), repeats=len(rows)))
+            clips.append(ClipToScore(people=everyone, repeats=len(rows)))
     return [clip for clip in clips if clip.repeats and len(clip.people.boxes_N4)]
 
 

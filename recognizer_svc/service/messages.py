@@ -1,5 +1,6 @@
 """Between this package's types and the messages of protos/recognizer.proto."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -8,6 +9,8 @@ from google.protobuf import json_format
 from numpy.typing import NDArray
 
 from protos.generated import recognizer_pb2 as pb
+from recognizer_svc.neighbours import MAX_NEIGHBOURS
+from recognizer_svc.people import UNKNOWN, People
 from recognizer_svc.runs.events import Event
 from recognizer_svc.runs.record import JobRecord, Launch
 from recognizer_svc.runs.run_dir import RunDir
@@ -108,16 +111,42 @@ def to_predict_query(request: pb.PredictRequest) -> PredictQuery:
 def to_recognize_query(request: pb.RecognizeRequest) -> RecognizeQuery:
     if not 0 < len(request.boxes) <= MAX_BOXES_PER_CALL:
         raise InputError(f"{len(request.boxes)} boxes were given, but must be 1 to {MAX_BOXES_PER_CALL}.")
-    boxes = [(box.x1, box.y1, box.x2, box.y2) for box in request.boxes]
+    key, people = KeyFrame(request.video, request.time_ms), _people(request.boxes)
     return RecognizeQuery(
         run_id=request.run_id,
         checkpoint=request.checkpoint,
         dataset=request.dataset,
         split=request.split,
-        key=KeyFrame(request.video, request.time_ms),
-        boxes_N4=np.array(boxes, dtype=np.float32).reshape(-1, 4),
+        key=key,
+        boxes_N4=people.boxes_N4,
         feature_set=request.feature_set,
+        persons_N=people.persons_N,
+        neighbours=_neighbours(key, request.neighbours),
     )
+
+
+def _people(boxes: Sequence[pb.Box]) -> People:
+    persons = [box.person if box.HasField("person") else UNKNOWN for box in boxes]
+    if bad := [box.person for box in boxes if box.HasField("person") and box.person < 0]:
+        raise InputError(f"person is {bad[0]}, but must be 0 or more; leave it out where it is unknown.")
+    corners = [(box.x1, box.y1, box.x2, box.y2) for box in boxes]
+    return People.of(np.array(corners, dtype=np.float32).reshape(-1, 4), persons)
+
+
+def _neighbours(key: KeyFrame, given: Sequence[pb.KeyFramePeople]) -> dict[KeyFrame, People]:
+    if len(given) > 2 * MAX_NEIGHBOURS:
+        raise InputError(f"neighbours has {len(given)} key frames, but may have {2 * MAX_NEIGHBOURS} at most.")
+    found: dict[KeyFrame, People] = {}
+    for item in given:
+        other = KeyFrame(key.video, item.time_ms)
+        if other == key or other in found:
+            raise InputError(f"neighbours has {other} twice, or it is the key frame to score; give each once.")
+        if len(item.boxes) > MAX_BOXES_PER_CALL:
+            raise InputError(
+                f"neighbours has {len(item.boxes)} boxes in {other}, but may have {MAX_BOXES_PER_CALL} at most."
+            )
+        found[other] = _people(item.boxes)
+    return found
 
 
 def from_model(info: "ModelInfo") -> pb.Model:
@@ -129,6 +158,8 @@ def from_model(info: "ModelInfo") -> pb.Model:
         epoch=info.epoch,
         validation_map=info.validation_map,
         labels=[pb.Label(id=label.id, name=label.name) for label in info.label_map.labels],
+        neighbours=info.neighbours,
+        neighbour_ms=info.neighbour_ms,
     )
 
 

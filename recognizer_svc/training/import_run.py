@@ -53,7 +53,9 @@ def import_run(
         recipe=recipe,
         label_map=label_map,
         feature_spec=features.spec,
-        shapes=FeatureShapes.of(features.spec, features.shapes, recipe.data.streams, recipe.statistics),
+        shapes=FeatureShapes.of(
+            features.spec, features.shapes, recipe.data.streams, recipe.statistics, recipe.data.neighbours
+        ),
         head_state=state,
         optimizer_state={},  # there was no training here, so none can be resumed
         progress=Progress(epochs_done=info.epoch or 0),

@@ -62,6 +62,11 @@ def check_head_fits(where: str, info: HeadInfo, section: HeadConfig, shapes: Fea
     ]
     if different:
         raise ConflictError(f"{where} is another head than the recipe's (file / recipe): {', '.join(different)}.")
+    if info.shapes.neighbours != shapes.neighbours:
+        raise ConflictError(
+            f"{where} sees {info.shapes.neighbours} key frames before and after a clip's, and the recipe wants "
+            f"{shapes.neighbours}: set data.neighbours={info.shapes.neighbours}."
+        )
     if info.shapes != shapes:
         before, now = info.shapes.arrays, shapes.arrays
         different = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]

@@ -12,6 +12,7 @@ from cache.split_store import PublishedSplit, load_split
 from cache.store import Store
 from recognizer_svc.data import Augmentation, LabelledFeatures, LabelledKeyFrame, labelled_key_frames
 from recognizer_svc.heads.batch import FeatureShapes
+from recognizer_svc.neighbours import Neighbourhood
 from recognizer_svc.training.recipe import Layout, Recipe
 from recognizer_svc.training.repeats import clips_per_epoch, repeat_factors
 from recognizer_svc.training.row_layout import counts_note, row_clips, single_people
@@ -64,7 +65,7 @@ def open_inputs(recipe: Recipe, store: Store, data_root: Path | None = None) -> 
     identity, hflip = sets["train"], sets.get("train_hflip")
     joint = None
     if recipe.training.backbone == "none":
-        shapes = FeatureShapes.of(identity.spec, identity.shapes, data.streams, recipe.statistics)
+        shapes = FeatureShapes.of(identity.spec, identity.shapes, data.streams, recipe.statistics, data.neighbours)
     else:
         joint = _open_joint(recipe, store, data_root)
         shapes = joint.shapes(identity)
@@ -80,11 +81,15 @@ def open_inputs(recipe: Recipe, store: Store, data_root: Path | None = None) -> 
             f"an epoch has {clips_per_epoch(repeats_K)} clips of {len(items)}; those of rare classes are drawn up to "
             f"{repeats_K.max():.1f} times (data.repeat_threshold {data.repeat_threshold:g})"
         )
+    around = _neighbourhood(split, recipe)
+    if around is not None:
+        notes.append(_neighbours_note(split, around, recipe))
     train = LabelledFeatures(
         items,
         read,
         identity=identity,
         hflip=hflip,
+        neighbourhood=around,
         augmentation=Augmentation(hflip_probability=data.hflip_probability, box_jitter=data.box_jitter),
         seed=recipe.training.seed,
         clips=None if joint is None else joint.clips(identity, [item.key for item in items]),
@@ -100,6 +105,7 @@ def open_inputs(recipe: Recipe, store: Store, data_root: Path | None = None) -> 
             checked,
             read,
             identity=features,
+            neighbourhood=_neighbourhood(splits["validation"], recipe),
             clips=None if joint is None else joint.clips(features, [item.key for item in checked]),
         )
     return RunInputs(
@@ -127,6 +133,32 @@ def _clips(split: PublishedSplit, label_map: LabelMap, layout: Layout) -> tuple[
     clips = row_clips(split, label_map)
     told = f"training on {len(clips)} rows of {len(items)} key frames of {name}, one person and action a clip"
     return clips, [note for note in (told, counts_note(split)) if note]
+
+
+def _neighbourhood(split: PublishedSplit, recipe: Recipe) -> Neighbourhood | None:
+    """Who is where around each key frame, for a head that sees that."""
+    data = recipe.data
+    if not data.neighbours:
+        return None
+    return Neighbourhood.of_split(split.key_frames, count=data.neighbours, step_ms=data.neighbour_ms)
+
+
+def _neighbours_note(split: PublishedSplit, around: Neighbourhood, recipe: Recipe) -> str:
+    """Say how many neighbouring key frames there are; none at all is an error."""
+    data, name = recipe.data, f"{split.dataset}/{split.split}"
+    slots = [key for item in split.key_frames if len(item.boxes_N4) for key in around.around(item.key)]
+    found = sum(key is not None for key in slots)
+    if not found:
+        usual_ms = around.usual_step_ms()
+        usual = "no video has two" if usual_ms is None else f"mostly {usual_ms} ms lie between two"
+        raise InputError(
+            f"data.neighbours is {data.neighbours}, but no key frame of {name} has another one {data.neighbour_ms} ms "
+            f"before or after it; {usual}. Set data.neighbour_ms to what lies between two, or data.neighbours=0."
+        )
+    return (
+        f"each person is also looked for in the {data.neighbours} key frames before and after, {data.neighbour_ms} ms "
+        f"apart; {name} has {found} of these {len(slots)}"
+    )
 
 
 def _open_joint(recipe: Recipe, store: Store, data_root: Path | None) -> "JointInputs":

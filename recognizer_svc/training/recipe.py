@@ -10,8 +10,9 @@ from pydantic import AfterValidator, Field, SerializeAsAny, field_validator, mod
 
 from cache.backbones import backbone_of
 from cache.statistics import StatisticName
-from recognizer_svc.heads import HeadConfig, head_config, head_of
+from recognizer_svc.heads import HEADS, HeadConfig, head_config, head_of
 from recognizer_svc.losses import Loss, loss_of
+from recognizer_svc.neighbours import MAX_NEIGHBOURS
 from stal_data.errors import InputError, NotFoundError, did_you_mean
 from stal_data.names import MAX_NAME_LENGTH
 from stal_data.sections import Section, validated
@@ -24,6 +25,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=
 _MAX_COUNT = 1_000_000
 _MAX_PATH = 1000
 _MAX_NODES = 5000  # of a text that a client sends
+_MAX_STEP_MS = 3_600_000
 
 
 def _relative(value: str) -> str:
@@ -57,6 +59,10 @@ class Data(Section):
     """Backbones whose features the head sees; None = all that the feature set holds."""
     statistics: Annotated[tuple[StatisticName, ...], Field(min_length=1, max_length=8)] | None = None
     """Of the maps that the head sees, where the feature set holds them; None = what the head names."""
+    neighbours: int = Field(default=0, ge=0, le=MAX_NEIGHBOURS)
+    """Key frames before a clip's, and as many after it, in which the head sees each person, too; 0 = none."""
+    neighbour_ms: int = Field(default=1000, ge=1, le=_MAX_STEP_MS)
+    """From one neighbouring key frame to the next, in milliseconds; see `Neighbourhood.around`."""
     feature_set: Annotated[str, Field(max_length=MAX_NAME_LENGTH)] | None = None
     """Id of the identity set; needed only where the store holds several."""
     hflip_probability: float = Field(default=0.5, ge=0, le=1)
@@ -207,6 +213,24 @@ class Recipe(Section):
             raise ValueError(
                 f"data.streams is {list(streams)}; it must hold {trained}, which training.backbone trains, and another "
                 "backbone, whose features come from the cache"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _neighbours_are_seen(self) -> Self:
+        count = self.data.neighbours
+        if count and not head_of(self.head.kind).sees_neighbours:
+            able = ", ".join(kind for kind, head in HEADS.items() if head.sees_neighbours)
+            raise ValueError(
+                f"data.neighbours is {count}, but the head {self.head.kind} sees no neighbouring key frames; set it to "
+                f"0, or choose head.kind among {able}"
+            )
+        if count and self.data.layout == "rows":
+            raise ValueError(f"data.neighbours is {count}, which needs data.layout: key_frames; it is rows")
+        if count and self.training.backbone != "none":
+            raise ValueError(
+                f"data.neighbours is {count}, but training.backbone is {self.training.backbone}; neighbouring key "
+                "frames come from the cache alone, so set one of the two to 0 or none"
             )
         return self
 

@@ -14,6 +14,7 @@ from cache.split_store import PublishedSplit, load_split, publish_split
 from cache.store import Store
 from recognizer_svc.data import Augmentation, LabelledFeatures, labelled_key_frames
 from recognizer_svc.heads.batch import FeatureShapes
+from recognizer_svc.people import People
 from recognizer_svc.runs.events import read_events
 from recognizer_svc.runs.run_dir import RunDir
 from recognizer_svc.scoring.engine import Engine
@@ -227,13 +228,13 @@ def test_a_key_frame_whose_only_row_is_lost_is_not_predicted(store: Store) -> No
     lost = replace(lonely, labels=(frozenset({1}),), row_counts=((0,),))
     items = tuple(lost if item.key == lonely.key else item for item in split.key_frames)
     changed = replace(split, key_frames=items)
-    boxes = {item.key: item.boxes_N4 for item in items}
+    people = {item.key: People.of(item.boxes_N4, item.persons) for item in items}
     for alone in (True, False):
-        keys = {clip.people.key for clip in clips_to_score(changed, boxes, "rows", alone=alone)}
+        keys = {clip.people.key for clip in clips_to_score(changed, people, "rows", alone=alone)}
         assert lonely.key not in keys
-        assert lonely.key in {clip.people.key for clip in clips_to_score(changed, boxes, "key_frames", alone=alone)}
+        assert lonely.key in {clip.people.key for clip in clips_to_score(changed, people, "key_frames", alone=alone)}
     with pytest.raises(InputError, match="has no annotations, and the layout 'rows' repeats"):
-        clips_to_score(replace(split, annotated=False), boxes, "rows", alone=False)
+        clips_to_score(replace(split, annotated=False), people, "rows", alone=False)
 
 
 def test_repeated_predictions_are_scored_as_they_are() -> None:

@@ -22,4 +22,5 @@ RELATION = Head(
     build=_build,
     classifier=("classes.weight", "classes.bias", "linear_skip.weight"),
     statistics=("mean", "max", "slope"),
+    sees_neighbours=True,
 )

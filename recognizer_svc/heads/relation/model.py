@@ -1,7 +1,10 @@
 """The relation head: every actor meets every other actor of its clip as a pair.
 
-B clips, N actors of all clips, M actors of the clip that has most, C channels, D channels of an actor's vector.
+B clips, N actors of all clips, M actors of the clip that has most, C channels, D channels of an actor's vector, K
+neighbouring key frames.
 """
+
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +32,8 @@ class RelationHead(nn.Module):
         self.config, self.maps = config, tuple(shapes.maps)
         pooled, size = len(POOLINGS[config.pooling]) * sum(shape[0] for shape in shapes.maps.values()), config.channels
         self.norm = ActorBatchNorm(pooled)
-        self.own = nn.Linear(pooled, size)
+        neighbours = 2 * shapes.neighbours
+        self.own = nn.Linear(pooled + neighbours * (pooled + 1), size)
         self.dropout = nn.Dropout(config.dropout)
         if config.relation == "pairs":
             self.pair_own = nn.Linear(size, size)
@@ -45,8 +49,11 @@ class RelationHead(nn.Module):
 
     def forward(self, batch: HeadBatch) -> Tensor:
         """Return logits [N, classes]."""
-        pooled_NC = self.norm(self._pooled(batch))
-        own_ND = self.dropout(F.relu(self.own(pooled_NC)))
+        pooled_NC = self._pooled(batch.features, batch.boxes_N4, batch.clip_of_N)
+        normalise = self.norm.fitted(pooled_NC)
+        pooled_NC = normalise(pooled_NC)
+        seen_NX = torch.cat([pooled_NC, *self._neighbours(batch, normalise)], dim=1)
+        own_ND = self.dropout(F.relu(self.own(seen_NX)))
         parts = [own_ND]
         if self.config.relation == "pairs":
             parts.append(self._relations(own_ND, batch.boxes_N4, batch.clip_of_N))
@@ -57,13 +64,29 @@ class RelationHead(nn.Module):
         logits_NC: Tensor = self.classes(joined_ND)
         return logits_NC if self.linear_skip is None else logits_NC + self.linear_skip(pooled_NC)
 
-    def _pooled(self, batch: HeadBatch) -> Tensor:
+    def _pooled(self, features: Mapping[str, Tensor], boxes_N4: Tensor, row_of_N: Tensor) -> Tensor:
         """Return each actor's region of all maps, pooled, [N, C]."""
         parts = []
         for name in self.maps:
-            region_NCHW = actor_regions(batch.features[name], batch.boxes_N4, batch.clip_of_N, self.config.roi_size)
+            region_NCHW = actor_regions(features[name], boxes_N4, row_of_N, self.config.roi_size)
             parts += [pool(region_NCHW) for pool in POOLINGS[self.config.pooling]]
         return torch.cat(parts, dim=1)
+
+    def _neighbours(self, batch: HeadBatch, normalise: Callable[[Tensor], Tensor]) -> list[Tensor]:
+        """Return each actor's regions in the neighbouring key frames, and whether each is there, [N, K C] and [N, K].
+
+        Those that are not there are 0, which is also the mean of those that are. One at a time, since the maps' regions
+        take more memory than what is kept of them.
+        """
+        boxes_NK4, row_NK = batch.neighbour_boxes_NK4, batch.neighbour_row_NK
+        if boxes_NK4 is None or row_NK is None:
+            return []
+        there_NK = row_NK >= 0
+        regions = []
+        for boxes_N4, row_N, there_N in zip(boxes_NK4.unbind(1), row_NK.unbind(1), there_NK.unbind(1), strict=True):
+            pooled_NC = normalise(self._pooled(batch.features, boxes_N4, row_N.clamp_min(0)))
+            regions.append(pooled_NC.masked_fill(~there_N[:, None], 0))
+        return [*regions, there_NK.to(regions[0].dtype)]
 
     def _relations(self, own_ND: Tensor, boxes_N4: Tensor, clip_of_N: Tensor) -> Tensor:
         """Return the maximum over each actor's pairs with the others of its clip, [N, D]; 0 for who is alone."""
