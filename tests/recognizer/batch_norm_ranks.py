@@ -26,6 +26,7 @@ HEADS = {
     ),
     "linear": "head={kind: linear}",
     "relation": "head={kind: relation, channels: 8, dropout: 0}",
+    "neighbours": "head={kind: relation, channels: 8, dropout: 0}",
     "live": "head={kind: linear}",
 }
 """`live` trains a layer before the head, too, so gradients flow through the statistics."""
@@ -51,6 +52,13 @@ class LiveModel(nn.Module):
         return logits_NC
 
 
+def with_neighbours(batch: HeadBatch) -> HeadBatch:
+    """Let actors be seen in one key frame before and one after, or not; which follows from their boxes alone."""
+    boxes_N4, clip_N = batch.boxes_N4, batch.clip_of_N
+    row_NK = torch.stack([torch.where(boxes_N4[:, 0] < 0.3, clip_N, -1), clip_N], dim=1)
+    return replace(batch, neighbour_boxes_NK4=torch.stack([boxes_N4 * 0.8, boxes_N4 * 0.9], 1), neighbour_row_NK=row_NK)
+
+
 def part_of(step: int, rank: int | None) -> LabelledBatch:
     """A step's clips for a rank; None is one process that holds them all."""
     first, second = STEPS[step]
@@ -64,13 +72,17 @@ def train(kind: str, ranks: Ranks, rank: int | None, *, shared: bool) -> tuple[l
     """Return each step's loss, and what was trained with its running statistics."""
     recipe = parse_recipe(ACAR, [HEADS[kind], "optimizer={kind: sgd, learning_rate: 0.1}"])
     torch.manual_seed(0)
-    head = build_head(recipe.head, SIZES.shapes, SIZES.classes)
+    seeing = kind == "neighbours"
+    head = build_head(recipe.head, replace(SIZES.shapes, neighbours=1 if seeing else 0), SIZES.classes)
     head = (LiveModel(head) if kind == "live" else head).double()
     if shared:
         share_statistics(head)
     optimizer = build_optimizer(recipe.optimizer, head.parameters())
     trainer = Trainer(head=head, model=ranks.wrap(head), optimizer=optimizer, loss=recipe.loss, ranks=ranks)
-    losses = [trainer.step(part_of(step, rank), 0.1)[0].loss for step in range(len(STEPS))]
+    batches = [part_of(step, rank) for step in range(len(STEPS))]
+    if seeing:
+        batches = [replace(batch, head=with_neighbours(batch.head)) for batch in batches]
+    losses = [trainer.step(batch, 0.1)[0].loss for batch in batches]
     return losses, head.state_dict()
 
 

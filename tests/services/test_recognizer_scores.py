@@ -125,6 +125,10 @@ async def test_recognize_agrees_with_predict(trained: Trained) -> None:
     assert [label.name for label in model.labels] == list(LABELS.names)
 
 
+def around(time_ms: int, *, boxes: int = 1) -> pb.KeyFramePeople:
+    return pb.KeyFramePeople(time_ms=time_ms, boxes=[BOX] * boxes)
+
+
 @pytest.mark.parametrize(
     ("fields", "kind", "text"),
     [
@@ -134,6 +138,12 @@ async def test_recognize_agrees_with_predict(trained: Trained) -> None:
         ({"boxes": [pb.Box(x1=0.5, y1=0, x2=1.01, y2=1)]}, InputError, "must be x1,y1,x2,y2"),
         ({"boxes": []}, InputError, "0 boxes were given"),
         ({"boxes": [BOX] * 501}, InputError, "501 boxes were given"),
+        ({"boxes": [pb.Box(x2=1, y2=1, person=-1)]}, InputError, "person is -1, but must be 0 or more"),
+        ({"neighbours": [around(1000)]}, InputError, "but the head looks at no key frame but the one to score"),
+        ({"neighbours": [around(0)]}, InputError, "video0,0000 twice, or it is the key frame to score"),
+        ({"neighbours": [around(1000)] * 2}, InputError, "video0,0001 twice"),
+        ({"neighbours": [around(1000 * n) for n in range(1, 12)]}, InputError, "11 key frames, but may have 10"),
+        ({"neighbours": [around(1000, boxes=501)]}, InputError, "501 boxes in video0,0001, but may have 500"),
         ({"time_ms": 99000}, NotFoundError, "video0,0099 is not in the feature set"),
         ({"time_ms": 400}, NotFoundError, "video0,0000.4 is not in the feature set"),
         ({"time_ms": -1}, InputError, "video 'video0' is -1 ms, but must be from 0"),
