@@ -113,10 +113,10 @@ async def test_a_damaged_row_fails_its_own_call_only(trained: Trained, monkeypat
     row = open_feature_set(trained.store, "toy", "test").row_of(damaged.key)
     read = open_features.FeatureSet.read
 
-    def read_damaged(self, rows):
+    def read_damaged(self, rows, arrays=None):
         if row in list(rows):
             raise InputError(f"Row {row} is damaged")
-        return read(self, rows)
+        return read(self, rows, arrays)
 
     monkeypatch.setattr(open_features.FeatureSet, "read", read_damaged)
     with scoring_on(trained.store) as (scoring, _):
