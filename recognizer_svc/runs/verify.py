@@ -33,7 +33,15 @@ class VerifiedRun:
 
 def verify_run(run: RunDir) -> VerifiedRun:
     """Read every file of the run."""
-    files = [run.recipe, run.label_map, run.provenance, run.state, *JobFiles(run).records(), *run.checkpoint_files()]
+    files = [
+        run.recipe,
+        run.label_map,
+        run.provenance,
+        run.state,
+        run.tags,
+        *JobFiles(run).records(),
+        *run.checkpoint_files(),
+    ]
     problems, unchecked = [], []
     for path in [*files, *run.all_backbone_files()]:
         try:

@@ -1,0 +1,56 @@
+"""Deleting a run, but none that is trained or served."""
+
+import shutil
+import socket
+from contextlib import ExitStack
+
+from cache.feature_store.set_lock import sole_use
+from cache.files import sync
+from recognizer_svc.runs.record import readable_records
+from recognizer_svc.runs.run_dir import JobFiles, RunDir
+from recognizer_svc.runs.store import RunStore
+from recognizer_svc.service.processes import job_processes
+from stal_data.errors import ConflictError
+from stal_data.file_lock import FileLock
+from stal_data.files import temporary_name
+
+
+def remove_run(runs: RunStore, run_id: str) -> None:
+    """Delete a run here and in the bucket; an error while a job trains it or somebody has loaded its head.
+
+    In the bucket it goes first, and here it loses its name before its files go: a kill leaves no half run under it.
+    """
+    run = runs.find(run_id)
+    with ExitStack() as held:
+        for rank in _ranks(run):
+            held.enter_context(_own(run, rank))
+        held.enter_context(sole_use(run.root))
+        held.enter_context(runs.sole_training(run))
+        runs.unpublish(run)
+        hidden = temporary_name(run.root)
+        run.root.rename(hidden)
+        sync(hidden.parent)
+        shutil.rmtree(hidden)
+    runs.unpublish(run)  # the mark of the sole training, too
+
+
+def _ranks(run: RunDir) -> list[int]:
+    return sorted({0, *(record.launch.node_rank for record in readable_records(JobFiles(run)))})
+
+
+def _own(run: RunDir, rank: int) -> FileLock:
+    files = JobFiles(run, rank)
+    lock = FileLock.take(files.lock)
+    if lock is None or job_processes(run.root, rank):
+        raise ConflictError(
+            f"Run '{run.run_id}' is in training here; wait for its end, or stop it with: stal-cli jobs cancel "
+            f"{run.run_id} ..."
+        )
+    for record in readable_records(files):
+        if not record.status.ended and record.host != socket.gethostname():
+            lock.release()
+            raise ConflictError(
+                f"Run '{run.run_id}' was in training on {record.host} when it was last heard of; stop it with: "
+                f"stal-cli jobs cancel {run.run_id} ..."
+            )
+    return lock
