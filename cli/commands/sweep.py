@@ -108,7 +108,7 @@ def sweep(
         f"{len(plan.runs)} runs: {len(plan.cells)} cells x {seeds} seeds; validation on {plan.chosen_on}.", err=True
     )
     for note in plan.notes:
-        click.echo(f"Set because nobody else did: {note}", err=True)
+        click.echo(note, err=True)
     folder = (output or Path(name)).absolute()
     with claimed(folder, "sweep"):
         report = Report(plan=plan, results=Results(plan, RunStore.of(store)), output=folder)

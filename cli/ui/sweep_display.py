@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _CELLS = 15
 """Shown while it runs; the best ones."""
+_REDRAW_S = 0.25
 
 
 class SweepDisplay:
@@ -33,7 +34,7 @@ class SweepDisplay:
         self._total = sum(item.run.recipe.training.epochs - item.epochs_done for item in open_runs)
         self._begun = {item.run.run_id: item.epochs_done for item in open_runs}
         self._done, self._ended, self._runs = 0.0, 0, len(open_runs)
-        self._started = time.monotonic()
+        self._started, self._drawn = time.monotonic(), 0.0
 
     def show(self, slot: int, run: "PlannedRun", update: "pb.JobUpdate") -> None:
         """One update of the run that a slot trains."""
@@ -54,14 +55,15 @@ class SweepDisplay:
         self._ended += 1
         self._done += result.run.recipe.training.epochs - self._begun[result.run.run_id]
         if self._live is not None:
-            self._refresh()
+            self._live.refresh()
             return
         figures = result.error or f"validation mAP {result.last or 0:.4f}, {result.train_s:.1f} s"
         click.echo(f"{self._progress()}: {result.run.run_id} {result.status}, {figures}", err=True)
 
     def _refresh(self) -> None:
-        if self._live is not None:
-            self._live.update(self)
+        if self._live is not None and time.monotonic() - self._drawn >= _REDRAW_S:
+            self._drawn = time.monotonic()
+            self._live.refresh()
 
     def __rich__(self) -> Group:
         running = Table("run", "epoch", "", box=None)
@@ -84,8 +86,11 @@ def sweep_display(results: "Results") -> Iterator[SweepDisplay]:
     if not console.is_terminal:
         yield SweepDisplay(results, None)
         return
-    with Live(console=console, refresh_per_second=4, transient=True) as live:
-        yield SweepDisplay(results, live)
+    # Not redrawn by a thread of its own, which would read what changes meanwhile.
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+        display = SweepDisplay(results, live)
+        live.update(display)
+        yield display
 
 
 def cells_table(cells: "Iterable[CellResult]", chosen: "CellResult | None" = None) -> Table:

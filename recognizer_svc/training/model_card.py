@@ -1,13 +1,12 @@
 """What a model card says of a head, in Markdown."""
 
 from recognizer_svc.training.checkpoint import Checkpoint
-from recognizer_svc.training.recipe import Recipe
 
 
 def model_card(run_id: str, name: str, checkpoint: Checkpoint, digest: str) -> str:
     """Return the card of a run's checkpoint. digest: sha256 of the head's tensors."""
     recipe, progress, spec = checkpoint.recipe, checkpoint.progress, checkpoint.feature_spec
-    scored = "none" if progress.validation_map is None else f"{progress.validation_map:.4f} ({_validation(recipe)})"
+    scored = "none" if progress.validation_map is None else f"{progress.validation_map:.4f} ({recipe.validated_on})"
     backbones = [f"| {item.kind} | {item.preset} | `{item.weights}` |" for item in spec.backbones]
     classes = [f"- {label.id}: {label.name} ({label.type})" for label in checkpoint.label_map.labels]
     lines = [
@@ -50,10 +49,3 @@ def model_card(run_id: str, name: str, checkpoint: Checkpoint, digest: str) -> s
         "",
     ]
     return "\n".join(lines)
-
-
-def _validation(recipe: Recipe) -> str:
-    validation, data = recipe.validation, recipe.data
-    if validation.held_out is not None:
-        return f"{100 * validation.held_out:g} % of the videos of {data.dataset}/{data.train_split}, held out"
-    return f"{data.dataset}/{validation.split}"

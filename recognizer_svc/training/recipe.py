@@ -208,6 +208,14 @@ class Recipe(Section):
         """Of the maps that the head sees, where the feature set holds them."""
         return self.data.statistics or head_of(self.head.kind).statistics
 
+    @property
+    def validated_on(self) -> str | None:
+        """What is scored after epochs, in words; None without validation."""
+        data, validation = self.data, self.validation
+        if validation.held_out is not None:
+            return f"{100 * validation.held_out:g} % of the videos of {data.dataset}/{data.train_split}, held out"
+        return None if validation.split is None else f"{data.dataset}/{validation.split}"
+
     def to_yaml(self) -> str:
         """The resolved recipe, defaults filled in; `load_recipe` reads it back."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)

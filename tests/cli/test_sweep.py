@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -175,9 +176,15 @@ def attempts(sweeps: Sweeps) -> dict[str, int]:
     return {name: record.attempt for name, record in records.items() if record is not None}
 
 
-def test_the_same_words_again_keep_what_is_finished_and_a_grid_may_grow(sweeps: Sweeps) -> None:
+def test_the_same_words_again_keep_what_is_finished_and_a_grid_may_grow(
+    sweeps: Sweeps, monkeypatch: pytest.MonkeyPatch
+) -> None:
     words = ("--seeds", 1, "--jobs", 1, "--set", "training.epochs=1")
-    assert sweeps.run("--grid", "optimizer.learning_rate=0.01", *words).exit_code == 0
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
+    live = sweeps.run("--grid", "optimizer.learning_rate=0.01", *words)
+    monkeypatch.delenv("FORCE_COLOR")
+    assert live.exit_code == 0
+    assert re.search("0/1.*0/1 runs.*1/1.*1/1 runs", live.stderr, re.DOTALL)
     before = attempts(sweeps)
     assert list(before.values()) == [1]
     done = sweeps.run("--grid", "optimizer.learning_rate=0.02,0.01", *words)

@@ -68,7 +68,7 @@ def test_the_choice_is_made_on_what_the_user_says_else_on_held_out_videos(
 
 
 def test_what_is_set_unasked_is_told() -> None:
-    assert plan().notes == ("recipe: validation.split=null validation.held_out=0.2",)
+    assert plan().notes == ("recipe is trained with validation.split=null validation.held_out=0.2, as --help says.",)
     assert plan().chosen_on == "20 % of the videos of toy/train, held out"
     assert plan(sets=("validation.split=val",)).notes == ()
 

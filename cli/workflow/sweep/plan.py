@@ -66,10 +66,7 @@ class Plan:
     @property
     def chosen_on(self) -> str:
         """What validation is, in words."""
-        data, validation = self.recipe.data, self.recipe.validation
-        if validation.held_out is not None:
-            return f"{100 * validation.held_out:g} % of the videos of {data.dataset}/{data.train_split}, held out"
-        return f"{data.dataset}/{validation.split}"
+        return self.recipe.validated_on or ""
 
 
 def make_plan(
@@ -96,7 +93,7 @@ def make_plan(
         text, where = read_recipe(source)
         set_unasked = _validation(load_yaml(text, where, max_nodes=_MAX_NODES), overrides)
         if set_unasked:
-            notes.append(f"{where}: {' '.join(set_unasked)}")
+            notes.append(f"{where} is trained with {' '.join(set_unasked)}, as --help says.")
         for texts in product(*values.values()):
             words = [f"{key}={value}" for key, value in zip(values, texts, strict=True)]
             recipe = parse_recipe(text, [*set_unasked, *overrides, *words], source=" ".join([where, *words]))
@@ -188,7 +185,7 @@ def _check(runs: Sequence[PlannedRun], test: str | None) -> None:
     first = runs[0].recipe
     for run in runs:
         recipe, validation = run.recipe, run.recipe.validation
-        if validation.held_out is None and validation.split is None:
+        if recipe.validated_on is None:
             raise InputError(
                 f"{recipe.name} has no validation, and the choice is made on it: leave out --set validation, or set "
                 "validation.held_out or validation.split."

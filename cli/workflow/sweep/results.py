@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 
 from cli.workflow.sweep.plan import Cell, Plan, PlannedRun
@@ -94,7 +94,10 @@ class Results:
 
     def update(self, run: PlannedRun, error: str = "") -> RunResult:
         """Read a run again that has ended. error: why it failed, where the run's own files may not say."""
-        self.by_run[run.run_id] = result = self._read(run, error)
+        result = self._read(run, error)
+        if result.status == "waiting":
+            result = replace(result, status="failed", error="it is not in --store; does the service use another one?")
+        self.by_run[run.run_id] = result
         return result
 
     def cells(self) -> list[CellResult]:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from pathlib import Path
 
 from cache.store import Store
@@ -13,6 +14,7 @@ from stal_data.children import python_command, python_environment
 from stal_data.errors import NotFoundError, StalError
 from stal_data.owner import owned
 
+_BLOCK_BYTES = 1 << 16
 _ACTIVE = (pb.JOB_STATUS_QUEUED, pb.JOB_STATUS_RUNNING)
 
 
@@ -43,6 +45,9 @@ class ProcessSlot:
         """End the process; a run that it trains gets a checkpoint first."""
         if self._process is not None and self._process.returncode is None:
             self._process.terminate()
+            assert self._process.stdout is not None
+            while await self._process.stdout.read(_BLOCK_BYTES):  # else it might wait for its pipe
+                pass
             await self._process.wait()
 
     async def _running(self) -> asyncio.subprocess.Process:
@@ -69,8 +74,9 @@ class ServiceSlot:
         """Yield the updates of a run until it ends; a job that an interrupted sweep has left there is watched."""
         active = request.resume and await self._is_active(request.run_id)
         updates = self._client.watch_job(request.run_id) if active else self._client.train(request)
-        async for update in updates:
-            yield update
+        async with aclosing(updates):
+            async for update in updates:
+                yield update
 
     async def close(self) -> None:
         """Let the job go on."""
