@@ -131,7 +131,7 @@ def test_the_csv_has_a_line_a_run(swept: tuple[Sweeps, dict[str, Any]]) -> None:
         assert float(line["validation_map"]) == maps[-1]
         assert float(line["best_validation_map"]) == max(maps)
         assert (line["optimizer.learning_rate"], line["seed"]) in {(r, s) for r in ("0.001", "0.02") for s in "01"}
-        assert float(line["loss"]) > 0
+        assert float(line["training_loss"]) > 0
         assert float(line["actors_per_s"]) > 0
         assert line["run"] == run["run"]
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from cli.workflow.sweep.plan import MAX_RUNS, Plan, make_plan, parse_grid
+from cli.workflow.sweep.results import RunResult
 from recognizer_svc.training.recipe import parse_recipe
 from stal_data.errors import InputError
 from tests.recognizer.toy_store import ACAR
@@ -90,8 +91,13 @@ def test_what_is_set_unasked_is_told() -> None:
         (["validation.held_out=0.1,0.2"], {}, "--grid names validation.held_out, but all cells must be compared"),
         (["name=a,b"], {}, "--grid names name"),
         (["head.depth=" + ",".join(map(str, range(MAX_RUNS)))], {"seeds": 2}, "has 2000 runs .* may have 1000 at most"),
-        ([], {"sets": ("validation.split=test",), "test": "test"}, "validation.split is test, which is also"),
-        ([], {"sets": ("validation.split=train",)}, "validation.split is train, which is also"),
+        (
+            [],
+            {"sets": ("validation.split=test",), "test": "test"},
+            "validation.split test and --test test: no split may",
+        ),
+        ([], {"sets": ("validation.split=train",)}, "validation.split train and --test None: no split may"),
+        ([], {"test": "train"}, "data.train_split is train, .* --test train"),
         ([], {"sets": ("validation={}",)}, "has no validation, and the choice is made on it"),
         ([], {"recipes": (ACAR, OWN.replace("toy-acar", "own"))}, "validation.held_out is 0.4 for own and 0.2 for toy"),
         (["data.dataset=a,b"], {}, "data.dataset is b for"),
@@ -105,6 +111,12 @@ def test_what_makes_no_sense_is_refused(grid: list[str], changes: dict, message:
 def test_a_name_leads_to_run_ids() -> None:
     with pytest.raises(InputError, match=r"--name is '\.\./x'"):
         make_plan([ACAR], [], [], name="../x", seeds=1, test=None)
+
+
+def test_a_setting_and_a_figure_have_columns_of_their_own() -> None:
+    run = plan("loss={kind: sigmoid}", "head.depth=1").runs[0]
+    columns = RunResult(run=run, curve={}, loss=0.5).plain()
+    assert (columns["loss"], columns["head.depth"], columns["training_loss"]) == ('{"kind": "sigmoid"}', "1", 0.5)
 
 
 def test_a_grid_of_yaml() -> None:

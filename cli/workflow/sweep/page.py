@@ -114,9 +114,10 @@ def _chart(recipe: str, cells: Sequence[CellResult]) -> str:
         *(_text(None, place(epoch, low), str(epoch), below=18) for epoch in sorted({1, (1 + last) // 2, last})),
     ]
     return (
-        f"<h2>{escape(recipe)}</h2><p>Validation mAP by epoch, mean over the seeds and one standard deviation. "
-        f'{"<br>".join(legend)}</p><svg viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" role="img" font-size="12" '
-        f'fill="currentColor" aria-label="validation mAP by epoch">{"".join(ticks)}{"".join(lines)}</svg>'
+        f"<h2>{escape(recipe)}</h2><p>Validation mAP by epoch, mean over the seeds and one standard deviation."
+        f'<br>{"<br>".join(legend)}</p><svg viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" role="img" '
+        'font-size="12" fill="currentColor" aria-label="validation mAP by epoch">'
+        f"{''.join(ticks)}{''.join(lines)}</svg>"
     )
 
 

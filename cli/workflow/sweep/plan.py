@@ -190,10 +190,12 @@ def _check(runs: Sequence[PlannedRun], test: str | None) -> None:
                 f"{recipe.name} has no validation, and the choice is made on it: leave out --set validation, or set "
                 "validation.held_out or validation.split."
             )
-        if validation.split is not None and validation.split in (test, recipe.data.train_split):
+        splits = [name for name in (recipe.data.train_split, validation.split, test) if name is not None]
+        if len(set(splits)) < len(splits):
             raise InputError(
-                f"validation.split is {validation.split}, which is also the split to train or test on; choose on "
-                "another one, or on held-out videos with --set validation.split=null."
+                f"data.train_split is {recipe.data.train_split}, validation.split {validation.split} and --test {test}"
+                ": no split may serve twice. Choose on another one, or on held-out videos with --set "
+                "validation.split=null."
             )
         for field, this, that in (
             ("data.dataset", recipe.data.dataset, first.data.dataset),

@@ -51,7 +51,7 @@ class RunResult:
             "epochs": self.epochs_done,
             "validation_map": self.last,
             "best_validation_map": max(self.curve.values(), default=None),
-            "loss": self.loss,
+            "training_loss": self.loss,
             "train_s": round(self.train_s, 3),
             "actors_per_s": self.actors_per_s,
             "error": self.error,
