@@ -1,6 +1,5 @@
 """Deleting a run, but none that is trained or served."""
 
-import shutil
 import socket
 from contextlib import ExitStack
 
@@ -12,7 +11,7 @@ from recognizer_svc.runs.store import RunStore
 from recognizer_svc.service.processes import job_processes
 from stal_data.errors import ConflictError
 from stal_data.file_lock import FileLock
-from stal_data.files import temporary_name
+from stal_data.work_folder import work_folder
 
 
 def remove_run(runs: RunStore, run_id: str) -> None:
@@ -22,25 +21,24 @@ def remove_run(runs: RunStore, run_id: str) -> None:
     """
     run = runs.find(run_id)
     with ExitStack() as held:
-        for rank in _ranks(run):
-            held.enter_context(_own(run, rank))
+        for rank in sorted({0, *(record.launch.node_rank for record in readable_records(JobFiles(run)))}):
+            _own(run, rank, held)
         held.enter_context(sole_use(run.root))
         held.enter_context(runs.sole_training(run))
         runs.unpublish(run)
-        hidden = temporary_name(run.root)
-        run.root.rename(hidden)
-        sync(hidden.parent)
-        shutil.rmtree(hidden)
+        # What a killed process leaves there goes with the next deletion.
+        with work_folder(run.root, suffix=".deleted") as folder:
+            run.root.rename(folder / "run")
+            sync(run.root.parent)
     runs.unpublish(run)  # the mark of the sole training, too
 
 
-def _ranks(run: RunDir) -> list[int]:
-    return sorted({0, *(record.launch.node_rank for record in readable_records(JobFiles(run)))})
-
-
-def _own(run: RunDir, rank: int) -> FileLock:
+def _own(run: RunDir, rank: int, held: ExitStack) -> None:
+    """Keep a node's share of the job from being started; an error where it runs."""
     files = JobFiles(run, rank)
     lock = FileLock.take(files.lock)
+    if lock is not None:
+        held.enter_context(lock)
     if lock is None or job_processes(run.root, rank):
         raise ConflictError(
             f"Run '{run.run_id}' is in training here; wait for its end, or stop it with: stal-cli jobs cancel "
@@ -48,9 +46,7 @@ def _own(run: RunDir, rank: int) -> FileLock:
         )
     for record in readable_records(files):
         if not record.status.ended and record.host != socket.gethostname():
-            lock.release()
             raise ConflictError(
                 f"Run '{run.run_id}' was in training on {record.host} when it was last heard of; stop it with: "
                 f"stal-cli jobs cancel {run.run_id} ..."
             )
-    return lock
