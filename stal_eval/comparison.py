@@ -1,5 +1,6 @@
 """One result against another on the same ground truth: differences with confidence intervals over videos."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -110,6 +111,26 @@ def compare(
         confidence=confidence,
         warnings=_warnings(len(videos)),
     )
+
+
+def compare_means(
+    a: Sequence[Stored], b: Sequence[Stored], *, replicates: int = 1000, confidence: float = 0.95, seed: int = 0
+) -> Delta:
+    """Return the mean mAP of the results b minus that of the results a, such as those of two heads over several seeds.
+
+    Each has the capacity that it reports. A resample draws the same videos for all of them, so the interval tells of
+    other videos, not of other seeds. The rest is as in `compare`.
+    """
+    videos = tuple(sorted({video for item in (*a, *b) for video in item.videos}))
+    weight_VR = np.hstack([np.ones((len(videos), 1), np.int32), draw_weights(len(videos), replicates, seed)])
+    for item in (*a, *b):
+        _check(a[0], item)
+
+    def mean(results: Sequence[Stored]) -> NDArray[np.float64]:
+        found = [_average_precision(_on_videos(item, videos), item.capacity, weight_VR) for item in results]
+        return np.asarray(np.mean([_mean(ap_KR) for ap_KR in found], axis=0))
+
+    return _delta(mean(a), mean(b), confidence)
 
 
 def _on_videos(stored: Stored, videos: tuple[str, ...]) -> Stored:

@@ -1,7 +1,7 @@
 """Who uses a feature set now, so that nobody deletes it meanwhile.
 
 Every open `FeatureSet` and `FeatureWriter` holds a shared lock of the kernel (`flock`) on a file beside the set; who
-deletes a set takes it exclusively. A process that dies holds nothing.
+deletes a set takes it exclusively. A process that dies holds nothing. Runs whose head is loaded are marked likewise.
 """
 
 import time
@@ -43,9 +43,7 @@ def sole_use(set_folder: Path) -> Iterator[None]:
     """Hold the set for deleting; an error while anything uses it."""
     lock = FileLock.take(_file(set_folder))
     if lock is None:
-        raise ConflictError(
-            f"The feature set '{set_folder}' is in use by a running job, service or precompute; end that first."
-        )
+        raise ConflictError(f"'{set_folder}' is in use by a running job, service or precompute; end that first.")
     with lock:
         yield
 
@@ -55,7 +53,7 @@ def _share(set_folder: Path) -> FileLock | None:
     with suppress(OSError):  # a folder that this user cannot write
         while (lock := FileLock.take(_file(set_folder), shared=True, required=False)) is None:
             if time.monotonic() > until:
-                raise ConflictError(f"The feature set '{set_folder}' is being deleted.")
+                raise ConflictError(f"'{set_folder}' is being deleted.")
             time.sleep(0.005)
         return lock
     return None

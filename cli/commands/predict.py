@@ -99,12 +99,12 @@ def predict(
         layout=pb.LAYOUT_ROWS if layout == "rows" else pb.LAYOUT_KEY_FRAMES,
     )
     recognizer = recognizer_at(client, store_url, stage=stage)
-    num_key_frames, num_boxes = asyncio.run(_write(recognizer, request, output))
+    num_key_frames, num_boxes = asyncio.run(write_predictions(recognizer, request, output))
     click.echo(f"{output}: {num_boxes} people in {num_key_frames} key frames")
 
 
-async def _write(recognizer: "Recognizer", request: "pb.PredictRequest", output: Path) -> tuple[int, int]:
-    """Stream the scores into the file; return the numbers of key frames and people."""
+async def write_predictions(recognizer: "Recognizer", request: "pb.PredictRequest", output: Path) -> tuple[int, int]:
+    """Stream the scores of a split into a file; return the numbers of key frames and people."""
     from cli.ui.progress import counted
     from recognizer_svc.client import SplitScores
     from recognizer_svc.scoring.predictions_csv import writing_predictions

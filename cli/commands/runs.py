@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.table import Table
 
+from cli.commands.runs_manage import export, remove, tag
 from cli.ui.json_output import json_option, print_json
 from cli.ui.tables import add_row, print_table
 
@@ -17,31 +18,36 @@ if TYPE_CHECKING:
 
 @click.group()
 def runs() -> None:
-    """List and compare trained runs; import a published head as one.
+    """List, compare, tag, export and delete trained runs; import a published head as one.
 
     \b
     Examples:
       stal-cli runs list --store store
       stal-cli runs compare acar-1 linear-1 --store store
+      stal-cli runs tag acar-1 baseline --store store
     """
 
 
 @runs.command("list")
 @click.option("--store", "store_url", required=True, help="Folder or s3:// URL of the store.")
+@click.option("--tag", help="Only runs with this tag.")
 @json_option
-def list_command(store_url: str, as_json: bool) -> None:
+def list_command(store_url: str, tag: str | None, as_json: bool) -> None:
     """List the runs of a store, oldest first."""
     from cache.store import Store
     from recognizer_svc.runs.store import RunStore
 
-    found = RunStore.of(Store.open(store_url)).summaries()
+    found = [run for run in RunStore.of(Store.open(store_url)).summaries() if tag is None or tag in run.tags]
     if as_json:
         print_json(found)
         return
     if not found:
-        click.echo("The store holds no runs; 'stal-cli train RECIPE --store ...' makes one.")
+        which = "no runs" if tag is None else f"no runs with the tag '{tag}'"
+        click.echo(f"The store holds {which}; 'stal-cli train RECIPE --store ...' makes one.")
         return
-    table = Table("run", "started", "status", "recipe", "head", "epochs", "loss", "val mAP", "best", "train time")
+    table = Table(
+        "run", "started", "status", "recipe", "head", "epochs", "loss", "val mAP", "best", "train time", "tags"
+    )
     for run in found:
         add_row(
             table,
@@ -55,6 +61,7 @@ def list_command(store_url: str, as_json: bool) -> None:
             _number(run.validation_map),
             _number(run.best_map),
             f"{run.train_s:.0f} s",
+            " ".join(run.tags),
         )
     print_table(table)
     click.echo("val mAP: ground-truth boxes, no cap, last and best epoch.")
@@ -82,6 +89,7 @@ def compare(run_ids: tuple[str, ...], store_url: str, as_json: bool) -> None:
         ("validation mAP (ground-truth boxes, no cap)", [_number(run.validation_map) for run in comparison.runs]),
         ("best validation mAP", [_number(run.best_map) for run in comparison.runs]),
         ("train time", [f"{run.train_s:.0f} s" for run in comparison.runs]),
+        ("tags", [" ".join(run.tags) for run in comparison.runs]),
     ]
     for name, values in rows:
         add_row(table, name, *values)
@@ -133,6 +141,10 @@ def import_command(
     run = import_run(Store.open(store_url), head, resolved, run_id=run_id, split=split, feature_set=feature_set)
     click.echo(f"Run {run_id}: {run.root}")
     click.echo(f"Next: stal-cli predict --run {run_id} --store {store_url} --dataset {dataset} --split {split} ...")
+
+
+for command in (tag, remove, export):
+    runs.add_command(command)
 
 
 def _print_problems(summaries: "Sequence[RunSummary]") -> None:

@@ -18,10 +18,10 @@ RUN_PARTS = (
 )
 """What decides the scores of a run."""
 RUN_BESIDE = (
-    *("provenance.json", "events.jsonl", "state.json", "tensorboard/events.out.*", "job/**/*"),
+    *("provenance.json", "events.jsonl", "state.json", "tags.json", "tensorboard/events.out.*", "job/**/*"),
     *(".*.partial", "checkpoints/.*.partial"),
 )
-"""What else training leaves in a run."""
+"""What else training leaves in a run, and the tags that a user gave it."""
 FEATURE_SET_PARTS = ("zarr.json", "digest", "source")
 """What tells feature sets apart: the spec, a digest of each row, and one of the frames behind it."""
 

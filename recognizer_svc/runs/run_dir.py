@@ -10,6 +10,7 @@ STORE/runs/<run id>/    what decides a score carries a checksum, as do the .json
   BACKBONE.safetensors  a backbone that was trained with the head, of the best checkpoint, else of the latest
   BACKBONE-latest.safetensors   of the latest, where the best is another
   state.json            {"status": queued | running | succeeded | failed | cancelled | imported}, by who made the run
+  tags.json             {"tags": [...]}, names that users gave the run
   job/                  records, locks and logs of the job, one each for each node
 """
 
@@ -45,6 +46,7 @@ class RunDir:
         self.provenance = root / "provenance.json"
         self.events = root / "events.jsonl"
         self.state = root / "state.json"
+        self.tags = root / "tags.json"
         self.tensorboard = root / "tensorboard"
 
     def checkpoint(self, name: str) -> Path:

@@ -69,6 +69,9 @@ class RunStore:
     def publish(self, run: RunDir) -> None:
         """Send what is new of a run to the bucket."""
 
+    def unpublish(self, run: RunDir) -> None:
+        """Delete what the bucket has of a run."""
+
     def sole_training(self, run: RunDir) -> AbstractContextManager[None]:  # noqa: ARG002
         """Keep other machines from training the run; an error where one does. In a folder its lock does so."""
         return nullcontext()
@@ -105,8 +108,17 @@ class _BucketRunStore(RunStore):
             if path.exists():
                 self._mirror.publish(path)
 
+    def unpublish(self, run: RunDir) -> None:
+        """The events go first: without them no other machine takes the run for one that is there."""
+        bucket, events = self._mirror.bucket, self._mirror.key_of(run.events)
+        keys = [item.key for item in bucket.objects(f"{self._mirror.key_of(run.root)}/")]
+        for key in sorted(keys, key=lambda key: key != events):
+            bucket.delete(key)
+
     def fetch(self, run_id: str, *, large: bool = True) -> None:
         run = self.run(run_id)
+        if not large:
+            self._mirror.fetch(run.tags)  # they change without an event
         bucket, events = self._mirror.bucket, self._mirror.key_of(run.events)
         there = bucket.head(events)
         here = run.events.stat().st_size if run.events.exists() else 0

@@ -42,6 +42,7 @@ class RunSummary:
     validation_map: float | None = None
     best_map: float | None = None
     train_s: float = 0.0
+    tags: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
 
 
@@ -103,8 +104,14 @@ def _summarise(run_dir: RunDir, problems: list[str]) -> RunSummary:
         validation_map=validation.get("map"),
         best_map=validation.get("best_map"),
         train_s=train_s,
+        tags=read_tags(run_dir),
         problems=tuple(problems),
     )
+
+
+def read_tags(run: RunDir) -> tuple[str, ...]:
+    """The tags of a run, sorted, as its file says them."""
+    return tuple(read_json(run.tags, "Delete it, and tag the run again.").get("tags", ()))
 
 
 def _lost_events(run_dir: RunDir, last: int) -> list[str]:

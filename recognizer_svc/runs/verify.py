@@ -33,9 +33,9 @@ class VerifiedRun:
 
 def verify_run(run: RunDir) -> VerifiedRun:
     """Read every file of the run."""
-    files = [run.recipe, run.label_map, run.provenance, run.state, *JobFiles(run).records(), *run.checkpoint_files()]
+    files = [run.recipe, run.label_map, run.provenance, run.state, run.tags, *JobFiles(run).records()]
     problems, unchecked = [], []
-    for path in [*files, *run.all_backbone_files()]:
+    for path in [*files, *run.checkpoint_files(), *run.all_backbone_files()]:
         try:
             with path.open("rb") as file:
                 if path.suffix == OLD_SUFFIX:

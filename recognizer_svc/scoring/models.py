@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from cache.feature_store.set_lock import mark_in_use
 from cache.store import Store
 from recognizer_svc.runs.run_dir import RunDir
 from recognizer_svc.runs.store import RunStore
@@ -83,6 +84,12 @@ class ModelCache:
 
 
 def load_run(store: Store, run_id: str, checkpoint: str, *, device: str) -> LoadedModel:
-    """Load a head as the bucket or the folder has it now, beside those of any cache; may run in any thread."""
-    RunStore.of(store).fetch(run_id)
-    return ModelCache(store, device=device).get(run_id, checkpoint)
+    """Load a head as the bucket or the folder has it now, beside those of any cache; may run in any thread.
+
+    As long as it is loaded, nobody deletes the run.
+    """
+    runs = RunStore.of(store)
+    runs.fetch(run_id)
+    model = ModelCache(store, device=device).get(run_id, checkpoint)
+    mark_in_use(model.predictor, runs.run(run_id).root)
+    return model

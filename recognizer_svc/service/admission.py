@@ -20,6 +20,7 @@ from recognizer_svc.runs.record import (
 from recognizer_svc.runs.run_dir import JobFiles
 from recognizer_svc.runs.store import RunStore
 from recognizer_svc.service.processes import job_processes, process_start_s
+from recognizer_svc.training.held_out import divide
 from recognizer_svc.training.joint.sources import initial_weights, open_dataset
 from recognizer_svc.training.recipe import Recipe, load_recipe, parse_recipe
 from recognizer_svc.training.sets import open_sets
@@ -68,7 +69,7 @@ def check_submission(runs: RunStore, submission: Submission, data_root: Path | N
         raise InputError(f"The recipe of run '{run_id}' is empty; only a resumed run keeps the recipe it has.")
     _sharing_evenly(submission, recipe)
     if recipe is not None:
-        _check_data(runs.store, recipe, data_root, resume=submission.resume)
+        check_data(runs.store, recipe, data_root, resume=submission.resume)
     runs.fetch(run_id)
     return recipe
 
@@ -132,10 +133,12 @@ def adopt(files: JobFiles, record: JobRecord) -> JobRecord:
     return replace(record, pid=pid, pgid=pid, process_started_s=process_start_s(pid))
 
 
-def _check_data(store: Store, recipe: Recipe, data_root: Path | None, *, resume: bool) -> None:
+def check_data(store: Store, recipe: Recipe, data_root: Path | None, *, resume: bool) -> None:
     """Find what the recipe names, so that a wrong name shows now and not when the workers have started."""
     data, validation = recipe.data, recipe.validation
-    load_split(store, data.dataset, data.train_split)
+    split = load_split(store, data.dataset, data.train_split)
+    if validation.held_out is not None:
+        divide(split, validation.held_out)
     if validation.split is not None:
         load_split(store, data.dataset, validation.split)
     open_sets(recipe, store)
@@ -218,7 +221,7 @@ def _write_recipe(files: JobFiles, submission: Submission, recipe: Recipe | None
     if changed:
         raise ConflictError(
             f"The recipe differs from that of run '{submission.run_id}' in {', '.join(changed)}. A resumed run may "
-            "change only its length, its validation and what is logged; train with another --run-id instead."
+            "change only its length, the split it validates on and what is logged; train with another --run-id instead."
         )
     if recipe != present:
         write_atomically(files.run.recipe, sealed_text(recipe.to_yaml()))

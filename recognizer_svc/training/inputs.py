@@ -13,6 +13,7 @@ from cache.store import Store
 from recognizer_svc.data import Augmentation, LabelledFeatures, LabelledKeyFrame, labelled_key_frames
 from recognizer_svc.heads.batch import FeatureShapes
 from recognizer_svc.neighbours import Neighbourhood
+from recognizer_svc.training.held_out import divide, held_out_note
 from recognizer_svc.training.recipe import Layout, Recipe
 from recognizer_svc.training.repeats import clips_per_epoch, repeat_factors
 from recognizer_svc.training.row_layout import counts_note, row_clips, single_people
@@ -31,9 +32,9 @@ class RunInputs:
     label_map: LabelMap
     shapes: FeatureShapes
     splits: dict[str, PublishedSplit]
-    """By their use: train, and validation where there is one."""
+    """By their use: train, and validation where there is one of its own."""
     feature_sets: dict[str, FeatureSet]
-    """By their use: train, and train_hflip and validation where they are used."""
+    """By their use: train, and train_hflip and validation where they are used. Held-out videos are in train's."""
     train: LabelledFeatures
     repeats_K: NDArray[np.float64]
     """How often each clip of `train` is drawn in an epoch, on average."""
@@ -59,8 +60,11 @@ def open_inputs(recipe: Recipe, store: Store, data_root: Path | None = None) -> 
     label_map = split.label_map
     recipe.loss.check(label_map.num_classes)
     splits = {"train": split}
-    if recipe.validation.split is not None:
-        splits["validation"] = _validation_split(recipe, store, label_map)
+    trained_on, checked_on = split, None
+    if recipe.validation.held_out is not None:
+        trained_on, checked_on = divide(split, recipe.validation.held_out)
+    elif recipe.validation.split is not None:
+        checked_on = splits["validation"] = _validation_split(recipe, store, label_map)
     sets = open_sets(recipe, store)
     identity, hflip = sets["train"], sets.get("train_hflip")
     joint = None
@@ -70,7 +74,9 @@ def open_inputs(recipe: Recipe, store: Store, data_root: Path | None = None) -> 
         joint = _open_joint(recipe, store, data_root)
         shapes = joint.shapes(identity)
     read = shapes if joint is None else joint.cached_shapes(identity)
-    items, notes = _clips(split, label_map, data.layout)
+    items, notes = _clips(trained_on, label_map, data.layout)
+    if checked_on is not None and recipe.validation.held_out is not None:
+        notes.append(held_out_note(split, checked_on))
     if joint is not None:
         notes += joint.notes(identity.spec)
     if hflip is None and data.hflip_probability > 0:
@@ -81,9 +87,9 @@ def open_inputs(recipe: Recipe, store: Store, data_root: Path | None = None) -> 
             f"an epoch has {clips_per_epoch(repeats_K)} clips of {len(items)}; those of rare classes are drawn up to "
             f"{repeats_K.max():.1f} times (data.repeat_threshold {data.repeat_threshold:g})"
         )
-    around = _neighbourhood(split, recipe)
+    around = _neighbourhood(trained_on, recipe)
     if around is not None:
-        notes.append(_neighbours_note(split, around, recipe))
+        notes.append(_neighbours_note(trained_on, around, recipe))
     train = LabelledFeatures(
         items,
         read,
@@ -95,17 +101,17 @@ def open_inputs(recipe: Recipe, store: Store, data_root: Path | None = None) -> 
         clips=None if joint is None else joint.clips(identity, [item.key for item in items]),
     )
     validation = None
-    if "validation" in splits:
-        checked = labelled_key_frames(splits["validation"], label_map)
+    if checked_on is not None:
+        checked = labelled_key_frames(checked_on, label_map)
         if data.layout == "rows":
             # What such a head knows; each person once, so that the mAP means the same in both layouts.
             checked = single_people(checked)
-        features = sets["validation"]
+        features = sets.get("validation", identity)
         validation = LabelledFeatures(
             checked,
             read,
             identity=features,
-            neighbourhood=_neighbourhood(splits["validation"], recipe),
+            neighbourhood=_neighbourhood(checked_on, recipe),
             clips=None if joint is None else joint.clips(features, [item.key for item in checked]),
         )
     return RunInputs(

@@ -40,7 +40,7 @@ def _relative(value: str) -> str:
 RelativePath = Annotated[str, AfterValidator(_relative)]
 
 
-# What a resumed run may change, besides its name and its validation.
+# What a resumed run may change, besides its name and its validation; of that, all but what is held out.
 _CHANGEABLE = {
     "training.epochs",
     "training.log_every_steps",
@@ -78,7 +78,12 @@ class Data(Section):
 
 class Validation(Section):
     split: Name | None = None
-    """Annotated split that is scored after an epoch; None = no validation."""
+    """Annotated split that is scored after an epoch."""
+    held_out: float | None = Field(default=None, gt=0, lt=1)
+    """Fraction of the videos of the training split that are scored instead, and not trained on; None = none are.
+
+    With neither there is no validation.
+    """
     every_epochs: int = Field(default=1, ge=1, le=_MAX_COUNT)
     keep_best: bool = True
     """Keep the checkpoint with the best validation mAP; switch it off where the split is the test split."""
@@ -88,12 +93,21 @@ class Validation(Section):
     @property
     def takes_place(self) -> bool:
         """Whether anything is scored after epochs."""
-        return self.split is not None
+        return self.split is not None or self.held_out is not None
 
     @model_validator(mode="after")
     def _stopping_needs_scores(self) -> Self:
         if self.stop_after_epochs is not None and not self.takes_place:
-            raise ValueError("stop_after_epochs needs a validation; name a split, or leave it out")
+            raise ValueError("stop_after_epochs needs a validation; set split or held_out, or leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if self.split is not None and self.held_out is not None:
+            raise ValueError(
+                f"split is {self.split} and held_out is {self.held_out:g}, but only one of them is scored; set the "
+                "other to null, as with --set validation.split=null --set validation.held_out=0.2"
+            )
         return self
 
 
@@ -239,6 +253,14 @@ class Recipe(Section):
         """Of the maps that the head sees, where the feature set holds them."""
         return self.data.statistics or head_of(self.head.kind).statistics
 
+    @property
+    def validated_on(self) -> str | None:
+        """What is scored after epochs, in words; None without validation."""
+        data, validation = self.data, self.validation
+        if validation.held_out is not None:
+            return f"{100 * validation.held_out:g} % of the videos of {data.dataset}/{data.train_split}, held out"
+        return None if validation.split is None else f"{data.dataset}/{validation.split}"
+
     def to_yaml(self) -> str:
         """The resolved recipe, defaults filled in; `load_recipe` reads it back."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
@@ -247,6 +269,7 @@ class Recipe(Section):
         """What a run keeps from its first start to its last, by dotted name: all but its length and what is logged."""
         sections = self.model_dump(mode="json", exclude={"name", "validation"})
         flat = {f"{section}.{key}": value for section, values in sections.items() for key, value in values.items()}
+        flat["validation.held_out"] = self.validation.held_out  # what is held out is not trained on
         return {name: value for name, value in flat.items() if name not in _CHANGEABLE}
 
 

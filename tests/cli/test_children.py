@@ -125,6 +125,15 @@ def test_the_ranks_of_a_training(start: Callable[..., Family], tmp_path: Path, n
     family.end(number)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_the_processes_of_a_sweep(start: Callable[..., Family], tmp_path: Path, number: signal.Signals) -> None:
+    words = train_words(tmp_path)
+    recipe, store, sets = words[1], words[3], words[8:10]
+    family = start("sweep", recipe, "--store", store, "--output", tmp_path / "out", *sets)
+    family.wait_until("cli.workflow.sweep.worker")
+    family.end(number)
+
+
 def infer_words(folder: Path) -> list[object]:
     """With weights that are empty: the services start nevertheless."""
     label_map = folder / "store" / "runs" / "first" / "label_map.pbtxt"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from cli.main import root
 from stal_data.errors import ConflictError, InputError, NotFoundError
 from stal_eval.bootstrap import draw_weights
-from stal_eval.comparison import compare
+from stal_eval.comparison import compare, compare_means
 from stal_eval.preparation import prepare
 from stal_eval.protocol import choose_protocol
 from stal_eval.scoring import score
@@ -70,6 +70,42 @@ def test_differences_and_intervals_are_those_of_scoring_resampled_files(
         assert delta.delta == (None if np.isnan(values[0]) else pytest.approx(values[0], abs=1e-12))
         if len(resamples):
             assert [delta.low, delta.high] == pytest.approx(np.quantile(resamples, [0.025, 0.975]).tolist(), abs=1e-9)
+
+
+@given(a=predictions, b=predictions, c=predictions, truth=ground_truth, seed=st.integers(0, 100))
+@settings(max_examples=25)
+def test_means_over_results_are_those_of_scoring_resampled_files(
+    a: list[Found], b: list[Found], c: list[Found], truth: list[Truth], seed: int
+) -> None:
+    """The mean of `a` and `b` against `c`: each at its reported capacity, all on the same videos."""
+    videos = sorted({row.video for row in (*a, *b, *c, *truth)})
+    replicates = 6
+    drawn = draw_weights(len(videos), replicates, seed)
+    results = [stored(rows, truth, capacities="3") for rows in (a, b, c)]
+    delta = compare_means(results[2:], results[:2], replicates=replicates, seed=seed)
+    means = []
+    for weight_V in (np.ones(len(videos), int), *drawn.T):
+        weights = dict(zip(videos, weight_V.tolist(), strict=True))
+        again = repeated(truth, weights)
+        found = [average_precision(repeated(rows, weights), again, LABELS, 3) for rows in (a, b, c)]
+        maps = [[ap for ap in by_label.values() if ap is not None] for by_label in found]
+        one, two, three = (np.mean(values) if values else np.nan for values in maps)
+        means.append((one + two) / 2 - three)
+    assert delta.delta == (None if np.isnan(means[0]) else pytest.approx(means[0], abs=1e-12))
+    resamples = np.array(means[1:])[~np.isnan(means[1:])]
+    if len(resamples):
+        assert [delta.low, delta.high] == pytest.approx(np.quantile(resamples, [0.025, 0.975]).tolist(), abs=1e-9)
+
+
+def test_means_of_one_result_are_the_comparison() -> None:
+    a, b = (stored(*people(quality, 0), capacities="3") for quality in (0.1, 0.6))
+    delta = compare(a, b).mean_ap
+    assert compare_means([a], [b]) == delta
+    assert delta.is_clear
+    assert compare_means([a, b], [b, a]).delta == 0
+    other = replace(b, ground_truth="another")
+    with pytest.raises(ConflictError, match="different ground truth"):
+        compare_means([a], [b, other])
 
 
 def people(quality: float, seed: int) -> tuple[list[Found], list[Truth]]:

@@ -17,8 +17,10 @@ from cache.store import Store
 from cli.commands.cache_commands.verify_files import verify_runs, verify_tables, verify_weights
 from recognizer_svc.runs.events import EventWriter, read_events
 from recognizer_svc.runs.record import Launch, cancel_requested, request_cancel, write_record
+from recognizer_svc.runs.removing import remove_run
 from recognizer_svc.runs.run_dir import METADATA_KEY, JobFiles, RunDir
 from recognizer_svc.runs.store import RunStore
+from recognizer_svc.runs.tags import change_tags
 from recognizer_svc.scoring.predict import BoxesOfKeyFrame, Predictor
 from recognizer_svc.service.admission import Submission, check_submission, queue_job
 from recognizer_svc.service.job_sync import Exchange
@@ -261,3 +263,32 @@ def test_a_run_that_the_bucket_has_is_not_begun_again_on_another_machine(
 def test_a_run_that_nobody_has_is_named(machine: OpenStore) -> None:  # noqa: F811
     with pytest.raises(NotFoundError, match="There is no run 'x' in 's3://cache/some/store'"):
         RunStore.of(machine("one")).find("x")
+
+
+def test_tags_are_those_of_the_bucket(machine: OpenStore, trained: RunDir) -> None:  # noqa: F811
+    one, other = RunStore.of(machine("one")), RunStore.of(machine("other"))
+    change_tags(one, "trained", add=["paper"])
+    (summary,) = other.summaries()
+    assert summary.tags == ("paper",)
+    assert change_tags(other, "trained", add=["baseline"], remove=["paper"]) == ("baseline",)
+    assert [found.tags for found in one.summaries()] == [("baseline",)]
+    assert trained.checkpoint("latest").exists()
+
+
+def test_a_run_is_deleted_in_the_bucket_too(machine: OpenStore, run: RunDir, proxy: FaultProxy) -> None:  # noqa: F811
+    one, other = RunStore.of(machine("one")), RunStore.of(machine("other"))
+    other.find("first")
+    with other.sole_training(other.run("first")), pytest.raises(ConflictError, match="is being trained by process"):
+        remove_run(one, "first")
+    proxy.rule = lambda request: "500" if request.method == "DELETE" and "latest" in request.path else None
+    with pytest.raises(StalError):
+        remove_run(one, "first")
+    proxy.rule = lambda request: None
+    assert run.checkpoint("latest").exists()  # so that the same words go on
+    remove_run(one, "first")
+    assert not run.root.exists()
+    assert one.store.mirror is not None
+    assert one.store.mirror.bucket.objects("runs/") == []
+    assert RunStore.of(machine("third")).summaries() == []
+    remove_run(other, "first")  # its copy
+    assert other.summaries() == []

@@ -1,0 +1,1 @@
+"""Many trainings over a grid of settings and seeds, and the choice among them."""
