@@ -12,10 +12,11 @@ def hidden(layout: Layout) -> float:
     """The largest part of a lead that others hide at a key frame, and a little of the mean over all people."""
     people, rows = [], [place.row for place in layout.places]
     for place in layout.places:
-        x_K, half = place.x_T[KEY_FRAMES], _HALF_WIDTH * place.scale
+        x_K, scale = place.x_T[KEY_FRAMES], place.scale
+        half, tall = (0.45 * scale, 0.5 * scale) if place.act.fall_T.any() else (_HALF_WIDTH * scale, scale)
         if len(place.unit.acts) == 2:  # the hands count
-            x_K = x_K + 0.14 * place.scale * np.cos(place.heading)
-        top, low = (np.full_like(x_K, y) for y in (place.row - place.scale, place.row))
+            x_K = x_K + 0.14 * scale * np.cos(place.heading)
+        top, low = (np.full_like(x_K, y) for y in (place.row - tall, place.row))
         people.append(np.stack([x_K - half, top, x_K + half, low], axis=1))
     things = []
     for x, row, scale in layout.obstacles:
