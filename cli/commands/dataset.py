@@ -41,18 +41,28 @@ dataset.add_command(import_proposals)
 @click.option("--seed", type=SEED, required=True, help="The same seed gives the same bytes.")
 @click.option("--train-videos", type=COUNT_FROM_0, default=160, show_default=True, help="Three key frames each.")
 @click.option("--test-videos", type=COUNT_FROM_0, default=60, show_default=True, help="With people of their own.")
-def synth(out: Path, seed: int, train_videos: int, test_videos: int) -> None:
+@click.option(
+    "--style",
+    type=click.Choice(["a", "b"]),
+    default="a",
+    show_default=True,
+    help="a: streets, a camera that stays. b: crowded halls, the camera pans and zooms, order in time matters.",
+)
+def synth(out: Path, seed: int, train_videos: int, test_videos: int, style: str) -> None:
     """Render a synthetic data set of articulated people into the new folder OUT.
 
     \b
     Example:
       stal-cli dataset synth data --seed 0 --train-videos 160 --test-videos 60
+      stal-cli dataset synth halls --seed 0 --style b
     """
     from cli.ui.progress import counted
     from stal_data.synth import render_dataset
 
     with counted("rendering", unit="videos") as progress:
-        render_dataset(out, seed=seed, train_videos=train_videos, test_videos=test_videos, progress=progress)
+        render_dataset(
+            out, seed=seed, train_videos=train_videos, test_videos=test_videos, style=style, progress=progress
+        )
     click.echo(f"Wrote {train_videos} train and {test_videos} test videos to {out}.")
 
 

@@ -27,6 +27,8 @@ class Motion:
     pitch_T: Track
     lift_T: Track
     """Height of the lower foot above the ground, in body heights."""
+    spread_T2: Track | None = None
+    """Abduction of the legs, for steps to the side; none by default."""
 
 
 def _blank(num_frames: int) -> dict[str, Track]:

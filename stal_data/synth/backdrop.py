@@ -36,10 +36,10 @@ def draw_backdrop(width: int, height: int, horizon: float, light: Light, rng: np
         kinds = [_tree, _lamp, _car, _bench, _bin]
         kinds[int(rng.integers(len(kinds)))](draw, size, line, light, rng)
     image = image.filter(ImageFilter.GaussianBlur(1.2))
-    return _texture(image, line, rng)
+    return texture(image, line, rng)
 
 
-def _pick(rng: np.random.Generator, *colours: Colour) -> Colour:
+def pick(rng: np.random.Generator, *colours: Colour) -> Colour:
     """One of the colours, varied a little."""
     base = np.array(colours[int(rng.integers(len(colours)))]) * rng.uniform(0.85, 1.12) + rng.normal(0, 6, size=3)
     red, green, blue = (int(c) for c in np.clip(base, 0, 255))
@@ -47,7 +47,7 @@ def _pick(rng: np.random.Generator, *colours: Colour) -> Colour:
 
 
 def _sky(draw: ImageDraw.ImageDraw, size: tuple[int, int], line: int, light: Light, rng: np.random.Generator) -> None:
-    top, low = _pick(rng, (120, 160, 210), (160, 175, 190), (200, 190, 180)), _pick(rng, (215, 222, 228))
+    top, low = pick(rng, (120, 160, 210), (160, 175, 190), (200, 190, 180)), pick(rng, (215, 222, 228))
     for y in range(0, line, 2):
         mix = y / max(line, 1)
         colour = tuple(int(a * (1 - mix) + b * mix) for a, b in zip(top, low, strict=True))
@@ -60,15 +60,15 @@ def _houses(
     x = -int(rng.integers(0, 60))
     while x < size[0]:
         wide, roof = int(rng.integers(90, 210)), int(rng.integers(-20, max(1, line // 2)))
-        wall = _pick(rng, (172, 140, 116), (188, 178, 160), (128, 122, 120), (150, 92, 76), (206, 196, 176))
+        wall = pick(rng, (172, 140, 116), (188, 178, 160), (128, 122, 120), (150, 92, 76), (206, 196, 176))
         draw.rectangle((x, roof, x + wide, line + 8), fill=shade(wall, light))
-        pane = _pick(rng, (70, 84, 100), (108, 124, 138), (52, 54, 60))
+        pane = pick(rng, (70, 84, 100), (108, 124, 138), (52, 54, 60))
         step_x, step_y = int(rng.integers(24, 40)), int(rng.integers(28, 44))
         for wx in range(x + 12, x + wide - 14, step_x):
             for wy in range(roof + 12, line - 24, step_y):
                 draw.rectangle((wx, wy, wx + step_x // 2, wy + step_y // 2), fill=shade(pane, light))
         if rng.random() < 0.6:  # shop front
-            draw.rectangle((x + 8, line - 34, x + wide - 8, line - 26), fill=shade(_pick(rng, (150, 40, 40)), light))
+            draw.rectangle((x + 8, line - 34, x + wide - 8, line - 26), fill=shade(pick(rng, (150, 40, 40)), light))
             draw.rectangle((x + 12, line - 24, x + wide - 12, line + 6), fill=shade(pane, light, 0.8))
         x += wide + int(rng.choice([0, 0, 12]))
 
@@ -76,14 +76,14 @@ def _houses(
 def _trees_far(
     draw: ImageDraw.ImageDraw, size: tuple[int, int], line: int, light: Light, rng: np.random.Generator
 ) -> None:
-    leaf = _pick(rng, (70, 100, 56), (96, 116, 70), (128, 108, 62))
+    leaf = pick(rng, (70, 100, 56), (96, 116, 70), (128, 108, 62))
     for _ in range(60):
         x, y, r = rng.uniform(0, size[0]), line - rng.uniform(0, 50), rng.uniform(14, 34)
         draw.ellipse((x - r, y - r, x + r, y + r), fill=shade(leaf, light, float(rng.uniform(0.7, 1.15))))
 
 
 def _wall(draw: ImageDraw.ImageDraw, size: tuple[int, int], line: int, light: Light, rng: np.random.Generator) -> None:
-    wall = _pick(rng, (160, 152, 140), (136, 96, 80), (178, 170, 150), (104, 118, 126))
+    wall = pick(rng, (160, 152, 140), (136, 96, 80), (178, 170, 150), (104, 118, 126))
     top = int(rng.integers(0, max(2, line // 3)))
     draw.rectangle((0, top, size[0], line + 6), fill=shade(wall, light))
     course = int(rng.integers(12, 26))
@@ -95,20 +95,20 @@ def _ground(
     draw: ImageDraw.ImageDraw, size: tuple[int, int], line: int, light: Light, rng: np.random.Generator
 ) -> None:
     """Far pavement, then what people stand on: asphalt, flags, sand or grass, with lines towards the horizon."""
-    stone = _pick(rng, (150, 146, 140), (122, 120, 120), (164, 150, 130), (104, 126, 80), (186, 172, 142))
+    stone = pick(rng, (150, 146, 140), (122, 120, 120), (164, 150, 130), (104, 126, 80), (186, 172, 142))
     for y in range(line, size[1], 4):
         near = (y - line) / (size[1] - line)
         draw.rectangle((0, y, size[0], y + 4), fill=shade(stone, light, 0.86 + 0.2 * near))
     kerb = line + int(rng.integers(12, 34))
     draw.rectangle(
-        (0, line, size[0], kerb), fill=shade(_pick(rng, (110, 108, 106), (90, 92, 96), (140, 134, 126)), light)
+        (0, line, size[0], kerb), fill=shade(pick(rng, (110, 108, 106), (90, 92, 96), (140, 134, 126)), light)
     )
     draw.rectangle((0, kerb, size[0], kerb + 4), fill=shade(stone, light, 1.15))
     if rng.random() < 0.6:  # flagstones
         vanish, gap = rng.uniform(0, size[0]), float(rng.uniform(0.18, 0.4))
         for k in np.arange(-6, 6, gap):
             draw.line((vanish, line, vanish + k * size[0], size[1] * 1.4), fill=shade(stone, light, 0.9), width=2)
-        draw.rectangle((0, line, size[0], kerb), fill=shade(_pick(rng, (110, 108, 106)), light))
+        draw.rectangle((0, line, size[0], kerb), fill=shade(pick(rng, (110, 108, 106)), light))
         for k in range(1, 9):
             y = kerb + (size[1] - kerb) * (k / 8) ** 1.6
             draw.line((0, y, size[0], y), fill=shade(stone, light, 0.9), width=2)
@@ -121,7 +121,7 @@ def _spot(size: tuple[int, int], line: int, rng: np.random.Generator) -> tuple[i
 
 def _tree(draw: ImageDraw.ImageDraw, size: tuple[int, int], line: int, light: Light, rng: np.random.Generator) -> None:
     x, y = _spot(size, line, rng)
-    bark, leaf = _pick(rng, (88, 66, 48)), _pick(rng, (74, 108, 56), (108, 124, 64), (150, 116, 60))
+    bark, leaf = pick(rng, (88, 66, 48)), pick(rng, (74, 108, 56), (108, 124, 64), (150, 116, 60))
     tall = int(rng.integers(90, 170))
     draw.rectangle((x - 5, y - tall, x + 5, y), fill=shade(bark, light))
     for _ in range(22):
@@ -131,14 +131,14 @@ def _tree(draw: ImageDraw.ImageDraw, size: tuple[int, int], line: int, light: Li
 
 def _lamp(draw: ImageDraw.ImageDraw, size: tuple[int, int], line: int, light: Light, rng: np.random.Generator) -> None:
     x, y = _spot(size, line, rng)
-    iron = shade(_pick(rng, (60, 64, 66), (120, 120, 118)), light)
+    iron = shade(pick(rng, (60, 64, 66), (120, 120, 118)), light)
     draw.rectangle((x - 3, y - 190, x + 3, y), fill=iron)
     draw.rectangle((x - 14, y - 196, x + 14, y - 188), fill=iron)
 
 
 def _car(draw: ImageDraw.ImageDraw, size: tuple[int, int], line: int, light: Light, rng: np.random.Generator) -> None:
     x, y = _spot(size, line, rng)
-    paint = _pick(rng, (170, 40, 40), (50, 76, 130), (196, 196, 194), (46, 48, 52), (120, 130, 96))
+    paint = pick(rng, (170, 40, 40), (50, 76, 130), (196, 196, 194), (46, 48, 52), (120, 130, 96))
     draw.rounded_rectangle((x - 84, y - 38, x + 84, y - 10), radius=10, fill=shade(paint, light))
     roof = [(x - 50, y - 36), (x - 34, y - 62), (x + 32, y - 62), (x + 54, y - 36)]
     draw.polygon(roof, fill=shade(paint, light, 0.9))
@@ -155,7 +155,7 @@ def _car(draw: ImageDraw.ImageDraw, size: tuple[int, int], line: int, light: Lig
 
 def _bench(draw: ImageDraw.ImageDraw, size: tuple[int, int], line: int, light: Light, rng: np.random.Generator) -> None:
     x, y = _spot(size, line, rng)
-    wood = _pick(rng, (120, 84, 54), (96, 110, 96))
+    wood = pick(rng, (120, 84, 54), (96, 110, 96))
     for level in (44, 34, 20):
         draw.rectangle((x - 50, y - level, x + 50, y - level + 6), fill=shade(wood, light))
     for leg in (x - 42, x + 42):
@@ -164,12 +164,12 @@ def _bench(draw: ImageDraw.ImageDraw, size: tuple[int, int], line: int, light: L
 
 def _bin(draw: ImageDraw.ImageDraw, size: tuple[int, int], line: int, light: Light, rng: np.random.Generator) -> None:
     x, y = _spot(size, line, rng)
-    metal = _pick(rng, (70, 92, 74), (88, 88, 92), (140, 96, 50))
+    metal = pick(rng, (70, 92, 74), (88, 88, 92), (140, 96, 50))
     draw.rounded_rectangle((x - 13, y - 42, x + 13, y), radius=4, fill=shade(metal, light))
     draw.rectangle((x - 15, y - 44, x + 15, y - 38), fill=shade(metal, light, 0.75))
 
 
-def _texture(image: Image.Image, line: int, rng: np.random.Generator) -> Image.Image:
+def texture(image: Image.Image, line: int, rng: np.random.Generator) -> Image.Image:
     """Distance takes contrast; then grain of stone and plaster: soft blotches everywhere, a finer one on the ground."""
     mean = np.asarray(image).mean(axis=(0, 1))
     haze = Image.new("RGB", image.size, (int(mean[0]), int(mean[1]), int(mean[2])))

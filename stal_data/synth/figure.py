@@ -25,6 +25,8 @@ class Shape:
     colour: Colour
     outlines: list[list[float]]
     depth: list[float]
+    edge: Colour | None = None
+    """Colour of a thin line around the polygon, where it has one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +43,7 @@ def shade(colour: Colour, light: Light, factor: float = 1.0) -> Colour:
     return (red, green, blue)
 
 
-def _capsule(start: Outline, end: Outline, start_width: Outline, end_width: Outline) -> Outline:
+def capsule(start: Outline, end: Outline, start_width: Outline, end_width: Outline) -> Outline:
     """Outlines [T, 2 * caps, 2] of a tapered limb with round ends; widths are radii, [T]."""
     along = end - start
     angle = np.arctan2(along[:, 1], along[:, 0])
@@ -52,13 +54,13 @@ def _capsule(start: Outline, end: Outline, start_width: Outline, end_width: Outl
     return np.concatenate(ends, axis=1)
 
 
-def _disc(centre: Outline, radius_x: Outline, radius_y: Outline) -> Outline:
+def disc(centre: Outline, radius_x: Outline, radius_y: Outline) -> Outline:
     ring = np.stack([radius_x[:, None] * np.cos(_DISC), radius_y[:, None] * np.sin(_DISC)], axis=-1)
     return centre[:, None] + ring
 
 
-class _Sketch:
-    """Collects the shapes of one figure."""
+class Sketch:
+    """Collects the shapes of one figure over its frames."""
 
     def __init__(self, figure: Figure, light: Light) -> None:
         self.points = figure.points_TJ2 * SUPERSAMPLE
@@ -70,21 +72,25 @@ class _Sketch:
     def at(self, joint: str) -> Outline:
         return self.points[:, _J[joint]]
 
-    def add(self, colour: Colour, outline: Outline, depth: Outline, factor: float = 1.0) -> None:
+    def add(
+        self, colour: Colour, outline: Outline, depth: Outline, factor: float = 1.0, edge: float | None = None
+    ) -> None:
+        """Add a polygon [T, points, 2]; `edge` is the brightness of a line around it."""
         flat = outline.reshape(len(outline), -1)
-        self.shapes.append(Shape(shade(colour, self.light, factor), flat.tolist(), depth.tolist()))
+        line = None if edge is None else shade(colour, self.light, edge)
+        self.shapes.append(Shape(shade(colour, self.light, factor), flat.tolist(), depth.tolist(), line))
 
     def limb(self, colour: Colour, start: Outline, end: Outline, radii: tuple[float, float], depth: Outline) -> None:
         """A limb with a lit and a shaded side."""
         first, last = radii[0] * self.unit, radii[1] * self.unit
-        self.add(colour, _capsule(start, end, first, last), depth, 0.74)
+        self.add(colour, capsule(start, end, first, last), depth, 0.74)
         offset = np.stack([self.light.side * 0.28 * first, -0.1 * first], axis=-1)
-        self.add(colour, _capsule(start + offset, end + offset, 0.68 * first, 0.68 * last), depth + 1e-3)
+        self.add(colour, capsule(start + offset, end + offset, 0.68 * first, 0.68 * last), depth + 1e-3)
 
 
 def make_shapes(figure: Figure, light: Light) -> list[Shape]:
     """All shapes of a figure over its frames."""
-    sketch = _Sketch(figure, light)
+    sketch = Sketch(figure, light)
     for side in ("l", "r"):
         _draw_leg(sketch, figure.person, side)
         _draw_arm(sketch, figure.person, side)
@@ -93,7 +99,7 @@ def make_shapes(figure: Figure, light: Light) -> list[Shape]:
     return sketch.shapes
 
 
-def _draw_leg(sketch: _Sketch, person: Person, side: str) -> None:
+def _draw_leg(sketch: Sketch, person: Person, side: str) -> None:
     hip, knee, ankle, toe = (sketch.at(f"{joint}_{side}") for joint in ("hip", "knee", "ankle", "toe"))
     depth = 0.6 * sketch.depth[:, _J[f"hip_{side}"]] + 0.4 * sketch.depth[:, _J[f"knee_{side}"]]
     build = person.build
@@ -104,7 +110,7 @@ def _draw_leg(sketch: _Sketch, person: Person, side: str) -> None:
     sketch.limb(person.bottom, hip, knee, (0.058 * build, 0.042 * build), depth + 2e-3)
 
 
-def _draw_arm(sketch: _Sketch, person: Person, side: str) -> None:
+def _draw_arm(sketch: Sketch, person: Person, side: str) -> None:
     shoulder, elbow, hand = (sketch.at(f"{joint}_{side}") for joint in ("shoulder", "elbow", "hand"))
     depth = 0.5 * sketch.depth[:, _J[f"shoulder_{side}"]] + 0.5 * sketch.depth[:, _J[f"hand_{side}"]]
     build = person.build
@@ -115,7 +121,7 @@ def _draw_arm(sketch: _Sketch, person: Person, side: str) -> None:
     sketch.limb(person.top, shoulder, elbow, (0.036 * build, 0.029 * build), depth + 1e-2)
 
 
-def _draw_trunk(sketch: _Sketch, figure: Figure) -> None:
+def _draw_trunk(sketch: Sketch, figure: Figure) -> None:
     person, unit = figure.person, sketch.unit
     across, along = abs(np.sin(figure.heading)), abs(np.cos(figure.heading))
     chest, pelvis, head = sketch.at("chest"), sketch.at("pelvis"), sketch.at("head")
@@ -129,24 +135,24 @@ def _draw_trunk(sketch: _Sketch, figure: Figure) -> None:
     if person.stripe is not None:
         middle = chest - 0.45 * up
         width = 0.5 * (shoulder + waist) * 0.8
-        sketch.add(person.stripe, _disc(middle, width * unit, 0.03 * unit), zero + 3e-3)
+        sketch.add(person.stripe, disc(middle, width * unit, 0.03 * unit), zero + 3e-3)
     hips = 0.5 * (sketch.at("hip_l") + sketch.at("hip_r"))
     if person.bottom_kind == "skirt":
         knees = 0.5 * (sketch.at("knee_l") + sketch.at("knee_r"))
         spread = 0.5 * np.linalg.norm(sketch.at("knee_l") - sketch.at("knee_r"), axis=1) / unit
         hem = hips + 0.85 * (knees - hips)
         radius = np.clip(waist + 0.6 * spread, 0, 0.17)
-        sketch.add(person.bottom, _capsule(low, hem, waist * unit, radius * unit), zero + 0.2, 0.85)
+        sketch.add(person.bottom, capsule(low, hem, waist * unit, radius * unit), zero + 0.2, 0.85)
     else:
         sketch.limb(person.bottom, low, hips, (waist, 0.9 * waist), zero - 1e-3)
     if person.backpack is not None:
         behind = 0.11 * np.array([-np.cos(figure.heading), -0.2 * np.sin(figure.heading)])
         centre = chest - 0.4 * up + behind * unit[:, None]
         width = 0.06 + 0.05 * across
-        sketch.add(person.backpack, _disc(centre, width * unit, 0.12 * unit), zero - 0.25 * np.sin(figure.heading))
+        sketch.add(person.backpack, disc(centre, width * unit, 0.12 * unit), zero - 0.25 * np.sin(figure.heading))
 
 
-def _draw_head(sketch: _Sketch, figure: Figure) -> None:
+def _draw_head(sketch: Sketch, figure: Figure) -> None:
     person, unit = figure.person, sketch.unit
     centre = sketch.at("head")
     cos, sin = np.cos(figure.heading), np.sin(figure.heading)
@@ -159,23 +165,25 @@ def _draw_head(sketch: _Sketch, figure: Figure) -> None:
     cover = person.hat or person.hair
     if person.long_hair:
         back = shifted(-0.35 * cos, 0.75)
-        sketch.add(person.hair, _disc(back, 0.85 * radius, 1.1 * radius), front - 0.1 * sin, 0.8)
-    sketch.add(person.skin, _disc(centre, 0.86 * radius, 1.05 * radius), front, 0.9)
-    sketch.add(cover, _disc(shifted(-0.28 * cos, -0.38 + 0.1 * sin), 0.9 * radius, 0.78 * radius), front + 1e-3, 0.9)
+        sketch.add(person.hair, disc(back, 0.85 * radius, 1.1 * radius), front - 0.1 * sin, 0.8)
+    sketch.add(person.skin, disc(centre, 0.86 * radius, 1.05 * radius), front, 0.9)
+    sketch.add(cover, disc(shifted(-0.28 * cos, -0.38 + 0.1 * sin), 0.9 * radius, 0.78 * radius), front + 1e-3, 0.9)
     if sin < -0.45:  # seen from behind: hair instead of a face
-        sketch.add(person.hair, _disc(shifted(0.0, 0.0), 0.84 * radius, 0.86 * radius), front + 5e-4)
+        sketch.add(person.hair, disc(shifted(0.0, 0.0), 0.84 * radius, 0.86 * radius), front + 5e-4)
     else:
         face = shifted(0.3 * cos, 0.3)
-        sketch.add(person.skin, _disc(face, (0.5 + 0.2 * abs(sin)) * radius, 0.62 * radius), front + 2e-3)
+        sketch.add(person.skin, disc(face, (0.5 + 0.2 * abs(sin)) * radius, 0.62 * radius), front + 2e-3)
     if person.hat is not None:
         brim = shifted(0.45 * cos, -0.45)
-        sketch.add(person.hat, _disc(brim, 0.85 * radius, 0.2 * radius), front + 3e-3, 0.7)
+        sketch.add(person.hat, disc(brim, 0.85 * radius, 0.2 * radius), front + 3e-3, 0.7)
 
 
 def draw_shapes(draw: Any, shapes: list[Shape], frame: int, *, colour: int | None = None) -> None:
     """Draw one frame of a figure, far parts first; `colour` replaces all colours (for masks)."""
     for shape in sorted(shapes, key=lambda s: s.depth[frame]):
         draw.polygon(shape.outlines[frame], fill=shape.colour if colour is None else colour)
+        if shape.edge is not None:
+            draw.polygon(shape.outlines[frame], outline=shape.edge if colour is None else colour)
 
 
 def draw_shadow(draw: Any, figure: Figure, frame: int, colour: Colour) -> None:

@@ -1,4 +1,4 @@
-"""What happens in a synthetic video: who is there, doing what, where, and towards whom.
+"""What happens in a video of style a: who is there, doing what, where, and towards whom.
 
 Scenarios come in pairs, an interaction and its look-alike, and share their code for places, headings, speeds and
 clothes, so that only the company tells them apart: greeting and waving at nobody who waves back, chasing and running
@@ -12,14 +12,9 @@ from numpy.typing import NDArray
 
 from stal_data.synth.actions import make_motion
 from stal_data.synth.classes import CARRIER
+from stal_data.synth.clip import HEIGHT, KEY_SECONDS, NUM_FRAMES, RATE, WIDTH
 from stal_data.synth.person import Person, random_person
 from stal_data.synth.skeleton import TILT, Figure, Placement, make_figure
-
-WIDTH, HEIGHT = 320, 180
-RATE = 25
-DURATION_S = 6
-NUM_FRAMES = RATE * DURATION_S
-KEY_SECONDS = (2, 3, 4)
 
 # One scenario a video, in turn. The order spreads them, so that any long enough run of videos is balanced: 60 videos
 # hold every class at least eight times, which makes 24 key-frame instances.

@@ -14,6 +14,7 @@ import signal
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
+from typing import Any
 
 from stal_data.annotations import read_chaotic_world, write_ground_truth
 from stal_data.children import safe_path
@@ -22,9 +23,9 @@ from stal_data.errors import ConflictError, InputError
 from stal_data.files import naming, write_atomically
 from stal_data.labels import LabelMap
 from stal_data.owner import end_with
-from stal_data.synth.classes import label_map_text
+from stal_data.synth.base import SPLITS, Annotation, Video
 from stal_data.synth.png import encode_png
-from stal_data.synth.video import SPLITS, Annotation, SyntheticVideo
+from stal_data.synth.styles import STYLES
 from stal_data.work_folder import work_folder
 
 Progress = Callable[[int, int], None]
@@ -51,12 +52,14 @@ def render_dataset(
     seed: int,
     train_videos: int,
     test_videos: int,
+    style: str = "a",
     progress: Progress | None = None,
     processes: int | None = None,
 ) -> None:
     """Render the data set into the new folder `out`, which appears complete or not at all.
 
     A split of 0 videos is left out of the data set.
+    style: which of STYLES the videos have.
     progress: called with (videos done, videos in all) after each video.
     processes: how many render at a time; all cores by default. The bytes written do not depend on it.
     """
@@ -64,6 +67,8 @@ def render_dataset(
         if value < 0:
             raise InputError(f"{field} is {value}: it must be 0 or greater.")
     counts = {"train": train_videos, "test": test_videos}
+    if style not in STYLES:
+        raise InputError(f"style is '{style}': it must be one of {', '.join(STYLES)}.")
     names = [name for name in SPLITS if counts[name]]
     if not names:
         raise InputError("train_videos and test_videos are both 0: ask for at least one video.")
@@ -71,11 +76,12 @@ def render_dataset(
         raise ConflictError(f"The output '{out}' exists already: name a new folder, or remove it first.")
     if out.exists() and (out.samefile(Path.cwd()) or out.is_mount()):
         raise ConflictError(f"The output '{out}' cannot be replaced as a whole: name a new folder in it.")
-    videos = [SyntheticVideo(seed=seed, split=name, number=i) for name in names for i in range(counts[name])]
+    make = STYLES[style]
+    videos = [make(seed=seed, split=name, number=i) for name in names for i in range(counts[name])]
     with work_folder(out) as building:
         annotations = _render_all(videos, building / "frames", processes or _usable_cores(), progress)
         folder = building / "annotations"
-        write_atomically(folder / "list_action.pbtxt", label_map_text())
+        write_atomically(folder / "list_action.pbtxt", make.classes.label_map_text())
         for name in names:
             rows = [a for video in videos if video.split == name for a in annotations[video.name]]
             _write_annotations(folder, name, rows)
@@ -88,7 +94,7 @@ def _usable_cores() -> int:
 
 
 def _render_all(
-    videos: list[SyntheticVideo], frames: Path, processes: int, progress: Progress | None
+    videos: list[Video[Any]], frames: Path, processes: int, progress: Progress | None
 ) -> dict[str, list[Annotation]]:
     """Render the videos, several at a time; returns each one's annotations."""
     report = progress or (lambda _done, _total: None)
@@ -125,7 +131,7 @@ def _begin(owner: int) -> None:
     end_with(owner, signal.SIGKILL)
 
 
-def _render_video(video: SyntheticVideo, frames: Path) -> list[Annotation]:
+def _render_video(video: Video[Any], frames: Path) -> list[Annotation]:
     scene = video.plan()
     folder = frames / video.name
     folder.mkdir(parents=True)

@@ -18,9 +18,12 @@ def _run(*words: str | Path) -> Result:
     return CliRunner().invoke(dataset, [str(word) for word in words])
 
 
-def test_a_rendered_data_set_passes_validation_and_its_ground_truth_is_the_scoring_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("style", ["a", "b"])
+def test_a_rendered_data_set_passes_validation_and_its_ground_truth_is_the_scoring_file(
+    tmp_path: Path, style: str
+) -> None:
     out = tmp_path / "data"
-    result = _run("synth", out, "--seed", "3", "--train-videos", "1", "--test-videos", "1")
+    result = _run("synth", out, "--seed", "3", "--train-videos", "1", "--test-videos", "1", "--style", style)
     assert result.exit_code == 0, result.output
     result = _run("validate", out, "--decode")
     assert result.exit_code == 0, result.output

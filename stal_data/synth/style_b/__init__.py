@@ -1,0 +1,1 @@
+"""Style b: crowds in halls, before a camera that pans and zooms; what people do shows in the order of the frames."""
