@@ -30,13 +30,23 @@ def check(file: BinaryIO, path: Path) -> None:
         raise InputError(f"The checkpoint '{path}' is damaged: the checksum of its part '{damaged}' differs.")
 
 
+def _packed_again(data: bytes) -> BytesIO:
+    """Return the parts as the check has read them: torch's own reader obeys marks that no CRC covers."""
+    packed = BytesIO()
+    with zipfile.ZipFile(BytesIO(data)) as archive, zipfile.ZipFile(packed, "w") as again:
+        for name in archive.namelist():
+            again.writestr(name, archive.read(name))
+    packed.seek(0)
+    return packed
+
+
 def read(data: bytes, path: Path) -> dict[str, Any]:
     """Return the content of the checkpoint, without unpickling code. path: for errors."""
     import torch
 
     check(BytesIO(data), path)
     try:
-        content = torch.load(BytesIO(data), map_location="cpu", weights_only=True)
+        content = torch.load(_packed_again(data), map_location="cpu", weights_only=True)
     except _UNREADABLE as error:
         raise InputError(f"The checkpoint '{path}' does not read: {repr(error)[:300]}") from None
     if not isinstance(content, dict) or content.get("version") != VERSION:

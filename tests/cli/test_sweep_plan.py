@@ -116,7 +116,8 @@ def test_a_name_leads_to_run_ids() -> None:
 def test_a_setting_and_a_figure_have_columns_of_their_own() -> None:
     run = plan("loss={kind: sigmoid}", "head.depth=1").runs[0]
     columns = RunResult(run=run, curve={}, loss=0.5).plain()
-    assert (columns["loss"], columns["head.depth"], columns["training_loss"]) == ('{"kind": "sigmoid"}', "1", 0.5)
+    loss = '{"kind": "sigmoid", "label_smoothing": 0.0}'
+    assert (columns["loss"], columns["head.depth"], columns["training_loss"]) == (loss, "1", 0.5)
 
 
 def test_a_grid_of_yaml() -> None:

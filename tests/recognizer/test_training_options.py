@@ -159,7 +159,7 @@ def test_a_run_that_improves_goes_on_to_its_last_epoch(new_run):
 
 
 def test_ending_early_needs_a_validation(new_run):
-    with pytest.raises(InputError, match="validation: stop_after_epochs needs a validation; name a split"):
+    with pytest.raises(InputError, match="validation: stop_after_epochs needs a validation; set split or held_out"):
         new_run("blind", ["validation={stop_after_epochs: 2}"])
 
 
