@@ -1,5 +1,7 @@
 """Person boxes of one split made by one detector: one HDF5 file, written once and replaced as a whole."""
 
+import hashlib
+import json
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -90,6 +92,14 @@ class Proposals:
     @cached_property
     def _row_of(self) -> dict[KeyFrame, int]:
         return {key: row for row, key in enumerate(self.key_frames)}
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 (hex) of split, key frames, boxes and scores; the same boxes have the same, whatever found them."""
+        digest = hashlib.sha256(json.dumps([self.dataset, self.split, [str(key) for key in self.key_frames]]).encode())
+        for values, dtype in ((self.offsets_K1, "<i8"), (self.boxes_N4, "<f4"), (self.scores_N, "<f4")):
+            digest.update(values.astype(dtype).tobytes())
+        return digest.hexdigest()
 
     def of(self, key: KeyFrame) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return boxes [n,4] and scores [n] of one key frame; n may be 0."""

@@ -181,9 +181,7 @@ class LabelledFeatures:
         flip = self._hflip is not None and bool(random.random() < options.hflip_probability)
 
         def changed(boxes_N4: NDArray[np.float32]) -> NDArray[np.float32]:
-            if flip:
-                boxes_N4 = boxes_N4[:, [2, 1, 0, 3]]
-                boxes_N4[:, [0, 2]] = 1 - boxes_N4[:, [0, 2]]
+            boxes_N4 = mirrored_boxes(boxes_N4) if flip else boxes_N4
             return jitter_boxes(boxes_N4, options.box_jitter, random) if options.box_jitter else boxes_N4
 
         boxes_N4, sightings = changed(item.boxes_N4), self._sightings_of(item.key)
@@ -225,6 +223,13 @@ class LabelledFeatures:
             places = [place for place, (_, mirrored) in enumerate(wanted) if mirrored == flip]
             if places and features is not None:
                 features.read_into([rows[wanted[place][0]] for place in places], out, places)
+
+
+def mirrored_boxes(boxes_X4: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return where boxes are in the mirrored frame."""
+    boxes_X4 = boxes_X4[..., [2, 1, 0, 3]]
+    boxes_X4[..., [0, 2]] = 1 - boxes_X4[..., [0, 2]]
+    return boxes_X4
 
 
 def jitter_boxes(boxes_N4: NDArray[np.float32], jitter: float, random: np.random.Generator) -> NDArray[np.float32]:

@@ -86,6 +86,18 @@ def open_fitting(
     return open_feature_set(store, dataset, split, set_id=fitting[0])
 
 
+def open_mirrored(store: Store, features: FeatureSet) -> FeatureSet:
+    """Open the set of the same spec and split in the view `hflip`."""
+    try:
+        return open_feature_set(store, features.dataset, features.split, spec=features.spec.with_view("hflip"))
+    except ConflictError:
+        raise NotFoundError(
+            f"flip_average is set, but feature set {features.id} of {features.dataset}/{features.split} has no "
+            f"mirrored twin. Leave it out, or run 'stal-cli precompute DATA --split {features.split} --store STORE "
+            "--view hflip' with the same backbones and options."
+        ) from None
+
+
 def _differences(trained_on: FeatureSpec, shapes: FeatureShapes, found: FeatureSpec) -> tuple[list[str], list[str]]:
     """Return what differs in the backbones that the head looks at and in everything else, refused and tolerated."""
     seen = {array.backbone for array in trained_on.arrays if array.name in shapes.arrays}

@@ -72,12 +72,16 @@ def predict(
     boxes: str = "ground-truth",
     checkpoint: Literal["best", "latest"] | None = None,
     feature_set: str | None = None,
+    flip_average: bool = False,
+    fuse_confidence: bool = False,
 ) -> Predictions:
     """Score the people of a split with a trained run, as `stal-cli predict` does; key frames without are left out.
 
     boxes: whom to score: `ground-truth`, `proposals`, or `proposals:NAME` as `stal-cli detect --name` filed them.
     checkpoint: default: the best where the run keeps it, else the latest.
     feature_set: its id; needed only where several fit the head.
+    flip_average: average with the scores on the mirrored features (`precompute --view hflip`).
+    fuse_confidence: multiply each box's scores by the detector's confidence; needs proposals.
     Raises StalError where the run, the boxes or fitting features are missing or damaged.
     """
     from recognizer_svc.scoring.engine import Engine
@@ -92,6 +96,8 @@ def predict(
         split=split,
         proposals=None if kind == "ground-truth" else name,
         feature_set=feature_set or "",
+        flip_average=flip_average,
+        fuse_confidence=fuse_confidence,
     )
     found = Engine(run.store.folders, device="auto", served=ServedModels()).prepare(query)
     return Predictions(label_map=found.model.label_map, key_frames=list(found.scored), notes=found.notes)

@@ -60,6 +60,10 @@ class BoxSourceType(click.ParamType[tuple[str, str]]):
     show_default=True,
     help="rows: as published, repeated once for each annotation row, annotated people alone.",
 )
+@click.option(
+    "--flip-average", is_flag=True, help="Average with the scores on the mirrored features (precompute --view hflip)."
+)
+@click.option("--fuse-confidence", is_flag=True, help="Multiply each box's scores by the detector's confidence.")
 @click.option("--feature-set", help="Id of the features; needed only where several fit.")
 @client_options("recognizer", required=False)
 def predict(
@@ -73,6 +77,8 @@ def predict(
     output: Path,
     checkpoint: str | None,
     layout: str,
+    flip_average: bool,
+    fuse_confidence: bool,
     feature_set: str | None,
 ) -> None:
     """Score every person of a split and write video,time,x1,y1,x2,y2,label id,score, a row per box and class.
@@ -88,15 +94,18 @@ def predict(
     from protos.generated import recognizer_pb2 as pb
 
     kind, name = boxes
+    if fuse_confidence and kind == "ground-truth":
+        raise click.UsageError("--fuse-confidence needs --boxes proposals; ground-truth boxes have no confidence")
     request = pb.PredictRequest(
         run_id=run_id,
         checkpoint=checkpoint or "",
         dataset=dataset,
         split=split,
         ground_truth=pb.GroundTruthBoxes() if kind == "ground-truth" else None,
-        proposals=pb.ProposedBoxes(name=name) if kind == "proposals" else None,
+        proposals=pb.ProposedBoxes(name=name, fuse_confidence=fuse_confidence) if kind == "proposals" else None,
         feature_set=feature_set or "",
         layout=pb.LAYOUT_ROWS if layout == "rows" else pb.LAYOUT_KEY_FRAMES,
+        flip_average=flip_average,
     )
     recognizer = recognizer_at(client, store_url, stage=stage)
     num_key_frames, num_boxes = asyncio.run(write_predictions(recognizer, request, output))

@@ -630,6 +630,7 @@ class PredictRequest(_message.Message):
     PROPOSALS_FIELD_NUMBER: _builtins.int
     FEATURE_SET_FIELD_NUMBER: _builtins.int
     LAYOUT_FIELD_NUMBER: _builtins.int
+    FLIP_AVERAGE_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     checkpoint: _builtins.str
     """"best" or "latest"; "" means best where there is one, else latest."""
@@ -638,6 +639,10 @@ class PredictRequest(_message.Message):
     feature_set: _builtins.str
     """Id of the feature set to read; "" takes the one that fits the checkpoint."""
     layout: Global___Layout.ValueType
+    flip_average: _builtins.bool
+    """Scores are the average of those on the features and those on the mirrored ones, which the split must have (view
+    hflip), with mirrored boxes.
+    """
     @_builtins.property
     def ground_truth(self) -> Global___GroundTruthBoxes: ...
     @_builtins.property
@@ -653,10 +658,11 @@ class PredictRequest(_message.Message):
         proposals: Global___ProposedBoxes | None = ...,
         feature_set: _builtins.str = ...,
         layout: Global___Layout.ValueType = ...,
+        flip_average: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["boxes", b"boxes", "ground_truth", b"ground_truth", "proposals", b"proposals"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boxes", b"boxes", "checkpoint", b"checkpoint", "dataset", b"dataset", "feature_set", b"feature_set", "ground_truth", b"ground_truth", "layout", b"layout", "proposals", b"proposals", "run_id", b"run_id", "split", b"split"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boxes", b"boxes", "checkpoint", b"checkpoint", "dataset", b"dataset", "feature_set", b"feature_set", "flip_average", b"flip_average", "ground_truth", b"ground_truth", "layout", b"layout", "proposals", b"proposals", "run_id", b"run_id", "split", b"split"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_boxes: _TypeAlias = _typing.Literal["ground_truth", "proposals"]  # noqa: Y015
     _WhichOneofArgType_boxes: _TypeAlias = _typing.Literal["boxes", b"boxes"]  # noqa: Y015
@@ -688,16 +694,20 @@ class ProposedBoxes(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
+    FUSE_CONFIDENCE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name of the proposals in the store; may be empty where there is only one."""
+    fuse_confidence: _builtins.bool
+    """Multiply each box's scores by the detector's confidence in it."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
+        fuse_confidence: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fuse_confidence", b"fuse_confidence", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

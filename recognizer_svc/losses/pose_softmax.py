@@ -13,7 +13,11 @@ if TYPE_CHECKING:
 
 
 class PoseSoftmax(Loss):
-    """Binary cross-entropy of each score; the poses' scores add up to 1."""
+    """Binary cross-entropy of each score; the poses' scores add up to 1.
+
+    They do so for a person without a pose, too, such as a detected box that is nobody's (`data.boxes`): the loss is
+    least where all poses score 1 / num_poses, and the other classes 0.
+    """
 
     kind: Literal["pose_softmax"] = "pose_softmax"
     num_poses: int = Field(default=13, ge=1, le=MAX_LABELS)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from cache.feature_store import FeatureSet
-from cache.proposal_store import open_proposals
+from cache.proposal_store import Proposals, open_proposals
 from cache.split_store import PublishedSplit, load_split
 from cache.store import Store
 from recognizer_svc.data import check_boxes
@@ -12,6 +12,7 @@ from recognizer_svc.people import People
 from recognizer_svc.runs.store import RunStore
 from recognizer_svc.runs.time_limited_bucket import TimeLimitedBucket
 from recognizer_svc.scoring.around import surroundings_of, with_surroundings
+from recognizer_svc.scoring.combined import combined_scores
 from recognizer_svc.scoring.micro_batch import Scored
 from recognizer_svc.scoring.models import ModelCache
 from recognizer_svc.scoring.open_features import OpenFeatures
@@ -48,7 +49,7 @@ class Engine:
         if (silence := self._bucket.silence()) is not None:
             raise silence
         split = load_split(self._store, query.dataset, query.split)
-        people = self._people(query, split)
+        people, proposals = self._people(query, split)
         clips, notes, dropped = _clips(query, split, people)
         model = self._models.get(query.run_id, query.checkpoint)
         features = model.predictor.open_features(self._store, query.dataset, query.split, query.feature_set or None)
@@ -61,13 +62,15 @@ class Engine:
             )
         if dropped:
             notes.append(f"{dropped} boxes without area are left out")
+        shown = [clip.people for clip in clips]
+        scored, how = combined_scores(self._store, model.predictor, query, features, shown, proposals)
         return Prediction(
             model=model.info,
             feature_set=features.id,
-            notes=tuple(notes),
+            notes=(*notes, *how),
             num_key_frames=len({clip.people.key for clip in clips}),
             num_boxes=sum(len(clip.people.boxes_N4) * clip.repeats for clip in clips),
-            scored=repeated(clips, model.predictor.predict(features, [clip.people for clip in clips])),
+            scored=repeated(clips, scored),
         )
 
     def recognize(self, queries: Sequence[RecognizeQuery]) -> list[Scored | StalError]:
@@ -117,14 +120,14 @@ class Engine:
         """Let go of feature sets that were opened a while ago."""
         self._features.close_old()
 
-    def _people(self, query: PredictQuery, split: PublishedSplit) -> dict[KeyFrame, People]:
-        """Whom to score, and who may be seen around them."""
+    def _people(self, query: PredictQuery, split: PublishedSplit) -> tuple[dict[KeyFrame, People], Proposals | None]:
+        """Whom to score, and who may be seen around them; and the proposals that they are of."""
         if query.proposals is None:
             if not split.annotated:
                 raise InputError(f"{query.dataset}/{query.split} has no annotations; predict on proposals instead.")
-            return {item.key: People.of(item.boxes_N4, item.persons) for item in split.key_frames}
+            return {item.key: People.of(item.boxes_N4, item.persons) for item in split.key_frames}, None
         proposals = open_proposals(self._store, query.dataset, query.split, query.proposals or None)
-        return {item.key: People.of(proposals.of(item.key)[0]) for item in split.key_frames}
+        return {item.key: People.of(proposals.of(item.key)[0]) for item in split.key_frames}, proposals
 
 
 def _clips(

@@ -13,7 +13,7 @@ from cache.exact_float32 import exact_float32
 from cache.feature_store import FeatureBatch, FeatureSet
 from cache.spec import FeatureSpec
 from cache.store import Store
-from recognizer_svc.data import check_boxes, clip_groups, head_batch, read_ahead
+from recognizer_svc.data import check_boxes, clip_groups, head_batch, mirrored_boxes, read_ahead
 from recognizer_svc.features import ADVICE, check_fits, joint_advice, open_fitting
 from recognizer_svc.neighbours import Neighbourhood, NeighbourRows, rows_to_read
 from recognizer_svc.people import People
@@ -144,8 +144,13 @@ class Predictor:
         people = [BoxesOfKeyFrame(key=KeyFrame("", 0), boxes_N4=whole_N4)]
         self._score(features, people, self._rows(people))
 
-    def predict(self, features: FeatureSet, people: Iterable[BoxesOfKeyFrame]) -> Iterator[ScoredKeyFrame]:
-        """Score key frames in the given order; those without boxes come back with none, and no features are read."""
+    def predict(
+        self, features: FeatureSet, people: Iterable[BoxesOfKeyFrame], *, mirrored: bool = False
+    ) -> Iterator[ScoredKeyFrame]:
+        """Score key frames in the given order; those without boxes come back with none, and no features are read.
+
+        mirrored: the features are of the view `hflip`, in which the head is shown the boxes mirrored, too.
+        """
         self.check_spec(features)
         wanted = list(people)
         for item in wanted:
@@ -159,6 +164,9 @@ class Predictor:
         def load(group: Sequence[int]) -> tuple[FeatureBatch, list[BoxesOfKeyFrame], _Rows]:
             shown = [wanted[index] for index in group if len(wanted[index].boxes_N4)]
             rows = self._rows(shown)
+            if mirrored:
+                shown = [replace(item, boxes_N4=mirrored_boxes(item.boxes_N4)) for item in shown]
+                rows = rows[0], [(mirrored_boxes(boxes_NK4), row_NK) for boxes_NK4, row_NK in rows[1]]
             numbers = [features.row_of(key) for key in rows[0]]
             return features.read(numbers, self.checkpoint.shapes.arrays), shown, rows
 

@@ -31,6 +31,8 @@ class PredictQuery:
     checkpoint: best, latest, or "" for best where there is one. feature_set: "" for the one that fits.
     proposals: the detector's name, "" for the only one, None for ground-truth boxes.
     layout: what a clip shows and how often, see row_predictions.
+    flip_average: whether scores are averaged with those on the mirrored features.
+    fuse_confidence: whether each box's scores are multiplied by the detector's confidence in it.
     """
 
     run_id: str
@@ -40,6 +42,15 @@ class PredictQuery:
     proposals: str | None
     feature_set: str
     layout: Layout = "key_frames"
+    flip_average: bool = False
+    fuse_confidence: bool = False
+
+    def __post_init__(self) -> None:
+        if self.fuse_confidence and self.proposals is None:
+            raise InputError(
+                "fuse_confidence is set, but ground-truth boxes have no confidence; leave it out, or predict on "
+                "proposals."
+            )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -23,7 +23,7 @@ from recognizer_svc.service.processes import job_processes, process_start_s
 from recognizer_svc.training.held_out import divide
 from recognizer_svc.training.joint.sources import initial_weights, open_dataset
 from recognizer_svc.training.recipe import Recipe, load_recipe, parse_recipe
-from recognizer_svc.training.sets import open_sets
+from recognizer_svc.training.sets import open_sets, open_training_proposals
 from stal_data.errors import ConflictError, InputError, NotFoundError
 from stal_data.file_lock import FileLock
 from stal_data.files import write_atomically
@@ -142,6 +142,7 @@ def check_data(store: Store, recipe: Recipe, data_root: Path | None, *, resume: 
     if validation.split is not None:
         load_split(store, data.dataset, validation.split)
     open_sets(recipe, store)
+    open_training_proposals(recipe, store)
     if recipe.training.init_head is not None and not resume:
         store.weights_file("training.init_head", recipe.training.init_head)
     if recipe.training.backbone != "none":

@@ -105,6 +105,8 @@ def to_predict_query(request: pb.PredictRequest) -> PredictQuery:
         proposals=request.proposals.name if source == "proposals" else None,
         feature_set=request.feature_set,
         layout=_LAYOUTS[request.layout],
+        flip_average=request.flip_average,
+        fuse_confidence=request.proposals.fuse_confidence,
     )
 
 

@@ -1,5 +1,6 @@
-"""What a run reads from the store: splits, label map, feature sets; all checked before the first step."""
+"""What a run reads of the store: splits, label map, feature sets, detected boxes; checked before the first step."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,17 +9,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.feature_store import FeatureSet
+from cache.proposal_store import Proposals
 from cache.split_store import PublishedSplit, load_split
 from cache.store import Store
 from recognizer_svc.data import Augmentation, LabelledFeatures, LabelledKeyFrame, labelled_key_frames
 from recognizer_svc.heads.batch import FeatureShapes
 from recognizer_svc.neighbours import Neighbourhood
+from recognizer_svc.people import People
+from recognizer_svc.training.detected_boxes import detected_clips
 from recognizer_svc.training.held_out import divide, held_out_note
 from recognizer_svc.training.recipe import Layout, Recipe
 from recognizer_svc.training.repeats import clips_per_epoch, repeat_factors
 from recognizer_svc.training.row_layout import counts_note, row_clips, single_people
-from recognizer_svc.training.sets import open_sets
+from recognizer_svc.training.sets import open_sets, open_training_proposals
 from stal_data.errors import InputError, how_to_install
+from stal_data.keyframes import KeyFrame
 from stal_data.labels import LabelMap
 
 if TYPE_CHECKING:
@@ -39,6 +44,8 @@ class RunInputs:
     repeats_K: NDArray[np.float64]
     """How often each clip of `train` is drawn in an epoch, on average."""
     validation: LabelledFeatures | None
+    proposals: Proposals | None = None
+    """Where detected boxes are trained on."""
     joint: "JointInputs | None" = None
     """Where a backbone is trained with the head."""
     notes: tuple[str, ...] = field(default=())
@@ -75,6 +82,13 @@ def open_inputs(recipe: Recipe, store: Store, data_root: Path | None = None) -> 
         shapes = joint.shapes(identity)
     read = shapes if joint is None else joint.cached_shapes(identity)
     items, notes = _clips(trained_on, label_map, data.layout)
+    proposals, people = open_training_proposals(recipe, store), None
+    if proposals is not None:
+        detected = detected_clips(trained_on, label_map, proposals, recipe.data)
+        if data.boxes == "both":
+            items, notes = [*items, *detected.clips], [*notes, f"also {detected.note}"]
+        else:
+            items, notes, people = detected.clips, [detected.note], detected.people
     if checked_on is not None and recipe.validation.held_out is not None:
         notes.append(held_out_note(split, checked_on))
     if joint is not None:
@@ -87,9 +101,9 @@ def open_inputs(recipe: Recipe, store: Store, data_root: Path | None = None) -> 
             f"an epoch has {clips_per_epoch(repeats_K)} clips of {len(items)}; those of rare classes are drawn up to "
             f"{repeats_K.max():.1f} times (data.repeat_threshold {data.repeat_threshold:g})"
         )
-    around = _neighbourhood(trained_on, recipe)
+    around = _neighbourhood(trained_on, recipe, people)
     if around is not None:
-        notes.append(_neighbours_note(trained_on, around, recipe))
+        notes.append(_neighbours_note(items, around, recipe))
     train = LabelledFeatures(
         items,
         read,
@@ -122,6 +136,7 @@ def open_inputs(recipe: Recipe, store: Store, data_root: Path | None = None) -> 
         train=train,
         repeats_K=repeats_K,
         validation=validation,
+        proposals=proposals,
         joint=joint,
         notes=tuple(notes),
     )
@@ -141,18 +156,22 @@ def _clips(split: PublishedSplit, label_map: LabelMap, layout: Layout) -> tuple[
     return clips, [note for note in (told, counts_note(split)) if note]
 
 
-def _neighbourhood(split: PublishedSplit, recipe: Recipe) -> Neighbourhood | None:
-    """Who is where around each key frame, for a head that sees that."""
+def _neighbourhood(
+    split: PublishedSplit, recipe: Recipe, people: Mapping[KeyFrame, People] | None = None
+) -> Neighbourhood | None:
+    """Who is where around each key frame, for a head that sees that. people: None = the annotated ones."""
     data = recipe.data
     if not data.neighbours:
         return None
+    if people is not None:
+        return Neighbourhood(people, count=data.neighbours, step_ms=data.neighbour_ms)
     return Neighbourhood.of_split(split.key_frames, count=data.neighbours, step_ms=data.neighbour_ms)
 
 
-def _neighbours_note(split: PublishedSplit, around: Neighbourhood, recipe: Recipe) -> str:
+def _neighbours_note(items: Sequence[LabelledKeyFrame], around: Neighbourhood, recipe: Recipe) -> str:
     """Say how many neighbouring key frames there are; none at all is an error."""
-    data, name = recipe.data, f"{split.dataset}/{split.split}"
-    slots = [key for item in split.key_frames if len(item.boxes_N4) for key in around.around(item.key)]
+    data, name = recipe.data, f"{recipe.data.dataset}/{recipe.data.train_split}"
+    slots = [key for item in items for key in around.around(item.key)]
     found = sum(key is not None for key in slots)
     if not found:
         usual_ms = around.usual_step_ms()

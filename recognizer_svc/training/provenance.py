@@ -14,6 +14,7 @@ from recognizer_svc.runs.run_dir import RunDir
 from recognizer_svc.training.distributed import Ranks
 from recognizer_svc.training.inputs import RunInputs
 from recognizer_svc.training.recipe import Recipe
+from stal_data.errors import ConflictError
 from stal_data.files import write_atomically
 from stal_data.sealed import read_json, sealed_json
 
@@ -48,11 +49,30 @@ def write_provenance(
         "feature_sets": {
             use: {"id": features.id, "spec": features.spec.to_dict()} for use, features in inputs.feature_sets.items()
         },
+        # The detected boxes that are trained on.
+        "proposals": None
+        if inputs.proposals is None
+        else {
+            "name": inputs.proposals.detector.name,
+            "weights": inputs.proposals.detector.weights,
+            "digest": inputs.proposals.digest,
+        },
         # What a backbone that is trained with the head started from.
         "backbone": None if inputs.joint is None else asdict(inputs.joint.backbone.spec),
-        "starts": [*_earlier_starts(run_dir.provenance), start],
+        "starts": [*_earlier(run_dir.provenance).get("starts", []), start],
     }
     write_atomically(run_dir.provenance, sealed_json(content))
+
+
+def check_same_proposals(run_dir: RunDir, inputs: RunInputs) -> None:
+    """Refuse to go on with other detected boxes than those of the run's starts, where its folder tells of them."""
+    before, now = _earlier(run_dir.provenance).get("proposals"), inputs.proposals
+    if before and now is not None and before["digest"] != now.digest:
+        raise ConflictError(
+            f"The run was trained on other boxes of {now.dataset}/{now.split} (digest {before['digest'][:16]} of "
+            f"'{before['name']}') than are in the store now ({now.digest[:16]} of '{now.detector.name}'). Start a new "
+            "run, or name the old boxes with data.proposals."
+        )
 
 
 def code_version() -> dict[str, Any]:
@@ -88,6 +108,6 @@ def _device_name(device: torch.device) -> str:
     return f"cpu: {platform.processor() or platform.machine()}"
 
 
-def _earlier_starts(path: Path) -> list[dict[str, Any]]:
+def _earlier(path: Path) -> dict[str, Any]:
     way_out = "Restore it from a copy; or move it away, and the run goes on without the account of its earlier starts."
-    return list(read_json(path, way_out).get("starts", []))
+    return read_json(path, way_out)

@@ -21,6 +21,7 @@ from stal_data.yaml_text import MAX_BYTES, load_yaml
 
 Layout = Literal["key_frames", "rows"]
 """What a clip shows: all people of a key frame, or one annotation row, as published: its person and action alone."""
+TrainingBoxes = Literal["ground_truth", "detected", "both"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=MAX_NAME_LENGTH)]
 _MAX_COUNT = 1_000_000
 _MAX_PATH = 1000
@@ -48,6 +49,7 @@ _CHANGEABLE = {
     "data.reader_threads",
     "data.folder",
     "data.feature_set",  # another set of the same spec, or the one that was the only one before
+    "data.proposals",  # the same boxes: see `check_same_proposals`
 }
 
 
@@ -55,6 +57,12 @@ class Data(Section):
     dataset: Name
     train_split: Name = "train"
     layout: Layout = "key_frames"
+    boxes: TrainingBoxes = "ground_truth"
+    """Whose boxes are trained on: the annotated people's, a detector's, or each of them in clips of their own."""
+    proposals: Name | None = None
+    """Name of the detector's boxes of the training split; needed only where the store holds several."""
+    match_iou: float = Field(default=0.5, gt=0, le=1)
+    """Least IoU at which a detected box has the actions of the annotated person that it overlaps most."""
     streams: Annotated[tuple[Name, ...], Field(max_length=16)] | None = None
     """Backbones whose features the head sees; None = all that the feature set holds."""
     statistics: Annotated[tuple[StatisticName, ...], Field(min_length=1, max_length=8)] | None = None
@@ -74,6 +82,25 @@ class Data(Section):
     reader_threads: int = Field(default=2, ge=1, le=64)
     folder: RelativePath | None = None
     """Folder of the data set below the service's data root, None = called as the data set; for training.backbone."""
+
+    @model_validator(mode="after")
+    def _boxes_can_be_shown(self) -> Self:
+        if self.boxes == "ground_truth" and self.proposals is not None:
+            raise ValueError(
+                f"proposals is {self.proposals}, but boxes is ground_truth; set boxes to detected or both, or "
+                "proposals to null"
+            )
+        if self.boxes != "ground_truth" and self.layout == "rows":
+            raise ValueError(
+                f"boxes is {self.boxes}, but layout is rows, and a detected box has no annotation row; set boxes to "
+                "ground_truth, or layout to key_frames"
+            )
+        if self.boxes == "both" and self.neighbours:
+            raise ValueError(
+                f"boxes is both and neighbours is {self.neighbours}, but people are followed in one set of boxes; set "
+                "boxes to ground_truth or detected, or neighbours to 0"
+            )
+        return self
 
 
 class Validation(Section):

@@ -27,7 +27,7 @@ from recognizer_svc.training.inputs import RunInputs, open_inputs
 from recognizer_svc.training.joint.model import JointModel
 from recognizer_svc.training.log import RunLog
 from recognizer_svc.training.loop import StopSignal, Totals, Trainer, timed
-from recognizer_svc.training.provenance import write_provenance
+from recognizer_svc.training.provenance import check_same_proposals, write_provenance
 from recognizer_svc.training.recipe import Recipe, load_recipe, parse_recipe
 from recognizer_svc.training.repeats import clips_per_epoch, drawn_clips
 from recognizer_svc.training.schedule import build_optimizer, learning_rate
@@ -290,6 +290,7 @@ class Run:
     def _restore(self, checkpoint: Checkpoint) -> None:
         refuse_imported(self.run_dir)
         check_same_run(checkpoint, self.recipe, self.inputs)
+        check_same_proposals(self.run_dir, self.inputs)
         self.head.load_state_dict(checkpoint.head_state)
         if self.inputs.joint is not None and checkpoint.backbone_state is not None:
             self.inputs.joint.backbone.model.load_state_dict(checkpoint.backbone_state)

@@ -1,6 +1,7 @@
-"""The feature sets that a recipe trains and validates on. Needs no torch: the service checks them, too."""
+"""The feature sets and proposals that a recipe trains and validates on. No torch: the service checks them, too."""
 
 from cache.feature_store import FeatureSet, open_feature_set
+from cache.proposal_store import Proposals, list_proposals, open_proposals
 from cache.spec import FeatureSpec
 from cache.statistics import read_as
 from cache.store import Store
@@ -52,6 +53,22 @@ def open_sets(recipe: Recipe, store: Store) -> dict[str, FeatureSet]:
         else:
             sets["validation"] = open_feature_set(store, data.dataset, recipe.validation.split, spec=identity.spec)
     return sets
+
+
+def open_training_proposals(recipe: Recipe, store: Store) -> Proposals | None:
+    """Open the detector's boxes of the training split; None where only annotated boxes are trained on."""
+    data, split = recipe.data, f"{recipe.data.dataset}/{recipe.data.train_split}"
+    if data.boxes == "ground_truth":
+        return None
+    names = [info.name for info in list_proposals(store, data.dataset, data.train_split)]
+    if not names:
+        raise NotFoundError(
+            f"data.boxes is {data.boxes}, but '{store.name}' has no proposals of {split}; make them with 'stal-cli "
+            f"detect DATA --split {data.train_split} --store STORE', or set data.boxes=ground_truth."
+        )
+    if data.proposals is None and len(names) > 1:
+        raise InputError(f"{split} has proposals of {', '.join(names)}; name those to train on with data.proposals.")
+    return open_proposals(store, data.dataset, data.train_split, data.proposals)
 
 
 def _check_statistics(recipe: Recipe, spec: FeatureSpec) -> None:

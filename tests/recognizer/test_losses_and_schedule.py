@@ -35,6 +35,19 @@ def case() -> tuple[torch.Tensor, torch.Tensor]:
     return logits, (torch.rand(6, 5, generator=random) < 0.3).float()
 
 
+def test_poses_of_a_negative_are_lowered_to_equal_scores_only():
+    """There the loss of a person who performs nothing leads."""
+    logits_NC = (case()[0] / 3).requires_grad_()
+    optimizer = torch.optim.Adam([logits_NC], lr=0.1)
+    for _ in range(400):
+        optimizer.zero_grad()
+        POSES.per_class(logits_NC, torch.zeros_like(logits_NC)).sum().backward()
+        optimizer.step()
+    found_NC = POSES.scores(logits_NC.detach())
+    torch.testing.assert_close(found_NC[:, :3], torch.full((6, 3), 1 / 3), atol=0.01, rtol=0)
+    assert found_NC[:, 3:].max() < 0.01
+
+
 def test_pose_scores_add_up_to_one_and_the_rest_are_independent():
     logits, _ = case()
     found = POSES.scores(logits)

@@ -182,6 +182,12 @@ async def test_proposals_are_scored_and_boxes_without_area_left_out(trained: Tra
     assert all(item.scores_NC.shape == (1, 4) for item in items)
     assert head.notes == (f"{len(keys)} boxes without area are left out",)
     assert (await predict(trained, predict_request(proposals=pb.ProposedBoxes(name="toy-detector"))))[0] == head
+    fused, weighted = await predict(trained, predict_request(proposals=pb.ProposedBoxes(fuse_confidence=True)))
+    assert fused.notes == (*head.notes, "scores are multiplied by the confidence of 'toy-detector'")
+    for item, other in zip(items, weighted, strict=True):
+        np.testing.assert_array_equal(other.scores_NC, item.scores_NC * np.float32(0.9))
+    with pytest.raises(NotFoundError, match="toy/test has no mirrored twin"):
+        await predict(trained, predict_request(flip_average=True))
     with pytest.raises(NotFoundError, match="toy-detector"):
         await predict(trained, predict_request(proposals=pb.ProposedBoxes(name="other")))
     path.unlink()
