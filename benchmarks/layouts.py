@@ -33,7 +33,8 @@ from recognizer_svc.runs.run_dir import RunDir
 from recognizer_svc.scoring.engine import Engine
 from recognizer_svc.scoring.queries import PredictQuery
 from recognizer_svc.training.distributed import Ranks
-from recognizer_svc.training.recipe import Layout, load_recipe
+from recognizer_svc.training.recipe import load_recipe
+from recognizer_svc.training.recipe_sections import Layout
 from recognizer_svc.training.run import train_run
 from stal_data.annotations import write_ground_truth
 from stal_data.dataset import Dataset

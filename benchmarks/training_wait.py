@@ -20,7 +20,8 @@ import torch
 
 from benchmarks.cache_read import write_set
 from cache.store import Store
-from recognizer_svc.data import LabelledFeatures, LabelledKeyFrame, epoch_plan, read_ahead
+from recognizer_svc.batching import epoch_plan, read_ahead
+from recognizer_svc.data import LabelledFeatures, LabelledKeyFrame
 from recognizer_svc.heads import build_head
 from recognizer_svc.heads.batch import FeatureShapes
 from recognizer_svc.training.distributed import Ranks

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from recognizer_svc.data import check_boxes
+from recognizer_svc.boxes import check_boxes
 from recognizer_svc.neighbours import Neighbourhood
 from recognizer_svc.people import People
 from recognizer_svc.scoring.predict import Predictor

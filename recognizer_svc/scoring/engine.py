@@ -7,7 +7,7 @@ from cache.feature_store import FeatureSet
 from cache.proposal_store import Proposals, open_proposals
 from cache.split_store import PublishedSplit, load_split
 from cache.store import Store
-from recognizer_svc.data import check_boxes
+from recognizer_svc.boxes import check_boxes
 from recognizer_svc.people import People
 from recognizer_svc.runs.store import RunStore
 from recognizer_svc.runs.time_limited_bucket import TimeLimitedBucket

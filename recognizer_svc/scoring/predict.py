@@ -13,7 +13,8 @@ from cache.exact_float32 import exact_float32
 from cache.feature_store import FeatureBatch, FeatureSet
 from cache.spec import FeatureSpec
 from cache.store import Store
-from recognizer_svc.data import check_boxes, clip_groups, head_batch, mirrored_boxes, read_ahead
+from recognizer_svc.batching import clip_groups, head_batch, read_ahead
+from recognizer_svc.boxes import check_boxes, mirrored_boxes
 from recognizer_svc.features import ADVICE, check_fits, joint_advice, open_fitting
 from recognizer_svc.neighbours import Neighbourhood, NeighbourRows, rows_to_read
 from recognizer_svc.people import People

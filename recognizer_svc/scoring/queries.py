@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recognizer_svc.people import People
-from recognizer_svc.training.recipe import Layout
+from recognizer_svc.training.recipe_sections import Layout
 from stal_data.errors import InputError
 from stal_data.keyframes import KeyFrame, ScoredKeyFrame
 

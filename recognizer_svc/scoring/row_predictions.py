@@ -9,7 +9,7 @@ import numpy as np
 from cache.split_store import PublishedSplit
 from recognizer_svc.people import People
 from recognizer_svc.scoring.predict import BoxesOfKeyFrame
-from recognizer_svc.training.recipe import Layout
+from recognizer_svc.training.recipe_sections import Layout
 from recognizer_svc.training.row_layout import rows_of
 from stal_data.errors import InputError
 from stal_data.keyframes import KeyFrame, ScoredKeyFrame

@@ -17,7 +17,7 @@ from recognizer_svc.runs.run_dir import RunDir
 from recognizer_svc.scoring.queries import Prediction, PredictQuery, RecognizeQuery
 from recognizer_svc.service.admission import Submission
 from recognizer_svc.service.launch import default_backend, default_processes
-from recognizer_svc.training.recipe import Layout
+from recognizer_svc.training.recipe_sections import Layout
 from stal_data.errors import InputError
 from stal_data.keyframes import KeyFrame, ScoredKeyFrame
 

@@ -12,7 +12,7 @@ from cache.proposal_store import Proposals
 from cache.split_store import PublishedSplit
 from recognizer_svc.data import LabelledKeyFrame
 from recognizer_svc.people import People
-from recognizer_svc.training.recipe import Data
+from recognizer_svc.training.recipe_sections import Data
 from stal_data.boxes import intersection_over_union
 from stal_data.errors import InputError
 from stal_data.keyframes import KeyFrame

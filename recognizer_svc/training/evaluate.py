@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from recognizer_svc.data import LabelledFeatures, clip_groups, read_ahead
+from recognizer_svc.batching import clip_groups, read_ahead
+from recognizer_svc.data import LabelledFeatures
 from recognizer_svc.losses import Loss
 from recognizer_svc.training.distributed import Ranks
 from recognizer_svc.training.loop import NonFiniteLossError

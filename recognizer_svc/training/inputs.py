@@ -18,7 +18,8 @@ from recognizer_svc.neighbours import Neighbourhood
 from recognizer_svc.people import People
 from recognizer_svc.training.detected_boxes import detected_clips
 from recognizer_svc.training.held_out import divide, held_out_note
-from recognizer_svc.training.recipe import Layout, Recipe
+from recognizer_svc.training.recipe import Recipe
+from recognizer_svc.training.recipe_sections import Layout
 from recognizer_svc.training.repeats import clips_per_epoch, repeat_factors
 from recognizer_svc.training.row_layout import counts_note, row_clips, single_people
 from recognizer_svc.training.sets import open_sets, open_training_proposals

@@ -12,7 +12,7 @@ from torch import Tensor
 from cache.backbones import backbone_of
 from cache.exact_float32 import exact_float32
 from cache.store import Store
-from recognizer_svc.data import epoch_plan, read_ahead
+from recognizer_svc.batching import epoch_plan, read_ahead
 from recognizer_svc.heads import build_head
 from recognizer_svc.heads.batch_norm import BatchNorm, share_statistics
 from recognizer_svc.runs.events import EventWriter

@@ -7,7 +7,7 @@ from torch import nn
 from torch.optim import SGD, Optimizer
 from torch.optim import AdamW as TorchAdamW
 
-from recognizer_svc.training.recipe import AdamW, CosineSchedule, Sgd, StepSchedule
+from recognizer_svc.training.recipe_sections import AdamW, CosineSchedule, Sgd, StepSchedule
 
 
 def learning_rate(

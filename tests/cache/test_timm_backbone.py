@@ -16,7 +16,7 @@ from cache.feature_store import open_feature_set
 from cache.precompute import PrecomputeOptions, precompute
 from cache.store import Store
 from cli.commands.precompute import precompute as precompute_command
-from recognizer_svc.data import head_batch
+from recognizer_svc.batching import head_batch
 from recognizer_svc.heads.acar.config import AcarConfig
 from recognizer_svc.heads.acar.model import AcarHead
 from recognizer_svc.heads.batch import FeatureShapes

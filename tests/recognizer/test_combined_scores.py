@@ -14,7 +14,7 @@ from cache.proposal_store import DetectorSpec, Proposals, write_proposals
 from cache.split_store import load_split
 from cache.store import Store
 from cli.commands.predict import predict as predict_command
-from recognizer_svc.data import mirrored_boxes
+from recognizer_svc.boxes import mirrored_boxes
 from recognizer_svc.people import People
 from recognizer_svc.scoring.engine import Engine
 from recognizer_svc.scoring.predict import BoxesOfKeyFrame, Predictor

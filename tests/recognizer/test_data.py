@@ -14,17 +14,9 @@ from hypothesis import strategies as st
 from cache.feature_store import FeatureSet, open_feature_set
 from cache.split_store import load_split
 from cache.store import Store
-from recognizer_svc.data import (
-    Augmentation,
-    LabelledFeatures,
-    check_boxes,
-    clip_groups,
-    epoch_plan,
-    head_batch,
-    jitter_boxes,
-    labelled_key_frames,
-    read_ahead,
-)
+from recognizer_svc.batching import clip_groups, epoch_plan, head_batch, read_ahead
+from recognizer_svc.boxes import check_boxes, jitter_boxes
+from recognizer_svc.data import Augmentation, LabelledFeatures, labelled_key_frames
 from recognizer_svc.heads.batch import FeatureShapes
 from recognizer_svc.training.seeds import seed_of
 from stal_data.errors import InputError

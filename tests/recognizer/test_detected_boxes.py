@@ -26,7 +26,8 @@ from recognizer_svc.training.checkpoint import load_checkpoint
 from recognizer_svc.training.detected_boxes import detected_clips
 from recognizer_svc.training.distributed import Ranks
 from recognizer_svc.training.inputs import RunInputs, open_inputs
-from recognizer_svc.training.recipe import Data, parse_recipe
+from recognizer_svc.training.recipe import parse_recipe
+from recognizer_svc.training.recipe_sections import Data
 from recognizer_svc.training.run import train_run
 from stal_data.dataset import Split
 from stal_data.errors import ConflictError, InputError, NotFoundError

@@ -14,7 +14,7 @@ from cache.feature_store import FeatureSet, verify_feature_set
 from cache.precompute import PrecomputeOptions, precompute
 from cache.statistics import time_mean
 from cache.store import Store
-from recognizer_svc.data import head_batch
+from recognizer_svc.batching import head_batch
 from recognizer_svc.features import check_fits
 from recognizer_svc.heads.acar.config import AcarConfig
 from recognizer_svc.heads.acar.model import AcarHead

@@ -12,13 +12,8 @@ from recognizer_svc.losses.pose_softmax import PoseSoftmax
 from recognizer_svc.losses.sigmoid import Sigmoid
 from recognizer_svc.training.checkpoint import load_checkpoint
 from recognizer_svc.training.distributed import Ranks
-from recognizer_svc.training.recipe import (
-    AdamW,
-    CosineSchedule,
-    Sgd,
-    StepSchedule,
-    load_recipe,
-)
+from recognizer_svc.training.recipe import load_recipe
+from recognizer_svc.training.recipe_sections import AdamW, CosineSchedule, Sgd, StepSchedule
 from recognizer_svc.training.run import train_run
 from recognizer_svc.training.schedule import build_optimizer, learning_rate
 from stal_data.errors import InputError

@@ -10,7 +10,7 @@ import torch
 from cache.feature_store import FeatureBatch, FeatureWriter, RowIndex, open_feature_set
 from cache.spec import BackboneSpec, FeatureSpec
 from cache.store import Store
-from recognizer_svc.data import head_batch
+from recognizer_svc.batching import head_batch
 from recognizer_svc.heads.acar.config import AcarConfig
 from recognizer_svc.heads.acar.model import AcarHead
 from recognizer_svc.heads.batch import HeadBatch
