@@ -23,9 +23,11 @@ def check(file: BinaryIO, path: Path) -> None:
     """Raise where a part is not what its CRC says. Needs no torch. path: for errors."""
     try:
         with zipfile.ZipFile(file) as archive:
-            damaged = archive.testzip()
+            damaged, names = archive.testzip(), archive.namelist()
     except _UNREADABLE as error:
         raise InputError(f"The checkpoint '{path}' does not read: {repr(error)[:300]}") from None
+    if len(set(names)) < len(names):  # only the last of a name has been read
+        raise InputError(f"The checkpoint '{path}' is damaged: two of its parts have the same name.")
     if damaged is not None:
         raise InputError(f"The checkpoint '{path}' is damaged: the checksum of its part '{damaged}' differs.")
 

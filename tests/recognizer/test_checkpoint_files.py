@@ -108,6 +108,16 @@ def test_no_flipped_bit_changes_what_is_read(tmp_path, save):
         assert_same(found, checkpoint)  # a flip in a file's padding
 
 
+def test_two_parts_of_one_name_are_damage(tmp_path):
+    """One flipped bit in the directory of an earlier file makes data/0 the second data/1."""
+    path = tmp_path / "latest"
+    save_as_before(path, make(OPTIMIZERS["momentum"]))
+    content = bytearray(path.read_bytes())
+    content[content.rindex(b"latest/data/0") + len(b"latest/data/")] ^= 1
+    with pytest.raises(InputError, match="two of its parts have the same name"):
+        load_checkpoint(path, bytes(content))
+
+
 def test_a_part_of_an_earlier_file_that_is_marked_as_a_folder_reads_all_the_same(tmp_path):
     """The mark is one bit that no CRC covers; torch's reader returns memory that nobody has filled then."""
     path, checkpoint = tmp_path / "latest", make(OPTIMIZERS["momentum"])
