@@ -80,8 +80,9 @@ def _scores(summary: dict[str, Any], folders: Folders) -> str:
         "and their slope, which tells what comes later from what comes earlier, and so who chases and who flees; "
         "<i>time means only</i> is the same head without the slope. <i>ACAR</i> is given the same, and has "
         "standardised inputs, mean and maximum of each region, a linear branch and a longer schedule beside the "
-        "published head. The settings of the heads were chosen on held-out videos of the training split; the numbers "
-        "of steps of the backbones and the detector's overlap were chosen while looking at an earlier test split.</p>"
+        "published head. The settings of these two were chosen on held-out videos of the training split, the "
+        "detector's epochs on videos of another seed. The loss, the steps of the backbones and the detector's overlap "
+        "were chosen while looking at an earlier test split.</p>"
     )
 
 

@@ -86,9 +86,9 @@ def _chart(recipe: str, cells: Sequence[CellResult]) -> str:
     if not curves:
         return ""
     ranked = sorted(curves, key=lambda item: -(item[0].mean or 0.0))
-    last = max(epoch for _, points in curves for epoch, _, _ in points)
-    low = min(mean - sd for _, points in curves for _, mean, sd in points)
-    high = max(mean + sd for _, points in curves for _, mean, sd in points)
+    last = max(epoch for _, points in curves for epoch, _, _, _ in points)
+    low = min(below for _, points in curves for _, _, below, _ in points)
+    high = max(above for _, points in curves for _, _, _, above in points)
     span = max(high - low, 1e-3)
 
     def place(epoch: float, value: float) -> str:
@@ -100,11 +100,11 @@ def _chart(recipe: str, cells: Sequence[CellResult]) -> str:
     legend: list[str] = []
     for rank, (cell, points) in reversed(list(enumerate(ranked))):
         colour = _COLOURS[rank] if rank < len(_COLOURS) else _GREY
-        above = [place(epoch, mean + sd) for epoch, mean, sd in points]
-        below = [place(epoch, mean - sd) for epoch, mean, sd in reversed(points)]
-        middle = " ".join(place(epoch, mean) for epoch, mean, _ in points)
+        upper = [place(epoch, above) for epoch, _, _, above in points]
+        lower = [place(epoch, below) for epoch, _, below, _ in reversed(points)]
+        middle = " ".join(place(epoch, mean) for epoch, mean, _, _ in points)
         lines.append(
-            f'<g><title>{escape(cell.cell.title)}</title><polygon points="{" ".join(above + below)}" fill="{colour}" '
+            f'<g><title>{escape(cell.cell.title)}</title><polygon points="{" ".join(upper + lower)}" fill="{colour}" '
             f'opacity=".15"/><polyline points="{middle}" fill="none" stroke="{colour}" stroke-width="2"/></g>'
         )
         if rank < len(_COLOURS):
@@ -126,8 +126,11 @@ def _text(x: float | None, place: str, text: str, *, below: float = 4) -> str:
     return f'<text x="{across - 4 if x is None else x:.1f}" y="{down + below:.1f}">{escape(text)}</text>'
 
 
-def _points(cell: CellResult) -> list[tuple[int, float, float]]:
-    """Epoch, mean and standard deviation over the seeds, for epochs that all seeds have."""
-    epochs = sorted(set.intersection(*(set(run.curve) for run in cell.runs)))
-    values = [(epoch, [run.curve[epoch] for run in cell.runs]) for epoch in epochs]
-    return [(epoch, fmean(maps), stdev(maps) if len(maps) > 1 else 0.0) for epoch, maps in values]
+def _points(cell: CellResult) -> list[tuple[int, float, float, float]]:
+    """Epoch, mean over the seeds, and one standard deviation below and above it, for epochs that all seeds have."""
+    points = []
+    for epoch in sorted(set.intersection(*(set(run.curve) for run in cell.runs))):
+        maps = [run.curve[epoch] for run in cell.runs]
+        mean, sd = fmean(maps), stdev(maps) if len(maps) > 1 else 0.0
+        points.append((epoch, mean, max(mean - sd, 0), min(mean + sd, 1)))
+    return points
