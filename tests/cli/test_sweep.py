@@ -229,7 +229,7 @@ def first_checkpoint(sweeps: Sweeps, wait: Callable[[], None]) -> None:
         wait()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGKILL])
 def test_an_interrupted_sweep_goes_on_to_the_same_end(sweeps: Sweeps, number: signal.Signals) -> None:
     words = ("--seeds", 2, "--set", "training.epochs=12")
     start = [sys.executable, "-P", "-m", "cli.main", *sweeps.words(*words, recipes=("acar",))]

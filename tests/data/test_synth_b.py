@@ -33,7 +33,7 @@ def annotations(seed: int, split: str, count: int) -> list[Annotation]:
     return [a for video in videos for a in video.annotations(video.plan())]
 
 
-@pytest.fixture(scope="module", params=[0, 5])
+@pytest.fixture(scope="module", params=[0, pytest.param(5, marks=pytest.mark.slow)])
 def test_split(request: pytest.FixtureRequest) -> list[Annotation]:
     """The annotations of a default test split, generated without pixels."""
     return annotations(request.param, "test", TEST_VIDEOS)

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
 from cli.main import root
@@ -35,6 +36,7 @@ def test_the_runs_are_jobs_of_the_service(trained: Trained, tmp_path: Path) -> N
     assert json.loads(again.stdout)["runs"] == found["runs"]
 
 
+@pytest.mark.slow
 async def test_a_job_that_an_interrupted_sweep_left_is_watched_from_its_beginning(trained: Trained) -> None:
     request = pb.TrainRequest(
         run_id="left",
