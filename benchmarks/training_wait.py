@@ -35,7 +35,7 @@ NUM_CLASSES, ACTORS = 50, 4
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--head", choices=["acar", "linear", "relation"], default="acar")
-    parser.add_argument("--autocast", choices=["none", "bfloat16"], default="none", help="As training.autocast.")
+    parser.add_argument("--autocast", choices=["none", "bf16"], default="none", help="As training.autocast.")
     parser.add_argument("--rows", type=int, default=96)
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--batch", type=int, default=8)
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             optimizer=optimizer,
             loss=recipe.loss,
             ranks=Ranks(),
-            autocast=options.autocast == "bfloat16",
+            autocast=options.autocast == "bf16",
         )
         totals = Totals()
         plans = [

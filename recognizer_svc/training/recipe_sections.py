@@ -96,14 +96,9 @@ class Validation(Section):
     stop_after_epochs: int | None = Field(default=None, ge=1, le=_MAX_COUNT)
     """End the run at a validation so many epochs after the best one, or later; None = train all epochs."""
 
-    @property
-    def takes_place(self) -> bool:
-        """Whether anything is scored after epochs."""
-        return self.split is not None or self.held_out is not None
-
     @model_validator(mode="after")
     def _stopping_needs_scores(self) -> Self:
-        if self.stop_after_epochs is not None and not self.takes_place:
+        if self.stop_after_epochs is not None and self.split is None and self.held_out is None:
             raise ValueError("stop_after_epochs needs a validation; set split or held_out, or leave it out")
         return self
 
@@ -170,7 +165,7 @@ class Training(Section):
     """Validate and save exponential moving averages of the weights; None = the weights themselves."""
     clip_gradient_norm: float | None = Field(default=None, gt=0, le=1e6)
     """Gradients of all ranks' mean with a larger norm are scaled down to it."""
-    autocast: Literal["none", "bfloat16"] = "none"
+    autocast: Literal["none", "bf16"] = "none"
     """What training computes the forward pass in; the loss, validation and prediction are always float32."""
     log_every_steps: int = Field(default=10, ge=1, le=_MAX_COUNT)
     collective_timeout_s: float = Field(default=600, gt=0, le=30 * 86400)

@@ -82,7 +82,7 @@ class Run:
             ranks=ranks,
             stop=stop or StopSignal(),
             clip_gradient_norm=self.recipe.training.clip_gradient_norm,
-            autocast=self.recipe.training.autocast == "bfloat16",
+            autocast=self.recipe.training.autocast == "bf16",
         )
         checkpoint = None if saved is None else load_checkpoint(latest, saved)
         if checkpoint is not None:

@@ -62,7 +62,7 @@ def test_logits_loss_and_step_are_close_to_those_of_float32(kind):
 
 @pytest.mark.parametrize("kind", HEADS)
 def test_a_run_learns_resumes_exactly_and_is_scored_in_float32(new_run, kind):
-    options = ["training.autocast=bfloat16", HEADS[kind], "training.epochs=3"]
+    options = ["training.autocast=bf16", HEADS[kind], "training.epochs=3"]
     whole, parts = new_run("whole", options), new_run("parts", options)
     assert train_run(whole, Ranks())
     assert not train_run(parts, Ranks(), StopAfter(4))

@@ -131,7 +131,7 @@ def test_a_joint_run_can_be_made_longer_and_keeps_the_best(joint_store, tmp_path
 
 
 def test_both_networks_are_averaged_exported_and_resumed_exactly(joint_store):
-    options = ["training.ema_decay=0.9", "training.autocast=bfloat16", "training.batch_clips=3"]
+    options = ["training.ema_decay=0.9", "training.autocast=bf16", "training.batch_clips=3"]
     whole, parts = joint_store.run("averaged", *options), joint_store.run("averaged-parts", *options)
     assert train_run(whole, Ranks(), data_root=joint_store.data_root)
     assert not train_run(parts, Ranks(), StopAfter(2), joint_store.data_root)

@@ -20,7 +20,7 @@ AVERAGE = "training.ema_decay=0.9"
 CLIP = "training.clip_gradient_norm=0.1"
 REPEATS = "data.repeat_threshold=0.9"
 ADJUSTED = "loss={kind: logit_adjusted, label_smoothing: 0.1}"
-BFLOAT16 = "training.autocast=bfloat16"
+BFLOAT16 = "training.autocast=bf16"
 
 
 @pytest.mark.parametrize("options", [[AVERAGE], [CLIP], [REPEATS], [ADJUSTED], [AVERAGE, CLIP, REPEATS, ADJUSTED]])
