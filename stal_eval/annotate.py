@@ -51,12 +51,11 @@ def draw_actions(
     captions: Sequence[str],
     *,
     colours: Sequence[Colour] = COLOURS,
-    font_px: int | None = None,
 ) -> NDArray[np.uint8]:
     """Return a copy of an RGB image with N boxes and their captions.
 
     boxes_N4: x1,y1,x2,y2 in [0,1]. captions: one a box, may have several lines, or be empty. colours: RGB, repeated
-    when there are more boxes. font_px: height of the text in pixels; by default it follows the image's height.
+    when there are more boxes.
 
     A caption stands beside its box, or further off with a line to it, where it hides the least of other captions and
     boxes.
@@ -70,7 +69,7 @@ def draw_actions(
     picture = Image.fromarray(image_HW3).copy()
     width, height = picture.size
     draw = ImageDraw.Draw(picture)
-    size = font_px or max(_SMALLEST_FONT, round(height * _FONT_SHARE))
+    size = max(_SMALLEST_FONT, round(height * _FONT_SHARE))
     line = max(1, round(size / 8))
     boxes = np.rint(np.asarray(boxes_N4, dtype=np.float64).reshape(-1, 4) * (width, height, width, height))
     boxes = boxes.clip(0, (width - 1, height - 1, width - 1, height - 1))
@@ -140,7 +139,11 @@ def _draw_line(draw: ImageDraw.ImageDraw, item: _Placed, thickness: int) -> None
 
 def _draw_caption(draw: ImageDraw.ImageDraw, item: _Placed, font: Font) -> None:
     draw.rectangle(tuple(item.area), fill=item.colour)
-    red, green, blue = item.colour
-    bright = 0.299 * red + 0.587 * green + 0.114 * blue > 120  # Rec. 601 luma
-    text_colour = (0, 0, 0) if bright else (255, 255, 255)
-    draw.multiline_text((item.area[0] + 3, item.area[1] + 1), item.text, fill=text_colour, font=font, spacing=2)
+    place = (item.area[0] + 3, item.area[1] + 1)
+    draw.multiline_text(place, item.text, fill=text_colour(item.colour), font=font, spacing=2)
+
+
+def text_colour(background: Colour) -> Colour:
+    """Return black or white, whichever is easier to read."""
+    red, green, blue = background
+    return (0, 0, 0) if 0.299 * red + 0.587 * green + 0.114 * blue > 120 else (255, 255, 255)  # Rec. 601 luma

@@ -1,13 +1,17 @@
-"""`stal-cli infer`: videos in; predictions, JSON lines and annotated frames out."""
+"""`stal-cli infer`: videos in; a page that plays them with their people, annotated videos and predictions out."""
 
+import sys
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import click
 
 from cli.ui.backbone_options import BackboneChoice, backbone_options
+from cli.ui.json_output import json_option, print_json
 from cli.ui.options import client_settings, client_words
 from cli.ui.params import CONFIDENCE, IMAGE_SIZE, NUMBER_LIST, Real
+from stal_data.errors import StalError
 from svc_common.addresses import split_list
 from svc_common.config import ClientConfig
 
@@ -30,10 +34,12 @@ from svc_common.config import ClientConfig
 )
 @click.option("--confidence", type=CONFIDENCE, default=0.3, show_default=True, help="Least box confidence.")
 @click.option("--classes", type=NUMBER_LIST, help="Detector class ids that are people; default: those named person.")
-@click.option("--min-score", type=Real(0, 1), default=0.3, show_default=True, help="Least score drawn.")
+@click.option("--min-score", type=Real(0, 1), default=0.3, show_default=True, help="Least score shown.")
+@click.option("--no-video", is_flag=True, help="Write no annotated videos, which take longest to write.")
 @click.option(
     "--output", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder for the results."
 )
+@json_option
 @client_settings
 def infer(
     videos: tuple[Path, ...],
@@ -46,16 +52,20 @@ def infer(
     confidence: float,
     classes: tuple[int, ...] | None,
     min_score: float,
+    no_video: bool,
     output: Path,
+    as_json: bool,
     settings: dict[str, Any],
 ) -> None:
     """Say who does what at every second of VIDEOS, with a trained run.
 
     Detects people through a detector service (a private one with --detector-weights), computes features into the
-    store with the backbones that the run was trained on, scores them with the run, and writes predictions.csv,
-    actions.jsonl (a line for each person) and frames/ (annotated key frames) into the output folder, which must be new,
-    empty, or of an earlier infer. Run again, it makes only what is missing or whose videos, weights or run have
-    changed; features and proposals stay in the store, where other runs and output folders find them.
+    store with the backbones that the run was trained on, and scores them with the run. The output folder, which must be
+    new, empty, or of an earlier infer, gets index.html, which plays the videos with boxes and a timeline;
+    predictions.csv, actions.jsonl and coco.json; and for each video a folder in videos/ with an annotated MP4 and
+    WebVTT subtitles. A video that fails does not stop the others; the command then ends with exit code 1. Run again, it
+    makes only what is missing or whose videos, weights or run have changed; features and proposals stay in the store,
+    where other runs and output folders find them.
 
     \b
     Examples:
@@ -63,6 +73,8 @@ def infer(
           --vit vit.safetensors --detector-weights person.pt --output street-out
       stal-cli infer street.mp4 --store store --run acar-1 --slowfast slowfast.safetensors \\
           --vit vit.safetensors --detector gpu1:50051 --tls-ca ca.pem --token-file token --output street-out
+      stal-cli infer day/*.mp4 --store store --run acar-1 --slowfast slowfast.safetensors \\
+          --vit vit.safetensors --detector-weights person.pt --no-video --output day-out
     """
     if (detector is None) == (detector_weights is None):
         raise click.UsageError("give either --detector-weights FILE or --detector HOST:PORT")
@@ -93,10 +105,17 @@ def infer(
             connection=client_words(settings),
         ),
         min_score=min_score,
+        annotate=not no_video,
         output=output.resolve(),
     )
-    people = run_inference(request)
-    click.echo(
-        f"{people} people in all key frames. Predictions: {output / 'predictions.csv'}; a line for each person: "
-        f"{output / 'actions.jsonl'}; annotated key frames: {output / 'frames'}"
-    )
+    with redirect_stdout(sys.stderr) if as_json else nullcontext():
+        scored, failed = run_inference(request)
+    page = output / "index.html"
+    if as_json:
+        done = [{"video": item.video, "file": item.path, "results": item.predictions.parent} for item in scored]
+        print_json({"page": page if scored else None, "videos": done, "failed": failed})
+    elif scored:
+        click.echo(f"{len(scored)} videos. Open {page}; predictions and other files are beside it.")
+    if failed:
+        listed = "".join(f"\n{video}: {reason}" for video, reason in failed.items())
+        raise StalError(f"{len(failed)} of {len(scored) + len(failed)} videos failed:{listed}")

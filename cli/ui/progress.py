@@ -26,12 +26,14 @@ def counted(title: str, *, unit: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def _lines(title: str, unit: str) -> Callable[[int, int], None]:
-    last = time.monotonic()
+    start = last = time.monotonic()
 
     def show(done: int, total: int) -> None:
         nonlocal last
-        if done == total or time.monotonic() - last >= LINE_EVERY_S:
-            last = time.monotonic()
-            click.echo(f"{title}: {done}/{total} {unit}", err=True)
+        now = time.monotonic()
+        if done == total or now - last >= LINE_EVERY_S:
+            last = now
+            left = f", {(total - done) * (now - start) / done:.0f} s left" if 0 < done < total else ""
+            click.echo(f"{title}: {done}/{total} {unit}{left}", err=True)
 
     return show

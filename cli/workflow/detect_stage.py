@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -29,23 +29,30 @@ class Detector:
     """Options of `detect` that say how to reach those services."""
 
 
+def private_service(detector: Detector, root: Path) -> AbstractContextManager[Service | None]:
+    """Return the service that runs the detector's weights, for all its videos; None where services run already."""
+    if detector.weights is None:
+        return nullcontext()
+    return Service("detector", root, "--weights", str(detector.weights), *detector.options)
+
+
 def detect(
     stages: Stages,
     detector: Detector,
+    service: Service | None,
     *,
     folder: Path,
     store: Path,
     dataset: str,
     split: str,
     inputs: Mapping[str, str],
-    videos: Unchanged,
+    watched: Unchanged,
 ) -> Path:
     """Have the proposals of this very detector for this very data set in the store; return their file.
 
-    folder: of the data set `dataset`. inputs: digests of what it is made of.
+    service: that of `private_service`. folder: of the data set `dataset`. inputs: digests of what it is made of.
+    watched: the videos, and the weights since before the service was made.
     """
-    private = detector.weights is not None
-    weights = Unchanged([] if detector.weights is None else [detector.weights])
     stem, model = _model(stages, detector)
     decoder = Dataset.open(folder).media.decoder
     name = stored_name(stem, [*model, *detector.options, decoder, version("stal")])
@@ -53,24 +60,22 @@ def detect(
     if _is_readable(proposals):
         click.echo(f"  {'detect':<40} in the store already")
         return proposals
-    options = ("--weights", str(detector.weights), *detector.options)
-    with Service("detector", stages.root, *options) if private else nullcontext() as service:
 
-        def connection() -> tuple[str, ...]:
-            addresses = service.address if service else ",".join(client.address for client in detector.services)
-            return ("--detector", addresses, *(() if private else detector.connection))
+    def connection() -> tuple[str, ...]:
+        if service is not None:
+            return "--detector", service.address
+        return ("--detector", ",".join(client.address for client in detector.services), *detector.connection)
 
-        stages.run(
-            "detect",
-            *("detect", str(folder), "--split", split, "--store", str(store), "--name", name),
-            connection=connection,
-            inputs={"model": digest_of(model), **inputs},
-            products=[Product(proposals, kept=True)],
-        )
+    stages.run(
+        "detect",
+        *("detect", str(folder), "--split", split, "--store", str(store), "--name", name),
+        connection=connection,
+        inputs={"model": digest_of(model), **inputs},
+        products=[Product(proposals, kept=True)],
+    )
     try:
-        videos.check()
-        weights.check()
-        if not private and _model(stages, detector) != (stem, model):
+        watched.check()
+        if service is None and _model(stages, detector) != (stem, model):
             raise ConflictError("The detector service runs another model than before; run the command again.")
     except BaseException:
         proposals.unlink()  # just made, perhaps of another content than its name says

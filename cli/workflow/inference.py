@@ -1,35 +1,40 @@
-"""What `infer` does: the workflow's commands on a data set made of the given videos, then the readable results.
+"""What `infer` does: the workflow's commands on a data set made of each video, then the results over all of them.
 
 What goes into the store is named by the content that it was made from, so that other runs and other output folders
 find it there, and nothing of another content ever has its name.
 """
 
-import json
-import shutil
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
+
+import click
 
 from cache.backbones import backbone_of
 from cache.files import locked
 from cache.statistics import read_as
 from cli.ui.backbone_options import BackboneChoice
-from cli.workflow.annotated import Person, draw_key_frame, read_predictions
-from cli.workflow.detect_stage import Detector, detect
+from cli.workflow.detect_stage import Detector, detect, private_service
 from cli.workflow.feature_stage import precompute
-from cli.workflow.fingerprints import RUN_PARTS, Unchanged
+from cli.workflow.fingerprints import RUN_PARTS, Unchanged, digest_of
 from cli.workflow.output_folder import claimed
-from cli.workflow.stages import Product, Stages
+from cli.workflow.results.subtitles import web_vtt
+from cli.workflow.results.writing import FILES, ScoredVideo, file_name, write_results
+from cli.workflow.stages import Product, Service, Stages
 from cli.workflow.stored_names import stored_name
 from recognizer_svc.runs.run_dir import RunDir
 from recognizer_svc.runs.trained_on import features_trained_on
-from stal_data.dataset import Dataset, Split
-from stal_data.errors import NotFoundError
+from stal_data.errors import NotFoundError, StalError
 from stal_data.files import write_atomically
-from stal_data.keyframes import KeyFrame
 from stal_data.labels import LabelMap
+from stal_data.media.video_folder import by_video_id
+from stal_data.own_videos import SPLIT
 
-SPLIT = "all"
+
+ANNOTATED = "-annotated.mp4"
+"""End of an annotated video's name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,19 +47,53 @@ class InferenceRequest:
     backbones: tuple[BackboneChoice, ...]
     detector: Detector
     min_score: float
+    annotate: bool
+    """Whether to write videos with the boxes drawn in."""
     output: Path
 
 
-def run_inference(request: InferenceRequest) -> int:
-    """Run every stage and write the results; return the number of people scored, over all key frames."""
+class Inferred(NamedTuple):
+    """What `infer` did with the videos. scored: those with results. failed: the others, and why."""
+
+    scored: list[ScoredVideo]
+    failed: dict[str, str]
+
+
+def run_inference(request: InferenceRequest) -> Inferred:
+    """Run every stage for each video, and write the results of those that went well.
+
+    A single video that does not raises its error.
+    """
     run = request.store / "runs" / request.run_id
     if not (run / "label_map.pbtxt").exists():
         raise NotFoundError(
             f"--run {request.run_id!r}: no such run in {request.store}. `stal-cli runs list --store {request.store}` "
             "lists them."
         )
+    files = by_video_id(request.videos)
+    label_map = LabelMap.read(run / "label_map.pbtxt")
+    watched = {video: Unchanged([path, *filter(None, [request.detector.weights])]) for video, path in files.items()}
+    inferred = Inferred([], {})
     with claimed(request.output, "infer"):
-        return _infer(Stages(request.output), request, run)
+        with private_service(request.detector, request.output) as service:
+            started = time.monotonic()
+            for number, (video, path) in enumerate(files.items()):
+                if len(files) > 1:
+                    left_s = (time.monotonic() - started) / max(1, number) * (len(files) - number)
+                    left = f", about {left_s / 60:.0f} min left" if left_s >= 60 else ""
+                    click.echo(f"{video} ({number + 1} of {len(files)}{left})")
+                try:
+                    scored = _infer(service, request, run, label_map, video, path, watched[video])
+                    inferred.scored.append(scored)
+                except (StalError, OSError) as error:
+                    # An error of the system is the video's own only if it names it.
+                    if len(files) == 1 or (isinstance(error, OSError) and error.filename != str(path)):
+                        raise
+                    inferred.failed[video] = str(error)
+                    click.echo(f"  {video} failed: the reason follows at the end", err=True)
+        if inferred.scored:
+            _write_results(request, inferred.scored, label_map)
+    return inferred
 
 
 def _as_trained(run: RunDir, kinds: Sequence[str]) -> list[str]:
@@ -72,29 +111,37 @@ def _as_trained(run: RunDir, kinds: Sequence[str]) -> list[str]:
     return words
 
 
-def _infer(stages: Stages, request: InferenceRequest, run: Path) -> int:
-    predictions, dataset = request.output / "predictions.csv", request.output / "dataset"
-    watched = Unchanged(request.videos)
-    videos = {str(video): stages.digest(video) for video in request.videos}
-    name = stored_name(request.videos[0].stem, sorted([video.stem, stages.digest(video)] for video in request.videos))
+def _infer(
+    service: Service | None,
+    request: InferenceRequest,
+    run: Path,
+    label_map: LabelMap,
+    video: str,
+    path: Path,
+    watched: Unchanged,
+) -> ScoredVideo:
+    stages = Stages(request.output / "videos" / file_name(video))
+    predictions, dataset = stages.root / "predictions.csv", stages.root / "dataset"
+    name = stored_name(path.stem, [[path.stem, stages.digest(path)]])
     stages.run(
         "dataset",
-        *("dataset", "from-videos", *videos, "--output", str(dataset), "--name", name),
-        inputs=videos,
+        *("dataset", "from-videos", str(path), "--output", str(dataset), "--name", name),
+        inputs={str(path): stages.digest(path)},
         products=[Product(dataset)],
     )
-    content = {"dataset": stages.digest(dataset), **videos}
-    # Whoever works on the same videos at the same time waits here, and then finds that all is done.
+    content = {"dataset": stages.digest(dataset), str(path): stages.digest(path)}
+    # Whoever works on the same video at the same time waits here, and then finds that all is done.
     with locked(request.store / "features" / name / SPLIT / ".locks" / "infer.lock"):
         proposals = detect(
             stages,
             request.detector,
+            service,
             folder=dataset,
             store=request.store,
             dataset=name,
             split=SPLIT,
             inputs=content,
-            videos=watched,
+            watched=watched,
         )
         files = [Path(choice.weights) for choice in request.backbones if choice.weights is not None]
         words = [word for choice in request.backbones for word in choice.words()]
@@ -124,46 +171,66 @@ def _infer(stages: Stages, request: InferenceRequest, run: Path) -> int:
         inputs=made_from,
         products=[Product(predictions)],
     )
-    lines, frames = request.output / "actions.jsonl", request.output / "frames"
-    split = Dataset.open(dataset).split(SPLIT)
-    people = read_predictions(predictions, min_score=request.min_score)
-    label_map = LabelMap.read(run / "label_map.pbtxt")
+    scored = ScoredVideo(
+        video=video,
+        path=path,
+        digest=digest_of(content),
+        dataset=dataset,
+        predictions=predictions,
+        annotated=stages.root / file_name(video, ANNOTATED) if request.annotate else None,
+    )
+    _write_videos_own(stages, request, scored, label_map, content)
+    watched.check()
+    return scored
+
+
+def _write_videos_own(
+    stages: Stages, request: InferenceRequest, scored: ScoredVideo, label_map: LabelMap, content: Mapping[str, str]
+) -> None:
+    """Write subtitles and the annotated video; where none is wanted, remove an earlier one."""
+    subtitles = stages.root / file_name(scored.video, ".vtt")
 
     def write() -> None:
-        _write_results(split, people, label_map, lines, frames)
-        watched.check()
+        people, names = scored.people(request.min_score), _names(label_map)
+        write_atomically(subtitles, web_vtt(people, names))
+        if scored.annotated is None:
+            return
+        from cli.ui.progress import counted
+        from cli.workflow.results.annotated_video import write_annotated_video
+
+        with counted("drawing", unit="pictures") as progress:
+            unwritable = write_annotated_video(scored.annotated, scored.path, people, names, progress)
+        if unwritable:
+            click.echo(f"No font of this machine can write {', '.join(unwritable)}: label ids are drawn.", err=True)
+
+    stages.make(
+        "video",
+        write,
+        asked=_asked(request),
+        inputs={**content, "predictions": stages.digest(scored.predictions), "label_map": label_map.digest},
+        products=[Product(subtitles), Product(stages.root / file_name(scored.video, ANNOTATED))],
+    )
+
+
+def _write_results(request: InferenceRequest, scored: Sequence[ScoredVideo], label_map: LabelMap) -> None:
+    stages = Stages(request.output)
+
+    def write() -> None:
+        write_results(request.output, scored, _names(label_map), min_score=request.min_score)
 
     stages.make(
         "results",
         write,
-        asked=["--min-score", str(request.min_score)],
-        inputs=content | {"predictions": stages.digest(predictions), "label_map": label_map.digest},
-        products=[Product(lines), Product(frames)],
+        asked=_asked(request),
+        inputs={str(item.path): digest_of([item.digest, stages.digest(item.predictions)]) for item in scored}
+        | {"label_map": label_map.digest},
+        products=[Product(request.output / name) for name in FILES],
     )
-    return sum(len(found) for found in people.values())
 
 
-def _write_results(
-    split: Split, people: dict[KeyFrame, list[Person]], label_map: LabelMap, lines: Path, frames: Path
-) -> None:
-    names = dict(zip(label_map.ids, label_map.names, strict=True))
-    frames.mkdir()
-    try:
-        for frame in split.key_frames:
-            draw_key_frame(split, frame, people.get(frame.key, []), frames, names=names)
-        write_atomically(lines, "".join(f"{line}\n" for line in _lines(split, people, names)))
-    except BaseException:
-        shutil.rmtree(frames, ignore_errors=True)  # half of them is no result
-        raise
+def _asked(request: InferenceRequest) -> list[str]:
+    return ["--min-score", str(request.min_score), *([] if request.annotate else ["--no-video"])]
 
 
-def _lines(split: Split, people: dict[KeyFrame, list[Person]], names: dict[int, str]) -> Iterator[str]:
-    for frame in split.key_frames:
-        for box, actions in people.get(frame.key, []):
-            line = {
-                "video": frame.key.video,
-                "time_s": frame.key.time_ms // 1000,  # the split of these videos has their whole seconds
-                "box": [round(side, 4) for side in box],
-                "actions": {names[label]: round(score, 4) for label, score in actions},
-            }
-            yield json.dumps(line)
+def _names(label_map: LabelMap) -> dict[int, str]:
+    return dict(zip(label_map.ids, label_map.names, strict=True))

@@ -16,6 +16,7 @@ from typing import IO, Any, Self
 import click
 
 from cli.workflow.fingerprints import entries_below, fingerprint
+from cli.workflow.stage_progress import StageProgress
 from stal_data.children import python_command, python_environment
 from stal_data.errors import ConflictError, InputError, StalError
 from stal_data.files import write_atomically
@@ -24,6 +25,7 @@ from stal_data.owner import owned
 
 SERVICE_START_TIMEOUT_S = 120.0
 _STOP_TIMEOUT_S = 120.0
+_LOOK_EVERY_S = 0.5
 
 
 class StageError(StalError):
@@ -115,11 +117,14 @@ class Stages:
         for product in found:
             if not product.kept:
                 _remove(product.path)
-        click.echo(f"  {name:<40} ", nl=False)
         started = time.monotonic()
-        work()
+        try:
+            work()
+        except BaseException:
+            click.echo(f"  {name:<40} failed")
+            raise
         self.wall_s[name] = round(time.monotonic() - started, 2)
-        click.echo(f"{self.wall_s[name]:6.1f} s")
+        click.echo(f"  {name:<40} {self.wall_s[name]:6.1f} s")
         found = products() if callable(products) else products
         self._forget(found)
         made = {"products": self._digests_of(found), "wall_s": self.wall_s[name]}
@@ -145,11 +150,12 @@ class Stages:
             log.flush()
             process = _start(words, log)
             try:
-                code = process.wait()
+                progress = StageProgress(name, log_path)
+                while (code := _exit_code(process)) is None:
+                    progress.look()
             finally:
                 _end(process)
         if code != 0:
-            click.echo("failed")
             raise StageError(
                 f"stage {name} failed with exit code {code}: stal-cli {shlex.join(words)}\n{log_tail(log_path)}\n"
                 f"The whole log is {log_path}; run the same command again to go on from this stage."
@@ -182,6 +188,14 @@ def _start(words: Sequence[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
         # Ctrl-C in the terminal is for this process alone, which ends the child in order.
         start_new_session=True,
     )
+
+
+def _exit_code(process: subprocess.Popen[bytes]) -> int | None:
+    """Wait for a moment; None while it runs."""
+    try:
+        return process.wait(_LOOK_EVERY_S)
+    except subprocess.TimeoutExpired:
+        return None
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

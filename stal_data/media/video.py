@@ -78,6 +78,21 @@ class VideoFiles:
             clip_THW3[positions == position] = picture_HW3
         return clip_THW3
 
+    def pictures(self, video: str) -> Iterator[tuple[float, NDArray[np.uint8]]]:
+        """Yield every picture of the file, once, as HW3 RGB, with the second at which a player shows it, plus start_s.
+
+        Seconds are those of the file, not of the 25 fps time line; they may repeat. Holds a few pictures at a time.
+        """
+        index = self._index(video)
+
+        def decoded() -> Iterator[av.VideoFrame]:
+            for position in range(len(index.seconds)):
+                with self._reader(video, index) as reader:
+                    frame = reader.frame(position)
+                yield frame
+
+        yield from zip((index.seconds + index.info.start_s).tolist(), rgb_pictures(decoded(), index), strict=True)
+
     def encoded(self, video: str, frame: int) -> bytes:
         return picture_to_send(self.read(video, [frame])[0])
 

@@ -31,8 +31,12 @@ def chart_data(metrics: Mapping[str, Any]) -> str:
         },
         "best_f1": list(metrics["best_f1"].values()),
     }
-    # No "<" at all: neither a closing tag nor a comment can end the script element early.
-    return json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+    return inline_json(data)
+
+
+def inline_json(value: object) -> str:
+    """Return JSON for a script element: without any "<", so neither a closing tag nor a comment can end it early."""
+    return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 
 def _rounded(curve: Mapping[str, list[float]]) -> dict[str, list[float]]:

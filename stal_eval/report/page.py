@@ -60,7 +60,7 @@ def render(
     style, script = _asset("style.css"), _asset("charts.js") + _asset("page.js")
     return Template(_asset("template.html")).substitute(
         # Only this very style and script run, and nothing is loaded, whatever a class or video is called.
-        policy=f"default-src 'none'; img-src data:; style-src '{_digest(style)}'; script-src '{_digest(script)}'",
+        policy=f"default-src 'none'; img-src data:; style-src '{source_of(style)}'; script-src '{source_of(script)}'",
         title=escape(title),
         style=style,
         script=script,
@@ -81,6 +81,6 @@ def _asset(name: str) -> str:
     return files("stal_eval.report").joinpath(name).read_text(encoding="utf-8")
 
 
-def _digest(text: str) -> str:
+def source_of(text: str) -> str:
     """Return the source expression by which a content security policy allows an inline element."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

@@ -73,7 +73,7 @@ class Inference:
         self.ran.append(name)
         self.before.get(name, lambda: None)()
         output = stal_cli(*words)
-        stages.log(name).parent.mkdir(exist_ok=True)
+        stages.log(name).parent.mkdir(parents=True, exist_ok=True)
         stages.log(name).write_text(f"$ stal-cli {shlex.join(words)}\n{output}")
 
 

@@ -14,7 +14,7 @@ from cache.proposal_store import open_proposals
 from cache.store import Store
 from cli.main import root
 from cli.workflow.stages import StageError
-from stal_data.errors import ConflictError, InputError
+from stal_data.errors import ConflictError, InputError, StalError
 from svc_common.errors import AccessError
 from tests.cli.inference_store import BACKBONES, Inference, in_this_process, make_store, save_weights, stal_cli, train
 from tests.data.videos import constant, write_video
@@ -98,8 +98,9 @@ def video(path: Path, *, start: int = 0) -> Path:
 
 
 def results(output: Path) -> dict[str, bytes]:
-    files = [output / "predictions.csv", output / "actions.jsonl", *(output / "frames").iterdir()]
-    return {path.name: path.read_bytes() for path in files}
+    """The files of the results but the page, which names the video's place, and the MP4: libx264 may vary."""
+    files = [output / name for name in ("predictions.csv", "actions.jsonl", "coco.json")]
+    return {path.name: path.read_bytes() for path in [*files, *(output / "videos").glob("*/*.vtt")]}
 
 
 def shared_files(store: Path) -> dict[Path, tuple[int, int]]:
@@ -269,10 +270,16 @@ def test_results_that_are_gone_are_written_again(inference: Inference, person: t
     street, out = video(tmp_path / "street.mp4"), tmp_path / "out"
     inference(street, out, *person)
     first = results(out)
-    shutil.rmtree(out / "frames")
-    assert inference(street, out, *person) == []
-    (out / "predictions.csv").unlink()
-    assert inference(street, out, *person) == ["predict"]
+    folder = out / "videos" / "street"
+    for gone, ran in (
+        (folder / "street-annotated.mp4", []),
+        (out / "predictions.csv", []),
+        (folder / "predictions.csv", ["predict"]),
+    ):
+        gone.unlink()
+        assert inference(street, out, *person) == ran
+        assert gone.exists()
+        assert results(out) == first
     assert results(out) == first
 
 
@@ -306,16 +313,18 @@ def test_every_name_of_a_file_works(inference: Inference, person: tuple[str, ...
     inference(video(tmp_path / f"{name}.mp4"), tmp_path / "out", *person, "--min-score", "0")
     found = [json.loads(line) for line in (tmp_path / "out" / "actions.jsonl").read_text().splitlines()]
     assert {line["video"] for line in found} == {name}
-    assert len(list((tmp_path / "out" / "frames").glob("*.png"))) == len(found) == 3
+    assert len(found) == 3
+    assert len(list((tmp_path / "out" / "videos").glob("*/*.mp4"))) == 1
+    assert len(list((tmp_path / "out" / "videos").glob("*/*.vtt"))) == 1
 
 
-def test_pictures_of_long_names_that_begin_alike_stay_apart(
+def test_results_of_long_names_that_begin_alike_stay_apart(
     inference: Inference, person: tuple[str, ...], tmp_path: Path
 ) -> None:
     names = ["\u8857" * 83 + end for end in "ab"]
     first, second = (video(tmp_path / f"{name}.mp4") for name in names)
     inference(first, tmp_path / "out", second, *person)
-    assert len(list((tmp_path / "out" / "frames").glob("*.png"))) == 6
+    assert len(list((tmp_path / "out" / "videos").glob("*/*.mp4"))) == 2
 
 
 def test_features_are_computed_as_those_that_the_run_was_trained_on(
@@ -329,3 +338,56 @@ def test_features_are_computed_as_those_that_the_run_was_trained_on(
     train(store, "slopes", *chosen, seed=0)
     assert inference(video(tmp_path / "street.mp4"), tmp_path / "out", *person, run="slopes") == ALL
     assert json.loads((tmp_path / "out" / "actions.jsonl").read_text().splitlines()[0])["video"] == "street"
+
+
+def test_a_bad_video_does_not_end_the_others(
+    inference: Inference, person: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second, bad = video(tmp_path / "a.mp4"), video(tmp_path / "c.mp4", start=9), tmp_path / "b.mp4"
+    bad.write_bytes(b"no video")
+    out = tmp_path / "out"
+    weights = [word for kind in BACKBONES for word in (f"--{kind}", inference.store.parent / f"{kind}.safetensors")]
+    words = ["infer", first, bad, second, "--store", inference.store, "--run", "first", *weights, "--output", out]
+    result = CliRunner().invoke(root, [*map(str, words), *person, "--json"])
+    assert isinstance(result.exception, StalError)
+    assert "1 of 3 videos failed:\nb: " in str(result.exception)
+    printed = json.loads(result.stdout)
+    assert [item["video"] for item in printed["videos"]] == ["a", "c"]
+    assert list(printed["failed"]) == ["b"]
+    assert str(bad) in printed["failed"]["b"]
+    found = [json.loads(line) for line in (out / "actions.jsonl").read_text().splitlines()]
+    assert [line["video"] for line in found] == ["a"] * 3 + ["c"] * 3
+    assert "b (2 of 3)" in result.stderr
+    assert inference(first, out, *person) == []
+    assert (out / "index.html").read_text().count('class="video"') == 1
+    video(bad, start=500)
+    assert inference(first, out, second, bad, *person) == ALL
+    assert (out / "index.html").read_text().count('class="video"') == 3
+
+
+def test_annotated_videos_are_left_out_on_request(
+    inference: Inference, person: tuple[str, ...], tmp_path: Path
+) -> None:
+    street, out = video(tmp_path / "street.mp4"), tmp_path / "out"
+    inference(street, out, *person, "--no-video")
+    annotated = out / "videos" / "street" / "street-annotated.mp4"
+    assert not annotated.exists()
+    assert '"annotated":null' in (out / "index.html").read_text()
+    assert inference(street, out, *person) == []
+    assert annotated.exists()
+    assert '"annotated":"videos/street/street-annotated.mp4"' in (out / "index.html").read_text()
+    assert inference(street, out, *person, "--no-video") == []
+    assert not annotated.exists()  # it could be of other scores
+
+
+def test_another_least_score_changes_the_results_alone(
+    inference: Inference, person: tuple[str, ...], tmp_path: Path
+) -> None:
+    street, out = video(tmp_path / "street.mp4"), tmp_path / "out"
+    inference(street, out, *person, "--min-score", "0")
+    first = results(out)
+    assert inference(street, out, *person, "--min-score", "1") == []
+    changed = results(out)
+    assert changed["predictions.csv"] == first["predictions.csv"]
+    assert json.loads(changed["coco.json"])["annotations"] == []
+    assert [json.loads(line)["actions"] for line in changed["actions.jsonl"].decode().splitlines()] == [{}] * 3

@@ -8,6 +8,7 @@ import pytest
 
 from cli.workflow.demo.workflow import Folders
 from cli.workflow.fingerprints import ABSENT, fingerprint
+from cli.workflow.stage_progress import StageProgress
 from cli.workflow.stages import Product, StageError, Stages
 from stal_data.errors import ConflictError
 
@@ -197,3 +198,20 @@ def test_a_fingerprint_tells_names_contents_links_and_empty_folders_apart(tmp_pa
     assert len(found) == len(steps) + 1
     assert fingerprint(tmp_path / "tree", ("nothing*",)) == ABSENT
     assert fingerprint(tmp_path / "tree", ("a",)) == fingerprint(tmp_path / "tree", ("[a]", "a/b"))
+
+
+def test_a_long_stage_repeats_the_latest_count_of_its_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("cli.workflow.stage_progress.LINE_EVERY_S", 0)
+    log = tmp_path / "detect.log"
+    log.write_text("$ stal-cli detect 1/2\n")
+    progress = StageProgress("detect", log)
+    for text in ("", "detecting: 1/9 key frames\nNote: one\n", "detecting: 5/9 key frames, 3 s left\n"):
+        with log.open("a") as file:
+            file.write(text)
+        progress.look()
+        progress.look()
+    assert capsys.readouterr().err == (
+        "  detect: detecting: 1/9 key frames\n  detect: detecting: 5/9 key frames, 3 s left\n"
+    )

@@ -5,8 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
+from cli.workflow.predictions import Person, read_predictions
+from stal_data.clips import key_image_frame
 from stal_data.dataset import Split
+from stal_data.files import naming
 from stal_data.keyframes import AnnotatedKeyFrame, KeyFrame
+from stal_data.times import format_time
 
 NUM_EXAMPLES = 8
 MIN_SCORE = 0.4
@@ -24,18 +28,34 @@ class Example:
 
 def draw_examples(split: Split, predictions: Path, folder: Path) -> list[Example]:
     """Draw predicted boxes and actions on key frames spread over the split; return the pictures, in split order."""
-    from cli.workflow.annotated import draw_key_frame, read_predictions
-
     by_key = read_predictions(predictions, min_score=MIN_SCORE)
     chosen = _spread(split)
     return [
         Example(
-            draw_key_frame(split, frame, by_key.get(frame.key, []), folder, scale=SCALE),
+            _draw_key_frame(split, frame, by_key.get(frame.key, []), folder),
             frame.key,
             _truth(split, frame),
         )
         for frame in chosen
     ]
+
+
+def _draw_key_frame(split: Split, frame: AnnotatedKeyFrame, people: list[Person], folder: Path) -> Path:
+    from PIL import Image
+
+    from stal_eval.annotate import draw_actions
+
+    assert split.label_map is not None
+    names = dict(zip(split.label_map.ids, split.label_map.names, strict=True))
+    info = split.media.info(frame.key.video)
+    image = Image.fromarray(split.media.read(frame.key.video, [key_image_frame(frame, info)])[0])
+    image = image.resize((image.width * SCALE, image.height * SCALE), Image.Resampling.BICUBIC)
+    boxes = np.array([person.box for person in people], dtype=np.float32).reshape(-1, 4)
+    captions = ["\n".join(f"{names[label]} {score:.2f}" for label, score in person.actions[:3]) for person in people]
+    path = folder / f"{frame.key.video}_{format_time(frame.key.time_ms)}.png"
+    with naming(path):
+        Image.fromarray(draw_actions(np.asarray(image), boxes, captions)).save(path)
+    return path
 
 
 def _spread(split: Split) -> list[AnnotatedKeyFrame]:

@@ -1,0 +1,1 @@
+"""What `infer` writes for people and programs: the player's page, annotated videos, subtitles, JSON Lines and COCO."""

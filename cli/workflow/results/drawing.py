@@ -1,0 +1,92 @@
+"""Boxes and labels on the pictures of a video: a millisecond for each, where `stal_eval.annotate` takes 70 for one."""
+
+from collections.abc import Mapping
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from cli.workflow.predictions import Person
+from stal_eval.annotate import COLOURS, Colour, Font, text_colour
+
+MAX_LABELS = 3
+"""Actions written at a person, the best ones."""
+NO_ACTION: Colour = (190, 190, 190)
+_FONT_SHARE = 1 / 34  # of the shorter side
+_SMALLEST_FONT = 10
+_FONTS = ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "msyh.ttc")
+"""Looked for in the system's folders, in this order, where Pillow's own font lacks a character."""
+
+
+def action_colour(label: int) -> Colour:
+    """Return the colour of an action: always the same for a label id (from 1)."""
+    return COLOURS[(label - 1) % len(COLOURS)]
+
+
+class PeoplePainter:
+    """Draws people with their ids and best actions, in the colours of the actions."""
+
+    def __init__(self, names: Mapping[int, str], width: int, height: int) -> None:
+        """names: by label id. width, height: of the pictures, in pixels."""
+        self._size = max(_SMALLEST_FONT, round(min(width, height) * _FONT_SHARE))
+        names = {label: " ".join(name.split()) for label, name in names.items()}
+        fonts = {label: _font_for(name, self._size) for label, name in names.items()}
+        self.unwritable = sorted(name for label, name in names.items() if fonts[label] is None)
+        """The names that no font has the characters for: their label ids are drawn instead."""
+        self._own = ImageFont.load_default(self._size)
+        self._words = {
+            label: (f"action {label}", self._own) if (font := fonts[label]) is None else (name, font)
+            for label, name in names.items()
+        }
+
+    def draw(self, picture_HW3: NDArray[np.uint8], people: Mapping[int, Person]) -> None:
+        """Draw people, by id, into an RGB picture."""
+        height, width = picture_HW3.shape[:2]
+        line = max(2, round(self._size / 6))
+        taken: list[tuple[int, int, int, int]] = []
+        for person, found in sorted(people.items()):
+            sides = np.rint(np.clip(found.box, 0, 1) * (width, height, width, height)).astype(int).tolist()
+            x1, y1, x2, y2 = sides[0], sides[1], max(sides[2], sides[0] + line), max(sides[3], sides[1] + line)
+            colour = action_colour(found.actions[0][0]) if found.actions else NO_ACTION
+            picture_HW3[y1 : y1 + line, x1:x2] = picture_HW3[y2 - line : y2, x1:x2] = colour
+            picture_HW3[y1:y2, x1 : x1 + line] = picture_HW3[y1:y2, x2 - line : x2] = colour
+            texts = [
+                (f"{self._words[label][0]} {100 * score:.0f}%", action_colour(label), self._words[label][1])
+                for label, score in found.actions[:MAX_LABELS]
+            ] or [("", NO_ACTION, self._own)]
+            texts[0] = (f"{person}  {texts[0][0]}", *texts[0][1:])
+            labels = [_written(*text) for text in texts]
+            tall, wide = sum(map(len, labels)), max(label_HW3.shape[1] for label_HW3 in labels)
+            x = max(0, min(x1, width - wide))
+            y = y1 - tall if y1 >= tall else min(y1, max(0, height - tall))  # above the box, else inside
+            for left, top, right, bottom in sorted(taken, key=lambda area: -area[1]):  # or above those of others
+                if x < right and x + wide > left and y < bottom and y + tall > top:
+                    y = max(0, top - tall)
+            taken.append((x, y, x + wide, y + tall))
+            for label_HW3 in labels:
+                room_HW3 = picture_HW3[y : y + len(label_HW3), x : x + label_HW3.shape[1]]
+                room_HW3[:] = label_HW3[: room_HW3.shape[0], : room_HW3.shape[1]]
+                y += len(label_HW3)
+
+
+@lru_cache(1024)
+def _written(text: str, colour: Colour, font: Font) -> NDArray[np.uint8]:
+    """Return a line of text on its colour."""
+    _, top, _, bottom = font.getbbox(f"{text}Ág")  # the height of any line
+    picture = Image.new("RGB", (int(font.getlength(text)) + 8, int(bottom - top) + 4), colour)
+    ImageDraw.Draw(picture).text((4, 2 - top), text, fill=text_colour(colour), font=font)
+    return np.asarray(picture)
+
+
+def _font_for(text: str, size: int) -> Font | None:
+    """Return the first font that has all characters of a text."""
+    for name in (None, *_FONTS):
+        try:
+            font = ImageFont.load_default(size) if name is None else ImageFont.truetype(name, size)
+        except OSError:  # not on this machine
+            continue
+        missing = bytes(font.getmask("\U0010ffff"))  # what is drawn for any character that it lacks
+        if all(bytes(font.getmask(character)) != missing for character in set(text) if not character.isspace()):
+            return font
+    return None

@@ -1,0 +1,103 @@
+"""The people of one video: who is where at each key frame and in between, doing what."""
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count, pairwise
+from pathlib import Path
+
+import numpy as np
+
+from cli.workflow.predictions import Person, read_predictions
+from recognizer_svc.people import People, match
+from stal_data.dataset import Split
+from stal_data.errors import InputError
+from stal_data.media import MediaInfo
+
+ONLY_STEP_MS = 1000
+"""Stands for the time between key frames where a video has one alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoPeople:
+    """The people of a video at its key frames.
+
+    times_ms: of all key frames, ascending, on the clock of a player. people: of each key frame, by id (from 1).
+    """
+
+    video: str
+    info: MediaInfo
+    times_ms: tuple[int, ...]
+    people: tuple[dict[int, Person], ...]
+
+    def spans(self) -> list[tuple[float, float]]:
+        """Return begin and end of the time (ms) for which each key frame stands: half way to those beside it."""
+        before, after = self._step_ms(0), self._step_ms(-1)
+        edges = [
+            self.times_ms[0] - before / 2,
+            *((a + b) / 2 for a, b in pairwise(self.times_ms)),
+            self.times_ms[-1] + after / 2,
+        ]
+        return list(pairwise(edges))
+
+    def at(self, time_ms: float) -> dict[int, Person]:
+        """Return who is seen at a time, by id.
+
+        The actions are those of the nearest key frame. The box moves evenly between two neighbouring key frames that
+        both have the person; else it stays where it is for half the time between them.
+        """
+        place = bisect_right(self.times_ms, time_ms)
+        begin = self.times_ms[place - 1] if place else self.times_ms[0] - self._step_ms(0)
+        end = self.times_ms[place] if place < len(self.times_ms) else self.times_ms[-1] + self._step_ms(-1)
+        before = self.people[place - 1] if place else {}
+        after = self.people[place] if place < len(self.people) else {}
+        part = (time_ms - begin) / (end - begin)
+        seen = dict(before if part < 0.5 else after)
+        for person in before.keys() & after.keys():
+            (a1, b1, c1, d1), (a2, b2, c2, d2) = before[person].box, after[person].box
+            moved = (a1 + part * (a2 - a1), b1 + part * (b2 - b1), c1 + part * (c2 - c1), d1 + part * (d2 - d1))
+            seen[person] = seen[person]._replace(box=moved)
+        return seen
+
+    def tracks(self) -> dict[int, list[tuple[int, Person]]]:
+        """Return for each id the numbers of its key frames (from 0) and what was found there, both ascending."""
+        tracks: dict[int, list[tuple[int, Person]]] = {}
+        for number, people in enumerate(self.people):
+            for person, found in people.items():
+                tracks.setdefault(person, []).append((number, found))
+        return dict(sorted(tracks.items()))
+
+    def _step_ms(self, end: int) -> int:
+        """The time between the first two key frames (end 0), or the last two (end -1)."""
+        if len(self.times_ms) == 1:
+            return ONLY_STEP_MS
+        return self.times_ms[1] - self.times_ms[0] if end == 0 else self.times_ms[-1] - self.times_ms[-2]
+
+
+def people_of(split: Split, video: str, predictions: Path, *, min_score: float) -> VideoPeople:
+    """Read the people of a video of a split; where the file has no ids, they are followed from key frame to key frame.
+
+    min_score: of the actions that count; who performs none of them stays.
+    """
+    found = read_predictions(predictions, min_score=min_score)
+    keys = [frame.key for frame in split.key_frames if frame.key.video == video]
+    frames = [found.get(key, []) for key in keys]
+    known = [{person.id: person for person in frame if person.id is not None} for frame in frames]
+    if any(len(by_id) not in (0, len(frame)) for by_id, frame in zip(known, frames, strict=True)):
+        raise InputError(f"{predictions}: a person has no id, or two of a key frame have one id; run 'predict' again.")
+    return VideoPeople(
+        video=video,
+        info=split.media.info(video),
+        times_ms=tuple(key.time_ms for key in keys),
+        people=tuple(known if any(known) else _followed(frames)),
+    )
+
+
+def _followed(frames: Sequence[Sequence[Person]]) -> Iterator[dict[int, Person]]:
+    """Give people ids from 1: whoever is in two neighbouring key frames has one id in both."""
+    new, before, ids_before = count(1), People.of(np.empty((0, 4), dtype=np.float32)), list[int]()
+    for frame in frames:
+        here = People.of(np.array([person.box for person in frame], dtype=np.float32).reshape(-1, 4))
+        ids = {int(place): ids_before[number] for number, place in enumerate(match(before, here)) if place >= 0}
+        before, ids_before = here, [ids.get(place) or next(new) for place in range(len(frame))]
+        yield dict(zip(ids_before, frame, strict=True))
