@@ -32,7 +32,6 @@ from stal_data.labels import LabelMap
 from stal_data.media.video_folder import by_video_id
 from stal_data.own_videos import SPLIT
 
-
 ANNOTATED = "-annotated.mp4"
 """End of an annotated video's name."""
 
@@ -73,7 +72,7 @@ def run_inference(request: InferenceRequest) -> Inferred:
     files = by_video_id(request.videos)
     label_map = LabelMap.read(run / "label_map.pbtxt")
     watched = {video: Unchanged([path, *filter(None, [request.detector.weights])]) for video, path in files.items()}
-    inferred = Inferred([], {})
+    inferred, digests = Inferred([], {}), dict[tuple[Path, tuple[str, ...]], str]()
     with claimed(request.output, "infer"):
         with private_service(request.detector, request.output) as service:
             started = time.monotonic()
@@ -82,8 +81,9 @@ def run_inference(request: InferenceRequest) -> Inferred:
                     left_s = (time.monotonic() - started) / max(1, number) * (len(files) - number)
                     left = f", about {left_s / 60:.0f} min left" if left_s >= 60 else ""
                     click.echo(f"{video} ({number + 1} of {len(files)}{left})")
+                stages = Stages(request.output / "videos" / file_name(video), digests=digests)
                 try:
-                    scored = _infer(service, request, run, label_map, video, path, watched[video])
+                    scored = _infer(stages, service, request, run, label_map, video, path, watched[video])
                     inferred.scored.append(scored)
                 except (StalError, OSError) as error:
                     # An error of the system is the video's own only if it names it.
@@ -112,6 +112,7 @@ def _as_trained(run: RunDir, kinds: Sequence[str]) -> list[str]:
 
 
 def _infer(
+    stages: Stages,
     service: Service | None,
     request: InferenceRequest,
     run: Path,
@@ -120,7 +121,6 @@ def _infer(
     path: Path,
     watched: Unchanged,
 ) -> ScoredVideo:
-    stages = Stages(request.output / "videos" / file_name(video))
     predictions, dataset = stages.root / "predictions.csv", stages.root / "dataset"
     name = stored_name(path.stem, [[path.stem, stages.digest(path)]])
     stages.run(

@@ -60,19 +60,19 @@ class Stages:
     is skipped when all of these are as they were. Else its old products are removed first, but only those that are
     still as the stage made them, or that it was interrupted at.
 
-    fresh: run every stage, whatever was done before.
+    fresh: run every stage, whatever was done before. digests: of what was read, shared by stages of several folders.
     """
 
     root: Path
     fresh: bool = False
     wall_s: dict[str, float] = field(default_factory=dict)
-    _digests: dict[tuple[Path, tuple[str, ...]], str] = field(default_factory=dict)
+    digests: dict[tuple[Path, tuple[str, ...]], str] = field(default_factory=dict)
 
     def digest(self, path: Path, parts: tuple[str, ...] = ()) -> str:
         """Return the fingerprint of a path; it is worked out again once a stage has made something there."""
-        if (path, parts) not in self._digests:
-            self._digests[path, parts] = fingerprint(path, parts)
-        return self._digests[path, parts]
+        if (path, parts) not in self.digests:
+            self.digests[path, parts] = fingerprint(path, parts)
+        return self.digests[path, parts]
 
     def run(
         self,
@@ -138,9 +138,9 @@ class Stages:
         return {str(product.path): self.digest(product.path, product.parts) for product in products}
 
     def _forget(self, products: Sequence[Product]) -> None:
-        for known in list(self._digests):
+        for known in list(self.digests):
             if any(known[0].is_relative_to(p.path) or p.path.is_relative_to(known[0]) for p in products):
-                del self._digests[known]
+                del self.digests[known]
 
     def _execute(self, name: str, words: Sequence[str]) -> None:
         log_path = self.log(name)
