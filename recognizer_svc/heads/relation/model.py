@@ -114,7 +114,8 @@ class RelationHead(nn.Module):
     def _strongest(
         self, one_ND: Tensor, all_ND: Tensor, box_N4: Tensor, all_boxes_N4: Tensor, other_NM: Tensor, real_NM: Tensor
     ) -> Tensor:
-        hidden_NMD = one_ND[:, None] + all_ND[other_NM]
+        # Indexing with [other_NM] would add up its gradient in the order in which the threads get there.
+        hidden_NMD = one_ND[:, None] + all_ND.index_select(0, other_NM.flatten()).view(*other_NM.shape, all_ND.shape[1])
         if self.config.geometry:
             hidden_NMD = hidden_NMD + self.pair_geometry(relative_geometry(box_N4[:, None], all_boxes_N4[other_NM]))
         pair_NMD = F.relu(self.pair(F.relu(hidden_NMD)))
