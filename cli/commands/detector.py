@@ -144,11 +144,9 @@ def convert(
 @detector.command()
 @click.argument("weights", type=_FILE)
 @click.option("--output", type=_FILE, required=True, help="The .onnx file to write.")
-@click.option(
-    "--image-size", type=IMAGE_SIZE, default="180x320", show_default=True, help="As in serving, height x width."
-)
+@click.option("--image-size", type=IMAGE_SIZE, help="Height x width; default: what the weights were trained at.")
 @click.option("--batch", type=BATCH, default="dynamic", show_default=True, help="Images that a run takes.")
-def export(weights: Path, output: Path, image_size: tuple[int, int], batch: int | None) -> None:
+def export(weights: Path, output: Path, image_size: tuple[int, int] | None, batch: int | None) -> None:
     """Write WEIGHTS (.pt) as an ONNX file, which holds no code and is served as the checkpoint is.
 
     The file takes images of this one size, and is compared with the checkpoint before it is written. Needs the extra
@@ -156,13 +154,12 @@ def export(weights: Path, output: Path, image_size: tuple[int, int], batch: int 
 
     \b
     Example:
-      stal-cli detector export person.pt --output person.onnx --image-size 180x320
-      stal-cli serve detector --weights person.onnx --image-size 180x320
+      stal-cli detector export person.pt --output person.onnx
+      stal-cli serve detector --weights person.onnx
     """
     from detector_svc.yolo.onnx_export import export_onnx
 
-    height, width = image_size
-    written = export_onnx(weights, output, height=height, width=width, batch=batch)
+    written = export_onnx(weights, output, image_size=image_size, batch=batch)
     click.echo(
         f"{written.path}: {written.size[0]}x{written.size[1]}, differs from {weights.name} by at most "
         f"{written.difference:.1g} on noise"

@@ -26,7 +26,9 @@ from svc_common.config import ClientConfig
     help="Running detector service instead of --detector-weights; as `detect` takes it, with the options below.",
 )
 @click.option(
-    "--image-size", type=IMAGE_SIZE, default="180x320", show_default=True, help="Detector input, height x width."
+    "--image-size",
+    type=IMAGE_SIZE,
+    help="Detector input, height x width; default: what its weights were trained at.",
 )
 @click.option("--confidence", type=CONFIDENCE, default=0.3, show_default=True, help="Least box confidence.")
 @click.option("--classes", type=NUMBER_LIST, help="Detector class ids that are people; default: those named person.")
@@ -42,7 +44,7 @@ def infer(
     backbones: list[BackboneChoice],
     detector_weights: Path | None,
     detector: str | None,
-    image_size: tuple[int, int],
+    image_size: tuple[int, int] | None,
     confidence: float,
     classes: tuple[int, ...] | None,
     min_score: float,
@@ -86,7 +88,8 @@ def infer(
             options=()
             if detector_weights is None
             else (
-                *("--image-size", "{}x{}".format(*image_size), "--confidence", str(confidence)),
+                *(("--image-size", "{}x{}".format(*image_size)) if image_size is not None else ()),
+                *("--confidence", str(confidence)),
                 *(("--classes", ",".join(map(str, classes))) if classes is not None else ()),
             ),
             services=services,

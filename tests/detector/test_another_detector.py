@@ -26,7 +26,7 @@ BOTH = (16 / 160, 18 / 90, 128 / 160, 81 / 90)  # from the first person of `writ
 
 @pytest.fixture
 def config(tmp_path: Path) -> DetectorConfig:
-    return DetectorConfig(weights=tmp_path / "red.toy", height=90, width=160)
+    return DetectorConfig(weights=tmp_path / "red.toy", image_size=(90, 160))
 
 
 @pytest.fixture
