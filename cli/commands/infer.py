@@ -18,7 +18,7 @@ from svc_common.config import ClientConfig
     "--store", type=click.Path(file_okay=False, path_type=Path), required=True, help="Store that holds the run."
 )
 @click.option("--run", "run_id", required=True, help="Trained run that scores the actions; see `stal-cli runs list`.")
-@backbone_options
+@backbone_options()
 @click.option("--detector-weights", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="YOLO weights.")
 @click.option(
     "--detector",

@@ -61,7 +61,9 @@ def import_run(
         progress=Progress(epochs_done=info.epoch or 0),
     )
     _check(f"'{head_file}'", info, checkpoint)
-    _write(run_dir, checkpoint, {"head_file": head_file.name, "digest": weights_digest(state), **info.provenance})
+    write_imported_run(
+        run_dir, checkpoint, {"head_file": head_file.name, "digest": weights_digest(state), **info.provenance}
+    )
     runs.publish(run_dir)
     return run_dir
 
@@ -106,8 +108,12 @@ def _check(where: str, info: HeadInfo, checkpoint: Checkpoint) -> None:
         )
 
 
-def _write(run_dir: RunDir, checkpoint: Checkpoint, origin: dict[str, object]) -> None:
-    """Fill the folder under a hidden name, then give it its own: a run is there as a whole or not at all."""
+def write_imported_run(run_dir: RunDir, checkpoint: Checkpoint, origin: dict[str, object]) -> None:
+    """Make a run of a checkpoint. origin: where its head is from, with `head_file`.
+
+    The folder is filled under a hidden name and then gets its own: a run is there as a whole or not at all. OSError
+    where somebody else made the run meanwhile.
+    """
     epoch = checkpoint.progress.epochs_done
     with work_folder(run_dir.root) as folder:
         hidden = RunDir(folder)
@@ -121,5 +127,5 @@ def _write(run_dir: RunDir, checkpoint: Checkpoint, origin: dict[str, object]) -
             events.write("log", message=f"imported from {origin['head_file']}")
             events.write("checkpoint", epoch=epoch, step=0, name=hidden.checkpoint("latest").name)
         sync_tree(hidden.root)
-        hidden.root.rename(run_dir.root)  # fails where somebody else made the run meanwhile
+        hidden.root.rename(run_dir.root)
         sync(run_dir.root.parent)

@@ -1,16 +1,17 @@
-"""What a model card says of a head, in Markdown."""
+"""What a model card says of a packed model, in Markdown."""
 
+from recognizer_svc.packed_models.description import PackedModel
 from recognizer_svc.training.checkpoint import Checkpoint
 
 
-def model_card(run_id: str, name: str, checkpoint: Checkpoint, digest: str) -> str:
-    """Return the card of a run's checkpoint. digest: sha256 of the head's tensors."""
-    recipe, progress, spec = checkpoint.recipe, checkpoint.progress, checkpoint.feature_spec
+def model_card(model: PackedModel, checkpoint: Checkpoint, name: str) -> str:
+    """Return the card. name: of the checkpoint."""
+    recipe, progress, spec = checkpoint.recipe, checkpoint.progress, model.feature_spec
     scored = "none" if progress.validation_map is None else f"{progress.validation_map:.4f} ({recipe.validated_on})"
     backbones = [f"| {item.kind} | {item.preset} | `{item.weights}` |" for item in spec.backbones]
     classes = [f"- {label.id}: {label.name} ({label.type})" for label in checkpoint.label_map.labels]
     lines = [
-        f"# {run_id}",
+        f"# {model.run}",
         "",
         f"A head `{recipe.head.kind}` of STAL: it turns the cached features of a key frame and the boxes of its people",
         f"into {checkpoint.label_map.num_classes} action scores in [0,1] for each person.",
@@ -21,7 +22,7 @@ def model_card(run_id: str, name: str, checkpoint: Checkpoint, digest: str) -> s
         f"| checkpoint | {name}, after {progress.epochs_done} epochs |",
         f"| trained on | {recipe.data.dataset}/{recipe.data.train_split}, seed {recipe.training.seed} |",
         f"| validation mAP | {scored} |",
-        f"| sha256 of the tensors | `{digest}` |",
+        f"| digest of the tensors | `{model.head}` |",
         "",
         "Validation mAP is of ground-truth boxes with every row kept. It says nothing of detected boxes, and where the",
         "head or its settings were chosen by it, it flatters them: report the mAP of a test split (`stal-cli eval`).",
@@ -34,14 +35,18 @@ def model_card(run_id: str, name: str, checkpoint: Checkpoint, digest: str) -> s
         "|---|---|---|",
         *backbones,
         "",
+        *_detector(model),
         "## Use",
         "",
-        "In a store with features of these backbones; DATASET has the classes below:",
+        "Who does what in a video, with the folder of this file as MODEL:",
         "",
-        "    stal-cli runs import head.safetensors --recipe recipe.yaml --store STORE --run-id RUN \\",
-        "      --dataset DATASET --split SPLIT",
-        "    stal-cli predict --run RUN --store STORE --dataset DATASET --split SPLIT --boxes proposals \\",
-        "      --output predictions.csv",
+        "    stal-cli infer VIDEO --model MODEL --output OUTPUT",
+        "",
+        "In a store with features of these backbones:",
+        "",
+        "    stal-cli models install MODEL --store STORE",
+        f"    stal-cli predict --run {model.run_id} --store STORE --dataset DATASET --split SPLIT \\",
+        "      --boxes proposals --output predictions.csv",
         "",
         "## Classes",
         "",
@@ -49,3 +54,17 @@ def model_card(run_id: str, name: str, checkpoint: Checkpoint, digest: str) -> s
         "",
     ]
     return "\n".join(lines)
+
+
+def _detector(model: PackedModel) -> list[str]:
+    detector = model.detector
+    if detector is None:
+        return []
+    size = "the size of its training" if detector.image_size is None else "{}x{}".format(*detector.image_size)
+    return [
+        "## Detector",
+        "",
+        f"`{detector.name}`, `{detector.digest}`: input {size}, confidence from {detector.confidence}, one person",
+        f"above an IoU of {detector.overlap}.",
+        "",
+    ]
