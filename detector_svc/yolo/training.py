@@ -121,6 +121,7 @@ def train_detector(
     def write_numbers(quality: Quality | None, library: str | None) -> None:
         numbers = {
             "recall_at_iou_0.5": quality and quality.recall,
+            "recall_by_box_size": quality and quality.recall_by_size(),
             "precision_at_iou_0.5": quality and quality.precision,
             "confidence": config.confidence,
             "val_images": data.val_images,

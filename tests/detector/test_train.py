@@ -91,7 +91,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_start_others(
 ) -> None:
     output, _ = trained
     train, val = choose_parts(
-        Dataset.open(dataset).split("train"), None, max_images=None, max_val_images=100, held_out=0.1, seed=0
+        [Dataset.open(dataset).split("train")], [], max_images=None, max_val_images=100, held_out=0.1, seed=0
     )
 
     def run(name: str, start: Path) -> bytes:
@@ -107,7 +107,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_start_others(
 
 def small_training(dataset: Path, **options: object) -> tuple[DetectorTrainConfig, YoloPart, YoloPart]:
     split = Dataset.open(dataset).split("train")
-    parts = choose_parts(split, None, max_images=2, max_val_images=2, held_out=0.1, seed=0)
+    parts = choose_parts([split], [], max_images=2, max_val_images=2, held_out=0.1, seed=0)
     config = {"start": MODEL, "height": 64, "width": 64, "epochs": 1, "device": "cpu"} | options
     return DetectorTrainConfig(**config), *parts
 
