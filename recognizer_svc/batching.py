@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cache.feature_store import FeatureBatch
-from cache.statistics import time_mean
+from cache.statistics import STATISTICS, source_of
 from recognizer_svc.heads.batch import FeatureShapes, HeadBatch
 from recognizer_svc.neighbours import NeighbourRows
 from recognizer_svc.training.seeds import seed_of
@@ -33,7 +33,8 @@ def head_batch(
 ) -> HeadBatch:
     """Turn cached rows and each clip's boxes [n, 4] into a batch; clips without boxes are fine.
 
-    features: of the clips, then of neighbouring key frames; what was stored for every time step is averaged here.
+    features: of the clips, then of neighbouring key frames; statistics of what was stored for every time step
+        are taken here.
     keys: key frame of each row of the features, to name the one whose features are damaged.
     neighbours: of each clip, where `shapes` has neighbours.
     convert: copy to float32, after which the arrays of `features` may be used again. Else the batch keeps them as
@@ -42,12 +43,14 @@ def head_batch(
     counts = torch.tensor([len(clip) for clip in boxes], dtype=torch.int64)
 
     def tensor(name: str, shape: tuple[int, ...]) -> Tensor:
-        held = torch.from_numpy(features[name])
+        source, statistic = source_of(name, features)
+        held = torch.from_numpy(features[source])
         if held.ndim == 5:  # all time steps
-            held = time_mean(held)
+            held = STATISTICS[statistic].compute(held)
         elif convert:
             held = held.to(torch.float32, copy=True)
         assert held.shape == (len(keys), *shape)
+        assert source == name or features[source].ndim == 5
         _check_finite(name, held, keys)
         return held
 

@@ -187,7 +187,7 @@ class LabelledFeatures:
         """Arrays that each reading thread has for itself and uses again: `load` copies out of them."""
         held: FeatureBatch | None = getattr(self._buffers, "held", None)
         if held is None or self._buffers.num_clips < num_clips:
-            held = self._buffers.held = self._identity.allocate(num_clips, self._shapes.arrays)
+            held = self._buffers.held = self._allocate(num_clips)
             self._buffers.num_clips = num_clips
         return {name: values[:num_clips] for name, values in held.items()}
 
@@ -199,7 +199,10 @@ class LabelledFeatures:
             pinned: NDArray[Any] = torch.empty(values.shape, dtype=dtype, pin_memory=True).numpy()
             return pinned
 
-        return {name: pin(values) for name, values in self._identity.allocate(num_clips, self._shapes.arrays).items()}
+        return {name: pin(values) for name, values in self._allocate(num_clips).items()}
+
+    def _allocate(self, num_clips: int) -> FeatureBatch:
+        return self._identity.allocate(num_clips, self._identity.spec.stored_for(self._shapes.arrays))
 
     def _read(self, wanted: Sequence[tuple[KeyFrame, bool]], out: FeatureBatch) -> None:
         """Read each key frame from the set of its view, mirrored or not, to its place in the batch."""

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from cache.backbones import backbone_of
 from cache.files import locked
-from cache.statistics import read_as
 from cli.ui.backbone_options import BackboneChoice
 from cli.workflow.annotated import Person, draw_key_frame, read_predictions
 from cli.workflow.detect_stage import Detector, detect
@@ -59,14 +58,16 @@ def run_inference(request: InferenceRequest) -> int:
 
 def _as_trained(run: RunDir, kinds: Sequence[str]) -> list[str]:
     """The options of precompute for features that the run's head can read."""
-    spec = features_trained_on(run)
-    if spec is None:
+    found = features_trained_on(run)
+    if found is None:
         return []
+    spec, given = found
     words = [] if spec.autocast == "none" else ["--autocast", spec.autocast]
     for backbone in (item for item in spec.backbones if item.kind in kinds):
-        for name, kept in backbone.statistics.items():
-            # The mean serves a head that took it from all time steps.
-            wanted = tuple(map(read_as, kept))
+        for name in backbone.statistics:
+            # Of all time steps, what the head is given serves it.
+            arrays = [array for array, stored in backbone.readable.items() if array.name in (stored, *given)]
+            wanted = tuple(array.statistic for array in arrays if array.map == name)
             if wanted != backbone_of(backbone.kind).maps[name]:
                 words += ["--statistics", f"{name}={','.join(wanted)}"]
     return words

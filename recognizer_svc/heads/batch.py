@@ -4,7 +4,7 @@ B clips (one per key frame), N actors of all clips together, C channels, H, W ro
 R >= B key frames whose features are there, K = 2 x `FeatureShapes.neighbours`.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -15,7 +15,7 @@ from cache.backbones import BACKBONES
 from cache.backbones.architectures import config_of
 from cache.backbones.registry import BackboneConfig
 from cache.spec import FeatureSpec
-from cache.statistics import STATISTICS, StatisticName, array_name, read_as
+from cache.statistics import STATISTICS, StatisticName, array_name
 from stal_data.errors import InputError
 
 MOMENTS = STATISTICS["moments"].suffix
@@ -48,10 +48,13 @@ class FeatureShapes:
         streams: Collection[str] | None = None,
         statistics: Collection[StatisticName] = ("mean", "moments"),
         neighbours: int = 0,
+        *,
+        computed: bool = False,
     ) -> Self:
         """Shapes of a feature set with this spec and these arrays.
 
-        streams: backbones, None for every one it holds. statistics: of their maps; `mean` includes all time steps.
+        streams: backbones, None = all. statistics: of their maps; of one with all time steps, the mean.
+        computed: whether statistics that none of these maps has are taken from all time steps, too.
         """
         wanted = set(spec.kinds) if streams is None else set(streams)
         if not wanted or wanted - set(spec.kinds):
@@ -61,13 +64,16 @@ class FeatureShapes:
             )
         arrays: dict[str, tuple[int, ...]] = {}
         time_steps: dict[str, int] = {}
-        for backbone in spec.of_kinds(wanted).backbones:
-            for array in backbone.arrays:
-                if read_as(array.statistic) not in statistics:
-                    continue
-                arrays[array.name] = _without_time(shapes[array.name])
-                if array.statistic == "moments":
-                    time_steps[array.map] = config_of(backbone).maps[array.map][1]
+        readable = spec.of_kinds(wanted).readable
+        held = {array.statistic for array, stored in readable.items() if array.name == stored}
+        missing = set(statistics) - held if computed else set()
+        for array, stored in readable.items():
+            if array.statistic not in (statistics if array.name == stored else missing):
+                continue
+            shape = tuple(shapes[stored])
+            arrays[array.name] = STATISTICS[array.statistic].row_shape(shape) if len(shape) == 4 else shape
+            if array.statistic == "moments":
+                time_steps[array.map] = config_of(spec.backbone(array.backbone)).maps[array.map][1]
         if not any(len(shape) == 3 for shape in arrays.values()):
             raise InputError(
                 f"Feature set {spec.id} holds none of the statistics {', '.join(statistics)} of any map: choose others "
@@ -157,8 +163,3 @@ def _in_order(names: Collection[str]) -> list[str]:
     maps = [item for backbone in BACKBONES.values() for item in backbone.maps.items()]
     order = [array_name(name, statistic) for name, kept in maps for statistic in kept]
     return [name for name in order if name in names] + [name for name in names if name not in order]
-
-
-def _without_time(shape: Sequence[int]) -> tuple[int, ...]:
-    """Drop the time steps of a map that is stored whole."""
-    return (shape[0], *shape[2:]) if len(shape) == 4 else tuple(shape)

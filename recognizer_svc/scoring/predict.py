@@ -169,7 +169,7 @@ class Predictor:
                 shown = [replace(item, boxes_N4=mirrored_boxes(item.boxes_N4)) for item in shown]
                 rows = rows[0], [(mirrored_boxes(boxes_NK4), row_NK) for boxes_NK4, row_NK in rows[1]]
             numbers = [features.row_of(key) for key in rows[0]]
-            return features.read(numbers, self.checkpoint.shapes.arrays), shown, rows
+            return features.read(numbers, features.spec.stored_for(self.checkpoint.shapes.arrays)), shown, rows
 
         for group, batch in zip(plan, read_ahead(load, plan, READER_THREADS), strict=True):
             items = [wanted[index] for index in group]

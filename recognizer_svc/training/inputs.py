@@ -77,7 +77,14 @@ def open_inputs(recipe: Recipe, store: Store, data_root: Path | None = None) -> 
     identity, hflip = sets["train"], sets.get("train_hflip")
     joint = None
     if recipe.training.backbone == "none":
-        shapes = FeatureShapes.of(identity.spec, identity.shapes, data.streams, recipe.statistics, data.neighbours)
+        shapes = FeatureShapes.of(
+            identity.spec,
+            identity.shapes,
+            data.streams,
+            recipe.statistics,
+            data.neighbours,
+            computed=data.statistics is not None,
+        )
     else:
         joint = _open_joint(recipe, store, data_root)
         shapes = joint.shapes(identity)

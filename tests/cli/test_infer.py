@@ -318,14 +318,16 @@ def test_pictures_of_long_names_that_begin_alike_stay_apart(
     assert len(list((tmp_path / "out" / "frames").glob("*.png"))) == 6
 
 
+@pytest.mark.parametrize("stored", ["slow=mean,slope", "slow=full"])
 def test_features_are_computed_as_those_that_the_run_was_trained_on(
-    inference: Inference, person: tuple[str, ...], tmp_path: Path
+    inference: Inference, person: tuple[str, ...], tmp_path: Path, stored: str
 ) -> None:
     store, made = inference.store, inference.store.parent
     words = [word for kind in BACKBONES for word in (f"--{kind}", made / f"{kind}.safetensors")]
-    words += ["--autocast", "bf16", "--statistics", "slow=mean,slope"]
+    words += ["--autocast", "bf16", "--statistics", stored]
     line = stal_cli("precompute", made / "data", "--split", "train", "--store", store, *words).splitlines()[-1]
     chosen = (f"data.feature_set={line.partition(':')[0].rpartition('/')[2]}", "data.statistics=[mean, slope]")
     train(store, "slopes", *chosen, seed=0)
     assert inference(video(tmp_path / "street.mp4"), tmp_path / "out", *person, run="slopes") == ALL
     assert json.loads((tmp_path / "out" / "actions.jsonl").read_text().splitlines()[0])["video"] == "street"
+    assert "--statistics slow=mean,slope" in (tmp_path / "out" / "logs" / "precompute.log").read_text()
