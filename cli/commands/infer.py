@@ -32,6 +32,8 @@ from svc_common.config import ClientConfig
 )
 @click.option("--confidence", type=CONFIDENCE, default=0.3, show_default=True, help="Least box confidence.")
 @click.option("--classes", type=NUMBER_LIST, help="Detector class ids that are people; default: those named person.")
+@click.option("--flip-average", is_flag=True, help="Average the scores with those of the mirrored videos.")
+@click.option("--fuse-confidence", is_flag=True, help="Multiply each box's scores by the detector's confidence.")
 @click.option("--min-score", type=Real(0, 1), default=0.3, show_default=True, help="Least score drawn.")
 @click.option(
     "--output", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder for the results."
@@ -47,6 +49,8 @@ def infer(
     image_size: tuple[int, int] | None,
     confidence: float,
     classes: tuple[int, ...] | None,
+    flip_average: bool,
+    fuse_confidence: bool,
     min_score: float,
     output: Path,
     settings: dict[str, Any],
@@ -95,6 +99,8 @@ def infer(
             services=services,
             connection=client_words(settings),
         ),
+        flip_average=flip_average,
+        fuse_confidence=fuse_confidence,
         min_score=min_score,
         output=output.resolve(),
     )

@@ -40,6 +40,8 @@ class InferenceRequest:
     run_id: str
     backbones: tuple[BackboneChoice, ...]
     detector: Detector
+    flip_average: bool
+    fuse_confidence: bool
     min_score: float
     output: Path
 
@@ -99,7 +101,9 @@ def _infer(stages: Stages, request: InferenceRequest, run: Path) -> int:
         )
         files = [Path(choice.weights) for choice in request.backbones if choice.weights is not None]
         words = [word for choice in request.backbones for word in choice.words()]
-        (features,) = precompute(
+        if request.flip_average:
+            words += ["--view", "identity", "--view", "hflip"]
+        views = precompute(
             stages,
             "precompute",
             *(str(dataset), "--split", SPLIT, "--store", str(request.store), *words),
@@ -109,18 +113,17 @@ def _infer(stages: Stages, request: InferenceRequest, run: Path) -> int:
             split=SPLIT,
             inputs=content | {str(path): stages.digest(path) for path in files if path.is_file()},
         )
-        watched.check(
-            f" Delete the features: stal-cli cache prune {request.store} --set {features.path.name} --dataset {name}"
-        )
-    made_from = {
-        "run": stages.digest(run, RUN_PARTS),
-        "proposals": stages.digest(proposals),
-        "features": stages.digest(features.path, features.parts),
-    }
+        made = " ".join(f"--set {features.path.name}" for features in views)
+        watched.check(f" Delete the features: stal-cli cache prune {request.store} {made} --dataset {name}")
+    made_from = {"run": stages.digest(run, RUN_PARTS), "proposals": stages.digest(proposals)}
+    for name_of_view, view in zip(("features", "mirrored_features"), views, strict=False):
+        made_from[name_of_view] = stages.digest(view.path, view.parts)
+    scoring = {"--flip-average": request.flip_average, "--fuse-confidence": request.fuse_confidence}
     stages.run(
         "predict",
         *("predict", "--run", request.run_id, "--dataset", name, "--split", SPLIT),
-        *("--boxes", f"proposals:{proposals.stem}", "--feature-set", features.path.name),
+        *("--boxes", f"proposals:{proposals.stem}", "--feature-set", views[0].path.name),
+        *(option for option, chosen in scoring.items() if chosen),
         *("--store", str(request.store), "--output", str(predictions)),
         inputs=made_from,
         products=[Product(predictions)],
