@@ -1,7 +1,12 @@
 """What a model card says of a packed model, in Markdown."""
 
+from recognizer_svc.losses import Loss
+from recognizer_svc.losses.sigmoid import Sigmoid
 from recognizer_svc.packed_models.description import PackedModel
 from recognizer_svc.training.checkpoint import Checkpoint
+from recognizer_svc.training.recipe import Recipe
+
+_BOXES = {"detected": "a detector's", "both": "the annotated people's, and a detector's in clips of their own"}
 
 
 def model_card(model: PackedModel, checkpoint: Checkpoint, name: str) -> str:
@@ -21,6 +26,7 @@ def model_card(model: PackedModel, checkpoint: Checkpoint, name: str) -> str:
         f"| recipe | `{recipe.name}` (recipe.yaml) |",
         f"| checkpoint | {name}, after {progress.epochs_done} epochs |",
         f"| trained on | {recipe.data.dataset}/{recipe.data.train_split}, seed {recipe.training.seed} |",
+        *_unusual(recipe),
         f"| validation mAP | {scored} |",
         f"| digest of the tensors | `{model.head}` |",
         "",
@@ -68,3 +74,21 @@ def _detector(model: PackedModel) -> list[str]:
         f"above an IoU of {detector.overlap}.",
         "",
     ]
+
+
+def _unusual(recipe: Recipe) -> list[str]:
+    """Rows for what the training did that is off by default."""
+    data, training = recipe.data, recipe.training
+    rows = {
+        "boxes in training": _BOXES.get(data.boxes),
+        "neighbouring key frames": data.neighbours
+        and f"{data.neighbours} before and {data.neighbours} after, {data.neighbour_ms} ms apart",
+        "loss": recipe.loss != Sigmoid() and _settings(recipe.loss),
+        "forward pass of training": training.autocast != "none" and f"autocast to {training.autocast}",
+        "weights": training.ema_decay and f"exponential moving averages, decay {training.ema_decay:g}",
+    }
+    return [f"| {name} | {value} |" for name, value in rows.items() if value]
+
+
+def _settings(loss: Loss) -> str:
+    return ", ".join([loss.kind, *(f"{key} {value}" for key, value in loss if key != "kind")])

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,19 +13,20 @@ from cache.split_store import load_split
 from cache.store import Store
 from cli.main import root
 from recognizer_svc.packed_models.description import PackedDetector, read_packed_model
+from recognizer_svc.packed_models.model_card import model_card
 from recognizer_svc.runs.run_dir import RunDir
 from recognizer_svc.runs.verify import verify_run
 from recognizer_svc.scoring.predict import BoxesOfKeyFrame, Predictor
 from recognizer_svc.training.checkpoint import load_checkpoint
 from recognizer_svc.training.distributed import Ranks
 from recognizer_svc.training.head_file import load_head_file
-from recognizer_svc.training.recipe import load_recipe
+from recognizer_svc.training.recipe import load_recipe, parse_recipe
 from recognizer_svc.training.run import train_run
 from stal_data.errors import ConflictError, InputError, NotFoundError, StalError
 from stal_data.labels import LabelMap
 from stal_data.sealed import check_seal
 from tests.recognizer.conftest import make_run
-from tests.recognizer.toy_store import LABELS
+from tests.recognizer.toy_store import ACAR, LABELS
 
 FILES = ["README.md", "head.safetensors", "label_map.pbtxt", "model.json", "recipe.yaml"]
 
@@ -95,10 +97,33 @@ def test_a_packed_head_is_whole_and_scores_elsewhere_as_here(
     assert scores(other, RunDir(other.runs_dir / "imported")).tobytes() == scores(other, installed).tobytes()
 
 
+UNUSUAL = {
+    "boxes in training": ("data.boxes=detected", "a detector's"),
+    "neighbouring key frames": ("data.neighbours=2", "2 before and 2 after, 1000 ms apart"),
+    "loss": ("loss={kind: focal, alpha: 0.25}", "focal, label_smoothing 0.0, gamma 2.0, alpha 0.25"),
+    "forward pass of training": ("training.autocast=bf16", "autocast to bf16"),
+    "weights": ("training.ema_decay=0.99", "exponential moving averages, decay 0.99"),
+}
+
+
+def test_a_model_card_says_what_is_off_by_default(store: Store, tmp_path: Path) -> None:
+    pack(store, tmp_path / "m")
+    model = read_packed_model(tmp_path / "m")
+    kept = load_checkpoint(RunDir(store.runs_dir / "first").checkpoint("latest"))
+
+    def card(*settings: str) -> list[str]:
+        recipe = parse_recipe(ACAR, ["head={kind: relation}", "loss={kind: sigmoid}", *settings])
+        return model_card(model, replace(kept, recipe=recipe), "latest").splitlines()
+
+    plain = card()
+    for row, (setting, text) in UNUSUAL.items():
+        assert [line for line in card(setting) if line not in plain] == [f"| {row} | {text} |"]
+
+
 def test_detector_and_thresholds_are_packed(store: Store, tmp_path: Path) -> None:
     weights, metrics = tmp_path / "person.onnx", tmp_path / "metrics.json"
     weights.write_bytes(b"any file")
-    points = {name: None for name in LABELS.names} | {"wave": {"score": 0.25}}
+    points = dict.fromkeys(LABELS.names) | {"wave": {"score": 0.25}}
     metrics.write_text(json.dumps({"best_f1": points}))
     pack(store, tmp_path / "m", "--detector-weights", weights, "--image-size", "90x160", "--thresholds", metrics)
     model = read_packed_model(tmp_path / "m")
@@ -118,7 +143,7 @@ def test_detector_and_thresholds_are_packed(store: Store, tmp_path: Path) -> Non
 
 
 def test_what_does_not_belong_to_the_head_is_refused(store: Store, tmp_path: Path) -> None:
-    with pytest.raises(ConflictError, match="slowfast weights random:7, but run 'first' was trained on .* random:0"):
+    with pytest.raises(ConflictError, match=r"slowfast weights random:7, but run 'first' was trained on .* random:0"):
         pack(store, tmp_path / "m", "--slowfast", "random:7", "--slowfast-preset", "tiny")
     metrics = tmp_path / "metrics.json"
     metrics.write_text(json.dumps({"best_f1": {"fly": {"score": 0.25}}}))
