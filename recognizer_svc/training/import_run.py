@@ -54,7 +54,7 @@ def import_run(
         label_map=label_map,
         feature_spec=features.spec,
         shapes=FeatureShapes.of(
-            features.spec, features.shapes, recipe.data.streams, recipe.statistics, recipe.data.neighbours
+            features.spec, features.shapes, recipe.data.streams, recipe.statistics, recipe.data.neighbours, recipe.bank
         ),
         head_state=state,
         optimizer_state={},  # there was no training here, so none can be resumed
