@@ -83,6 +83,7 @@ def _unusual(recipe: Recipe) -> list[str]:
         "boxes in training": _BOXES.get(data.boxes),
         "neighbouring key frames": data.neighbours
         and f"{data.neighbours} before and {data.neighbours} after, {data.neighbour_ms} ms apart",
+        "feature bank": data.bank_s and f"of the people within {data.bank_s} s",
         "loss": recipe.loss != Sigmoid() and _settings(recipe.loss),
         "forward pass of training": training.autocast != "none" and f"autocast to {training.autocast}",
         "weights": training.ema_decay and f"exponential moving averages, decay {training.ema_decay:g}",

@@ -9,7 +9,6 @@ from cache.files import sync, sync_tree
 from cache.spec import FeatureSpec
 from cache.split_store import load_split
 from cache.store import Store
-from recognizer_svc.heads.batch import FeatureShapes
 from recognizer_svc.runs.events import EventWriter
 from recognizer_svc.runs.record import IMPORTED
 from recognizer_svc.runs.run_dir import RunDir
@@ -17,6 +16,7 @@ from recognizer_svc.runs.store import RunStore
 from recognizer_svc.training.checkpoint import Checkpoint, Progress, save_checkpoint
 from recognizer_svc.training.head_file import HeadInfo, load_head_file
 from recognizer_svc.training.initial_head import check_head_fits, other_backbones
+from recognizer_svc.training.inputs import cached_shapes
 from recognizer_svc.training.provenance import code_version
 from recognizer_svc.training.recipe import Recipe
 from stal_data.errors import ConflictError, InputError
@@ -53,14 +53,7 @@ def import_run(
         recipe=recipe,
         label_map=label_map,
         feature_spec=features.spec,
-        shapes=FeatureShapes.of(
-            features.spec,
-            features.shapes,
-            recipe.data.streams,
-            recipe.statistics,
-            recipe.data.neighbours,
-            computed=recipe.data.statistics is not None,
-        ),
+        shapes=cached_shapes(recipe, features),
         head_state=state,
         optimizer_state={},  # there was no training here, so none can be resumed
         progress=Progress(epochs_done=info.epoch or 0),

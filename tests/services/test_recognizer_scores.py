@@ -142,7 +142,11 @@ def around(time_ms: int, *, boxes: int = 1) -> pb.KeyFramePeople:
         ({"neighbours": [around(1000)]}, InputError, "but the head looks at no key frame but the one to score"),
         ({"neighbours": [around(0)]}, InputError, "video0,0000 twice, or it is the key frame to score"),
         ({"neighbours": [around(1000)] * 2}, InputError, "video0,0001 twice"),
-        ({"neighbours": [around(1000 * n) for n in range(1, 12)]}, InputError, "11 key frames, but may have 10"),
+        (
+            {"neighbours": [around(1000 * n) for n in range(1, 202)]},
+            InputError,
+            "201 key frames with 201 boxes",
+        ),
         ({"neighbours": [around(1000, boxes=501)]}, InputError, "501 boxes in video0,0001, but may have 500"),
         ({"time_ms": 99000}, NotFoundError, "video0,0099 is not in the feature set"),
         ({"time_ms": 400}, NotFoundError, "video0,0000.4 is not in the feature set"),
