@@ -92,15 +92,15 @@ def _with_options(command: Command, required: bool) -> Command:
 
 
 def preset_options(command: Command) -> Command:
-    """Give a command the options for sizes alone; it gets those that were chosen as `presets`, by backbone."""
+    """Give a command the options for the sizes of all backbones; it gets those that were chosen as `presets`."""
 
     @wraps(command)
     def with_presets(**options: Any) -> Any:
-        presets = {name: options.pop(f"{name}_preset") for name in NAMED}
+        presets = {name: options.pop(f"{name}_preset") for name in BACKBONES}
         return command(presets={name: preset for name, preset in presets.items() if preset is not None}, **options)
 
     decorated: Any = with_presets
-    for name in reversed(NAMED):
+    for name in reversed(BACKBONES):
         decorated = _preset_option(name)(decorated)
     return cast(Command, decorated)
 
