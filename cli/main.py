@@ -36,6 +36,7 @@ COMMANDS = {
     "models": ("cli.commands.models:models", "Pack a trained head; load heads into a running recognizer."),
     "predict": ("cli.commands.predict:predict", "Score a split and write a predictions file."),
     "eval": ("cli.commands.evaluate:evaluate", "Capacity-swept mAP of a predictions file; compare two results."),
+    "segments": ("cli.commands.segments:segments", "When each tracked person performs which action."),
     "infer": ("cli.commands.infer:infer", "Videos in, actions out: detect, precompute and predict in one command."),
     "demo": ("cli.commands.demo:demo", "The whole workflow on synthetic data, on this machine."),
     "status": ("cli.commands.status:status", "Every configured service in one table."),

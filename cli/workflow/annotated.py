@@ -4,6 +4,7 @@ import csv
 from collections import defaultdict
 from hashlib import sha256
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,22 +18,31 @@ _NAME_BYTES = 255
 """The longest name of a file, on nearly every file system."""
 
 Box = tuple[float, float, float, float]
-Person = tuple[Box, list[tuple[int, float]]]
-"""A box (x1,y1,x2,y2 in [0,1]) and its (label id, score) pairs, best first."""
+
+
+class Person(NamedTuple):
+    """box: x1,y1,x2,y2 in [0,1]. actions: (label id, score) pairs, best first. track: id in the video, -1 = none."""
+
+    box: Box
+    actions: list[tuple[int, float]]
+    track: int = -1
 
 
 def read_predictions(path: Path, *, min_score: float) -> dict[KeyFrame, list[Person]]:
     """Read a predictions CSV into people by key frame; only actions scored at least `min_score` are kept."""
-    people: dict[KeyFrame, dict[Box, list[tuple[int, float]]]] = defaultdict(dict)
+    people: dict[KeyFrame, dict[tuple[Box, int], list[tuple[int, float]]]] = defaultdict(dict)
     with path.open(newline="", encoding="utf-8") as file:
-        for video, time, x1, y1, x2, y2, label, score in csv.reader(file):
+        for video, time, x1, y1, x2, y2, label, score, *track in csv.reader(file):
             box = (float(x1), float(y1), float(x2), float(y2))
-            actions = people[KeyFrame(video, parse_time(time))].setdefault(box, [])
+            who = (box, int(track[0]) if track else -1)
+            actions = people[KeyFrame(video, parse_time(time))].setdefault(who, [])
             if float(score) >= min_score:
                 actions.append((int(label), float(score)))
     return {
-        key: [(box, sorted(actions, key=lambda action: -action[1])) for box, actions in boxes.items()]
-        for key, boxes in people.items()
+        key: [
+            Person(box, sorted(actions, key=lambda action: -action[1]), track) for (box, track), actions in who.items()
+        ]
+        for key, who in people.items()
     }
 
 
@@ -60,8 +70,8 @@ def draw_key_frame(
     image = Image.fromarray(split.media.read(frame.key.video, [key_image_frame(frame, info)])[0])
     if scale != 1:
         image = image.resize((image.width * scale, image.height * scale), Image.Resampling.BICUBIC)
-    boxes = np.array([box for box, _ in people], dtype=np.float32).reshape(-1, 4)
-    captions = ["\n".join(f"{names[label]} {score:.2f}" for label, score in actions[:3]) for _, actions in people]
+    boxes = np.array([person.box for person in people], dtype=np.float32).reshape(-1, 4)
+    captions = ["\n".join(f"{names[label]} {score:.2f}" for label, score in person.actions[:3]) for person in people]
     drawn = draw_actions(np.asarray(image), boxes, captions)
     path = folder / _picture_name(frame.key)
     with naming(path):

@@ -163,7 +163,7 @@ def _write_results(
 
 def _lines(split: Split, people: dict[KeyFrame, list[Person]], names: dict[int, str]) -> Iterator[str]:
     for frame in split.key_frames:
-        for box, actions in people.get(frame.key, []):
+        for box, actions, _ in people.get(frame.key, []):
             line = {
                 "video": frame.key.video,
                 "time_s": frame.key.time_ms // 1000,  # the split of these videos has their whole seconds

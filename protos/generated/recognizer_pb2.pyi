@@ -805,12 +805,19 @@ class ScoredKeyFrame(_message.Message):
     TIME_MS_FIELD_NUMBER: _builtins.int
     BOXES_FIELD_NUMBER: _builtins.int
     SCORES_FIELD_NUMBER: _builtins.int
+    PERSONS_FIELD_NUMBER: _builtins.int
     video: _builtins.str
     time_ms: _builtins.int
     boxes: _builtins.bytes
     """Little-endian float32 [N,4]: x1,y1,x2,y2 in [0,1]."""
     scores: _builtins.bytes
     """Little-endian float32 [N,C] in [0,1], classes in the order of Model.labels."""
+    @_builtins.property
+    def persons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The track id of each box, the same for the same person in key frames of a video, -1 for none; empty where the boxes
+        are of no tracked proposals.
+        """
+
     def __init__(
         self,
         *,
@@ -818,10 +825,11 @@ class ScoredKeyFrame(_message.Message):
         time_ms: _builtins.int = ...,
         boxes: _builtins.bytes = ...,
         scores: _builtins.bytes = ...,
+        persons: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boxes", b"boxes", "scores", b"scores", "time_ms", b"time_ms", "video", b"video"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boxes", b"boxes", "persons", b"persons", "scores", b"scores", "time_ms", b"time_ms", "video", b"video"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

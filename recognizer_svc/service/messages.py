@@ -187,6 +187,7 @@ def from_scored(item: ScoredKeyFrame) -> pb.ScoredKeyFrame:
         time_ms=item.key.time_ms,
         boxes=_packed(item.boxes_N4),
         scores=_packed(item.scores_NC),
+        persons=() if item.persons_N is None else item.persons_N.tolist(),
     )
 
 

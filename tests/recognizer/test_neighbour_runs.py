@@ -11,9 +11,10 @@ import pytest
 
 import stal
 from cache.feature_store import open_feature_set
-from cache.proposal_store import DetectorSpec, Proposals, write_proposals
+from cache.proposal_store import DetectorSpec, Proposals, open_proposals, write_proposals
 from cache.split_store import load_split
 from cache.store import Store
+from cache.tracks import Tracks
 from protos.generated import recognizer_pb2 as pb
 from recognizer_svc.data import LabelledFeatures
 from recognizer_svc.heads.batch import FeatureShapes
@@ -157,6 +158,32 @@ def test_a_call_that_says_who_is_around_gets_the_scores_of_the_split(trained, en
     ):
         np.testing.assert_allclose(together, item.scores_NC, rtol=1e-5)
         np.testing.assert_allclose(alone, item.scores_NC, rtol=1e-5)
+
+
+def test_tracks_say_who_is_around(trained, engine) -> None:
+    """Tracked as annotated, people get the scores of annotated ones, which boxes alone do not give; and their ids."""
+    store, people = trained[0], truth(trained[0])
+    found = open_proposals(store, "toy", "test", "toy")
+    ids = [np.append(-1, people[key].persons_N + 1) for key in found.key_frames]
+    tracks = Tracks(
+        tracker="annotated",
+        ids_N=np.concatenate(ids),
+        frames=(),
+        offsets_M1=np.zeros(1, np.int64),
+        boxes_P4=np.empty((0, 4), np.float32),
+        scores_P=np.empty(0, np.float32),
+        ids_P=np.empty(0, np.int64),
+    )
+    write_proposals(store, replace(found, detector=replace(DETECTOR, name="tracked"), tracks=tracks))
+    try:
+        annotated, tracked, by_boxes = (predict(engine, name) for name in (None, "tracked", "toy"))
+    finally:
+        (store.proposals_dir("toy", "test") / "tracked.h5").unlink()
+    assert all(item.persons_N is None for item in annotated + by_boxes)
+    for item, other in zip(annotated, tracked, strict=True):
+        np.testing.assert_array_equal(other.scores_NC, item.scores_NC)
+        np.testing.assert_array_equal(other.persons_N, people[item.key].persons_N + 1)
+    assert any((item.scores_NC != other.scores_NC).any() for item, other in zip(annotated, by_boxes, strict=True))
 
 
 @each_run
