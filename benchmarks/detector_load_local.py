@@ -33,7 +33,7 @@ def batched(options: argparse.Namespace) -> Callable[[list[bytes]], int]:
     keep_freed_memory()  # as the service does
     detector = YoloDetector(
         DetectorConfig(
-            weights=options.weights, height=height, width=width, confidence=options.confidence, device=options.device
+            weights=options.weights, image_size=(height, width), confidence=options.confidence, device=options.device
         )
     )
 

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from cache import h5
 from cache.files import replacing
+from cache.frame_boxes import check_frame_boxes
 from cache.store import Store
-from stal_data.boxes import are_valid
+from cache.tracks import Tracks, read_tracks, write_tracks
 from stal_data.errors import InputError, NotFoundError, did_you_mean
 from stal_data.keyframes import KeyFrame
 from stal_data.names import check_name
@@ -46,6 +47,7 @@ class Proposals:
     key_frames: every key frame the detector saw, also those without a box; sorted, no repeats.
     boxes_N4: float32 x1,y1,x2,y2 in [0,1] of the frame, x1 <= x2 and y1 <= y2.
     scores_N: float32 confidence in [0,1], NaN where it is unknown.
+    tracks: None where nobody was tracked.
     """
 
     dataset: str
@@ -55,39 +57,14 @@ class Proposals:
     boxes_N4: NDArray[np.float32]
     scores_N: NDArray[np.float32]
     detector: DetectorSpec
+    tracks: Tracks | None = None
 
     def __post_init__(self) -> None:
-        count = len(self.boxes_N4)
         if any(a >= b for a, b in pairwise(self.key_frames)):
             raise InputError("Proposals need sorted key frames without repeats.")
-        if self.offsets_K1.shape != (len(self.key_frames) + 1,) or self.boxes_N4.shape != (count, 4):
-            raise InputError(
-                f"Proposals of {len(self.key_frames)} key frames need offsets [{len(self.key_frames) + 1}] and boxes "
-                f"[N,4]; they are {list(self.offsets_K1.shape)} and {list(self.boxes_N4.shape)}."
-            )
-        if self.scores_N.shape != (count,):
-            raise InputError(f"There are {count} boxes and {len(self.scores_N)} scores; each box needs one.")
-        if self.offsets_K1[0] != 0 or self.offsets_K1[-1] != count or (np.diff(self.offsets_K1) < 0).any():
-            raise InputError(f"Proposal offsets must rise from 0 to the number of boxes, {count}.")
-        self._check_values()
-
-    def _check_values(self) -> None:
-        good = are_valid(self.boxes_N4, may_be_empty=True)
-        if not good.all():
-            row = int(np.argmin(good))
-            raise InputError(
-                f"Box {self.boxes_N4[row].tolist()} of key frame {self._key_of(row)} is outside [0,1] or inverted; "
-                "boxes are x1,y1,x2,y2 as fractions of the frame."
-            )
-        bad = (self.scores_N < 0) | (self.scores_N > 1)
-        if bad.any():
-            row = int(np.argmax(bad))
-            raise InputError(
-                f"Score {self.scores_N[row]} of key frame {self._key_of(row)} must be in [0,1], or NaN where unknown."
-            )
-
-    def _key_of(self, row: int) -> KeyFrame:
-        return self.key_frames[int(np.searchsorted(self.offsets_K1, row, side="right")) - 1]
+        check_frame_boxes(self.key_frames, self.offsets_K1, self.boxes_N4, self.scores_N)
+        if self.tracks is not None:
+            self.tracks.check_ids(len(self.boxes_N4))
 
     @cached_property
     def _row_of(self) -> dict[KeyFrame, int]:
@@ -95,22 +72,31 @@ class Proposals:
 
     @cached_property
     def digest(self) -> str:
-        """sha256 (hex) of split, key frames, boxes and scores; the same boxes have the same, whatever found them."""
+        """sha256 (hex) of split, key frames, boxes, scores and track ids, whatever found them."""
         digest = hashlib.sha256(json.dumps([self.dataset, self.split, [str(key) for key in self.key_frames]]).encode())
         for values, dtype in ((self.offsets_K1, "<i8"), (self.boxes_N4, "<f4"), (self.scores_N, "<f4")):
             digest.update(values.astype(dtype).tobytes())
+        if self.tracks is not None:
+            digest.update(self.tracks.ids_N.astype("<i8").tobytes())
         return digest.hexdigest()
 
     def of(self, key: KeyFrame) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return boxes [n,4] and scores [n] of one key frame; n may be 0."""
+        rows = self._rows(key)
+        return self.boxes_N4[rows], self.scores_N[rows]
+
+    def track_ids_of(self, key: KeyFrame) -> NDArray[np.int64] | None:
+        """Return the track ids [n] of one key frame's boxes, see `Tracks`; None where nobody was tracked."""
+        return None if self.tracks is None else self.tracks.ids_N[self._rows(key)]
+
+    def _rows(self, key: KeyFrame) -> slice:
         row = self._row_of.get(key)
         if row is None:
             raise NotFoundError(
                 f"Key frame {key} is not among the {len(self.key_frames)} of the proposals '{self.detector.name}' of "
                 f"{self.dataset}/{self.split}; run 'stal-cli detect' on this split."
             )
-        rows = slice(int(self.offsets_K1[row]), int(self.offsets_K1[row + 1]))
-        return self.boxes_N4[rows], self.scores_N[rows]
+        return slice(int(self.offsets_K1[row]), int(self.offsets_K1[row + 1]))
 
 
 def write_proposals(store: Store, proposals: Proposals) -> Path:
@@ -126,6 +112,8 @@ def write_proposals(store: Store, proposals: Proposals) -> Path:
         file.create_dataset("offsets", data=proposals.offsets_K1, dtype="i8")
         file.create_dataset("boxes", data=proposals.boxes_N4, dtype="f4")
         file.create_dataset("scores", data=proposals.scores_N, dtype="f4")
+        if proposals.tracks is not None:
+            write_tracks(file, proposals.tracks)
     store.backend.publish(path)
     return path
 
@@ -147,6 +135,7 @@ def read_proposals(path: Path) -> Proposals:
                 confidence=float(file.attrs["detector.confidence"]),
                 library=str(file.attrs["detector.library"]),
             ),
+            tracks=read_tracks(file),
         )
 
 

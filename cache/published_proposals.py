@@ -1,6 +1,10 @@
-"""Detector pickles as proposals: their elements repeat all boxes of a key frame once for each annotation row."""
+"""Files of detectors as proposals: published pickles, mmaction2's proposals and AVA's person boxes.
+
+The elements of a published pickle repeat all boxes of a key frame once for each annotation row.
+"""
 
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,15 +18,16 @@ from stal_data.dataset import Split
 from stal_data.digests import sha256_of
 from stal_data.errors import InputError
 from stal_data.files import write_atomically
+from stal_data.formats.detections import Scored, read_detections
 from stal_data.keyframes import KeyFrame
-from stal_data.published.elements import Box, Element, read_published
+from stal_data.published.elements import Box, read_published
 
-LIBRARY = "published pickle"
+LIBRARY = "imported file"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProposalReport:
-    """What a detector pickle held. duplicates_merged: elements less key frames.
+    """What a file held. elements: of a published pickle, else key frames. duplicates_merged: elements less key frames.
 
     boxes: kept ones. box_rows: boxes of all elements, repeats included.
     key_frames_with_differing_boxes: whose elements hold different boxes; each box is kept once.
@@ -47,21 +52,24 @@ class ProposalReport:
 def import_proposals(
     path: Path, split: Split, store: Store, *, name: str, image_size: tuple[int, int], confidence: float
 ) -> tuple[Path, ProposalReport]:
-    """Write the pickle's boxes as proposals `name` of the split and publish the split; the scores are NaN: unknown.
+    """Write the file's boxes as proposals `name` of the split and publish the split; unknown scores are NaN.
 
-    image_size (height, width in pixels) and confidence: what the detector was run with, which the pickle does not say.
+    image_size (height, width in pixels) and confidence: what the detector was run with, which the file does not say.
     Beside the proposals, `NAME.import.json` holds the report.
     """
-    elements, _ = read_published(path, "detections")
+    elements = read_detections(path)
+    if elements is None:
+        published, _ = read_published(path, "detections")
+        elements = [(item.key, [(entry.box, math.nan) for entry in item.boxes]) for item in published]
     merged, differing = _merge(elements)
     keys = tuple(item.key for item in split.key_frames)
     if not merged.keys() & set(keys):
         raise InputError(
             f"{path} and split '{split.name}' of '{split.dataset}' have no key frame in common: the first ones are "
-            f"{elements[0].key} and {keys[0]}; give the split that the pickle was made for."
+            f"{next(iter(merged), 'none')} and {keys[0]}; give the split that the file was made for."
         )
     digest = sha256_of(path)
-    boxes: list[list[Box]] = [merged.get(key, []) for key in keys]
+    boxes = [merged.get(key, {}) for key in keys]
     flat = np.array([box for found in boxes for box in found], dtype=np.float32).reshape(-1, 4).clip(0, 1)
     proposals = Proposals(
         dataset=split.dataset,
@@ -69,7 +77,7 @@ def import_proposals(
         key_frames=keys,
         offsets_K1=np.cumsum([0, *map(len, boxes)], dtype=np.int64),
         boxes_N4=flat,
-        scores_N=np.full(len(flat), np.nan, dtype=np.float32),
+        scores_N=np.array([score for found in boxes for score in found.values()], dtype=np.float32),
         detector=DetectorSpec(
             name=name,
             weights=f"unknown, boxes of sha256:{digest}",
@@ -86,7 +94,7 @@ def import_proposals(
         elements=len(elements),
         key_frames=len(merged),
         duplicates_merged=len(elements) - len(merged),
-        box_rows=sum(len(element.boxes) for element in elements),
+        box_rows=sum(len(boxes) for _, boxes in elements),
         boxes=len(flat),
         key_frames_with_differing_boxes=differing,
         excluded_key_frames=len(merged.keys() & split.exclusions),
@@ -99,17 +107,17 @@ def import_proposals(
     return written, report
 
 
-def _merge(elements: Iterable[Element]) -> tuple[dict[KeyFrame, list[Box]], int]:
+def _merge(elements: Iterable[Scored]) -> tuple[dict[KeyFrame, dict[Box, float]], int]:
     """Boxes of each key frame, every box once, and how many key frames have elements with different boxes."""
     first: dict[KeyFrame, list[Box]] = {}
-    merged: dict[KeyFrame, dict[Box, None]] = {}
+    merged: dict[KeyFrame, dict[Box, float]] = {}
     differing = set()
-    for element in elements:
-        boxes = [entry.box for entry in element.boxes]
-        if boxes != first.setdefault(element.key, boxes):
-            differing.add(element.key)
-        merged.setdefault(element.key, {}).update(dict.fromkeys(boxes))
-    return {key: list(boxes) for key, boxes in merged.items()}, len(differing)
+    for key, scored in elements:
+        boxes = [box for box, _ in scored]
+        if boxes != first.setdefault(key, boxes):
+            differing.add(key)
+        merged.setdefault(key, {}).update(scored)
+    return merged, len(differing)
 
 
 def _texts(keys: Iterable[KeyFrame]) -> tuple[str, ...]:

@@ -33,7 +33,7 @@ def _choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureArray:
-    """One stored array: a statistic of a backbone's map."""
+    """An array that is stored, or that a head is given: a statistic of a backbone's map."""
 
     name: str
     backbone: str
@@ -88,6 +88,16 @@ class BackboneSpec:
             for name, kept in self.statistics.items()
             for statistic in kept
         )
+
+    @property
+    def readable(self) -> dict[FeatureArray, str]:
+        """What a head may be given, with the stored array that it is or, from all time steps, is computed of."""
+        found: dict[FeatureArray, str] = {}
+        for array in self.arrays:
+            whole = array.statistic == "full"
+            for name in (item for item in STATISTICS if item != "full") if whole else (array.statistic,):
+                found[replace(array, name=array_name(array.map, name), statistic=name)] = array.name
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         values = {name: value for name, value in vars(self).items() if name != "statistics"}
@@ -151,6 +161,16 @@ class FeatureSpec:
     def arrays(self) -> tuple[FeatureArray, ...]:
         """Every stored array, in the order in which a row's digest takes them."""
         return tuple(array for backbone in self.backbones for array in backbone.arrays)
+
+    @cached_property
+    def readable(self) -> dict[FeatureArray, str]:
+        """`BackboneSpec.readable`, of all backbones."""
+        return {array: stored for backbone in self.backbones for array, stored in backbone.readable.items()}
+
+    def stored_for(self, arrays: Collection[str]) -> list[str]:
+        """Return the stored arrays from which arrays that a head is given are read; all of these must be readable."""
+        stored = {array.name: stored for array, stored in self.readable.items()}
+        return list(dict.fromkeys(stored[name] for name in arrays))
 
     @property
     def kinds(self) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 B clips, C channels, T, H, W steps, rows and columns of the map. Importing this needs no torch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -68,7 +68,7 @@ STATISTICS: dict[StatisticName, Statistic] = {
     "moments": Statistic(
         compute=map_moments, row_shape=lambda shape: (2, shape[0]), suffix="_moments", always_float32=True
     ),
-    # Every time step: in place of the mean, which readers take from it.
+    # Every time step: in place of the mean, which readers take from it as they do the others.
     "full": Statistic(compute=lambda map_BCTHW: map_BCTHW.float(), row_shape=lambda shape: shape),
 }
 
@@ -77,6 +77,9 @@ def array_name(map_name: str, statistic: StatisticName) -> str:
     return map_name + STATISTICS[statistic].suffix
 
 
-def read_as(statistic: StatisticName) -> StatisticName:
-    """Return what a head takes from a stored statistic: the mean from all time steps."""
-    return "mean" if statistic == "full" else statistic
+def source_of(array: str, stored: Collection[str]) -> tuple[str, StatisticName]:
+    """Return the array that is read for one that a head is given, and the statistic to take where it has time steps."""
+    if array in stored:
+        return array, "mean"
+    taken = ((name, item.suffix) for name, item in STATISTICS.items() if item.suffix and array.endswith(item.suffix))
+    return next((array.removesuffix(suffix), name) for name, suffix in taken)

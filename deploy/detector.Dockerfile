@@ -28,5 +28,5 @@ USER 10001
 EXPOSE 50051 9051
 ENTRYPOINT ["stal-cli", "serve", "detector"]
 # --insecure: for a network that the container host keeps to itself; elsewhere give TLS and a token (docs/security.md).
-CMD ["--weights", "/models/detector.pt", "--image-size", "180x320", "--host", "0.0.0.0", "--port", "50051", \
+CMD ["--weights", "/models/detector.pt", "--host", "0.0.0.0", "--port", "50051", \
      "--insecure", "--data-root", "/data", "--metrics-port", "9051", "--log-format", "json"]

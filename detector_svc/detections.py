@@ -1,5 +1,6 @@
 """What a detector says about one image, and its form on the wire."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +24,14 @@ class FrameDetections:
 
     def __len__(self) -> int:
         return len(self.scores_N)
+
+
+def joined(found: Sequence[FrameDetections]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return all boxes [N, 4] and all scores [N] of several images."""
+    return (
+        np.concatenate([np.empty((0, 4), np.float32), *(answer.boxes_N4 for answer in found)]),
+        np.concatenate([np.empty(0, np.float32), *(answer.scores_N for answer in found)]),
+    )
 
 
 def to_message(detections: FrameDetections) -> pb.Detections:

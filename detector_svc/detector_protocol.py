@@ -18,9 +18,9 @@ class DetectorConfig:
     """Which detector runs, chosen by the operator."""
 
     weights: Path
-    height: int
-    """Pixels that an image is scaled into, rounded up to the model's stride; the aspect ratio is kept."""
-    width: int
+    image_size: tuple[int, int] | None = None
+    """Height and width that an image is scaled into, rounded up to the model's stride; the aspect ratio is kept.
+    None: what the weights were trained at. A loaded detector's config has a size."""
     confidence: float = 0.3
     """Boxes below it are dropped; above 0 and below 1."""
     overlap: float = 0.7
@@ -35,7 +35,7 @@ class DetectorConfig:
     """Images that a GPU runs at once, at least 1; see YoloDetector.pass_size."""
 
     def __post_init__(self) -> None:
-        if min(self.height, self.width) < 32 or max(self.height, self.width) > 4096:
+        if self.image_size is not None and not all(32 <= side <= 4096 for side in self.image_size):
             raise InputError(
                 f"Image size {self.height}x{self.width} (height x width) must be 32 to 4096 pixels a side."
             )
@@ -44,6 +44,16 @@ class DetectorConfig:
         if not 0 < self.overlap <= 1:
             raise InputError(f"Overlap {self.overlap} must be above 0 and at most 1.")
         check_name("detector name (--name)", self.detector_name)
+
+    @property
+    def height(self) -> int:
+        assert self.image_size is not None
+        return self.image_size[0]
+
+    @property
+    def width(self) -> int:
+        assert self.image_size is not None
+        return self.image_size[1]
 
     @property
     def detector_name(self) -> str:

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cache.feature_store import FeatureBatch
-from cache.statistics import time_mean
+from cache.statistics import STATISTICS, source_of
 from recognizer_svc.heads.batch import FeatureShapes, HeadBatch
-from recognizer_svc.neighbours import NeighbourRows
+from recognizer_svc.neighbours import BankRows, NeighbourRows
 from recognizer_svc.training.seeds import seed_of
 from stal_data.errors import InputError
 from stal_data.keyframes import KeyFrame
@@ -29,25 +29,30 @@ def head_batch(
     keys: Sequence[KeyFrame],
     *,
     neighbours: Sequence[NeighbourRows] = (),
+    bank: BankRows | None = None,
     convert: bool = True,
 ) -> HeadBatch:
     """Turn cached rows and each clip's boxes [n, 4] into a batch; clips without boxes are fine.
 
-    features: of the clips, then of neighbouring key frames; what was stored for every time step is averaged here.
+    features: of the clips, then of neighbouring key frames; statistics of what was stored for every time step
+        are taken here.
     keys: key frame of each row of the features, to name the one whose features are damaged.
     neighbours: of each clip, where `shapes` has neighbours.
+    bank: where `shapes` has one; None = nobody is around.
     convert: copy to float32, after which the arrays of `features` may be used again. Else the batch keeps them as
         they are, and `HeadBatch.to` converts on the device, to which half as many bytes then go.
     """
     counts = torch.tensor([len(clip) for clip in boxes], dtype=torch.int64)
 
     def tensor(name: str, shape: tuple[int, ...]) -> Tensor:
-        held = torch.from_numpy(features[name])
+        source, statistic = source_of(name, features)
+        held = torch.from_numpy(features[source])
         if held.ndim == 5:  # all time steps
-            held = time_mean(held)
+            held = STATISTICS[statistic].compute(held)
         elif convert:
             held = held.to(torch.float32, copy=True)
         assert held.shape == (len(keys), *shape)
+        assert source == name or features[source].ndim == 5
         _check_finite(name, held, keys)
         return held
 
@@ -56,6 +61,10 @@ def head_batch(
         boxes_N4=torch.from_numpy(np.concatenate([np.empty((0, 4), np.float32), *boxes])),
         clip_of_N=torch.repeat_interleave(torch.arange(len(boxes)), counts),
     )
+    if shapes.bank_channels:
+        empty = np.empty((0, shapes.bank_channels), np.float32), np.empty((len(boxes), 0), np.bool_)
+        bank_VC, seen_BV = map(torch.from_numpy, bank or empty)
+        batch = replace(batch, bank_VC=bank_VC, bank_seen_BV=seen_BV)
     if not shapes.neighbours:
         return batch
     assert len(neighbours) == len(boxes)

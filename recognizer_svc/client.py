@@ -204,4 +204,5 @@ def _scored_key_frame(item: pb.ScoredKeyFrame, num_classes: int) -> ScoredKeyFra
         key=KeyFrame(item.video, item.time_ms),
         boxes_N4=np.frombuffer(item.boxes, dtype="<f4").reshape(-1, 4),
         scores_NC=np.frombuffer(item.scores, dtype="<f4").reshape(-1, num_classes),
+        persons_N=np.array(item.persons, dtype=np.int64) if item.persons else None,
     )

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cache.feature_store import FeatureBatch, FeatureSet
 from cache.split_store import PublishedSplit
+from recognizer_svc.bank import Bank
 from recognizer_svc.batching import head_batch
 from recognizer_svc.boxes import check_boxes, jitter_boxes, mirrored_boxes
 from recognizer_svc.heads.batch import FeatureShapes, HeadBatch
@@ -95,10 +96,12 @@ class LabelledFeatures:
         seed: int = 0,
         clips: "LiveClips | None" = None,
         neighbourhood: Neighbourhood | None = None,
+        bank: Bank | None = None,
     ) -> None:
         """shapes: of what is read for the head. clips: where the network computes a backbone's maps itself.
 
-        neighbourhood: of the split, for a head that sees neighbouring key frames; then items show all people of one.
+        neighbourhood: of the split, for a head that sees other key frames; then items show all people of one.
+        bank: an empty one, for a head that has one.
         """
         self.items = tuple(items)
         self.num_classes = items[0].targets_NC.shape[1]
@@ -109,9 +112,11 @@ class LabelledFeatures:
         self._augmentation = augmentation or Augmentation()
         self._seed = seed
         self._buffers = threading.local()
-        self._neighbourhood = neighbourhood
+        self._neighbourhood, self._bank = neighbourhood, bank
         self._sightings: dict[KeyFrame, Sightings] = {}
         wanted = dict.fromkeys(item.key for item in self.items)
+        if bank is not None and neighbourhood is not None:
+            bank.check_room(map(neighbourhood.window, wanted), views=1 if hflip is None else 2)
         if neighbourhood is not None:
             wanted |= dict.fromkeys(other for key in list(wanted) for other in neighbourhood.occupied(key))
         keys = list(wanted)
@@ -143,11 +148,16 @@ class LabelledFeatures:
                 around.append(sightings)
         keys = tuple(item.key for item in items)
         rows, neighbours = rows_to_read(list(zip(keys, mirrored, strict=True)), around)
+        bank = None
+        if self._bank is not None and self._neighbourhood is not None:
+            windows, sets = map(self._neighbourhood.window, keys), {False: self._identity}
+            sets |= {} if self._hflip is None else {True: self._hflip}
+            bank = self._bank.around(list(zip(windows, mirrored, strict=True)), sets)
         features = self._pinned(len(rows)) if pinned else self._buffer(len(rows))
         self._read(rows, features)
         targets = [item.targets_NC for item in items]
         read = [key for key, _ in rows]
-        cached = head_batch(features, boxes, self._shapes, read, neighbours=neighbours, convert=not pinned)
+        cached = head_batch(features, boxes, self._shapes, read, neighbours=neighbours, bank=bank, convert=not pinned)
         clips = None if self._clips is None else self._clips.load(keys, mirrored)
         return LabelledBatch(
             head=cached if clips is None else JointBatch(clips_B3THW=clips, cached=cached),
@@ -187,7 +197,7 @@ class LabelledFeatures:
         """Arrays that each reading thread has for itself and uses again: `load` copies out of them."""
         held: FeatureBatch | None = getattr(self._buffers, "held", None)
         if held is None or self._buffers.num_clips < num_clips:
-            held = self._buffers.held = self._identity.allocate(num_clips, self._shapes.arrays)
+            held = self._buffers.held = self._allocate(num_clips)
             self._buffers.num_clips = num_clips
         return {name: values[:num_clips] for name, values in held.items()}
 
@@ -199,7 +209,10 @@ class LabelledFeatures:
             pinned: NDArray[Any] = torch.empty(values.shape, dtype=dtype, pin_memory=True).numpy()
             return pinned
 
-        return {name: pin(values) for name, values in self._identity.allocate(num_clips, self._shapes.arrays).items()}
+        return {name: pin(values) for name, values in self._allocate(num_clips).items()}
+
+    def _allocate(self, num_clips: int) -> FeatureBatch:
+        return self._identity.allocate(num_clips, self._identity.spec.stored_for(self._shapes.arrays))
 
     def _read(self, wanted: Sequence[tuple[KeyFrame, bool]], out: FeatureBatch) -> None:
         """Read each key frame from the set of its view, mirrored or not, to its place in the batch."""

@@ -11,7 +11,7 @@ ADVICE = "Precompute the split with the backbones of the training."
 
 # A head learns from what the backbones see. Another decoder, number format or order of sums shifts features by
 # little more than rounding, so a head trained on image files may score videos; it is said each time, never passed over.
-# So are other statistics: all time steps serve where a time mean did, and who looks at time means needs nothing else.
+# So are other statistics: all time steps serve where what is computed of them did, and a head needs only what it sees.
 _TOLERATED = ("decoder", "dtype", "compiled")
 
 
@@ -100,9 +100,9 @@ def open_mirrored(store: Store, features: FeatureSet) -> FeatureSet:
 
 def _differences(trained_on: FeatureSpec, shapes: FeatureShapes, found: FeatureSpec) -> tuple[list[str], list[str]]:
     """Return what differs in the backbones that the head looks at and in everything else, refused and tolerated."""
-    seen = {array.backbone for array in trained_on.arrays if array.name in shapes.arrays}
+    seen = {array.backbone for array in trained_on.readable if array.name in shapes.arrays}
     unseen = {*trained_on.kinds, *found.kinds} - seen
-    whole = shapes.arrays.keys() <= {array.name for array in found.arrays}
+    whole = shapes.arrays.keys() <= {array.name for array in found.readable}
     refused: list[str] = []
     tolerated: list[str] = []
     for text in trained_on.diff(found.with_view(trained_on.view)):

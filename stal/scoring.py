@@ -114,7 +114,7 @@ class Head:
         """Return scores [n, C] in [0,1] of boxes on cached key frames, in the order of `boxes`.
 
         boxes: float32 [n, 4] of each key frame, x1,y1,x2,y2 in [0,1] of it: all its people, since a head may judge
-            them with an eye on each other. A head that looks at neighbouring key frames, too, finds in `boxes` who is
+            them with an eye on each other. A head that looks at other key frames, too, finds in `boxes` who is
             there.
         Raises StalError for boxes that are not valid, key frames that are not among the features, and features of other
         backbones than those of the training.

@@ -7,6 +7,15 @@ from numpy.typing import NDArray
 
 Boxes = NDArray[np.floating[Any]]
 
+BOX_SIZES = ("small", "medium", "large")
+SIZE_BOUNDS = (32**2 / (640 * 480), 96**2 / (640 * 480))
+"""Shares of the frame's area at which medium and large boxes begin: COCO's 32^2 and 96^2 pixels in a 640x480 frame."""
+
+
+def box_sizes(boxes_N4: Boxes) -> NDArray[np.intp]:
+    """Return the position in BOX_SIZES of each box; boxes are shares of the frame."""
+    return np.digitize((boxes_N4[:, 2] - boxes_N4[:, 0]) * (boxes_N4[:, 3] - boxes_N4[:, 1]), SIZE_BOUNDS)
+
 
 def are_valid(boxes_N4: Boxes, *, may_be_empty: bool) -> NDArray[np.bool_]:
     """Tell which boxes lie in [0,1] and are not inverted. may_be_empty: whether x1 = x2 or y1 = y2 will do."""

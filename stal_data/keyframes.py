@@ -54,8 +54,10 @@ class ScoredKeyFrame:
 
     boxes_N4: float32, x1,y1,x2,y2 in [0,1] of the frame.
     scores_NC: float32 in [0,1], classes in the order of the label map's ids.
+    persons_N: int64 ids in the video, -1 where unknown; None = all unknown.
     """
 
     key: KeyFrame
     boxes_N4: NDArray[np.float32]
     scores_NC: NDArray[np.float32]
+    persons_N: NDArray[np.int64] | None = None

@@ -44,7 +44,7 @@ def write_video_dataset(
             progress(done, len(files))
     content = {
         "name": name,
-        "media": {"kind": "video", "files": {video: _stored_path(path, output) for video, path in files.items()}},
+        "media": {"kind": "video", "files": {video: stored_path(path, output) for video, path in files.items()}},
         "splits": {SPLIT: {"videos": "*"}},
     }
     write_atomically(target, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
@@ -68,7 +68,7 @@ def _video_files(paths: Sequence[Path], note: Callable[[str], None]) -> Iterable
         yield from folder.videos
 
 
-def _stored_path(path: Path, output: Path) -> str:
+def stored_path(path: Path, output: Path) -> str:
     """Return a path that dataset.yaml can hold: relative when the video lies beside it, else absolute."""
     absolute, folder = path.resolve(), output.resolve()
     return str(absolute.relative_to(folder)) if absolute.is_relative_to(folder) else str(absolute)

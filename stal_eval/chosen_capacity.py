@@ -62,18 +62,25 @@ class Choice:
         return f"chosen on {self.split}, applied to {scored}"
 
 
-def read_choice(path: Path) -> Choice:
-    """Return the capacity that another metrics.json reports, with the split on which that was chosen."""
+def read_metrics(path: Path, field: str, *, option: str) -> dict[str, Any]:
+    """Return a field of a metrics.json. option: what messages name."""
     try:
         content = json.loads(read_text_bounded(path, _MAX_BYTES))
     except FileNotFoundError:
-        raise NotFoundError(f"capacity-from: the file {path} does not exist.") from None
+        raise NotFoundError(f"{option}: the file {path} does not exist.") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"capacity-from: {path} cannot be read as JSON: {error}.") from error
-    if not isinstance(content, dict) or not isinstance(content.get("chosen"), dict):
-        raise InputError(f"capacity-from: {path} has no field 'chosen': give a metrics.json that stal-cli eval wrote.")
+        raise InputError(f"{option}: {path} cannot be read as JSON: {error}.") from error
+    found = content.get(field) if isinstance(content, dict) else None
+    if not isinstance(found, dict):
+        raise InputError(f"{option}: {path} has no field '{field}': give a metrics.json that stal-cli eval wrote.")
+    return found
+
+
+def read_choice(path: Path) -> Choice:
+    """Return the capacity that another metrics.json reports, with the split on which that was chosen."""
+    chosen = read_metrics(path, "chosen", option="capacity-from")
     try:
-        return _parse(content["chosen"])
+        return _parse(chosen)
     except (KeyError, TypeError) as error:
         raise InputError(
             f"capacity-from: {path} has no field {error} under 'chosen': give a metrics.json that this version of "

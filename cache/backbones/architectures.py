@@ -1,7 +1,7 @@
 """A backbone's configuration as text, and the module that it describes."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any, cast
 
 import torch
@@ -17,8 +17,17 @@ def preset_config(kind: str, preset: str) -> BackboneConfig:
     return cast(BackboneConfig, backbone_of(kind).architecture.preset(preset))
 
 
+def config_values(config: BackboneConfig) -> dict[str, Any]:
+    """Return the numbers as they are written (see `registry.LATER`)."""
+    values = asdict(cast(Any, config))
+    for item in fields(cast(Any, config)):
+        if item.metadata.get("later") and values[item.name] == item.default:
+            del values[item.name]
+    return values
+
+
 def config_to_json(config: BackboneConfig) -> str:
-    return json.dumps(asdict(cast(Any, config)), sort_keys=True)
+    return json.dumps(config_values(config), sort_keys=True)
 
 
 def config_from_json(kind: str, text: str, source: str) -> BackboneConfig:
@@ -28,7 +37,7 @@ def config_from_json(kind: str, text: str, source: str) -> BackboneConfig:
             name: tuple(value) if isinstance(value, list) else value for name, value in json.loads(text).items()
         }
         return cast(BackboneConfig, backbone_of(kind).architecture.config(**values))
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, ZeroDivisionError) as error:
         raise InputError(f"{source}: its {kind} configuration is not one of this version: {error}") from None
 
 

@@ -1,4 +1,4 @@
-"""Tensors out of a pickled checkpoint from elsewhere (.pt, .pth, .pth.tar), by torch's restricted loader alone.
+"""Tensors out of a checkpoint from elsewhere: a safetensors file, or a pickle, by torch's restricted loader alone.
 
 `weights_only` builds containers, numbers, strings and tensors. Whatever else a file names is refused, or, on request,
 replaced by an empty stand-in: no class or function of the file's choosing is ever looked up, let alone called.
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cache.backbones.weights import read_tensors
 from stal_data.errors import InputError, NotFoundError
 
 WRAPPERS = ("state_dict", "model_state", "model", "module")
@@ -38,6 +39,7 @@ class ForeignCheckpoint:
     found_under: the keys that led to the tensors, empty at the top level.
     ignored: everything else in the file, as name -> reason.
     epoch: finished epochs, where the file says so.
+    settings: text under `cfg` at the top level, where PySlowFast keeps its settings.
     """
 
     path: Path
@@ -45,17 +47,18 @@ class ForeignCheckpoint:
     found_under: tuple[str, ...]
     ignored: Mapping[str, str]
     epoch: int | None
+    settings: str | None
 
 
 def read_foreign(path: Path, *, skip_objects: bool = False) -> ForeignCheckpoint:
-    """Read a pickled checkpoint.
+    """Read a checkpoint: a safetensors file where that is its suffix, else a pickle (.pt, .pth, .pth.tar, .bin).
 
     skip_objects: leave objects of classes that are not read out, instead of refusing the file.
     """
     content, skipped = _load(path, skip_objects=skip_objects)
     if not isinstance(content, Mapping):
         raise InputError(f"'{path}' holds a {type(content).__name__}, but must hold tensors by name.")
-    epoch = content.get("epoch")
+    epoch, settings = content.get("epoch"), content.get("cfg")
     ignored = dict.fromkeys(skipped, "an object of this class, left unread")
     found_under: list[str] = []
     while (wrapper := next((key for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)) is not None:
@@ -86,6 +89,7 @@ def read_foreign(path: Path, *, skip_objects: bool = False) -> ForeignCheckpoint
         found_under=tuple(found_under),
         ignored=ignored,
         epoch=epoch if isinstance(epoch, int) and epoch >= 0 else None,
+        settings=settings if isinstance(settings, str) else None,
     )
 
 
@@ -100,6 +104,8 @@ def _load(path: Path, *, skip_objects: bool) -> tuple[Any, list[str]]:
     """Return the content, and the classes whose objects were left out."""
     if not path.is_file():
         raise NotFoundError(f"The checkpoint '{path}' does not exist.")
+    if path.suffix == ".safetensors":
+        return read_tensors(path)[1], []
     with path.open("rb") as file:
         zipped = file.read(len(_ZIP)) == _ZIP
     skipped: list[str] = []

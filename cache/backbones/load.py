@@ -1,14 +1,13 @@
 """From what a user names (a file, or `random:SEED`) to a frozen backbone and its spec."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
 
 from torch import Tensor, nn
 
 from cache.backbones import backbone_of
-from cache.backbones.architectures import build_without_weights, config_from_json, preset_config
+from cache.backbones.architectures import build_without_weights, config_from_json, config_values, preset_config
 from cache.backbones.registry import BackboneConfig, Statistics
 from cache.backbones.weights import assign_state, random_state, read_weights, weights_digest
 from cache.spec import BackboneSpec
@@ -113,7 +112,7 @@ def _loaded(
     spec = BackboneSpec(
         kind=kind,
         preset=preset,
-        config=asdict(cast(Any, config)),
+        config=config_values(config),
         weights=weights,
         trained=not weights.startswith(RANDOM),
         height=config.height,

@@ -35,6 +35,11 @@ class BackboneConfig(Protocol):
         """Channels, time steps, rows and columns of each output map."""
 
 
+LATER = {"later": True}
+"""Metadata of a config's field that is written only where it is not the default: the ids of feature sets that were made
+before there was such a field remain."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
     """The part of a backbone that needs torch.
@@ -45,6 +50,8 @@ class Architecture:
     from_published: takes tensors of a published file or of one of ours, and the config; returns them under our names,
         and those left out as name -> reason.
     published_prefix: of its tensors in a whole published checkpoint; None where no such checkpoint holds it.
+    check_settings: takes the training code's settings, text that a checkpoint may hold beside the tensors, and the
+        config; an InputError where they do not go together. None = such text is not looked at.
     download: the tensors that the model's publisher offers for a config, over the network; None where nobody does.
     window_share: side of the window around a person that `backbone train` shows it, as a share of the input's height;
         None = whole clips, which a network with fixed positions needs.
@@ -57,6 +64,7 @@ class Architecture:
     default_preset: str | None
     from_published: "Callable[[Mapping[str, Tensor], Any], tuple[Mapping[str, Tensor], Mapping[str, str]]]"
     published_prefix: str | None = None
+    check_settings: Callable[[str, Any], None] | None = None
     download: "Callable[[Any], Mapping[str, Tensor]] | None" = None
     window_share: float | None = None
     train_batch: int = 8

@@ -145,7 +145,8 @@ def random_state(model: nn.Module, seed: int) -> dict[str, Tensor]:
     """Return untrained tensors for the model, each from a generator of its own name and the seed.
 
     Convolutions get the scale that ReLU networks keep (He), linear layers 1/sqrt(inputs), norms the identity;
-    the last norm of a residual block is damped, else the sum over many blocks would leave float16's range.
+    the last norm of a residual block is damped, and that of a non-local block zero, else the sum over many blocks would
+    leave float16's range.
     """
     state = {}
     for name, tensor in model.state_dict().items():
@@ -165,6 +166,8 @@ def random_state(model: nn.Module, seed: int) -> dict[str, Tensor]:
 def _initial_value(name: str) -> float:
     if name.endswith("bn3.weight"):
         return 0.25
+    if name.endswith("non_local.bn.weight"):
+        return 0.0
     return 1.0 if name.endswith(("weight", "running_var")) else 0.0
 
 

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import click
 
 from cli.commands.dataset_import import import_proposals, import_published
+from cli.commands.dataset_tools import convert_command, import_command
 from cli.ui.json_output import json_option, print_json
 from cli.ui.params import COUNT_FROM_0, SEED
 
 if TYPE_CHECKING:
-    from stal_data.validation import Counts, Finding, Report
+    from stal_data.validation import Finding, Report
 
 _DATASET = click.argument("dataset", type=click.Path(path_type=Path))
 
@@ -29,9 +30,12 @@ def dataset() -> None:
     stal-cli dataset synth data --seed 0
     stal-cli dataset validate data
     stal-cli dataset from-videos street.mp4 --output street --name street
+    stal-cli dataset import annotations.xml --videos videos --output street --name street
     """
 
 
+dataset.add_command(import_command)
+dataset.add_command(convert_command)
 dataset.add_command(import_published)
 dataset.add_command(import_proposals)
 
@@ -96,7 +100,7 @@ def validate(dataset: Path, splits: tuple[str, ...], decode: bool, limit: int, a
     else:
         _print_findings(report, limit)
         for counts in report.counts:
-            click.echo(_counts_line(counts))
+            click.echo(str(counts))
         errors, warnings = len(report.errors), len(report.findings) - len(report.errors)
         click.echo(f"{errors} errors, {warnings} warnings." if report.findings else "No problem found.")
     if report.errors:
@@ -135,7 +139,7 @@ def info(dataset: Path, as_json: bool) -> None:
         sizes = _distinct(f"{item.width}x{item.height}" for item in infos)
         rates = _distinct(f"{float(item.rate):.5g}" for item in infos)
         minutes = sum(item.duration_s for item in infos) / 60
-        click.echo(_counts_line(counts))
+        click.echo(str(counts))
         click.echo(f"  {minutes:.1f} min, {sizes} pixels, {rates} frames a second")
     if opened.label_map is not None:
         click.echo(f"Label map: {opened.label_map.num_classes} classes, sha256 {opened.label_map.digest}")
@@ -209,14 +213,6 @@ def _print_findings(report: "Report", limit: int) -> None:
             click.echo(
                 f"... and {len(findings) - len(shown)} more of this kind [{findings[0].rule}]; --limit 0 shows all."
             )
-
-
-def _counts_line(counts: "Counts") -> str:
-    return (
-        f"Split {counts.split}: {counts.videos} videos, {counts.key_frames} key frames "
-        f"({counts.without_people} without people, {counts.excluded} excluded), "
-        f"{counts.boxes} boxes, {counts.actions} actions"
-    )
 
 
 def _distinct(values: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""`stal-cli dataset import-published | import-proposals`: the published pickles."""
+"""`stal-cli dataset import-published | import-proposals`: the published pickles, and boxes of other detectors."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -62,9 +62,9 @@ def import_published(
 
 
 @click.command("import-proposals")
-@click.argument("pickle", type=_FILE)
+@click.argument("file", type=_FILE)
 @click.argument("dataset", type=click.Path(path_type=Path))
-@click.option("--split", required=True, help="Split that the pickle was made for.")
+@click.option("--split", required=True, help="Split that the file was made for.")
 @click.option("--store", required=True, help="Folder or s3:// URL of the store.")
 @click.option("--name", required=True, help="What the proposals are filed under.")
 @click.option("--image-size", type=IMAGE_SIZE, default="180x320", show_default=True, help="Of the detector's input.")
@@ -73,19 +73,23 @@ def import_published(
     type=Real(0, 1),
     default=0.3,
     show_default=True,
-    help="Below which the detector dropped boxes; the pickle does not say.",
+    help="Below which the detector dropped boxes; the file does not say.",
 )
 def import_proposals(
-    pickle: Path, dataset: Path, split: str, store: str, name: str, image_size: tuple[int, int], confidence: float
+    file: Path, dataset: Path, split: str, store: str, name: str, image_size: tuple[int, int], confidence: float
 ) -> None:
-    """Write the boxes of a published detector pickle as proposals of a split of DATASET.
+    """Write the boxes of a detector's FILE as proposals of a split of DATASET.
 
-    A pickle repeats all boxes of a key frame once for each annotation row; each is kept once. It has no confidences, so
-    the proposals' scores are stored as unknown. NAME.import.json beside the proposals says what was merged.
+    FILE is a pickle of mmaction2's proposals, a CSV of AVA's person boxes (video, time, box, label or nothing,
+    confidence), or a published detector pickle. The latter repeats all boxes of a key frame once for each annotation
+    row; each is kept once. It has no confidences, so the proposals' scores are stored as unknown. NAME.import.json
+    beside the proposals says what was merged.
 
     \b
-    Example:
+    Examples:
       stal-cli dataset import-proposals cw_test_yolov8_on_cw_0.3.pkl chaotic --split test --store store --name published
+      stal-cli dataset import-proposals ava_dense_proposals_val.FAIR.recall_93.9.pkl ava --split val --store store \\
+        --name fair
     """
     from cache.published_proposals import import_proposals as run
     from cache.store import Store
@@ -93,11 +97,11 @@ def import_proposals(
 
     opened = Dataset.open(dataset).split(split)
     path, report = run(
-        pickle, opened, Store.open(store, create=True), name=name, image_size=image_size, confidence=confidence
+        file, opened, Store.open(store, create=True), name=name, image_size=image_size, confidence=confidence
     )
     click.echo(
         f"{report.elements} elements with {report.box_rows} boxes, {report.key_frames} key frames: "
-        f"{report.duplicates_merged} duplicates merged, {report.boxes} boxes kept, confidences unknown."
+        f"{report.duplicates_merged} duplicates merged, {report.boxes} boxes kept."
     )
     if report.key_frames_with_differing_boxes:
         click.echo(
@@ -107,7 +111,7 @@ def import_proposals(
     if report.excluded_key_frames:
         click.echo(f"{report.excluded_key_frames} key frames are excluded from the split and left out.", err=True)
     _print_keys(report.unknown_key_frames, "are not in the split and left out")
-    _print_keys(report.key_frames_without_element, "of the split are not in the pickle and get no boxes")
+    _print_keys(report.key_frames_without_element, "of the split are not in the file and get no boxes")
     click.echo(f"Wrote {path}.")
 
 

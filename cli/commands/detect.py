@@ -6,7 +6,10 @@ import click
 
 from cli.ui.options import replica_options
 from cli.ui.params import LONGEST_S, Real
+from stal_data.media.timeline import FPS
 from svc_common.config import ClientConfig
+
+_TRACK_FPS = 5.0
 
 
 @click.command()
@@ -18,6 +21,12 @@ from svc_common.config import ClientConfig
     "--server-side",
     is_flag=True,
     help="The service reads the frames: DATASET is a folder below its --data-root. The split is not published.",
+)
+@click.option("--track", is_flag=True, help="Also find out who is who from frame to frame: a track id for each box.")
+@click.option(
+    "--detect-fps",
+    type=Real(0, FPS, min_open=True),
+    help=f"With --track: frames a second to detect in, at least, between key frames.  [default: {_TRACK_FPS:g}]",
 )
 @click.option("--window", type=click.IntRange(1, 1000), default=24, show_default=True, help="Frames in flight.")
 @click.option(
@@ -31,20 +40,27 @@ def detect(
     store: str,
     name: str | None,
     server_side: bool,
+    track: bool,
+    detect_fps: float | None,
     window: int,
     timeout_s: float,
 ) -> None:
     """Find the people in every key frame of a split of DATASET and write them into the store.
 
-    Each key frame goes through the detector once. The split is published under the store, too, so that the
-    machines that train and predict need nothing but the store.
+    Each key frame goes through the detector once; with --track, frames between key frames do, too. The split is
+    published under the store, so that the machines that train and predict need nothing but the store.
 
     \b
     Examples:
       stal-cli detect data --split test --store store --detector 127.0.0.1:50051
       stal-cli detect chaotic-world --split test --store store --detector gpu1:50051 --server-side \\
           --tls-ca ca.pem --token-file token
+      stal-cli detect data --split test --store store --detector 127.0.0.1:50051 --track --detect-fps 8
     """
+    if detect_fps is not None and not track:
+        raise click.UsageError("--detect-fps has no effect without --track; add --track")
+    if track and server_side:
+        raise click.UsageError("--track needs the frames between key frames here; leave out --server-side")
     import logging
     import time
 
@@ -56,19 +72,21 @@ def detect(
     from cli.ui.sigterm import run_until_sigterm
     from detector_svc.client.detector_client import DetectorClient, DetectorClientConfig
     from detector_svc.client.split_detection import detect_split, propose_split
+    from detector_svc.client.tracking import PersonTracker
     from stal_data.dataset import Dataset
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     opened = None if server_side else Dataset.open(Path(dataset)).split(split)
+    tracker = PersonTracker(detect_fps or _TRACK_FPS) if track else None
     config = DetectorClientConfig(services=clients, window=window, timeout_s=timeout_s)
 
     async def run() -> tuple[Path, Proposals]:
-        with counted("detecting", unit="key frames") as update:
+        with counted("detecting", unit="frames" if track else "key frames") as update:
             detector = DetectorClient(config)
             target = Store.open(store, create=True)
             if opened is None:
                 return await propose_split(dataset, split, target, detector, name=name, progress=update)
-            return await detect_split(opened, target, detector, name=name, progress=update)
+            return await detect_split(opened, target, detector, name=name, tracker=tracker, progress=update)
 
     start = time.monotonic()
     path, found = run_until_sigterm(run())
@@ -78,3 +96,8 @@ def detect(
         f"'{detector.name}' at confidence {detector.confidence:.2f} "
         f"in {time.monotonic() - start:.1f} s"
     )
+    if (tracks := found.tracks) is not None:
+        click.echo(
+            f"{(tracks.ids_N > 0).sum()} of these boxes are in a track, by {tracks.tracker}; {len(tracks.boxes_P4)} "
+            f"boxes on {len(tracks.frames)} frames between key frames are filed, too"
+        )

@@ -12,11 +12,18 @@ if TYPE_CHECKING:
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _PART_OPTIONS = (
-    click.argument("dataset", type=click.Path(path_type=Path)),
-    click.option("--split", default="train", show_default=True, help="Split to learn from."),
+    click.argument("datasets", nargs=-1, required=True, metavar="DATASET...", type=click.Path(path_type=Path)),
+    click.option("--split", default="train", show_default=True, help="Split to learn from, of each data set."),
     click.option("--val-split", help="Split to validate on; default: some videos of --split are held out."),
     click.option("--held-out", type=Real(0, 0.9), default=0.1, show_default=True, help="Share of videos held out."),
-    click.option("--max-images", type=COUNT, help="Key frames drawn from the split; default: all."),
+    click.option(
+        "--negatives",
+        multiple=True,
+        type=click.Path(path_type=Path),
+        metavar="DATASET",
+        help="Repeatable: a data set that shows nobody, all splits; its key frames are trained on as background.",
+    ),
+    click.option("--max-images", type=COUNT, help="Key frames drawn from the splits; default: all."),
     click.option("--max-val-images", type=COUNT, default=100, show_default=True, help="Key frames to validate on."),
     click.option("--seed", type=SEED, default=0, show_default=True, help="Of the draw and the order."),
 )
@@ -59,10 +66,11 @@ def detector() -> None:
 @click.option("--confidence", type=CONFIDENCE, default=0.3, show_default=True, help="Recall is measured at it.")
 @click.option("--output", type=_FILE, required=True, help="The .pt file to write; numbers go beside it as .json.")
 def train(
-    dataset: Path,
+    datasets: tuple[Path, ...],
     split: str,
     val_split: str | None,
     held_out: float,
+    negatives: tuple[Path, ...],
     max_images: int | None,
     max_val_images: int,
     weights: Path | None,
@@ -71,10 +79,11 @@ def train(
     output: Path,
     **options: Any,
 ) -> None:
-    """Train YOLO on the people of DATASET, from weights or from a model description.
+    """Train YOLO on the people of each DATASET, from weights or from a model description.
 
-    Annotations become one label file per key frame with the single class person. Nothing is downloaded. The defaults
-    suit a few hundred small frames of fixed cameras; for a large data set take larger batches and more of everything.
+    Annotations become one label file per key frame with the single class person; a key frame without people is
+    background. Nothing is downloaded. The defaults suit a few hundred small frames of fixed cameras; for a large data
+    set take larger batches and more of everything.
 
     \b
     Examples:
@@ -82,6 +91,7 @@ def train(
           --max-images 480 --output detector.pt
       stal-cli detector train chaotic-world --weights yolov8n.pt --image-size 180x320 --epochs 128 \\
           --lr0 0.001 --batch 64 --scale 0.5 --translate 0.1 --output person.pt
+      stal-cli detector train street yard --negatives empty-rooms --weights person.pt --output person-2.pt
     """
     if (weights is None) == (model is None):
         raise click.UsageError("Give either --weights FILE.pt to fine-tune or --model FILE.yaml to start from scratch.")
@@ -92,7 +102,9 @@ def train(
     assert start is not None
     height, width = image_size
     config = DetectorTrainConfig(start=start, height=height, width=width, **options)
-    train_part, val_part = _choose(dataset, split, val_split, held_out, max_images, max_val_images, options["seed"])
+    train_part, val_part = _choose(
+        datasets, split, val_split, held_out, negatives, max_images, max_val_images, options["seed"]
+    )
     with counted("training", unit="batches") as update:
 
         def report(what: str, done: int, total: int) -> None:
@@ -106,24 +118,27 @@ def train(
         )
     click.echo(
         f"{output}: recall {quality.recall:.3f}, precision {quality.precision:.3f} at IoU 0.5 and confidence "
-        f"{config.confidence} on {quality.people} people of {len(val_part.key_frames)} key frames kept out of training"
+        f"{config.confidence} on {quality.people} people of {len(val_part.images)} key frames kept out of training"
     )
+    recalls = {size: "-" if share is None else f"{share:.3f}" for size, share in quality.recall_by_size().items()}
+    click.echo("recall by box size: " + ", ".join(f"{size} {share}" for size, share in recalls.items()))
 
 
 @detector.command()
 @_part_options
 @click.option("--output", type=click.Path(file_okay=False, path_type=Path), required=True, help="A new folder.")
 def convert(
-    dataset: Path,
+    datasets: tuple[Path, ...],
     split: str,
     val_split: str | None,
     held_out: float,
+    negatives: tuple[Path, ...],
     max_images: int | None,
     max_val_images: int,
     seed: int,
     output: Path,
 ) -> None:
-    """Write the annotations of DATASET in YOLO format, to train elsewhere or to look at.
+    """Write the annotations of each DATASET in YOLO format, to train elsewhere or to look at.
 
     \b
     Example:
@@ -132,7 +147,7 @@ def convert(
     from cli.ui.progress import counted
     from detector_svc.yolo.yolo_folders import write_yolo_folder
 
-    train_part, val_part = _choose(dataset, split, val_split, held_out, max_images, max_val_images, seed)
+    train_part, val_part = _choose(datasets, split, val_split, held_out, negatives, max_images, max_val_images, seed)
     with counted("converting", unit="key frames") as update:
         folder = write_yolo_folder(output, train_part, val_part, progress=update)
     click.echo(
@@ -144,11 +159,9 @@ def convert(
 @detector.command()
 @click.argument("weights", type=_FILE)
 @click.option("--output", type=_FILE, required=True, help="The .onnx file to write.")
-@click.option(
-    "--image-size", type=IMAGE_SIZE, default="180x320", show_default=True, help="As in serving, height x width."
-)
+@click.option("--image-size", type=IMAGE_SIZE, help="Height x width; default: what the weights were trained at.")
 @click.option("--batch", type=BATCH, default="dynamic", show_default=True, help="Images that a run takes.")
-def export(weights: Path, output: Path, image_size: tuple[int, int], batch: int | None) -> None:
+def export(weights: Path, output: Path, image_size: tuple[int, int] | None, batch: int | None) -> None:
     """Write WEIGHTS (.pt) as an ONNX file, which holds no code and is served as the checkpoint is.
 
     The file takes images of this one size, and is compared with the checkpoint before it is written. Needs the extra
@@ -156,13 +169,12 @@ def export(weights: Path, output: Path, image_size: tuple[int, int], batch: int 
 
     \b
     Example:
-      stal-cli detector export person.pt --output person.onnx --image-size 180x320
-      stal-cli serve detector --weights person.onnx --image-size 180x320
+      stal-cli detector export person.pt --output person.onnx
+      stal-cli serve detector --weights person.onnx
     """
     from detector_svc.yolo.onnx_export import export_onnx
 
-    height, width = image_size
-    written = export_onnx(weights, output, height=height, width=width, batch=batch)
+    written = export_onnx(weights, output, image_size=image_size, batch=batch)
     click.echo(
         f"{written.path}: {written.size[0]}x{written.size[1]}, differs from {weights.name} by at most "
         f"{written.difference:.1g} on noise"
@@ -170,10 +182,11 @@ def export(weights: Path, output: Path, image_size: tuple[int, int], batch: int 
 
 
 def _choose(
-    dataset: Path,
+    datasets: tuple[Path, ...],
     split: str,
     val_split: str | None,
     held_out: float,
+    negatives: tuple[Path, ...],
     max_images: int | None,
     max_val_images: int,
     seed: int,
@@ -181,10 +194,12 @@ def _choose(
     from detector_svc.yolo.yolo_folders import choose_parts
     from stal_data.dataset import Dataset
 
-    opened = Dataset.open(dataset)
+    opened = [Dataset.open(dataset) for dataset in datasets]
+    empty = [Dataset.open(dataset) for dataset in negatives]
     return choose_parts(
-        opened.split(split),
-        opened.split(val_split) if val_split is not None else None,
+        [dataset.split(split) for dataset in opened],
+        [dataset.split(val_split) for dataset in opened] if val_split is not None else [],
+        [dataset.split(name) for dataset in empty for name in dataset.split_names],
         max_images=max_images,
         max_val_images=max_val_images,
         held_out=held_out,

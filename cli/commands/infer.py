@@ -22,7 +22,7 @@ from svc_common.config import ClientConfig
     "--store", type=click.Path(file_okay=False, path_type=Path), required=True, help="Store that holds the run."
 )
 @click.option("--run", "run_id", required=True, help="Trained run that scores the actions; see `stal-cli runs list`.")
-@backbone_options
+@backbone_options()
 @click.option("--detector-weights", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="YOLO weights.")
 @click.option(
     "--detector",
@@ -30,10 +30,14 @@ from svc_common.config import ClientConfig
     help="Running detector service instead of --detector-weights; as `detect` takes it, with the options below.",
 )
 @click.option(
-    "--image-size", type=IMAGE_SIZE, default="180x320", show_default=True, help="Detector input, height x width."
+    "--image-size",
+    type=IMAGE_SIZE,
+    help="Detector input, height x width; default: what its weights were trained at.",
 )
 @click.option("--confidence", type=CONFIDENCE, default=0.3, show_default=True, help="Least box confidence.")
 @click.option("--classes", type=NUMBER_LIST, help="Detector class ids that are people; default: those named person.")
+@click.option("--flip-average", is_flag=True, help="Average the scores with those of the mirrored videos.")
+@click.option("--fuse-confidence", is_flag=True, help="Multiply each box's scores by the detector's confidence.")
 @click.option("--min-score", type=Real(0, 1), default=0.3, show_default=True, help="Least score shown.")
 @click.option("--no-video", is_flag=True, help="Write no annotated videos, which take longest to write.")
 @click.option(
@@ -48,9 +52,11 @@ def infer(
     backbones: list[BackboneChoice],
     detector_weights: Path | None,
     detector: str | None,
-    image_size: tuple[int, int],
+    image_size: tuple[int, int] | None,
     confidence: float,
     classes: tuple[int, ...] | None,
+    flip_average: bool,
+    fuse_confidence: bool,
     min_score: float,
     no_video: bool,
     output: Path,
@@ -98,12 +104,15 @@ def infer(
             options=()
             if detector_weights is None
             else (
-                *("--image-size", "{}x{}".format(*image_size), "--confidence", str(confidence)),
+                *(("--image-size", "{}x{}".format(*image_size)) if image_size is not None else ()),
+                *("--confidence", str(confidence)),
                 *(("--classes", ",".join(map(str, classes))) if classes is not None else ()),
             ),
             services=services,
             connection=client_words(settings),
         ),
+        flip_average=flip_average,
+        fuse_confidence=fuse_confidence,
         min_score=min_score,
         annotate=not no_video,
         output=output.resolve(),

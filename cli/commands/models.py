@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from rich.table import Table
 
+from cli.commands.models_pack import install, pack
 from cli.ui.json_output import json_option, message_fields, print_json
 from cli.ui.options import client_options
 from cli.ui.tables import add_row, print_table
@@ -25,17 +26,22 @@ _CHECKPOINT = click.option(
 
 @click.group()
 def models() -> None:
-    """Load heads into a running recognizer, swap and unload them.
+    """Pack a trained head with all that it needs; load heads into a running recognizer, swap and unload them.
 
     A loaded head answers Recognize calls until it is loaded again or unloaded, whatever becomes of its file. A head
     that does not load leaves the one before in place.
 
     \b
     Examples:
+      stal-cli models pack first --store store --output first.stal --slowfast slowfast.safetensors
       stal-cli models list --recognizer 127.0.0.1:50052
       stal-cli models load first --recognizer 127.0.0.1:50052
       stal-cli models unload first --recognizer 127.0.0.1:50052
     """
+
+
+models.add_command(pack)
+models.add_command(install)
 
 
 @models.command("list")

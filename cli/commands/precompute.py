@@ -32,7 +32,7 @@ class _KeepsWords(click.Command):
 @click.argument("dataset", type=click.Path(path_type=Path))
 @click.option("--split", required=True, help="Split of the data set, such as train.")
 @click.option("--store", required=True, help="Folder or s3:// URL of the store; made when missing.")
-@backbone_options
+@backbone_options()
 @click.option(
     "--view",
     "views",

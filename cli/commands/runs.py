@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.table import Table
 
-from cli.commands.runs_manage import export, remove, tag
+from cli.commands.runs_manage import remove, tag
 from cli.ui.json_output import json_option, print_json
 from cli.ui.tables import add_row, print_table
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def runs() -> None:
-    """List, compare, tag, export and delete trained runs; import a published head as one.
+    """List, compare, tag and delete trained runs; import a published head as one.
 
     \b
     Examples:
@@ -143,7 +143,7 @@ def import_command(
     click.echo(f"Next: stal-cli predict --run {run_id} --store {store_url} --dataset {dataset} --split {split} ...")
 
 
-for command in (tag, remove, export):
+for command in (tag, remove):
     runs.add_command(command)
 
 

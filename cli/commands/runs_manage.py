@@ -1,6 +1,4 @@
-"""`stal-cli runs tag`, `rm` and `export`: what is done with runs that are there."""
-
-from pathlib import Path
+"""`stal-cli runs tag` and `rm`: what is done with runs that are there."""
 
 import click
 
@@ -56,31 +54,3 @@ def remove(run_ids: tuple[str, ...], store_url: str, yes: bool) -> None:
     for run_id in dict.fromkeys(run_ids):
         remove_run(runs, run_id)
         click.echo(f"deleted {run_id}")
-
-
-@click.command()
-@click.argument("run_id", metavar="RUN")
-@STORE
-@click.option(
-    "--output", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Folder to make; new or empty."
-)
-@click.option(
-    "--checkpoint", type=click.Choice(["best", "latest"]), help="Default: best where the run keeps it, else latest."
-)
-def export(run_id: str, store_url: str, output: Path, checkpoint: str | None) -> None:
-    """Write the head of a run to a folder: weights (safetensors), label map, recipe and model card (README.md).
-
-    'runs import' takes the weights into another store.
-
-    \b
-    Example:
-      stal-cli runs export first --store store --output first-head
-    """
-    from cache.store import Store
-    from recognizer_svc.runs.store import RunStore
-    from recognizer_svc.training.export_run import export_run
-
-    runs = RunStore.of(Store.open(store_url))
-    runs.fetch(run_id)
-    names = export_run(runs.find_present(run_id), output.absolute(), checkpoint or "")
-    click.echo(f"Wrote {', '.join(names)} to {output}.")

@@ -18,7 +18,9 @@ from svc_common.config import ServerConfig
 )
 @click.option("--kind", default="yolo", show_default=True, help="Detector that the weights are of.")
 @click.option(
-    "--image-size", type=IMAGE_SIZE, default="180x320", show_default=True, help="Input of the network, height x width."
+    "--image-size",
+    type=IMAGE_SIZE,
+    help="Input of the network, height x width; default: what the weights were trained at.",
 )
 @click.option(
     "--confidence",
@@ -58,7 +60,7 @@ def detector(
     server: ServerConfig,
     weights: Path,
     kind: str,
-    image_size: tuple[int, int],
+    image_size: tuple[int, int] | None,
     confidence: float,
     overlap: float,
     classes: tuple[int, ...] | None,
@@ -75,7 +77,7 @@ def detector(
 
     \b
     Examples:
-      stal-cli serve detector --weights person.pt --image-size 180x320
+      stal-cli serve detector --weights person.pt
       stal-cli serve detector --weights person.pt --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem \\
           --token-file token --data-root /data
     """
@@ -90,13 +92,11 @@ def detector(
     from svc_common.metrics import Metrics
     from svc_common.server import ServiceServer
 
-    height, width = image_size
     config = DetectorServiceConfig(
         kind=kind,
         detector=DetectorConfig(
             weights=weights,
-            height=height,
-            width=width,
+            image_size=image_size,
             confidence=confidence,
             overlap=overlap,
             classes=classes,

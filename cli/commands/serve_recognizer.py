@@ -59,6 +59,14 @@ from svc_common.config import ServerConfig
     "refused.",
 )
 @click.option(
+    "--model",
+    "packed_models",
+    multiple=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Repeatable: a folder that 'models pack' wrote; it becomes a run of the store.",
+)
+@click.option(
     "--data-root",
     type=click.Path(path_type=Path),
     help="Folder whose data sets recipes with training.backbone may name. Without it they are refused.",
@@ -88,6 +96,7 @@ def recognizer(
     job_stop_s: float,
     job_stall_s: float,
     interface: str | None,
+    packed_models: tuple[Path, ...],
     data_root: Path | None,
     machine: str | None,
     cancel_jobs: bool,
@@ -106,9 +115,14 @@ def recognizer(
     import asyncio
 
     from cache.store import Store
+    from recognizer_svc.packed_models.description import read_packed_model
+    from recognizer_svc.packed_models.install import install
     from recognizer_svc.service.limits import JobLimits
     from recognizer_svc.service.server import RecognizerConfig, serve
 
+    store = Store.open(store_url, create=True, stage=stage.stage())
+    for folder in packed_models:
+        click.echo(f"{folder} is the run {install(read_packed_model(folder.absolute()), store)}.", err=True)
     limits = JobLimits(
         max_jobs=max_jobs,
         max_queued=max_queued,
@@ -120,7 +134,7 @@ def recognizer(
         end_with_service=cancel_jobs,
     )
     config = RecognizerConfig(
-        store=Store.open(store_url, create=True, stage=stage.stage()),
+        store=store,
         limits=limits,
         device=device,
         max_requests=max_requests,

@@ -16,6 +16,7 @@ from cli.ui.options import client_options
 from cli.ui.recognizer import recognizer_at
 from cli.ui.sigterm import run_until_sigterm
 from cli.ui.staging_options import StageOptions, stage_options
+from cli.ui.tracking import Tracking, tracker_option
 from stal_data.errors import StalError, shown_problems
 from svc_common.config import ClientConfig
 
@@ -61,6 +62,7 @@ INTERRUPTED = 130  # as a shell reports Ctrl-C
 @click.option(
     "--test", metavar="SPLIT", help="In the end score the best cell of each recipe on this split, and compare them."
 )
+@tracker_option
 @json_option
 @client_options("recognizer", required=False)
 def sweep(
@@ -75,6 +77,7 @@ def sweep(
     name: str,
     output: Path | None,
     test: str | None,
+    tracker: str | None,
     as_json: bool,
 ) -> None:
     """Train every cell of a grid with several seeds, and choose the best cell. RECIPE is as in 'train'.
@@ -109,12 +112,13 @@ def sweep(
     )
     for note in plan.notes:
         click.echo(note, err=True)
-    folder = (output or Path(name)).absolute()
+    folder, tracking = (output or Path(name)).absolute(), Tracking(tracker)
     with claimed(folder, "sweep"):
         report = Report(plan=plan, results=Results(plan, RunStore.of(store)), output=folder)
         report.write()
         try:
-            run_until_sigterm(_train(report, store, client, jobs))
+            with tracking:
+                run_until_sigterm(_train(report, store, client, jobs, tracking))
         except KeyboardInterrupt:
             goes_on = "The jobs at the service go on; t" if client is not None else "T"
             click.echo(f"Interrupted. {goes_on}he same command goes on from here.", err=True)
@@ -140,7 +144,7 @@ def _check_data(store: "Store", plan: "Plan") -> None:
         check_data(store, recipe, None, resume=False)
 
 
-async def _train(report: "Report", store: "Store", client: ClientConfig | None, jobs: int) -> None:
+async def _train(report: "Report", store: "Store", client: ClientConfig | None, jobs: int, tracking: Tracking) -> None:
     from cli.ui.sweep_display import sweep_display
     from cli.workflow.sweep.slots import ProcessSlot, ServiceSlot, Slot, threads_of_each
     from cli.workflow.sweep.training import train_all
@@ -157,7 +161,7 @@ async def _train(report: "Report", store: "Store", client: ClientConfig | None, 
                 ProcessSlot(store, report.output / f"process-{number}.log", threads=threads) for number in range(jobs)
             ]
         display = stack.enter_context(sweep_display(report.results))
-        await train_all(slots, report.results, display, report.write)
+        await train_all(slots, report.results, display, report.write, tracking)
 
 
 def _predict(split: "PublishedSplit", recognizer: "Callable[[], Recognizer]", run_id: str, output: Path) -> None:

@@ -5,6 +5,7 @@ import json
 import secrets
 import signal
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from cli.ui.options import client_options
 from cli.ui.recognizer import recognizer_at
 from cli.ui.sigterm import run_until_sigterm
 from cli.ui.staging_options import StageOptions, stage_options
+from cli.ui.tracking import Tracking, tracker_option
 from stal_data.errors import NotFoundError
 from svc_common.config import ClientConfig
 
@@ -55,6 +57,7 @@ INTERRUPTED = 130  # as a shell reports Ctrl-C
 @click.option(
     "--max-restarts", type=click.IntRange(0, 100), default=0, show_default=True, help="Fresh starts after a failure."
 )
+@tracker_option
 @client_options("recognizer", required=False)
 def train(
     client: ClientConfig | None,
@@ -72,6 +75,7 @@ def train(
     rdzv_endpoint: str,
     backend: str | None,
     max_restarts: int,
+    tracker: str | None,
 ) -> None:
     """Train a head on cached features. RECIPE is a YAML file or the name of a shipped recipe.
 
@@ -85,6 +89,7 @@ def train(
       stal-cli train acar --recognizer 127.0.0.1:50052 --nproc-per-node 2 --backend gloo
       stal-cli train acar-joint --store store --data chaotic-world
       stal-cli train acar --store s3://bucket/store --stage /scratch/stage --stage-limit 500GB
+      MLFLOW_TRACKING_URI=http://tracker:5000 stal-cli train acar --store store --tracker mlflow
     """
     from protos.generated import recognizer_pb2 as pb
     from recognizer_svc.runs.run_dir import new_run_id
@@ -108,7 +113,7 @@ def train(
             "trusted network interface with 'stal-cli serve recognizer --interface NAME'."
         )
     folder = None if dataset is None else dataset_folder(dataset)
-    text = ""
+    text, loaded = "", None
     if recipe is not None:
         if folder is not None:
             overrides = (*overrides, f"data.folder={json.dumps(folder.name)}")
@@ -139,7 +144,9 @@ def train(
     recognizer = recognizer_at(client, store_url, data_root=data_root, stage=stage)
     try:
         run = run_until_sigterm if client is None else asyncio.run
-        job = run(_follow(recognizer, request, where, resume_or_start=resume_or_start, here=client is None))
+        with Tracking(tracker) as tracking:
+            show = partial(tracking.show, request.run_id, loaded)
+            job = run(_follow(recognizer, request, where, show, resume_or_start=resume_or_start, here=client is None))
     except KeyboardInterrupt:
         _say_what_goes_on(request.run_id, where, here=client is None)
         sys.exit(INTERRUPTED)
@@ -159,11 +166,12 @@ async def _follow(
     recognizer: "Recognizer",
     request: "pb.TrainRequest",
     where: str,
+    show: "Callable[[pb.JobUpdate], None]",
     *,
     resume_or_start: bool,
     here: bool,
 ) -> "pb.Job":
-    """Show the job until it ends. On Ctrl-C or SIGTERM a job of this process ends with a checkpoint."""
+    """Show the job until it ends, also to `show`. On Ctrl-C or SIGTERM a job of this process ends with a checkpoint."""
     from cli.ui.job_display import JobDisplay
     from protos.generated import recognizer_pb2 as pb
     from svc_common.errors import ServiceUnavailableError
@@ -176,6 +184,7 @@ async def _follow(
             with JobDisplay() as display:
                 async for update in recognizer.train(request):
                     display.show(update)
+                    show(update)
                     if update.WhichOneof("update") == "job":
                         job = update.job
         except asyncio.CancelledError:

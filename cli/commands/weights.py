@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cli.ui.backbone_options import NAMED, preset_options
+from cache.backbones import BACKBONES
+from cli.ui.backbone_options import preset_options
 from cli.ui.json_output import json_option, print_json
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def weights() -> None:
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @click.option(
     "--kind",
-    type=click.Choice([*NAMED, "full"]),
+    type=click.Choice([*BACKBONES, "full"]),
     required=True,
     help="What FILE holds; full: the backbones and the head.",
 )
@@ -40,7 +41,7 @@ def weights() -> None:
     "--output",
     type=click.Path(file_okay=False, path_type=Path),
     required=True,
-    help="Folder for slowfast.safetensors, vit.safetensors and head.safetensors; files of these names are replaced.",
+    help="Folder for KIND.safetensors, and head.safetensors of a whole checkpoint; files of these names are replaced.",
 )
 @preset_options
 @click.option(
@@ -49,16 +50,18 @@ def weights() -> None:
     help="Leave objects of classes that are not read out, instead of refusing FILE. None of their code runs.",
 )
 def import_command(file: Path, kind: str, output: Path, skip_objects: bool, presets: dict[str, str]) -> None:
-    """Turn a published checkpoint FILE (.pth, .pth.tar) into weight files of this program.
+    """Turn a published checkpoint FILE (.pth, .pth.tar, .bin, .safetensors) into weight files of this program.
 
-    FILE is read by a loader that builds nothing but containers, numbers, strings and tensors. The tensors may lie at
-    the top level or under state_dict, model_state, model or module. A missing tensor or a wrong shape is an error that
-    lists them all, and nothing is written.
+    A pickled FILE is read by a loader that builds nothing but containers, numbers, strings and tensors. The tensors
+    may lie at the top level or under state_dict, model_state, model or module. A missing tensor or a wrong shape is an
+    error that lists them all, and nothing is written.
 
     \b
     Examples:
       stal-cli weights import vit_g_ps14_ak_ft_ckpt_7_clean.pth --kind vit --output weights
       stal-cli weights import SFR50_VITG_ACAR_CWtrain_ckpt_12.pth.tar --kind full --output store/weights
+      stal-cli weights import model.safetensors --kind vit --vit-preset videomae-base --output weights
+      stal-cli weights import resnet18.bin --kind timm --timm-preset resnet18 --output weights
     """
     from cache.backbones.architectures import preset_config
     from recognizer_svc.training.import_checkpoint import import_checkpoint

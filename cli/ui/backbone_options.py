@@ -47,8 +47,12 @@ class BackboneChoice:
         return ("--backbone", f"{self.kind}{preset}{weights}", *download)
 
 
-def backbone_options(command: Command) -> Command:
-    """Give a command the options; it gets the choices as `backbones`, at least one, each kind once."""
+def backbone_options(*, required: bool = True) -> Callable[[Command], Command]:
+    """Give a command the options; it gets the choices as `backbones`, each kind once. required: at least one."""
+    return lambda command: _with_options(command, required)
+
+
+def _with_options(command: Command, required: bool) -> Command:
 
     @wraps(command)
     def with_choices(*, backbone: tuple[str, ...], allow_download: bool, **options: Any) -> Any:
@@ -59,7 +63,7 @@ def backbone_options(command: Command) -> Command:
                 choices.append(BackboneChoice(kind=name, preset=preset, weights=weights))
             elif preset is not None:
                 raise click.UsageError(f"--{name}-preset '{preset}' needs --{name} WEIGHTS.")
-        if not choices:
+        if required and not choices:
             names = ", ".join(f"--{name}" for name in NAMED)
             raise click.UsageError(f"Name the weights of at least one backbone: {names} or --backbone.")
         kinds = [choice.kind for choice in choices]
@@ -88,15 +92,15 @@ def backbone_options(command: Command) -> Command:
 
 
 def preset_options(command: Command) -> Command:
-    """Give a command the options for sizes alone; it gets those that were chosen as `presets`, by backbone."""
+    """Give a command the options for the sizes of all backbones; it gets those that were chosen as `presets`."""
 
     @wraps(command)
     def with_presets(**options: Any) -> Any:
-        presets = {name: options.pop(f"{name}_preset") for name in NAMED}
+        presets = {name: options.pop(f"{name}_preset") for name in BACKBONES}
         return command(presets={name: preset for name, preset in presets.items() if preset is not None}, **options)
 
     decorated: Any = with_presets
-    for name in reversed(NAMED):
+    for name in reversed(BACKBONES):
         decorated = _preset_option(name)(decorated)
     return cast(Command, decorated)
 

@@ -14,7 +14,6 @@ import click
 
 from cache.backbones import backbone_of
 from cache.files import locked
-from cache.statistics import read_as
 from cli.ui.backbone_options import BackboneChoice
 from cli.workflow.detect_stage import Detector, detect, private_service
 from cli.workflow.feature_stage import precompute
@@ -45,6 +44,8 @@ class InferenceRequest:
     run_id: str
     backbones: tuple[BackboneChoice, ...]
     detector: Detector
+    flip_average: bool
+    fuse_confidence: bool
     min_score: float
     annotate: bool
     """Whether to write videos with the boxes drawn in."""
@@ -98,14 +99,16 @@ def run_inference(request: InferenceRequest) -> Inferred:
 
 def _as_trained(run: RunDir, kinds: Sequence[str]) -> list[str]:
     """The options of precompute for features that the run's head can read."""
-    spec = features_trained_on(run)
-    if spec is None:
+    found = features_trained_on(run)
+    if found is None:
         return []
+    spec, given = found
     words = [] if spec.autocast == "none" else ["--autocast", spec.autocast]
     for backbone in (item for item in spec.backbones if item.kind in kinds):
-        for name, kept in backbone.statistics.items():
-            # The mean serves a head that took it from all time steps.
-            wanted = tuple(map(read_as, kept))
+        for name in backbone.statistics:
+            # Of all time steps, what the head is given serves it.
+            arrays = [array for array, stored in backbone.readable.items() if array.name in (stored, *given)]
+            wanted = tuple(array.statistic for array in arrays if array.map == name)
             if wanted != backbone_of(backbone.kind).maps[name]:
                 words += ["--statistics", f"{name}={','.join(wanted)}"]
     return words
@@ -145,7 +148,9 @@ def _infer(
         )
         files = [Path(choice.weights) for choice in request.backbones if choice.weights is not None]
         words = [word for choice in request.backbones for word in choice.words()]
-        (features,) = precompute(
+        if request.flip_average:
+            words += ["--view", "identity", "--view", "hflip"]
+        views = precompute(
             stages,
             "precompute",
             *(str(dataset), "--split", SPLIT, "--store", str(request.store), *words),
@@ -155,18 +160,17 @@ def _infer(
             split=SPLIT,
             inputs=content | {str(path): stages.digest(path) for path in files if path.is_file()},
         )
-        watched.check(
-            f" Delete the features: stal-cli cache prune {request.store} --set {features.path.name} --dataset {name}"
-        )
-    made_from = {
-        "run": stages.digest(run, RUN_PARTS),
-        "proposals": stages.digest(proposals),
-        "features": stages.digest(features.path, features.parts),
-    }
+        made = " ".join(f"--set {features.path.name}" for features in views)
+        watched.check(f" Delete the features: stal-cli cache prune {request.store} {made} --dataset {name}")
+    made_from = {"run": stages.digest(run, RUN_PARTS), "proposals": stages.digest(proposals)}
+    for name_of_view, view in zip(("features", "mirrored_features"), views, strict=False):
+        made_from[name_of_view] = stages.digest(view.path, view.parts)
+    scoring = {"--flip-average": request.flip_average, "--fuse-confidence": request.fuse_confidence}
     stages.run(
         "predict",
         *("predict", "--run", request.run_id, "--dataset", name, "--split", SPLIT),
-        *("--boxes", f"proposals:{proposals.stem}", "--feature-set", features.path.name),
+        *("--boxes", f"proposals:{proposals.stem}", "--feature-set", views[0].path.name),
+        *(option for option, chosen in scoring.items() if chosen),
         *("--store", str(request.store), "--output", str(predictions)),
         inputs=made_from,
         products=[Product(predictions)],

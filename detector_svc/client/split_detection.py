@@ -5,64 +5,68 @@ What was answered is kept until the split is complete, so that the same command 
 
 import asyncio
 import hashlib
-import io
-import json
-import logging
-import time
-import zipfile
-import zlib
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cache.proposal_store import DetectorSpec, Proposals, write_proposals
 from cache.split_store import publish_split
 from cache.store import Store
+from cache.tracks import Tracks
 from detector_svc.client.detector_client import DetectorClient, model_of
-from detector_svc.detections import FrameDetections
+from detector_svc.client.kept_answers import KeptAnswers
+from detector_svc.client.tracking import PersonTracker
+from detector_svc.detections import FrameDetections, joined
 from protos.generated import detector_pb2 as pb
 from stal_data.clips import key_frame_image
 from stal_data.dataset import Split
 from stal_data.errors import InputError
-from stal_data.files import write_atomically
 from stal_data.keyframes import KeyFrame
 from stal_data.names import check_name
 from svc_common.errors import ServiceError
 
-log = logging.getLogger(__name__)
-
 Progress = Callable[[int, int], None]
-"""Called with key frames done and key frames in all."""
-_SAVE_EVERY_S = 30.0
+"""Called with frames done and frames in all."""
 
 
 async def detect_split(
-    split: Split, store: Store, client: DetectorClient, *, name: str | None = None, progress: Progress = lambda *_: None
+    split: Split,
+    store: Store,
+    client: DetectorClient,
+    *,
+    name: str | None = None,
+    tracker: PersonTracker | None = None,
+    progress: Progress = lambda *_: None,
 ) -> tuple[Path, Proposals]:
     """Send the key frames' images, write the proposals and publish the split; return the file, and what is in it.
 
     name: what the proposals are filed under; None takes the service's name.
+    tracker: also send frames between the key frames, and file who is who in all of them.
     """
     info = await client.info()
     name = check_name("--name", info.name if name is None else name)
-    items = {str(item.key): item for item in split.key_frames}
+    keys, unit = {str(item.key): item.key for item in split.key_frames}, "key frames"
+    images = {str(item.key): partial(key_frame_image, split.media, item) for item in split.key_frames}
+    if tracker is not None:
+        plan, unit = await asyncio.to_thread(tracker.plan, split), "frames"
+        images = {frame.id: partial(split.media.encoded, frame.video, frame.number) for frame in plan}
     kept = KeptAnswers(store.proposals_dir(split.dataset, split.name) / f".{name}.unfinished.npz", model_of(info))
-    found: dict[KeyFrame, FrameDetections] = {}
+    found: dict[str, FrameDetections] = {}
     failed: list[str] = []
     digests: dict[str, int] = {}
 
     async def frames() -> AsyncIterator[tuple[str, bytes]]:
-        for frame_id, item in items.items():
-            image = await asyncio.to_thread(key_frame_image, split.media, item)
+        for frame_id, read in images.items():
+            image = await asyncio.to_thread(read)
             digests[frame_id] = int.from_bytes(hashlib.blake2b(image, digest_size=8).digest(), "little")
-            if (answer := kept.get(item.key, digests[frame_id])) is None:
+            if (answer := kept.get(frame_id, digests[frame_id])) is None:
                 yield frame_id, image
             else:
-                found[item.key] = answer
-                progress(len(found) + len(failed), len(items))
+                found[frame_id] = answer
+                progress(len(found) + len(failed), len(images))
 
     try:
         async with aclosing(client.detect(frames())) as answers:
@@ -70,22 +74,25 @@ async def detect_split(
                 if isinstance(answer, str):
                     failed.append(answer)
                 else:
-                    found[items[frame_id].key] = answer
-                    kept.add(items[frame_id].key, digests[frame_id], answer)
-                progress(len(found) + len(failed), len(items))
+                    found[frame_id] = answer
+                    kept.add(frame_id, digests[frame_id], answer)
+                progress(len(found) + len(failed), len(images))
     except ServiceError as error:
         raise type(error)(
-            f"{error}\n{len(found)} of {len(items)} key frames have their answers, which are kept: the same command "
+            f"{error}\n{len(found)} of {len(images)} {unit} have their answers, which are kept: the same command "
             "goes on with the rest."
         ) from error
     finally:
         kept.save()
     if failed:
         raise InputError(
-            f"{len(failed)} of {len(items)} key frames could not be used, so nothing was written: "
+            f"{len(failed)} of {len(images)} {unit} could not be used, so nothing was written: "
             f"{' '.join(failed[:5])}{' ...' if len(failed) > 5 else ''} Repair the frames or exclude them."
         )
-    written = _write(store, split.dataset, split.name, found, info, name)
+    tracks = None if tracker is None else await asyncio.to_thread(tracker.tracks, plan, found)
+    written = _write(
+        store, split.dataset, split.name, {key: found[frame] for frame, key in keys.items()}, info, name, tracks
+    )
     publish_split(store, split)
     kept.remove()
     return written
@@ -123,6 +130,7 @@ def _write(
     found: Mapping[KeyFrame, FrameDetections],
     info: pb.GetInfoResponse,
     name: str,
+    tracks: Tracks | None = None,
 ) -> tuple[Path, Proposals]:
     spec = DetectorSpec(
         name=name,
@@ -134,7 +142,7 @@ def _write(
     )
     keys = tuple(sorted(found))
     counts = [len(found[key]) for key in keys]
-    boxes_N4, scores_N = _joined([found[key] for key in keys])
+    boxes_N4, scores_N = joined([found[key] for key in keys])
     proposals = Proposals(
         dataset=dataset,
         split=split,
@@ -143,80 +151,6 @@ def _write(
         boxes_N4=boxes_N4,
         scores_N=scores_N,
         detector=spec,
+        tracks=tracks,
     )
     return write_proposals(store, proposals), proposals
-
-
-class KeptAnswers:
-    """Answers by key frame: one file of arrays, replaced as a whole, which stays on this machine.
-
-    An answer counts again only for the same detector and the same image bytes.
-    """
-
-    def __init__(self, path: Path, model: Mapping[str, str | float]) -> None:
-        """model: what decides about the answers. Those of another one, or in a damaged file, are left out."""
-        self._path = path
-        self._head = json.dumps({"version": 2, "model": dict(model)}, sort_keys=True)
-        self._answers: dict[KeyFrame, tuple[int, FrameDetections]] = {}
-        self._saved_at = time.monotonic()
-        try:
-            self._answers = self._load() if path.exists() else {}
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            log.warning("The kept answers in '%s' cannot be read (%s); starting anew.", path, error)
-
-    def __len__(self) -> int:
-        return len(self._answers)
-
-    def get(self, key: KeyFrame, digest: int) -> FrameDetections | None:
-        """The answer to the key frame's image of that digest, if there is one."""
-        kept, found = self._answers.get(key, (None, None))
-        return found if kept == digest else None
-
-    def add(self, key: KeyFrame, digest: int, found: FrameDetections) -> None:
-        """Note an answer; once in a while all are written."""
-        self._answers[key] = (digest, found)
-        if time.monotonic() - self._saved_at >= _SAVE_EVERY_S:
-            self.save()
-
-    def save(self) -> None:
-        """Write what there is."""
-        self._saved_at = time.monotonic()
-        if not self._answers:
-            return
-        boxes_N4, scores_N = _joined([found for _, found in self._answers.values()])
-        content = io.BytesIO()
-        np.savez_compressed(
-            content,
-            head=np.array(self._head),
-            videos=np.array([key.video for key in self._answers]),
-            times_ms=np.array([key.time_ms for key in self._answers], np.int64),
-            digests=np.array([digest for digest, _ in self._answers.values()], np.uint64),
-            counts=np.array([len(found) for _, found in self._answers.values()], np.int64),
-            boxes=boxes_N4,
-            scores=scores_N,
-        )
-        write_atomically(self._path, content.getvalue())
-
-    def remove(self) -> None:
-        """Delete the file: the split is finished."""
-        self._path.unlink(missing_ok=True)
-
-    def _load(self) -> dict[KeyFrame, tuple[int, FrameDetections]]:
-        with self._path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            if str(arrays["head"]) != self._head:
-                return {}
-            ends = np.cumsum(arrays["counts"])[:-1]
-            columns = [arrays[name].tolist() for name in ("videos", "times_ms", "digests")]
-            boxes, scores = np.split(arrays["boxes"], ends), np.split(arrays["scores"], ends)
-            return {
-                KeyFrame(video, time_ms): (digest, FrameDetections(boxes_N4=boxes_N4, scores_N=scores_N))
-                for video, time_ms, digest, boxes_N4, scores_N in zip(*columns, boxes, scores, strict=True)
-            }
-
-
-def _joined(found: Sequence[FrameDetections]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """All boxes [N, 4], and all scores [N]."""
-    return (
-        np.concatenate([np.empty((0, 4), np.float32), *(answer.boxes_N4 for answer in found)]),
-        np.concatenate([np.empty(0, np.float32), *(answer.scores_N for answer in found)]),
-    )

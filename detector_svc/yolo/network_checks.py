@@ -33,6 +33,21 @@ def check_stride(stride: object) -> int:
     return stride
 
 
+def trained_size(value: object) -> tuple[int, int]:
+    """Return height and width from what a file says of its training: one side, or two.
+
+    180x320 where it says nothing, which is the default of `detector train`: its files did not say it before.
+    """
+    match value:
+        case int(side) | [int(side)]:
+            size = side, side
+        case [int(height), int(width)]:
+            size = height, width
+        case _:
+            size = 180, 320
+    return size
+
+
 def check_output(
     run: Callable[[NDArray[np.uint8]], object], size: tuple[int, int, int], *, num_classes: int, end2end: bool
 ) -> None:

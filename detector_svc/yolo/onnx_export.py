@@ -33,11 +33,11 @@ class Export:
     """Largest one to the checkpoint on noise, as in TOLERANCE."""
 
 
-def export_onnx(weights: Path, output: Path, *, height: int, width: int, batch: int | None) -> Export:
+def export_onnx(weights: Path, output: Path, *, image_size: tuple[int, int] | None, batch: int | None) -> Export:
     """Write the checkpoint's network for images of one size (rounded up to its stride), in float32.
 
-    batch: images that a run takes; None any number. The file is compared with the checkpoint before it is written. The
-    same weights give the same bytes.
+    image_size: height and width; None = what the checkpoint was trained at. batch: images that a run takes; None any
+    number. The file is compared with the checkpoint before it is written. The same weights give the same bytes.
     """
     if output.suffix != ".onnx":
         raise InputError(f"--output '{output}' must end in .onnx.")
@@ -45,6 +45,7 @@ def export_onnx(weights: Path, output: Path, *, height: int, width: int, batch: 
     import_onnx(weights)
     network = TorchNetwork(weights, "cpu")
     stride = network.stride
+    height, width = image_size or network.trained_size
     size = (-(-height // stride) * stride, -(-width // stride) * stride)
     content = _to_onnx(network, size, batch, f"sha256:{sha256_of(weights)}")
     difference = _difference(network.module, OnnxNetwork(output, content, "cpu"), size)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from detector_svc.yolo.network_checks import UnfitError, check_output, check_stride, read_names
+from detector_svc.yolo.network_checks import UnfitError, check_output, check_stride, read_names, trained_size
 from stal_data.errors import InputError, how_to_install
 
 _LONGEST_METADATA = 100_000
@@ -75,6 +75,7 @@ class OnnxNetwork:
             raise UnfitError(f"is for '{metadata.get('task')}'; a detection model is needed")
         self.names, self.stride = read_names(value("names")), check_stride(value("stride"))
         self.end2end = metadata.get("end2end") == "True"
+        self.trained_size = trained_size(value("imgsz") if "imgsz" in metadata else None)
         if "args" in metadata and isinstance(args := value("args"), dict) and args.get("nms"):
             raise UnfitError("has its own confidence threshold and overlap inside (nms)")
 

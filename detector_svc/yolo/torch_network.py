@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from cache.exact_float32 import exact_float32
-from detector_svc.yolo.network_checks import UnfitError, check_output, check_stride, read_names
+from detector_svc.yolo.network_checks import UnfitError, check_output, check_stride, read_names, trained_size
 from detector_svc.yolo.offline_ultralytics import import_ultralytics
 from stal_data.errors import InputError, NotFoundError
 
@@ -28,7 +28,8 @@ class TorchNetwork:
         """Load the checkpoint; a missing or unreadable file is an error that names it. device: see DetectorConfig."""
         exact_float32()
         chosen = choose_device(device)
-        self.module = _load_model(path)
+        self.module, trained_at = _load_model(path)
+        self.trained_size = trained_size(trained_at)
         self._device = torch.device("cpu")
         try:
             check_kind(self.module)
@@ -97,8 +98,11 @@ def _input_channels(model: torch.nn.Module) -> int | None:
     return next((layer.in_channels for layer in convolutions), None)
 
 
-def _load_model(path: Path) -> Any:
-    """Return the checkpoint's network in float32, fused, in eval mode, on the CPU. Nothing in the file is executed."""
+def _load_model(path: Path) -> tuple[Any, object]:
+    """Return the checkpoint's network in float32, fused, in eval mode, on the CPU, and the image size of its training.
+
+    Nothing in the file is executed.
+    """
     check_weights(path)
     check_path(path)
     import_ultralytics()
@@ -109,7 +113,7 @@ def _load_model(path: Path) -> Any:
         with zipfile.ZipFile(path) as archive:
             if (member := archive.testzip()) is not None:
                 raise zipfile.BadZipFile(f"the checksum of {member} is wrong")
-        model, _ = load_checkpoint(str(path.absolute()), device="cpu", fuse=True)  # type: ignore[no-untyped-call]
+        model, found = load_checkpoint(str(path.absolute()), device="cpu", fuse=True)  # type: ignore[no-untyped-call]
     except Exception as error:  # whatever a damaged file makes the unpickler say
         raise InputError(
             f"The weights '{path}' cannot be read as an Ultralytics checkpoint ({type(error).__name__}: "
@@ -118,7 +122,8 @@ def _load_model(path: Path) -> Any:
     for parameter_name, parameter in model.named_parameters():
         if not torch.isfinite(parameter).all():
             raise InputError(f"The weights '{path}' hold a value that is not finite in '{parameter_name}'.")
-    return model
+    arguments = found.get("train_args")
+    return model, arguments.get("imgsz") if isinstance(arguments, dict) else None
 
 
 def choose_device(device: str) -> torch.device:

@@ -91,8 +91,7 @@ def train_detector(
         raise InputError(f"'{numbers_path}' is a folder, but the numbers go there: choose another --output.")
     serving = DetectorConfig(
         weights=output,
-        height=config.height,
-        width=config.width,
+        image_size=(config.height, config.width),
         confidence=config.confidence,
         device=config.device,
         name="trained",
@@ -107,7 +106,7 @@ def train_detector(
         data = write_yolo_folder(work / "data", train, val, progress=lambda done, total: report("images", done, total))
         try:
             best, own_metrics = _run_ultralytics(model, config, data.data_yaml, work, report)
-            content = _plain(best)
+            content = _plain(best, (config.height, config.width))
             write_atomically(output, content)
         except BaseException as error:
             kept = _keep(work, output)
@@ -122,6 +121,7 @@ def train_detector(
     def write_numbers(quality: Quality | None, library: str | None) -> None:
         numbers = {
             "recall_at_iou_0.5": quality and quality.recall,
+            "recall_by_box_size": quality and quality.recall_by_size(),
             "precision_at_iou_0.5": quality and quality.precision,
             "confidence": config.confidence,
             "val_images": data.val_images,
@@ -245,8 +245,11 @@ def _run_ultralytics(
     return best, {name: round(float(value), 5) for name, value in trainer.metrics.items()}
 
 
-def _plain(checkpoint: Path) -> bytes:
-    """Return what loading needs: no date and no path of this machine, so that the same weights have the same digest."""
+def _plain(checkpoint: Path, image_size: tuple[int, int]) -> bytes:
+    """Return what loading needs: no date and no path of this machine, so that the same weights have the same digest.
+
+    image_size: height and width, which serving takes by default.
+    """
     from ultralytics.nn.tasks import load_checkpoint
 
     model, found = load_checkpoint(str(checkpoint), device="cpu")  # type: ignore[no-untyped-call]
@@ -257,5 +260,6 @@ def _plain(checkpoint: Path) -> bytes:
         parameter.requires_grad = False
     # Through a buffer: a file's own name would go into the archive.
     buffer = io.BytesIO()
-    torch.save({"model": model.half(), "version": found.get("version"), "license": found.get("license")}, buffer)
+    kept = {"version": found.get("version"), "license": found.get("license"), "train_args": {"imgsz": list(image_size)}}
+    torch.save({"model": model.half(), **kept}, buffer)
     return buffer.getvalue()

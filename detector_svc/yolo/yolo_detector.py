@@ -1,6 +1,7 @@
 """A YOLO model: images in, boxes out."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,6 +31,8 @@ class Network(Protocol):
     """Sides of its input are multiples of this."""
     input_size: tuple[int, int] | None
     """Height and width of its input where it takes no other."""
+    trained_size: tuple[int, int]
+    """Height and width of the images that it was trained on."""
     batch: int | None
     """Images in its input where it takes no other number."""
     end2end: bool
@@ -53,9 +56,11 @@ class YoloDetector:
     """A `Detector`. Its weights are an Ultralytics detection checkpoint (.pt), or such a model's export (.onnx)."""
 
     def __init__(self, config: DetectorConfig) -> None:
-        self.config = config
         ultralytics = f"ultralytics-{import_ultralytics()}"
         self.network = network = open_network(config.weights, config.device)
+        if config.image_size is None:
+            config = replace(config, image_size=network.input_size or network.trained_size)
+        self.config = config
         self.weights_digest = f"sha256:{sha256_of(config.weights)}"
         self.device = network.device
         self.library = " ".join(filter(None, [ultralytics, network.library]))

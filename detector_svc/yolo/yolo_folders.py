@@ -33,10 +33,13 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class YoloPart:
-    """One side of the conversion: key frames and where their images come from."""
+    """One side of the conversion: key frames, each with the media that its image comes from."""
 
-    key_frames: tuple[AnnotatedKeyFrame, ...]
-    media: Media
+    images: tuple[tuple[AnnotatedKeyFrame, Media], ...]
+
+    @property
+    def key_frames(self) -> tuple[AnnotatedKeyFrame, ...]:
+        return tuple(item for item, _ in self.images)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,46 +54,71 @@ class YoloFolder:
 
 
 def choose_parts(
-    train: Split, val: Split | None, *, max_images: int | None, max_val_images: int, held_out: float, seed: int
+    train: Sequence[Split],
+    val: Sequence[Split],
+    negatives: Sequence[Split] = (),
+    *,
+    max_images: int | None,
+    max_val_images: int,
+    held_out: float,
+    seed: int,
 ) -> tuple[YoloPart, YoloPart]:
     """Choose the key frames to train and to validate on.
 
-    val: where validation comes from; None holds out that share of the training split's videos (at least one), since
-    neighbouring key frames of one video look alike.
+    train: of one or more data sets. val: where validation comes from; none holds out that share of the videos of each
+    training split (at least one), since neighbouring key frames of one video look alike.
+    negatives: splits that show nobody; all their key frames are trained on, beside `max_images`.
     """
-    for split in (train, val):
-        if split is not None and not split.annotated:
+    for split in (*train, *val):
+        if not split.annotated:
             raise InputError(f"Split '{split.name}' of '{split.dataset}' has no annotations to learn from.")
-    shuffled = random.Random(seed)
-    if val is not None:
-        train_items, val_items, val_media = train.key_frames, val.key_frames, val.media
-    else:
-        videos = sorted({item.key.video for item in train.key_frames})
-        if len(videos) < 2:
+    for split in negatives:
+        if (item := next((item for item in split.key_frames if len(item.boxes_N4)), None)) is not None:
             raise InputError(
-                f"Split '{train.name}' of '{train.dataset}' has one video, so none can be held out to validate on: "
-                "name a split for that with --val-split."
+                f"--negatives: key frame {item.key} of '{split.dataset}' has {len(item.boxes_N4)} people, but "
+                "negatives show nobody. Leave its video out, or train on the data set as it is."
             )
-        held = set(shuffled.sample(videos, min(len(videos) - 1, max(1, round(held_out * len(videos))))))
-        train_items = tuple(item for item in train.key_frames if item.key.video not in held)
-        val_items = tuple(item for item in train.key_frames if item.key.video in held)
-        val_media = train.media
+    shuffled = random.Random(seed)
+    images, val_images = [image for split in train for image in _images(split)], []
+    if val:
+        val_images = [image for split in val for image in _images(split)]
+    else:
+        held = {(split.dataset, video) for split in train for video in _held_out(split, held_out, shuffled)}
+        images = []
+        for split in train:
+            for item, media in _images(split):
+                (val_images if (split.dataset, item.key.video) in held else images).append((item, media))
     parts = (
-        YoloPart(key_frames=_sample(train_items, max_images, shuffled), media=train.media),
-        YoloPart(key_frames=_sample(val_items, max_val_images, shuffled), media=val_media),
+        YoloPart(images=_sample(images, max_images, shuffled)),
+        YoloPart(images=_sample(val_images, max_val_images, shuffled)),
     )
     for part, what in zip(parts, ("train", "validate"), strict=True):
         if not any(len(item.boxes_N4) for item in part.key_frames):
-            raise InputError(f"None of the {len(part.key_frames)} key frames chosen to {what} on has a person in it.")
-    return parts
+            raise InputError(f"None of the {len(part.images)} key frames chosen to {what} on has a person in it.")
+    empty = tuple(image for split in negatives for image in _images(split))
+    return YoloPart(images=parts[0].images + empty), parts[1]
+
+
+def _images(split: Split) -> list[tuple[AnnotatedKeyFrame, Media]]:
+    return [(item, split.media) for item in split.key_frames]
+
+
+def _held_out(split: Split, share: float, shuffled: random.Random) -> list[str]:
+    videos = sorted({item.key.video for item in split.key_frames})
+    if len(videos) < 2:
+        raise InputError(
+            f"Split '{split.name}' of '{split.dataset}' has one video, so none can be held out to validate on: "
+            "name a split for that with --val-split."
+        )
+    return shuffled.sample(videos, min(len(videos) - 1, max(1, round(share * len(videos)))))
 
 
 def _sample(
-    items: Sequence[AnnotatedKeyFrame], most: int | None, shuffled: random.Random
-) -> tuple[AnnotatedKeyFrame, ...]:
-    if most is None or len(items) <= most:
-        return tuple(items)
-    return tuple(items[index] for index in sorted(shuffled.sample(range(len(items)), most)))
+    images: Sequence[tuple[AnnotatedKeyFrame, Media]], most: int | None, shuffled: random.Random
+) -> tuple[tuple[AnnotatedKeyFrame, Media], ...]:
+    if most is None or len(images) <= most:
+        return tuple(images)
+    return tuple(images[index] for index in sorted(shuffled.sample(range(len(images)), most)))
 
 
 def write_yolo_folder(out: Path, train: YoloPart, val: YoloPart, *, progress: Progress | None = None) -> YoloFolder:
@@ -106,17 +134,17 @@ def write_yolo_folder(out: Path, train: YoloPart, val: YoloPart, *, progress: Pr
 
 
 def _write_parts(out: Path, train: YoloPart, val: YoloPart, progress: Progress | None) -> YoloFolder:
-    total, done = len(train.key_frames) + len(val.key_frames), 0
+    total, done = len(train.images) + len(val.images), 0
     boxes = dict.fromkeys(("train", "val"), 0)
     for name, part in (("train", train), ("val", val)):
         images, labels = out / "images" / name, out / "labels" / name
         images.mkdir(parents=True)
         labels.mkdir(parents=True)
-        for number, item in enumerate(part.key_frames):
+        for number, (item, media) in enumerate(part.images):
             stem = _file_stem(number, item)
             lines = label_lines(item.boxes_N4)
             boxes[name] += len(lines)
-            _write_image(part.media, item, images / stem)
+            _write_image(media, item, images / stem)
             with naming(path := labels / f"{stem}.txt"):
                 path.write_text("".join(f"{line}\n" for line in lines), encoding="ascii")
             done += 1
@@ -125,9 +153,7 @@ def _write_parts(out: Path, train: YoloPart, val: YoloPart, progress: Progress |
     data_yaml = out / "data.yaml"
     content = {"path": str(out.absolute()), "train": "images/train", "val": "images/val", "names": {0: "person"}}
     write_atomically(data_yaml, yaml.safe_dump(content, sort_keys=False))
-    return YoloFolder(
-        data_yaml=data_yaml, images=len(train.key_frames), val_images=len(val.key_frames), boxes=boxes["train"]
-    )
+    return YoloFolder(data_yaml=data_yaml, images=len(train.images), val_images=len(val.images), boxes=boxes["train"])
 
 
 def label_lines(boxes_N4: NDArray[np.float32]) -> list[str]:

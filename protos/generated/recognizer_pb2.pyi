@@ -805,12 +805,19 @@ class ScoredKeyFrame(_message.Message):
     TIME_MS_FIELD_NUMBER: _builtins.int
     BOXES_FIELD_NUMBER: _builtins.int
     SCORES_FIELD_NUMBER: _builtins.int
+    PERSONS_FIELD_NUMBER: _builtins.int
     video: _builtins.str
     time_ms: _builtins.int
     boxes: _builtins.bytes
     """Little-endian float32 [N,4]: x1,y1,x2,y2 in [0,1]."""
     scores: _builtins.bytes
     """Little-endian float32 [N,C] in [0,1], classes in the order of Model.labels."""
+    @_builtins.property
+    def persons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The track id of each box, the same for the same person in key frames of a video, -1 for none; empty where the boxes
+        are of no tracked proposals.
+        """
+
     def __init__(
         self,
         *,
@@ -818,10 +825,11 @@ class ScoredKeyFrame(_message.Message):
         time_ms: _builtins.int = ...,
         boxes: _builtins.bytes = ...,
         scores: _builtins.bytes = ...,
+        persons: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boxes", b"boxes", "scores", b"scores", "time_ms", b"time_ms", "video", b"video"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boxes", b"boxes", "persons", b"persons", "scores", b"scores", "time_ms", b"time_ms", "video", b"video"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -855,8 +863,8 @@ class RecognizeRequest(_message.Message):
 
     @_builtins.property
     def neighbours(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeyFramePeople]:
-        """The people of key frames before and after, for a head that looks there (Model.neighbours); by them the service finds
-        the people to score at those times. Without them the head is told that nobody was found.
+        """The people of key frames before and after, for a head that looks there (Model.neighbours, Model.bank_s); by them the
+        service finds the people to score at those times. Without them the head is told that nobody was found.
         """
 
     def __init__(
@@ -1105,6 +1113,7 @@ class Model(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     NEIGHBOURS_FIELD_NUMBER: _builtins.int
     NEIGHBOUR_MS_FIELD_NUMBER: _builtins.int
+    BANK_S_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     checkpoint: _builtins.str
     """"best" or "latest"."""
@@ -1120,6 +1129,8 @@ class Model(_message.Message):
     one to the next; for each it takes the key frame nearest to its time, less than half of that time away.
     """
     neighbour_ms: _builtins.int
+    bank_s: _builtins.int
+    """Seconds before and after the key frame to score whose people are the head's feature bank; 0 = it has none."""
     @_builtins.property
     def labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___Label]:
         """In the order of the scores."""
@@ -1136,10 +1147,11 @@ class Model(_message.Message):
         labels: _abc.Iterable[Global___Label] | None = ...,
         neighbours: _builtins.int = ...,
         neighbour_ms: _builtins.int = ...,
+        bank_s: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_validation_map", b"_validation_map", "validation_map", b"validation_map"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_validation_map", b"_validation_map", "checkpoint", b"checkpoint", "digest", b"digest", "epoch", b"epoch", "head", b"head", "labels", b"labels", "neighbour_ms", b"neighbour_ms", "neighbours", b"neighbours", "run_id", b"run_id", "validation_map", b"validation_map"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_validation_map", b"_validation_map", "bank_s", b"bank_s", "checkpoint", b"checkpoint", "digest", b"digest", "epoch", b"epoch", "head", b"head", "labels", b"labels", "neighbour_ms", b"neighbour_ms", "neighbours", b"neighbours", "run_id", b"run_id", "validation_map", b"validation_map"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__validation_map: _TypeAlias = _typing.Literal["validation_map"]  # noqa: Y015
     _WhichOneofArgType__validation_map: _TypeAlias = _typing.Literal["_validation_map", b"_validation_map"]  # noqa: Y015

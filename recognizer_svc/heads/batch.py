@@ -1,10 +1,10 @@
 """What a head is fed, and the shapes it is built for.
 
 B clips (one per key frame), N actors of all clips together, C channels, H, W rows and columns of a feature map,
-R >= B key frames whose features are there, K = 2 x `FeatureShapes.neighbours`.
+R >= B key frames whose features are there, K = 2 x `FeatureShapes.neighbours`, V vectors of the feature bank.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -15,7 +15,8 @@ from cache.backbones import BACKBONES
 from cache.backbones.architectures import config_of
 from cache.backbones.registry import BackboneConfig
 from cache.spec import FeatureSpec
-from cache.statistics import STATISTICS, StatisticName, array_name, read_as
+from cache.statistics import STATISTICS, StatisticName, array_name
+from recognizer_svc.heads.registry import Regions
 from stal_data.errors import InputError
 
 MOMENTS = STATISTICS["moments"].suffix
@@ -29,11 +30,13 @@ class FeatureShapes:
         mean, maximum or slope, (2,C) of its moments.
     time_steps: of each map that has moments, before pooling: the unbiased running variance needs the number.
     neighbours: key frames before a clip's, and as many after it, in which its actors are seen, too.
+    bank_channels: of a vector of the feature bank; 0 = without a bank.
     """
 
     arrays: Mapping[str, tuple[int, ...]]
     time_steps: Mapping[str, int]
     neighbours: int = 0
+    bank_channels: int = 0
 
     @property
     def maps(self) -> dict[str, tuple[int, int, int]]:
@@ -48,10 +51,15 @@ class FeatureShapes:
         streams: Collection[str] | None = None,
         statistics: Collection[StatisticName] = ("mean", "moments"),
         neighbours: int = 0,
+        bank: Regions | None = None,
+        *,
+        computed: bool = False,
     ) -> Self:
         """Shapes of a feature set with this spec and these arrays.
 
-        streams: backbones, None for every one it holds. statistics: of their maps; `mean` includes all time steps.
+        streams: backbones, None = all. statistics: of their maps; of one with all time steps, the mean.
+        bank: how the vectors of the feature bank are made; None = without a bank.
+        computed: whether statistics that none of these maps has are taken from all time steps, too.
         """
         wanted = set(spec.kinds) if streams is None else set(streams)
         if not wanted or wanted - set(spec.kinds):
@@ -61,19 +69,23 @@ class FeatureShapes:
             )
         arrays: dict[str, tuple[int, ...]] = {}
         time_steps: dict[str, int] = {}
-        for backbone in spec.of_kinds(wanted).backbones:
-            for array in backbone.arrays:
-                if read_as(array.statistic) not in statistics:
-                    continue
-                arrays[array.name] = _without_time(shapes[array.name])
-                if array.statistic == "moments":
-                    time_steps[array.map] = config_of(backbone).maps[array.map][1]
+        readable = spec.of_kinds(wanted).readable
+        held = {array.statistic for array, stored in readable.items() if array.name == stored}
+        missing = set(statistics) - held if computed else set()
+        for array, stored in readable.items():
+            if array.statistic not in (statistics if array.name == stored else missing):
+                continue
+            shape = tuple(shapes[stored])
+            arrays[array.name] = STATISTICS[array.statistic].row_shape(shape) if len(shape) == 4 else shape
+            if array.statistic == "moments":
+                time_steps[array.map] = config_of(spec.backbone(array.backbone)).maps[array.map][1]
         if not any(len(shape) == 3 for shape in arrays.values()):
             raise InputError(
                 f"Feature set {spec.id} holds none of the statistics {', '.join(statistics)} of any map: choose others "
                 "with data.statistics, or run precompute with --statistics."
             )
-        return cls(arrays=arrays, time_steps=time_steps, neighbours=neighbours)
+        found = cls(arrays=arrays, time_steps=time_steps, neighbours=neighbours)
+        return found if bank is None else replace(found, bank_channels=bank.channels(found.maps))
 
     @classmethod
     def of_configs(cls, configs: Mapping[str, BackboneConfig]) -> Self:
@@ -100,14 +112,16 @@ class FeatureShapes:
     def to_dict(self) -> dict[str, Any]:
         # Pairs, because JSON's mappings may be sorted on their way, and heads join maps in this order.
         pairs = [[name, list(shape)] for name, shape in self.arrays.items()]
-        return {"arrays": pairs, "time_steps": dict(self.time_steps), "neighbours": self.neighbours}
+        counts = {"neighbours": self.neighbours, "bank_channels": self.bank_channels}
+        return {"arrays": pairs, "time_steps": dict(self.time_steps), **counts}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """The inverse of `to_dict`; it reads what earlier versions wrote, a key `MAP_CHW` or `MAP_frames` a value."""
         if "arrays" in values:
             arrays = {name: tuple(shape) for name, shape in values["arrays"]}
-            return cls(arrays=arrays, time_steps=dict(values["time_steps"]), neighbours=values.get("neighbours", 0))
+            counts = {name: values.get(name, 0) for name in ("neighbours", "bank_channels")}
+            return cls(arrays=arrays, time_steps=dict(values["time_steps"]), **counts)
         shapes = {key: shape for key, shape in values.items() if key.endswith("_CHW") and shape}
         arrays = {key.removesuffix("_CHW"): tuple(shape) for key, shape in shapes.items()}
         steps = {key.removesuffix("_frames"): int(n) for key, n in values.items() if key.endswith("_frames") and n}
@@ -127,6 +141,8 @@ class HeadBatch:
     neighbour_boxes_NK4: where each actor is in the key frames before and after, in the order of time; any box where the
         actor is not there. None without neighbours.
     neighbour_row_NK: int64, whose features those are, from 0 to R - 1; -1 where the actor is not there.
+    bank_VC: vectors of the people of the key frames around the clips, each once; None without a bank.
+    bank_seen_BV: bool, which of them are around which clip; for some clips there may be none.
     """
 
     features: Mapping[str, Tensor]
@@ -134,6 +150,8 @@ class HeadBatch:
     clip_of_N: Tensor
     neighbour_boxes_NK4: Tensor | None = None
     neighbour_row_NK: Tensor | None = None
+    bank_VC: Tensor | None = None
+    bank_seen_BV: Tensor | None = None
 
     def to(self, device: torch.device) -> "HeadBatch":
         def move(tensor: Tensor) -> Tensor:
@@ -149,6 +167,8 @@ class HeadBatch:
             clip_of_N=self.clip_of_N.to(device, non_blocking=True),
             neighbour_boxes_NK4=move_as_is(self.neighbour_boxes_NK4),
             neighbour_row_NK=move_as_is(self.neighbour_row_NK),
+            bank_VC=move_as_is(self.bank_VC),
+            bank_seen_BV=move_as_is(self.bank_seen_BV),
         )
 
 
@@ -157,8 +177,3 @@ def _in_order(names: Collection[str]) -> list[str]:
     maps = [item for backbone in BACKBONES.values() for item in backbone.maps.items()]
     order = [array_name(name, statistic) for name, kept in maps for statistic in kept]
     return [name for name in order if name in names] + [name for name in names if name not in order]
-
-
-def _without_time(shape: Sequence[int]) -> tuple[int, ...]:
-    """Drop the time steps of a map that is stored whole."""
-    return (shape[0], *shape[2:]) if len(shape) == 4 else tuple(shape)

@@ -1,8 +1,8 @@
 """What a head declares. Importing this needs no torch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from cache.statistics import StatisticName
 from stal_data.sections import Section
@@ -20,6 +20,18 @@ class HeadConfig(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Regions:
+    """What is taken of a person's region of each map, aligned to roi_size x roi_size cells."""
+
+    roi_size: int
+    pooling: Literal["mean_max", "mean", "max"]
+
+    def channels(self, maps: Mapping[str, tuple[int, int, int]]) -> int:
+        """Return the length of a person's vector. maps: channels, rows and columns of each."""
+        return (2 if self.pooling == "mean_max" else 1) * sum(shape[0] for shape in maps.values())
+
+
+@dataclass(frozen=True, kw_only=True)
 class Head:
     """One kind of head.
 
@@ -30,6 +42,7 @@ class Head:
     classifier: the tensors whose shape follows from the label map; a config may leave some out.
     sees_neighbours: whether it takes `neighbour_boxes_NK4` and `neighbour_row_NK` of a batch, so that a recipe may set
         `data.neighbours`.
+    bank: how the vectors of its feature bank are made, so that a recipe may set `data.bank_s`; None = it has none.
     """
 
     config: type[HeadConfig]
@@ -37,3 +50,4 @@ class Head:
     classifier: tuple[str, ...]
     statistics: tuple[StatisticName, ...] = ("mean", "moments")
     sees_neighbours: bool = False
+    bank: Callable[[Any], Regions] | None = None

@@ -1,11 +1,12 @@
 """An actor's region, cut out of a feature map."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor
 
 from cache.roi_align import roi_align
+from recognizer_svc.heads.registry import Regions
 
 
 def _maximum(region_NCHW: Tensor) -> Tensor:
@@ -33,6 +34,20 @@ def actor_regions(map_BCHW: Tensor, boxes_N4: Tensor, clip_of_N: Tensor, roi_siz
     scale = boxes_N4.new_tensor([columns, rows, columns, rows])
     rois_N5 = torch.cat([clip_of_N.to(boxes_N4.dtype)[:, None], boxes_N4 * scale], dim=1)
     return roi_align(map_BCHW, rois_N5, roi_size)
+
+
+def pooled_regions(
+    features: Mapping[str, Tensor], maps: Iterable[str], boxes_N4: Tensor, row_of_N: Tensor, regions: Regions
+) -> Tensor:
+    """Return each person's region of all maps, pooled, [N, C]. row_of_N: whose features they are; see `actor_regions`.
+
+    One map at a time, since its regions take more memory than what is kept of them.
+    """
+    parts = []
+    for name in maps:
+        region_NCHW = actor_regions(features[name], boxes_N4, row_of_N, regions.roi_size)
+        parts += [pool(region_NCHW) for pool in POOLINGS[regions.pooling]]
+    return torch.cat(parts, dim=1)
 
 
 def actor_vectors(map_BCHW: Tensor, boxes_N4: Tensor, clip_of_N: Tensor, roi_size: int) -> Tensor:

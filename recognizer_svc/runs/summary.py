@@ -96,7 +96,7 @@ def _summarise(run_dir: RunDir, problems: list[str]) -> RunSummary:
         created=created,
         status=state.get("status") or ("broken" if ended == "unknown" and problems else ended),
         message=state.get("message") or last.get("error", {}).get("message", ""),
-        settings=_flatten(recipe) | _origins(provenance),
+        settings=flatten(recipe) | _origins(provenance),
         # An imported run has a checkpoint and no epoch of its own.
         epochs_done=last.get("epoch", last.get("checkpoint", {})).get("epoch", 0),
         epochs=recipe.get("training", {}).get("epochs"),
@@ -141,10 +141,10 @@ def _origins(provenance: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
-def _flatten(value: object, prefix: str = "") -> dict[str, str]:
+def flatten(value: object, prefix: str = "") -> dict[str, str]:
     if not isinstance(value, Mapping):
         return {prefix: json.dumps(value)}
     flat: dict[str, str] = {}
     for key, item in value.items():
-        flat |= _flatten(item, f"{prefix}.{key}" if prefix else str(key))
+        flat |= flatten(item, f"{prefix}.{key}" if prefix else str(key))
     return flat

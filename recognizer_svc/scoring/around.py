@@ -25,30 +25,28 @@ def with_surroundings(
     around = predictor.neighbourhood({key: found.only(found.with_area) for key, found in people.items()})
     assert around is not None
     seen = [replace(clip, people=replace(clip.people, around=around)) for clip in clips]
-    if any(key is not None for clip in clips for key in around.around(clip.people.key)):
+    if any(around.looked_at(clip.people.key) for clip in clips):
         return seen, []
-    data = predictor.checkpoint.recipe.data
-    return seen, [
-        f"the head also looks {data.neighbours} key frames before and after, {data.neighbour_ms} ms apart, but no key "
-        "frame here has another one there"
-    ]
+    return seen, [f"the head also {_looks(predictor)}, but no key frame here has another one there"]
 
 
 def surroundings_of(predictor: Predictor, query: RecognizeQuery) -> Neighbourhood | None:
     """Return what a call says of the key frames around; bad boxes are refused, and what the head does not look at."""
     for key, found in query.neighbours.items():
         check_boxes(key, found.boxes_N4)
-    around, data = predictor.neighbourhood(query.neighbours), predictor.checkpoint.recipe.data
-    unseen = sorted(query.neighbours.keys() - set(() if around is None else around.around(query.key)))
+    around = predictor.neighbourhood(query.neighbours)
+    unseen = sorted(query.neighbours.keys() - (set() if around is None else around.looked_at(query.key)))
     if unseen:
-        looks = (
-            f"looks at {data.neighbours} key frames before and after, {data.neighbour_ms} ms apart, each at the one "
-            "nearest to its time"
-            if data.neighbours
-            else "looks at no key frame but the one to score"
-        )
         raise InputError(
-            f"neighbours has {', '.join(map(str, unseen))} for key frame {query.key}, but the head {looks}; leave out "
-            "what it does not look at."
+            f"neighbours has {', '.join(map(str, unseen))} for key frame {query.key}, but the head "
+            f"{_looks(predictor)}; leave out what it does not look at."
         )
     return around
+
+
+def _looks(predictor: Predictor) -> str:
+    data = predictor.checkpoint.recipe.data
+    near = f"{data.neighbours} key frames before and after, {data.neighbour_ms} ms apart, each the nearest to its time"
+    wide = f"all key frames within {data.bank_s} s"
+    places = [text for text, value in ((near, data.neighbours), (wide, data.bank_s)) if value]
+    return f"looks at {' and '.join(places) or 'no key frame but the one to score'}"

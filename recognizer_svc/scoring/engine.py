@@ -70,7 +70,7 @@ class Engine:
             notes=(*notes, *how),
             num_key_frames=len({clip.people.key for clip in clips}),
             num_boxes=sum(len(clip.people.boxes_N4) * clip.repeats for clip in clips),
-            scored=repeated(clips, scored),
+            scored=repeated(clips, scored, with_persons=proposals is not None and proposals.tracks is not None),
         )
 
     def recognize(self, queries: Sequence[RecognizeQuery]) -> list[Scored | StalError]:
@@ -127,7 +127,10 @@ class Engine:
                 raise InputError(f"{query.dataset}/{query.split} has no annotations; predict on proposals instead.")
             return {item.key: People.of(item.boxes_N4, item.persons) for item in split.key_frames}, None
         proposals = open_proposals(self._store, query.dataset, query.split, query.proposals or None)
-        return {item.key: People.of(proposals.of(item.key)[0]) for item in split.key_frames}, proposals
+        return {
+            item.key: People.of(proposals.of(item.key)[0], proposals.track_ids_of(item.key))
+            for item in split.key_frames
+        }, proposals
 
 
 def _clips(

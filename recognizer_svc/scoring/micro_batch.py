@@ -21,6 +21,8 @@ from svc_common.errors import DeadlineError
 MAX_CALLS = 32
 MAX_BOXES = 128
 """Of one pass, as for `recognizer_svc.scoring.predict`; a call with more boxes gets a pass of its own."""
+MAX_BOXES_AROUND = 5000
+"""Of one call and of one pass, in the key frames around those to score."""
 
 Scored = tuple[ModelInfo, NDArray[np.float32]]
 """The head, and scores [N, classes] of the call's boxes."""
@@ -78,13 +80,15 @@ class MicroBatches:
     def _take(self) -> list[_Call]:
         """Calls of one source; those that nobody waits for any more are dropped."""
         taken: list[_Call] = []
-        boxes, now = 0, time.monotonic()
+        boxes, around, now = 0, 0, time.monotonic()
         with self._lock:
             for call in list(self._waiting):
                 if len(taken) == self._max_calls:
                     break
                 count = len(call.query.boxes_N4)
-                if taken and (call.query.source != taken[0].query.source or boxes + count > MAX_BOXES):
+                others = sum(len(people.boxes_N4) for people in call.query.neighbours.values())
+                crowded = boxes + count > MAX_BOXES or around + others > MAX_BOXES_AROUND
+                if taken and (call.query.source != taken[0].query.source or crowded):
                     continue
                 self._waiting.remove(call)
                 self._metrics.queue_s.observe(now - call.queued_at)
@@ -94,5 +98,5 @@ class MicroBatches:
                     call.answer.set_exception(DeadlineError("the deadline passed while the call waited for its turn"))
                     continue
                 taken.append(call)
-                boxes += count
+                boxes, around = boxes + count, around + others
         return taken

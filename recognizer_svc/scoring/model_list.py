@@ -20,7 +20,7 @@ class ModelInfo:
 
     digest: "sha256:<hex>" of the file; empty where it was not read.
     epoch: finished ones. validation_map: in [0,1]; None without a validation after that epoch.
-    neighbours, neighbour_ms: as in the recipe: how many key frames before and after it sees, and how far apart.
+    neighbours, neighbour_ms, bank_s: as in the recipe: which key frames before and after it sees.
     """
 
     run_id: str
@@ -32,6 +32,7 @@ class ModelInfo:
     label_map: LabelMap
     neighbours: int = 0
     neighbour_ms: int = 0
+    bank_s: int = 0
 
 
 def list_models(store: Store) -> list[ModelInfo]:
@@ -69,6 +70,7 @@ def _describe(run: RunDir, name: str) -> ModelInfo:
         label_map=LabelMap.read(run.label_map),
         neighbours=recipe.data.neighbours,
         neighbour_ms=recipe.data.neighbour_ms,
+        bank_s=recipe.data.bank_s,
     )
 
 

@@ -70,6 +70,7 @@ class ModelCache:
             label_map=predictor.label_map,
             neighbours=recipe.data.neighbours,
             neighbour_ms=recipe.data.neighbour_ms,
+            bank_s=recipe.data.bank_s,
         )
         return LoadedModel(info=info, predictor=predictor)
 

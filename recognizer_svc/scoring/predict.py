@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Self, TypeAlias
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -13,10 +14,11 @@ from cache.exact_float32 import exact_float32
 from cache.feature_store import FeatureBatch, FeatureSet
 from cache.spec import FeatureSpec
 from cache.store import Store
+from recognizer_svc.bank import Bank
 from recognizer_svc.batching import clip_groups, head_batch, read_ahead
 from recognizer_svc.boxes import check_boxes, mirrored_boxes
 from recognizer_svc.features import ADVICE, check_fits, joint_advice, open_fitting
-from recognizer_svc.neighbours import Neighbourhood, NeighbourRows, rows_to_read
+from recognizer_svc.neighbours import BankRows, Neighbourhood, NeighbourRows, rows_to_read
 from recognizer_svc.people import People
 from recognizer_svc.runs.run_dir import RunDir
 from recognizer_svc.training.checkpoint import Checkpoint, load_checkpoint
@@ -29,6 +31,8 @@ MAX_ACTORS = 128
 """Of one forward pass; bounds its memory. A key frame with more people gets a pass of its own."""
 
 READER_THREADS = 2
+_BANK_BYTES = 2**28
+"""Of vectors that a feature bank keeps: of a pass or call, most are those of the one before."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,8 +55,8 @@ class BoxesOfKeyFrame:
         return replace(self, boxes_N4=self.boxes_N4[which], persons_N=persons_N)
 
 
-_Rows: TypeAlias = tuple[list[KeyFrame], list[NeighbourRows]]
-"""Whose features a pass needs, those of its clips first, and where in them its people are at other times."""
+_Rows: TypeAlias = tuple[list[KeyFrame], list[NeighbourRows], BankRows | None]
+"""Whose features a pass needs, those of its clips first, where in them its people are at other times, and its bank."""
 
 
 def name_of_device(device: str) -> str:
@@ -70,6 +74,8 @@ class Predictor:
         self.checkpoint = checkpoint
         self.device = device
         self._head = checkpoint.build_head().to(device)
+        # As long as a set is open, which is a while after a call of Recognize.
+        self._banks: WeakKeyDictionary[FeatureSet, Bank] = WeakKeyDictionary()
         self._advice = (
             ADVICE if checkpoint.backbone_state is None else joint_advice(checkpoint.recipe.training.backbone)
         )
@@ -112,23 +118,32 @@ class Predictor:
     def neighbourhood(self, people: Mapping[KeyFrame, People]) -> Neighbourhood | None:
         """Return who is where around each key frame, as far as the head looks; None where it does not look around."""
         data = self.checkpoint.recipe.data
-        return Neighbourhood(people, count=data.neighbours, step_ms=data.neighbour_ms) if data.neighbours else None
+        return Neighbourhood(people, **data.reach) if data.looks_around else None
 
-    def _rows(self, people: Sequence[BoxesOfKeyFrame]) -> _Rows:
+    def _rows(self, people: Sequence[BoxesOfKeyFrame], features: FeatureSet | None, *, mirrored: bool = False) -> _Rows:
         nobody = self.neighbourhood({})
         if nobody is None:
-            return [item.key for item in people], []
+            return [item.key for item in people], [], None
+        around = [item.around or nobody for item in people]
         sightings = [
-            (item.around or nobody).sightings(item.key, People.of(item.boxes_N4, item.persons_N)) for item in people
+            there.sightings(item.key, People.of(item.boxes_N4, item.persons_N))
+            for item, there in zip(people, around, strict=True)
         ]
         rows, neighbours = rows_to_read([(item.key, False) for item in people], sightings)
-        return [key for key, _ in rows], neighbours
+        if mirrored:
+            neighbours = [(mirrored_boxes(boxes_NK4), row_NK) for boxes_NK4, row_NK in neighbours]
+        bank, regions = None, self.checkpoint.recipe.bank
+        if regions is not None and features is not None:
+            windows = [(there.window(item.key), mirrored) for item, there in zip(people, around, strict=True)]
+            held = self._banks.setdefault(features, Bank(self.checkpoint.shapes, regions, max_bytes=_BANK_BYTES))
+            bank = held.around(windows, {mirrored: features})
+        return [key for key, _ in rows], neighbours, bank
 
     def _score(self, features: FeatureBatch, people: Sequence[BoxesOfKeyFrame], rows: _Rows) -> NDArray[np.float32]:
         """Return scores [N, classes] of all boxes, clip after clip. features: of the trained spec, of `rows`."""
-        keys, neighbours = rows
+        keys, neighbours, bank = rows
         boxes, shapes = [item.boxes_N4 for item in people], self.checkpoint.shapes
-        batch = head_batch(features, boxes, shapes, keys, neighbours=neighbours).to(self.device)
+        batch = head_batch(features, boxes, shapes, keys, neighbours=neighbours, bank=bank).to(self.device)
         with torch.inference_mode():
             scores_NC = self.checkpoint.recipe.loss.scores(self._head(batch))
         found: NDArray[np.float32] = scores_NC.cpu().numpy()
@@ -143,7 +158,7 @@ class Predictor:
         features = {name: np.zeros((1, *shape), np.float32) for name, shape in self.checkpoint.shapes.arrays.items()}
         whole_N4 = np.array([[0, 0, 1, 1]], np.float32)
         people = [BoxesOfKeyFrame(key=KeyFrame("", 0), boxes_N4=whole_N4)]
-        self._score(features, people, self._rows(people))
+        self._score(features, people, self._rows(people, None))
 
     def predict(
         self, features: FeatureSet, people: Iterable[BoxesOfKeyFrame], *, mirrored: bool = False
@@ -164,12 +179,11 @@ class Predictor:
 
         def load(group: Sequence[int]) -> tuple[FeatureBatch, list[BoxesOfKeyFrame], _Rows]:
             shown = [wanted[index] for index in group if len(wanted[index].boxes_N4)]
-            rows = self._rows(shown)
+            rows = self._rows(shown, features, mirrored=mirrored)
             if mirrored:
                 shown = [replace(item, boxes_N4=mirrored_boxes(item.boxes_N4)) for item in shown]
-                rows = rows[0], [(mirrored_boxes(boxes_NK4), row_NK) for boxes_NK4, row_NK in rows[1]]
             numbers = [features.row_of(key) for key in rows[0]]
-            return features.read(numbers, self.checkpoint.shapes.arrays), shown, rows
+            return features.read(numbers, features.spec.stored_for(self.checkpoint.shapes.arrays)), shown, rows
 
         for group, batch in zip(plan, read_ahead(load, plan, READER_THREADS), strict=True):
             items = [wanted[index] for index in group]

@@ -1,5 +1,6 @@
 """The predictions file: one row per box and class, no header:
-video,seconds,x1,y1,x2,y2,label id,score with boxes in [0,1] of the frame and every float32 at full precision."""
+video,seconds,x1,y1,x2,y2,label id,score with boxes in [0,1] of the frame and every float32 at full precision. Boxes of
+tracked proposals have a ninth column, the person's id in the video, -1 for none."""
 
 import csv
 from collections.abc import Iterator
@@ -26,9 +27,10 @@ class PredictionsWriter:
         # As text a float32 has the fewest digits that read back as the same float32.
         boxes, scores = item.boxes_N4.astype(str).tolist(), item.scores_NC.astype(str).tolist()
         time = format_time(item.key.time_ms)
-        for box, scores_of_box in zip(boxes, scores, strict=True):
+        persons = [()] * len(boxes) if item.persons_N is None else [(person,) for person in item.persons_N.tolist()]
+        for box, scores_of_box, person in zip(boxes, scores, persons, strict=True):
             for label_id, score in zip(self._label_ids, scores_of_box, strict=True):
-                self._rows.writerow((item.key.video, time, *box, label_id, score))
+                self._rows.writerow((item.key.video, time, *box, label_id, score, *person))
         self.num_key_frames += 1
         self.num_boxes += len(boxes)
 

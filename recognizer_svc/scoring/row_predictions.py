@@ -56,16 +56,21 @@ def clips_to_score(
     return [clip for clip in clips if clip.repeats and len(clip.people.boxes_N4)]
 
 
-def repeated(clips: Sequence[ClipToScore], scored: Iterable[ScoredKeyFrame]) -> Generator[ScoredKeyFrame]:
+def repeated(
+    clips: Sequence[ClipToScore], scored: Iterable[ScoredKeyFrame], *, with_persons: bool
+) -> Generator[ScoredKeyFrame]:
     """Yield each key frame once, with the boxes and scores of its clips as often as they are repeated.
 
-    scored: of the clips, in their order.
+    scored: of the clips, in their order. with_persons: with the ids of the clips' people.
     """
     pairs = zip(clips, scored, strict=True)
     for key, group in groupby(pairs, key=lambda pair: pair[1].key):
         parts = list(group)
+        persons = [(clip.people.persons_N, clip.repeats) for clip, _ in parts if with_persons]
+        ids = [np.tile(persons_N, repeats) for persons_N, repeats in persons if persons_N is not None]
         yield ScoredKeyFrame(
             key=key,
             boxes_N4=np.concatenate([np.tile(item.boxes_N4, (clip.repeats, 1)) for clip, item in parts]),
             scores_NC=np.concatenate([np.tile(item.scores_NC, (clip.repeats, 1)) for clip, item in parts]),
+            persons_N=np.concatenate(ids) if ids else None,
         )

@@ -9,11 +9,11 @@ from google.protobuf import json_format
 from numpy.typing import NDArray
 
 from protos.generated import recognizer_pb2 as pb
-from recognizer_svc.neighbours import MAX_NEIGHBOURS
 from recognizer_svc.people import UNKNOWN, People
 from recognizer_svc.runs.events import Event
 from recognizer_svc.runs.record import JobRecord, Launch
 from recognizer_svc.runs.run_dir import RunDir
+from recognizer_svc.scoring.micro_batch import MAX_BOXES_AROUND
 from recognizer_svc.scoring.queries import Prediction, PredictQuery, RecognizeQuery
 from recognizer_svc.service.admission import Submission
 from recognizer_svc.service.launch import default_backend, default_processes
@@ -32,7 +32,8 @@ _LAYOUTS: dict[int, Layout] = {
 }
 _MAX_OVERRIDES = 1000
 _MAX_RECIPE_CHARACTERS = 100_000  # of the recipe with its overrides; shipped ones have 1500 at most
-MAX_BOXES_PER_CALL = 500  # of Recognize
+MAX_BOXES_PER_CALL = 500  # of Recognize, to score and in each key frame around
+_MAX_KEY_FRAMES_AROUND = 200
 
 
 def to_submission(request: pb.TrainRequest) -> Submission:
@@ -136,8 +137,12 @@ def _people(boxes: Sequence[pb.Box]) -> People:
 
 
 def _neighbours(key: KeyFrame, given: Sequence[pb.KeyFramePeople]) -> dict[KeyFrame, People]:
-    if len(given) > 2 * MAX_NEIGHBOURS:
-        raise InputError(f"neighbours has {len(given)} key frames, but may have {2 * MAX_NEIGHBOURS} at most.")
+    boxes = sum(len(item.boxes) for item in given)
+    if len(given) > _MAX_KEY_FRAMES_AROUND or boxes > MAX_BOXES_AROUND:
+        raise InputError(
+            f"neighbours has {len(given)} key frames with {boxes} boxes, but may have {_MAX_KEY_FRAMES_AROUND} with "
+            f"{MAX_BOXES_AROUND} at most; leave out those farthest away."
+        )
     found: dict[KeyFrame, People] = {}
     for item in given:
         other = KeyFrame(key.video, item.time_ms)
@@ -162,6 +167,7 @@ def from_model(info: "ModelInfo") -> pb.Model:
         labels=[pb.Label(id=label.id, name=label.name) for label in info.label_map.labels],
         neighbours=info.neighbours,
         neighbour_ms=info.neighbour_ms,
+        bank_s=info.bank_s,
     )
 
 
@@ -181,6 +187,7 @@ def from_scored(item: ScoredKeyFrame) -> pb.ScoredKeyFrame:
         time_ms=item.key.time_ms,
         boxes=_packed(item.boxes_N4),
         scores=_packed(item.scores_NC),
+        persons=() if item.persons_N is None else item.persons_N.tolist(),
     )
 
 

@@ -39,7 +39,7 @@ def detected_clips(split: PublishedSplit, label_map: LabelMap, proposals: Propos
     clips, people = [], {}
     empty = left_out = matched = negative = missed = annotated = 0
     for item in split.key_frames:
-        found = People.of(proposals.of(item.key)[0])
+        found = People.of(proposals.of(item.key)[0], proposals.track_ids_of(item.key))
         shown = people[item.key] = found.only(found.with_area)
         place_N = best_matches(shown.boxes_N4, item.boxes_N4, data.match_iou)
         fits_N = place_N >= 0

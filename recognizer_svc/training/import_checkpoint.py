@@ -49,6 +49,7 @@ def import_checkpoint(
 ) -> Import:
     """Read a published checkpoint and write BACKBONE.safetensors for each backbone, and head.safetensors, to a folder.
 
+    path: as `read_foreign` takes it.
     kind: what the file holds: a backbone's name, or `full` = the backbones and the head.
     sizes: preset name and architecture of each backbone; where one is missing it has the published size.
     """
@@ -68,7 +69,12 @@ def import_checkpoint(
         )
     parts, strangers = _parts(checkpoint, kind, prefixes)
     needed = [part for part in parts if part != HEAD]
-    backbones, head = _prepare(f"'{path}'", parts, {name: (sizes or {}).get(name) or _default(name) for name in needed})
+    chosen = {name: (sizes or {}).get(name) or _default(name) for name in needed}
+    for name, (_, config) in chosen.items():
+        check = backbone_of(name).architecture.check_settings
+        if check is not None and checkpoint.settings is not None:
+            check(checkpoint.settings, config)
+    backbones, head = _prepare(f"'{path}'", parts, chosen)
     reading = None if progress is None else partial(progress, f"reading {path.name}")
     provenance = {"imported_from": path.name, "source_sha256": sha256_of(path, reading)}
     files = [item.write(output / f"{item.kind}.safetensors", provenance, progress) for item in backbones]

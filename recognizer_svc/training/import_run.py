@@ -9,7 +9,6 @@ from cache.files import sync, sync_tree
 from cache.spec import FeatureSpec
 from cache.split_store import load_split
 from cache.store import Store
-from recognizer_svc.heads.batch import FeatureShapes
 from recognizer_svc.runs.events import EventWriter
 from recognizer_svc.runs.record import IMPORTED
 from recognizer_svc.runs.run_dir import RunDir
@@ -17,6 +16,7 @@ from recognizer_svc.runs.store import RunStore
 from recognizer_svc.training.checkpoint import Checkpoint, Progress, save_checkpoint
 from recognizer_svc.training.head_file import HeadInfo, load_head_file
 from recognizer_svc.training.initial_head import check_head_fits, other_backbones
+from recognizer_svc.training.inputs import cached_shapes
 from recognizer_svc.training.provenance import code_version
 from recognizer_svc.training.recipe import Recipe
 from stal_data.errors import ConflictError, InputError
@@ -53,15 +53,15 @@ def import_run(
         recipe=recipe,
         label_map=label_map,
         feature_spec=features.spec,
-        shapes=FeatureShapes.of(
-            features.spec, features.shapes, recipe.data.streams, recipe.statistics, recipe.data.neighbours
-        ),
+        shapes=cached_shapes(recipe, features),
         head_state=state,
         optimizer_state={},  # there was no training here, so none can be resumed
         progress=Progress(epochs_done=info.epoch or 0),
     )
     _check(f"'{head_file}'", info, checkpoint)
-    _write(run_dir, checkpoint, {"head_file": head_file.name, "digest": weights_digest(state), **info.provenance})
+    write_imported_run(
+        run_dir, checkpoint, {"head_file": head_file.name, "digest": weights_digest(state), **info.provenance}
+    )
     runs.publish(run_dir)
     return run_dir
 
@@ -106,8 +106,12 @@ def _check(where: str, info: HeadInfo, checkpoint: Checkpoint) -> None:
         )
 
 
-def _write(run_dir: RunDir, checkpoint: Checkpoint, origin: dict[str, object]) -> None:
-    """Fill the folder under a hidden name, then give it its own: a run is there as a whole or not at all."""
+def write_imported_run(run_dir: RunDir, checkpoint: Checkpoint, origin: dict[str, object]) -> None:
+    """Make a run of a checkpoint. origin: where its head is from, with `head_file`.
+
+    The folder is filled under a hidden name and then gets its own: a run is there as a whole or not at all. OSError
+    where somebody else made the run meanwhile.
+    """
     epoch = checkpoint.progress.epochs_done
     with work_folder(run_dir.root) as folder:
         hidden = RunDir(folder)
@@ -121,5 +125,5 @@ def _write(run_dir: RunDir, checkpoint: Checkpoint, origin: dict[str, object]) -
             events.write("log", message=f"imported from {origin['head_file']}")
             events.write("checkpoint", epoch=epoch, step=0, name=hidden.checkpoint("latest").name)
         sync_tree(hidden.root)
-        hidden.root.rename(run_dir.root)  # fails where somebody else made the run meanwhile
+        hidden.root.rename(run_dir.root)
         sync(run_dir.root.parent)

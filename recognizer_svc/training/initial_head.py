@@ -67,6 +67,11 @@ def check_head_fits(where: str, info: HeadInfo, section: HeadConfig, shapes: Fea
             f"{where} sees {info.shapes.neighbours} key frames before and after a clip's, and the recipe wants "
             f"{shapes.neighbours}: set data.neighbours={info.shapes.neighbours}."
         )
+    if (banked := bool(info.shapes.bank_channels)) != bool(shapes.bank_channels):
+        raise ConflictError(
+            f"{where} has {'a' if banked else 'no'} feature bank, and the recipe wants {'none' if banked else 'one'}: "
+            f"set data.bank_s{' to the seconds of its training' if banked else '=0'}."
+        )
     if info.shapes != shapes:
         before, now = info.shapes.arrays, shapes.arrays
         different = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]

@@ -1,6 +1,5 @@
 """What a run reads of the store: splits, label map, feature sets, detected boxes; checked before the first step."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,10 +11,9 @@ from cache.feature_store import FeatureSet
 from cache.proposal_store import Proposals
 from cache.split_store import PublishedSplit, load_split
 from cache.store import Store
+from recognizer_svc.bank import Bank
 from recognizer_svc.data import Augmentation, LabelledFeatures, LabelledKeyFrame, labelled_key_frames
 from recognizer_svc.heads.batch import FeatureShapes
-from recognizer_svc.neighbours import Neighbourhood
-from recognizer_svc.people import People
 from recognizer_svc.training.detected_boxes import detected_clips
 from recognizer_svc.training.held_out import divide, held_out_note
 from recognizer_svc.training.recipe import Recipe
@@ -23,8 +21,8 @@ from recognizer_svc.training.recipe_sections import Layout
 from recognizer_svc.training.repeats import clips_per_epoch, repeat_factors
 from recognizer_svc.training.row_layout import counts_note, row_clips, single_people
 from recognizer_svc.training.sets import open_sets, open_training_proposals
+from recognizer_svc.training.surroundings import open_neighbourhood, surroundings_notes
 from stal_data.errors import InputError, how_to_install
-from stal_data.keyframes import KeyFrame
 from stal_data.labels import LabelMap
 
 if TYPE_CHECKING:
@@ -77,7 +75,7 @@ def open_inputs(recipe: Recipe, store: Store, data_root: Path | None = None) -> 
     identity, hflip = sets["train"], sets.get("train_hflip")
     joint = None
     if recipe.training.backbone == "none":
-        shapes = FeatureShapes.of(identity.spec, identity.shapes, data.streams, recipe.statistics, data.neighbours)
+        shapes = cached_shapes(recipe, identity)
     else:
         joint = _open_joint(recipe, store, data_root)
         shapes = joint.shapes(identity)
@@ -102,15 +100,16 @@ def open_inputs(recipe: Recipe, store: Store, data_root: Path | None = None) -> 
             f"an epoch has {clips_per_epoch(repeats_K)} clips of {len(items)}; those of rare classes are drawn up to "
             f"{repeats_K.max():.1f} times (data.repeat_threshold {data.repeat_threshold:g})"
         )
-    around = _neighbourhood(trained_on, recipe, people)
+    around = open_neighbourhood(trained_on, recipe, people)
     if around is not None:
-        notes.append(_neighbours_note(items, around, recipe))
+        notes += surroundings_notes(items, around, recipe)
     train = LabelledFeatures(
         items,
         read,
         identity=identity,
         hflip=hflip,
         neighbourhood=around,
+        bank=None if recipe.bank is None else Bank(read, recipe.bank),
         augmentation=Augmentation(hflip_probability=data.hflip_probability, box_jitter=data.box_jitter),
         seed=recipe.training.seed,
         clips=None if joint is None else joint.clips(identity, [item.key for item in items]),
@@ -126,7 +125,8 @@ def open_inputs(recipe: Recipe, store: Store, data_root: Path | None = None) -> 
             checked,
             read,
             identity=features,
-            neighbourhood=_neighbourhood(checked_on, recipe),
+            neighbourhood=open_neighbourhood(checked_on, recipe),
+            bank=None if recipe.bank is None else Bank(read, recipe.bank),
             clips=None if joint is None else joint.clips(features, [item.key for item in checked]),
         )
     return RunInputs(
@@ -143,6 +143,20 @@ def open_inputs(recipe: Recipe, store: Store, data_root: Path | None = None) -> 
     )
 
 
+def cached_shapes(recipe: Recipe, features: FeatureSet) -> FeatureShapes:
+    """Return what the recipe's head is given of a feature set."""
+    data = recipe.data
+    return FeatureShapes.of(
+        features.spec,
+        features.shapes,
+        data.streams,
+        recipe.statistics,
+        data.neighbours,
+        recipe.bank,
+        computed=data.statistics is not None,
+    )
+
+
 def _clips(split: PublishedSplit, label_map: LabelMap, layout: Layout) -> tuple[list[LabelledKeyFrame], list[str]]:
     """What is trained on, and what to say about it."""
     items = labelled_key_frames(split, label_map)
@@ -155,36 +169,6 @@ def _clips(split: PublishedSplit, label_map: LabelMap, layout: Layout) -> tuple[
     clips = row_clips(split, label_map)
     told = f"training on {len(clips)} rows of {len(items)} key frames of {name}, one person and action a clip"
     return clips, [note for note in (told, counts_note(split)) if note]
-
-
-def _neighbourhood(
-    split: PublishedSplit, recipe: Recipe, people: Mapping[KeyFrame, People] | None = None
-) -> Neighbourhood | None:
-    """Who is where around each key frame, for a head that sees that. people: None = the annotated ones."""
-    data = recipe.data
-    if not data.neighbours:
-        return None
-    if people is not None:
-        return Neighbourhood(people, count=data.neighbours, step_ms=data.neighbour_ms)
-    return Neighbourhood.of_split(split.key_frames, count=data.neighbours, step_ms=data.neighbour_ms)
-
-
-def _neighbours_note(items: Sequence[LabelledKeyFrame], around: Neighbourhood, recipe: Recipe) -> str:
-    """Say how many neighbouring key frames there are; none at all is an error."""
-    data, name = recipe.data, f"{recipe.data.dataset}/{recipe.data.train_split}"
-    slots = [key for item in items for key in around.around(item.key)]
-    found = sum(key is not None for key in slots)
-    if not found:
-        usual_ms = around.usual_step_ms()
-        usual = "no video has two" if usual_ms is None else f"mostly {usual_ms} ms lie between two"
-        raise InputError(
-            f"data.neighbours is {data.neighbours}, but no key frame of {name} has another one {data.neighbour_ms} ms "
-            f"before or after it; {usual}. Set data.neighbour_ms to what lies between two, or data.neighbours=0."
-        )
-    return (
-        f"each person is also looked for in the {data.neighbours} key frames before and after, {data.neighbour_ms} ms "
-        f"apart; {name} has {found} of these {len(slots)}"
-    )
 
 
 def _open_joint(recipe: Recipe, store: Store, data_root: Path | None) -> "JointInputs":

@@ -10,6 +10,7 @@ from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from cache.statistics import StatisticName
 from recognizer_svc.heads import HEADS, HeadConfig, head_config, head_of
+from recognizer_svc.heads.registry import Regions
 from recognizer_svc.losses import Loss, loss_of
 from recognizer_svc.training.recipe_sections import (
     AdamW,
@@ -71,22 +72,34 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
-    def _neighbours_are_seen(self) -> Self:
-        count = self.data.neighbours
-        if count and not head_of(self.head.kind).sees_neighbours:
-            able = ", ".join(kind for kind, head in HEADS.items() if head.sees_neighbours)
-            raise ValueError(
-                f"data.neighbours is {count}, but the head {self.head.kind} sees no neighbouring key frames; set it to "
-                f"0, or choose head.kind among {able}"
-            )
-        if count and self.data.layout == "rows":
-            raise ValueError(f"data.neighbours is {count}, which needs data.layout: key_frames; it is rows")
-        if count and self.training.backbone != "none":
-            raise ValueError(
-                f"data.neighbours is {count}, but training.backbone is {self.training.backbone}; neighbouring key "
-                "frames come from the cache alone, so set one of the two to 0 or none"
-            )
+    def _other_key_frames_are_seen(self) -> Self:
+        data = self.data
+        for name, value, what, able in (
+            ("neighbours", data.neighbours, "sees no neighbouring key frames", lambda head: head.sees_neighbours),
+            ("bank_s", data.bank_s, "has no feature bank", lambda head: head.bank is not None),
+        ):
+            if not value:
+                continue
+            if not able(head_of(self.head.kind)):
+                kinds = ", ".join(kind for kind, head in HEADS.items() if able(head))
+                raise ValueError(
+                    f"data.{name} is {value}, but the head {self.head.kind} {what}; set it to 0, or choose head.kind "
+                    f"among {kinds}"
+                )
+            if data.layout == "rows":
+                raise ValueError(f"data.{name} is {value}, which needs data.layout: key_frames; it is rows")
+            if self.training.backbone != "none":
+                raise ValueError(
+                    f"data.{name} is {value}, but training.backbone is {self.training.backbone}; other key frames come "
+                    "from the cache alone, so set one of the two to 0 or none"
+                )
         return self
+
+    @property
+    def bank(self) -> Regions | None:
+        """How the vectors of the feature bank are made; None without a bank."""
+        make = head_of(self.head.kind).bank
+        return make(self.head) if make is not None and self.data.bank_s else None
 
     @property
     def statistics(self) -> tuple[StatisticName, ...]:

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from cache.backbones import backbone_of
 from cache.statistics import StatisticName
-from recognizer_svc.neighbours import MAX_NEIGHBOURS
+from recognizer_svc.neighbours import MAX_BANK_S, MAX_NEIGHBOURS
 from stal_data.names import MAX_NAME_LENGTH
 from stal_data.sections import Section
 
@@ -50,6 +50,8 @@ class Data(Section):
     """Key frames before a clip's, and as many after it, in which the head sees each person, too; 0 = none."""
     neighbour_ms: int = Field(default=1000, ge=1, le=_MAX_STEP_MS)
     """From one neighbouring key frame to the next, in milliseconds; see `Neighbourhood.around`."""
+    bank_s: int = Field(default=0, ge=0, le=MAX_BANK_S)
+    """Seconds before and after a clip's key frame whose people are its feature bank; 0 = no bank."""
     feature_set: Annotated[str, Field(max_length=MAX_NAME_LENGTH)] | None = None
     """Id of the identity set; needed only where the store holds several."""
     hflip_probability: float = Field(default=0.5, ge=0, le=1)
@@ -61,6 +63,16 @@ class Data(Section):
     reader_threads: int = Field(default=2, ge=1, le=64)
     folder: RelativePath | None = None
     """Folder of the data set below the service's data root, None = called as the data set; for training.backbone."""
+
+    @property
+    def looks_around(self) -> bool:
+        """Whether the head sees other key frames than a clip's."""
+        return bool(self.neighbours or self.bank_s)
+
+    @property
+    def reach(self) -> dict[str, int]:
+        """How far it looks, as `Neighbourhood` takes it."""
+        return {"count": self.neighbours, "step_ms": self.neighbour_ms, "bank_ms": 1000 * self.bank_s}
 
     @model_validator(mode="after")
     def _boxes_can_be_shown(self) -> Self:
@@ -74,11 +86,12 @@ class Data(Section):
                 f"boxes is {self.boxes}, but layout is rows, and a detected box has no annotation row; set boxes to "
                 "ground_truth, or layout to key_frames"
             )
-        if self.boxes == "both" and self.neighbours:
-            raise ValueError(
-                f"boxes is both and neighbours is {self.neighbours}, but people are followed in one set of boxes; set "
-                "boxes to ground_truth or detected, or neighbours to 0"
-            )
+        for name in ("neighbours", "bank_s") if self.boxes == "both" else ():
+            if value := getattr(self, name):
+                raise ValueError(
+                    f"boxes is both and {name} is {value}, but other key frames show one set of boxes; set boxes to "
+                    f"ground_truth or detected, or {name} to 0"
+                )
         return self
 
 

@@ -3,7 +3,6 @@
 from cache.feature_store import FeatureSet, open_feature_set
 from cache.proposal_store import Proposals, list_proposals, open_proposals
 from cache.spec import FeatureSpec
-from cache.statistics import read_as
 from cache.store import Store
 from recognizer_svc.training.joint.sources import open_cached_set
 from recognizer_svc.training.recipe import Recipe
@@ -73,7 +72,12 @@ def open_training_proposals(recipe: Recipe, store: Store) -> Proposals | None:
 
 def _check_statistics(recipe: Recipe, spec: FeatureSpec) -> None:
     streams = recipe.data.streams or spec.kinds
-    held = {read_as(array.statistic) for array in spec.arrays if array.backbone in streams}
+    joint = recipe.training.backbone != "none"  # which takes statistics as they are stored
+    held = {
+        array.statistic
+        for array, stored in spec.readable.items()
+        if array.backbone in streams and (array.name == stored or not joint)
+    }
     if missing := [name for name in recipe.data.statistics or () if name not in held]:
         raise InputError(
             f"data.statistics names {', '.join(missing)}, but of {', '.join(streams)} feature set {spec.id} has "

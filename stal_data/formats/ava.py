@@ -1,9 +1,11 @@
 """AVA's format: key frames at any time, labels from 1, and lines that only name a key frame."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from stal_data.formats.fields import BadFieldError, Row, integer, parse_box, parse_key
 from stal_data.formats.registry import AnnotationFormat
+from stal_data.keyframes import AnnotatedKeyFrame
+from stal_data.times import format_time
 
 COLUMNS = 8
 
@@ -31,3 +33,14 @@ def _parse(fields: Sequence[str], line: int) -> Row:
 
 
 AVA = AnnotationFormat(name="ava", parse=_parse, first_label=1, within_seconds=True)
+
+
+def ava_rows(key_frames: Iterable[AnnotatedKeyFrame]) -> Iterator[Sequence[object]]:
+    """Yield the lines of key frames; boxes with every digit of their float32."""
+    for item in key_frames:
+        key = (item.key.video, format_time(item.key.time_ms))
+        if not item.labels:
+            yield key
+        for box, labels, person in zip(item.boxes_N4, item.labels, item.persons, strict=True):
+            for label in sorted(labels) if labels else ("",):
+                yield (*key, *map(str, box), label, person)

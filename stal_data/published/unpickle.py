@@ -8,7 +8,7 @@ overflows the interpreter's stack.
 import io
 import pickle
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sized
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -20,32 +20,36 @@ MAX_BYTES = 1 << 30
 """A larger file is refused; what is read takes some ten times its size in memory."""
 
 
-def load_plain(path: Path) -> object:
-    """Return what the pickle at `path` holds; anything but plain data is an error that names what was found."""
+def load_plain(path: Path, machine: "type[PlainUnpickler] | None" = None) -> object:
+    """Return what the pickle at `path` holds; anything but plain data is an error that names what was found.
+
+    machine: what reads it, for files that hold more than plain data.
+    """
     try:
         content = read_bounded(path, MAX_BYTES)
     except FileNotFoundError:
         raise NotFoundError(f"The file {path} does not exist.") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error}.") from error
-    return parse_plain(content, str(path))
+    return parse_plain(content, str(path), machine)
 
 
-def parse_plain(content: bytes, source: str) -> object:
+def parse_plain(content: bytes, source: str, machine: "type[PlainUnpickler] | None" = None) -> object:
     """Return what a pickle of any protocol holds; `source` is what messages call it.
 
     All lengths that the file claims are cut at its end, so memory stays in proportion to its size.
     """
     file = io.BytesIO(content)
-    machine = _PlainUnpickler(file, room=len(content))
+    kind = machine or PlainUnpickler
+    reader = kind(file, room=len(content))
     try:
-        value = machine.load()
-        if machine.stack or machine.metastack or isinstance(value, FunctionType):
+        value = reader.load()
+        if reader.stack or reader.metastack or isinstance(value, FunctionType):
             raise ValueError("it ends inside a value")
-    except _RefusedError as error:
+    except RefusedError as error:
         raise InputError(
-            f"{source}, near byte {file.tell()}: {error} is refused, and nothing of the file has been run. Only lists, "
-            "tuples, dicts, sets, text, bytes, numbers and None are read: write the file with these alone."
+            f"{source}, near byte {file.tell()}: {error} is refused, and nothing of the file has been run. Only "
+            f"{kind.READS} are read: write the file with these alone."
         ) from None
     except _DAMAGED as error:
         raise InputError(
@@ -63,12 +67,15 @@ _DAMAGED = (
 # fmt: on
 
 
-class _RefusedError(Exception):
+class RefusedError(Exception):
     """The text says what was found."""
 
 
 # The private class: the public one is C code, which runs BUILD and cached extensions without asking a subclass.
-class _PlainUnpickler(pickle._Unpickler):
+class PlainUnpickler(pickle._Unpickler):
+    """Plain data and nothing else."""
+
+    READS = "lists, tuples, dicts, sets, text, bytes, numbers and None"
     stack: list[Any]
     metastack: list[list[Any]]
 
@@ -79,21 +86,21 @@ class _PlainUnpickler(pickle._Unpickler):
 
     def find_class(self, module: str, name: str) -> Callable[..., object]:
         if (module, name) not in _GLOBALS:
-            raise _RefusedError(f"the global '{f'{module}.{name}'[:200]}'")
+            raise RefusedError(f"the global '{f'{module}.{name}'[:200]}'")
         return _GLOBALS[module, name]
 
     def reduce(self) -> None:
         arguments, function = self.stack.pop(), self.stack.pop()
         # Only find_class puts functions on the stack.
         if not isinstance(function, FunctionType) or not isinstance(arguments, tuple):
-            raise _RefusedError("a call (REDUCE)")
-        self.room -= sum(len(argument) for argument in arguments)
+            raise RefusedError("a call (REDUCE)")
+        self.room -= sum(len(argument) for argument in arguments if isinstance(argument, Sized))
         if self.room < 0:
             raise ValueError("it copies more than it holds")
         self.stack.append(function(*arguments))
 
     def _instantiate(self, *_: object) -> None:
-        raise _RefusedError("an instance (INST or OBJ)")
+        raise RefusedError("an instance (INST or OBJ)")
 
     def skip_frame(self) -> None:
         """Frames say how much to read at once; without them the file's position is the machine's."""
@@ -104,7 +111,7 @@ def _hashable(values: Iterable[Any]) -> list[Any]:
     found = list(values)
     for value in found:
         if not isinstance(value, (str, bytes, int, float, type(None))):
-            raise _RefusedError(f"a {type(value).__name__} as a key or as a member of a set")
+            raise RefusedError(f"a {type(value).__name__} as a key or as a member of a set")
     return found
 
 
@@ -123,7 +130,7 @@ def _empty_bytes() -> bytes:
 def _encode(text: str, encoding: str) -> bytes:
     """Protocols 0 to 2 write bytes as text, one character a byte."""
     if encoding != "latin1":
-        raise _RefusedError(f"text in the encoding {encoding!r}")
+        raise RefusedError(f"text in the encoding {encoding!r}")
     return text.encode("latin-1")
 
 
@@ -137,7 +144,7 @@ _GLOBALS: dict[tuple[str, str], Callable[..., object]] = {("_codecs", "encode"):
 
 def _refused(name: str) -> Callable[[Any], None]:
     def step(_: object) -> None:
-        raise _RefusedError(f"the instruction {name}")
+        raise RefusedError(f"the instruction {name}")
 
     return step
 
@@ -165,9 +172,9 @@ _KEYS = {
     "ADDITEMS": slice(None),
     "FROZENSET": slice(None),
 }
-_PlainUnpickler.dispatch = pickle._Unpickler.dispatch | {
-    pickle.REDUCE[0]: _PlainUnpickler.reduce,
-    pickle.FRAME[0]: _PlainUnpickler.skip_frame,
+PlainUnpickler.dispatch = pickle._Unpickler.dispatch | {
+    pickle.REDUCE[0]: PlainUnpickler.reduce,
+    pickle.FRAME[0]: PlainUnpickler.skip_frame,
     **{getattr(pickle, name)[0]: _with_keys(name, where) for name, where in _KEYS.items()},
     **{getattr(pickle, name)[0]: _refused(name) for name in _REFUSED},
 }

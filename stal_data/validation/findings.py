@@ -49,6 +49,13 @@ class Counts:
     actions: int
     per_class: dict[str, int]
 
+    def __str__(self) -> str:
+        return (
+            f"Split {self.split}: {self.videos} videos, {self.key_frames} key frames "
+            f"({self.without_people} without people, {self.excluded} excluded), {self.boxes} boxes, "
+            f"{self.actions} actions"
+        )
+
     @classmethod
     def of(cls, split: Split) -> "Counts":
         return cls.of_key_frames(split.name, split.key_frames, len(split.exclusions), split.label_map)

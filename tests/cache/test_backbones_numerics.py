@@ -91,7 +91,15 @@ def test_presets_put_out_the_maps_they_announce(kind, preset):
 
 
 @pytest.mark.parametrize(
-    ("slowfast", "vit"), [("r50", "giant"), ("r50", "narrow"), ("small", "small"), ("tiny", "tiny")]
+    ("slowfast", "vit"),
+    [
+        ("r50", "giant"),
+        ("r50", "narrow"),
+        ("small", "small"),
+        ("tiny", "tiny"),
+        ("r101-nonlocal", "videomae-giant"),
+        ("mmaction2-r50-4x16", "videomae-giant"),
+    ],
 )
 def test_paired_presets_fit_the_head(slowfast, vit):
     """The head's 3x3 convolution without padding turns the ViT grid into SlowFast's."""

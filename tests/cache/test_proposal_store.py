@@ -1,6 +1,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,6 +16,7 @@ from cache.proposal_store import (
     write_proposals,
 )
 from cache.store import Store
+from cache.tracks import Tracks
 from stal_data.errors import InputError, NotFoundError
 from stal_data.keyframes import KeyFrame
 
@@ -37,6 +39,21 @@ def make(counts: list[int], *, seed: int = 0) -> Proposals:
     )
 
 
+def make_tracks(num_boxes: int, counts: list[int], *, seed: int = 0) -> Tracks:
+    """counts: boxes of the frames between key frames."""
+    rng = np.random.default_rng(seed)
+    between = make(counts, seed=seed + 1)
+    return Tracks(
+        tracker="toy, 5 frames a second",
+        ids_N=rng.permutation(num_boxes) + 1,
+        frames=tuple(("ü", 3 + 5 * place) for place in range(len(counts))),
+        offsets_M1=between.offsets_K1,
+        boxes_P4=between.boxes_N4,
+        scores_P=between.scores_N,
+        ids_P=np.where(rng.random(sum(counts)) < 0.5, -1, 7),
+    )
+
+
 @settings(max_examples=25)
 @given(counts=st.lists(st.integers(0, 4), max_size=6), seed=st.integers(0, 9))
 def test_proposals_read_back_as_they_were(
@@ -56,6 +73,51 @@ def test_proposals_read_back_as_they_were(
         assert boxes.shape == (count, 4)
         assert (boxes == written.of(key)[0]).all()
         assert (scores == written.of(key)[1]).all()
+
+
+@settings(max_examples=15)
+@given(counts=st.lists(st.integers(0, 3), max_size=4), between=st.lists(st.integers(0, 3), max_size=4))
+def test_tracks_read_back_as_they_were(
+    tmp_path_factory: pytest.TempPathFactory, counts: list[int], between: list[int]
+) -> None:
+    plain = make(counts)
+    written = replace(plain, tracks=make_tracks(sum(counts), between))
+    read = read_proposals(write_proposals(Store.open(tmp_path_factory.mktemp("store")), written))
+    assert read.tracks is not None
+    assert written.tracks is not None
+    assert (read.tracks.tracker, read.tracks.frames) == (written.tracks.tracker, written.tracks.frames)
+    for name in ("ids_N", "offsets_M1", "boxes_P4", "scores_P", "ids_P"):
+        np.testing.assert_array_equal(getattr(read.tracks, name), getattr(written.tracks, name))
+    ids = [read.track_ids_of(key) for key in read.key_frames]
+    assert [len(item) for item in ids if item is not None] == counts
+    assert read.digest == written.digest
+    assert (read.digest == plain.digest) == (not sum(counts))
+
+
+def test_a_file_without_tracks_is_as_ever(store: Store) -> None:
+    path = write_proposals(store, make([2, 0]))
+    with h5py.File(path) as file:
+        assert sorted(file) == ["boxes", "key_frames", "offsets", "scores"]
+    read = read_proposals(path)
+    assert read.tracks is None
+    assert read.track_ids_of(read.key_frames[0]) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"ids_N": np.array([1])}, "There are 2 boxes and 1 track ids"),
+        ({"ids_N": np.array([1, 0])}, "Track id 0 must be from 1, or -1"),
+        ({"ids_P": np.array([1, -2])}, "Track id -2 must be from 1, or -1"),
+        ({"frames": (("ü", 3), ("ü", 3))}, "sorted frames"),
+        ({"frames": (("ü", 0), ("ü", 3))}, "numbered from 1"),
+        ({"offsets_M1": np.array([0, 2, 1])}, "rise from 0"),
+        ({"boxes_P4": np.full((2, 4), 1.5, np.float32)}, "of frame ü, frame 3 is outside"),
+    ],
+)
+def test_bad_tracks_are_refused(change: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        replace(make([1, 1]), tracks=replace(make_tracks(2, [1, 1]), **change))
 
 
 def test_an_unknown_confidence_stays_unknown(store: Store) -> None:

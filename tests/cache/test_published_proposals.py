@@ -1,6 +1,7 @@
 """Published detector pickles become proposals: repeats are merged, an unknown confidence is no sure one."""
 
 import json
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -99,3 +100,46 @@ def test_a_pickle_of_another_split_is_refused(tmp_path: Path, data: Path) -> Non
             image_size=(180, 320),
             confidence=0.3,
         )
+
+
+@pytest.mark.parametrize("form", ["mmaction2", "ava"])
+def test_boxes_of_other_detectors_keep_their_confidence(form: str, tmp_path: Path, data: Path) -> None:
+    boxes = {"b,0001": [(0.1, 0.2, 0.3, 0.4, 0.9), (0.5, 0.2, 0.75, 0.5, 0.25)], "a,0002": [(0, 0, 1, 1, 1)]}
+    path = tmp_path / "boxes"
+    if form == "mmaction2":
+        path.write_bytes(pickle.dumps({key: np.array(found) for key, found in boxes.items()}, protocol=2))
+    else:
+        lines = [f"{key},{','.join(map(str, box))},,{score}" for key, found in boxes.items() for *box, score in found]
+        path.write_text("\n".join(lines))
+    store = Store.open(tmp_path / "store", create=True)
+    split = Dataset.open(data).split("test")
+    _, report = import_proposals(path, split, store, name="p", image_size=(180, 320), confidence=0.2)
+    assert (report.boxes, report.key_frames, report.key_frames_without_element) == (3, 2, ("b,0002",))
+    found, scores = open_proposals(store, "cw", "test", "p").of(KeyFrame("b", 1000))
+    np.testing.assert_array_equal(found, np.float32([box[:4] for box in boxes["b,0001"]]))
+    np.testing.assert_array_equal(scores, np.float32([0.9, 0.25]))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (pickle.dumps({"b,0001": np.zeros((1, 3))}), "'b,0001' must be an array"),
+        (pickle.dumps({"sports/b,0001": np.zeros((1, 5))}), "the video is 'sports/b'"),
+        (pickle.dumps({"b": np.zeros((1, 5))}), "the video is ''"),
+        (
+            pickle.dumps({"b,1": np.array([[0.1, 0.1, 1.2, 0.2, 0.5]])}),
+            "the box is 0.1,0.1,1.2,0.2 with confidence 0.5",
+        ),
+        (pickle.dumps({"b,1": np.array([[0.1, 0.1, np.nan, 0.2, 0.5]])}), "the box is 0.1,0.1,nan,0.2"),
+        (b"b,1,0.1,0.1,0.2,0.2,,1.5\n", "line 1: the box is 0.1,0.1,0.2,0.2 with confidence 1.5"),
+        (b"b,1,0.1,0.1,0.2,0.2,,x\n", "line 1: confidence is 'x', but must be a number"),
+        (b"b,1,0.1\n", "line 1 must have 8 columns"),
+    ],
+)
+def test_bad_boxes_of_other_detectors_are_refused(content: bytes, message: str, tmp_path: Path, data: Path) -> None:
+    path = tmp_path / "boxes"
+    path.write_bytes(content)
+    store = Store.open(tmp_path / "store", create=True)
+    split = Dataset.open(data).split("test")
+    with pytest.raises(InputError, match=message):
+        import_proposals(path, split, store, name="p", image_size=(180, 320), confidence=0.2)

@@ -6,12 +6,13 @@ import re
 from pathlib import Path
 
 import pytest
-from cli.workflow.annotated import draw_key_frame, read_predictions
 from PIL import Image
 
 from cache.feature_store import list_feature_sets, open_feature_set
 from cache.proposal_store import open_proposals
 from cache.store import Store
+from cli.workflow.demo.pictures import draw_key_frame
+from cli.workflow.predictions import read_predictions
 from stal_data.dataset import Dataset
 from stal_data.keyframes import KeyFrame
 from tests.cli.inference_store import stal_cli, train

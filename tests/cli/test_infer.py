@@ -7,8 +7,10 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
+from numpy.typing import NDArray
 
 from cache.proposal_store import open_proposals
 from cache.store import Store
@@ -327,17 +329,47 @@ def test_results_of_long_names_that_begin_alike_stay_apart(
     assert len(list((tmp_path / "out" / "videos").glob("*/*.mp4"))) == 2
 
 
+@pytest.mark.parametrize("stored", ["slow=mean,slope", "slow=full"])
 def test_features_are_computed_as_those_that_the_run_was_trained_on(
-    inference: Inference, person: tuple[str, ...], tmp_path: Path
+    inference: Inference, person: tuple[str, ...], tmp_path: Path, stored: str
 ) -> None:
     store, made = inference.store, inference.store.parent
     words = [word for kind in BACKBONES for word in (f"--{kind}", made / f"{kind}.safetensors")]
-    words += ["--autocast", "bf16", "--statistics", "slow=mean,slope"]
+    words += ["--autocast", "bf16", "--statistics", stored]
     line = stal_cli("precompute", made / "data", "--split", "train", "--store", store, *words).splitlines()[-1]
     chosen = (f"data.feature_set={line.partition(':')[0].rpartition('/')[2]}", "data.statistics=[mean, slope]")
     train(store, "slopes", *chosen, seed=0)
     assert inference(video(tmp_path / "street.mp4"), tmp_path / "out", *person, run="slopes") == ALL
     assert json.loads((tmp_path / "out" / "actions.jsonl").read_text().splitlines()[0])["video"] == "street"
+    assert (
+        "--statistics slow=mean,slope"
+        in (tmp_path / "out" / "videos" / "street" / "logs" / "precompute.log").read_text()
+    )
+
+
+def scores(output: Path) -> NDArray[np.float64]:
+    return np.loadtxt(output / "predictions.csv", delimiter=",", usecols=7)
+
+
+def test_scores_are_multiplied_by_confidence_and_averaged_with_the_mirrored_view(
+    inference: Inference, person: tuple[str, ...], tmp_path: Path
+) -> None:
+    street, out, by_hand = video(tmp_path / "street.mp4"), tmp_path / "out", tmp_path / "by-hand.csv"
+    inference(street, out, *person)
+    plain = results(out)
+    alone = scores(out)
+    assert inference(street, out, *person, "--fuse-confidence") == ["predict"]
+    np.testing.assert_allclose(scores(out), alone * 0.5, rtol=1e-6)  # the detector is always half sure
+    assert inference(street, out, *person, "--flip-average") == ["precompute", "predict"]
+    assert inference(street, out, *person, "--flip-average") == []
+    averaged = (out / "predictions.csv").read_bytes()
+    assert not np.allclose(scores(out), alone, rtol=1e-3)
+    (dataset,) = (path.name for path in (inference.store / "features").glob("street-*"))
+    words = ("--run", "first", "--store", inference.store, "--dataset", dataset, "--split", "all")
+    stal_cli("predict", *words, "--boxes", "proposals", "--flip-average", "--output", by_hand)
+    assert averaged == by_hand.read_bytes()
+    assert inference(street, out, *person) == ["precompute", "predict"]
+    assert results(out) == plain
 
 
 def test_a_bad_video_does_not_end_the_others(

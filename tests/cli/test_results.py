@@ -97,15 +97,16 @@ def test_people_without_ids_are_followed_from_key_frame_to_key_frame(street: Pat
     assert read(tmp_path, street, rows) == [{1: 0.1, 2: 0.6}, {1: 0.15, 2: 0.55}, {}, {3: 0.15}]
 
 
-def test_the_ids_of_the_file_are_kept(street: Path, tmp_path: Path) -> None:
-    rows = ["0,0.1,0,0.3,1,1,0.9,5", "1,0.6,0,0.8,1,1,0.9,5", "1,0.1,0,0.3,1,1,0.9,2"]
-    assert read(tmp_path, street, rows) == [{5: 0.1}, {5: 0.6, 2: 0.1}, {}, {}]
+def test_the_tracks_of_the_file_are_kept_and_the_others_followed(street: Path, tmp_path: Path) -> None:
+    rows = ["0,0.1,0,0.3,1,1,0.9,5", "0,0.6,0,0.8,1,1,0.9,-1"]
+    rows += ["1,0.6,0,0.8,1,1,0.9,5", "1,0.12,0,0.32,1,1,0.9,-1", "1,0.65,0,0.85,1,1,0.9,-1"]
+    rows += ["2,0.65,0,0.85,1,1,0.9,-1"]
+    assert read(tmp_path, street, rows) == [{5: 0.1, 6: 0.6}, {5: 0.6, 7: 0.12, 6: 0.65}, {6: 0.65}, {}]
 
 
-@pytest.mark.parametrize("second", ["0,0.6,0,0.8,1,1,0.9,5", "0,0.6,0,0.8,1,1,0.9"], ids=["repeated", "missing"])
-def test_an_id_that_repeats_or_is_missing_is_refused(street: Path, tmp_path: Path, second: str) -> None:
-    with pytest.raises(InputError, match="has no id, or two of a key frame have one id"):
-        read(tmp_path, street, ["0,0.1,0,0.3,1,1,0.9,5", second])
+def test_two_people_of_one_track_in_a_key_frame_are_refused(street: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="Two people of a key frame have one track"):
+        read(tmp_path, street, ["0,0.1,0,0.3,1,1,0.9,5", "0,0.6,0,0.8,1,1,0.9,5"])
 
 
 def test_subtitles_follow_the_rules_of_webvtt(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def test_a_whole_checkpoint_becomes_three_files_and_a_table(tmp_path):
         "vit.safetensors",
     ]
     text = " ".join(result.stdout.split())
-    for expected in ("classifier of the pre-training", "fc_norm.weight", "optimizer", "Trained for 12 epochs"):
+    for expected in ("behind the encoder's last block", "fc_norm.weight", "optimizer", "Trained for 12 epochs"):
         assert expected in text
     assert "reading ckpt_12.pth.tar" in result.stderr
     info, _ = load_head_file(out / "head.safetensors")

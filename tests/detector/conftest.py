@@ -16,7 +16,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def detector(weights: Path) -> YoloDetector:
-    return YoloDetector(DetectorConfig(weights=weights, height=90, width=160, confidence=0.5, device="cpu"))
+    return YoloDetector(DetectorConfig(weights=weights, image_size=(90, 160), confidence=0.5, device="cpu"))
 
 
 @pytest.fixture(scope="session")

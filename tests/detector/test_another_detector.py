@@ -26,7 +26,7 @@ BOTH = (16 / 160, 18 / 90, 128 / 160, 81 / 90)  # from the first person of `writ
 
 @pytest.fixture
 def config(tmp_path: Path) -> DetectorConfig:
-    return DetectorConfig(weights=tmp_path / "red.toy", height=90, width=160)
+    return DetectorConfig(weights=tmp_path / "red.toy", image_size=(90, 160))
 
 
 @pytest.fixture
@@ -59,6 +59,6 @@ def test_an_unknown_detector_is_refused_with_those_that_there_are(config: Detect
 
 
 def test_it_is_measured_as_others_are(config: DetectorConfig, split: Split) -> None:
-    quality = measure(ToyDetector(config), YoloPart(key_frames=split.key_frames, media=split.media))
+    quality = measure(ToyDetector(config), YoloPart(images=tuple((item, split.media) for item in split.key_frames)))
     # Nine key frames with two people each, of whom one box that spans both covers neither.
     assert (quality.people, quality.boxes, quality.found) == (18, 9, 0)

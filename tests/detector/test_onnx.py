@@ -33,12 +33,12 @@ TOLERANCE = 1e-3
 def exported(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """For 90x160 and any batch."""
     output = tmp_path_factory.mktemp("onnx") / "tiny.onnx"
-    export_onnx(weights, output, height=90, width=160, batch=None)
+    export_onnx(weights, output, image_size=(90, 160), batch=None)
     return output
 
 
 def load(path: Path, **options: object) -> YoloDetector:
-    config = {"weights": path, "height": 90, "width": 160, "confidence": 0.5, "device": "cpu"} | options
+    config = {"weights": path, "image_size": (90, 160), "confidence": 0.5, "device": "cpu"} | options
     return YoloDetector(DetectorConfig(**config))
 
 
@@ -61,7 +61,7 @@ def test_boxes_equal_those_of_the_checkpoint(exported: Path, detector: YoloDetec
 
 
 def test_a_fixed_batch_is_filled_up(weights: Path, detector: YoloDetector, tmp_path: Path) -> None:
-    written = export_onnx(weights, tmp_path / "three.onnx", height=90, width=160, batch=3)
+    written = export_onnx(weights, tmp_path / "three.onnx", image_size=(90, 160), batch=3)
     assert written.size == (96, 160)
     assert_same_output(load(written.path), detector, images=5)
 
@@ -77,12 +77,12 @@ def test_a_file_of_ultralytics_own_export_is_served(weights: Path, detector: Yol
         )
     own = tmp_path / "own.onnx"
     assert_same_output(load(own), detector, images=3)
-    load(own, height=64, width=64)  # dynamic: any size
+    load(own, image_size=(64, 64))  # dynamic: any size
 
 
 def test_several_classes_keep_their_names(tmp_path: Path) -> None:
     two = save_tiny_weights(tmp_path / "two.pt", names={0: "dog", 1: "person"})
-    written = export_onnx(two, tmp_path / "two.onnx", height=90, width=160, batch=None)
+    written = export_onnx(two, tmp_path / "two.onnx", image_size=(90, 160), batch=None)
     assert_same_output(load(written.path), load(two), images=2)
     with pytest.raises(InputError, match="0=dog, 1=person"):
         load(written.path, classes=(2,))
@@ -102,14 +102,14 @@ async def test_the_service_takes_it(exported: Path) -> None:
 
 def test_another_image_size_is_refused(exported: Path) -> None:
     with pytest.raises(InputError, match=r"96x160 \(height x width\).*180x320 runs as 192x320.*--image-size 96x160"):
-        load(exported, height=180, width=320)
-    load(exported, height=96, width=160)
+        load(exported, image_size=(180, 320))
+    load(exported, image_size=(96, 160))
 
 
 def test_the_same_weights_give_the_same_bytes_and_nothing_of_this_machine(
     exported: Path, weights: Path, tmp_path: Path
 ) -> None:
-    again = export_onnx(weights, tmp_path / "again.onnx", height=90, width=160, batch=None)
+    again = export_onnx(weights, tmp_path / "again.onnx", image_size=(90, 160), batch=None)
     assert again.path.read_bytes() == exported.read_bytes()
     for text in (str(ROOT), str(weights.parent), str(tmp_path), sys.prefix):
         assert text.encode() not in exported.read_bytes()
@@ -246,7 +246,7 @@ def test_a_missing_package_says_what_to_install(
     monkeypatch.setitem(sys.modules, missing, None)
     needs = rf"'{missing}' is needed; in the checkout: pip install -c constraints.txt '\.\[onnx\]'"
     with pytest.raises(InputError, match=needs):
-        export_onnx(weights, tmp_path / "new.onnx", height=90, width=160, batch=None)
+        export_onnx(weights, tmp_path / "new.onnx", image_size=(90, 160), batch=None)
     with pytest.raises(InputError, match=needs):
         load(exported)
 
@@ -282,8 +282,8 @@ from detector_svc.yolo.onnx_export import export_onnx
 from detector_svc.detector_protocol import DetectorConfig
 from detector_svc.yolo.yolo_detector import YoloDetector
 weights, output = map(Path, sys.argv[1:])
-export_onnx(weights, output, height=64, width=64, batch=None)
-detector = YoloDetector(DetectorConfig(weights=output, height=64, width=64))
+export_onnx(weights, output, image_size=(64, 64), batch=None)
+detector = YoloDetector(DetectorConfig(weights=output, image_size=(64, 64)))
 detector.detect([detector.prepare(np.zeros((64, 64, 3), np.uint8))])
 """
 

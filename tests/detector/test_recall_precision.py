@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from detector_svc.yolo.recall_precision import Quality, count_found
+from detector_svc.yolo.recall_precision import Quality, found_people
 
 # In steps in which areas are exact: of sides that are nearly nothing, the product in float32 is nothing.
 COORDINATE = st.integers(0, 1024).map(lambda number: number / 1024)
@@ -26,7 +26,7 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
 
 @given(BOXES, BOXES)
 def test_a_match_is_one_to_one_and_never_beats_the_best_assignment(boxes: np.ndarray, people: np.ndarray) -> None:
-    found = count_found(boxes, people)
+    found = int(found_people(boxes, people).sum())
     # A hair below 0.5, since the two ways to compute an overlap round differently.
     good = [[overlap(box, person) >= 0.5 - 1e-5 for person in people] for box in boxes]
     slots = range(max(len(people), len(boxes)))
@@ -40,11 +40,13 @@ def test_a_match_is_one_to_one_and_never_beats_the_best_assignment(boxes: np.nda
 
 def test_a_second_box_on_one_person_is_not_found_again() -> None:
     person = np.array([[0.1, 0.1, 0.5, 0.9]], np.float32)
-    assert count_found(np.repeat(person, 3, axis=0), person) == 1
-    assert count_found(person, np.repeat(person, 3, axis=0)) == 1
+    assert found_people(np.repeat(person, 3, axis=0), person).tolist() == [True]
+    assert found_people(person, np.repeat(person, 3, axis=0)).sum() == 1
 
 
 def test_shares() -> None:
-    assert Quality(people=4, found=3, boxes=6).recall == 0.75
-    assert Quality(people=4, found=3, boxes=6).precision == 0.5
-    assert Quality(people=0, found=0, boxes=0).recall == Quality(people=0, found=0, boxes=0).precision == 0.0
+    quality = Quality(people_S=(2, 0, 2), found_S=(1, 0, 2), boxes=6)
+    assert (quality.recall, quality.precision) == (0.75, 0.5)
+    assert quality.recall_by_size() == {"small": 0.5, "medium": None, "large": 1.0}
+    nobody = Quality(people_S=(0, 0, 0), found_S=(0, 0, 0), boxes=0)
+    assert nobody.recall == nobody.precision == 0.0

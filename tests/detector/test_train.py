@@ -74,8 +74,9 @@ def test_training_reaches_out_to_nobody(trained: tuple[Path, str]) -> None:
 
 def test_trained_weights_serve_and_hold_nothing_of_this_machine(trained: tuple[Path, str], dataset: Path) -> None:
     output, _ = trained
-    detector = YoloDetector(DetectorConfig(weights=output, height=90, width=160, device="cpu"))
+    detector = YoloDetector(DetectorConfig(weights=output, device="cpu"))
     assert detector.people == ("person",)
+    assert detector.config.image_size == (90, 160), "the size of the training"
     detector.detect([detector.prepare(picture(1))])
     metrics = json.loads(output.with_suffix(".json").read_text())
     assert 0 <= metrics["recall_at_iou_0.5"] <= 1
@@ -90,7 +91,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_start_others(
 ) -> None:
     output, _ = trained
     train, val = choose_parts(
-        Dataset.open(dataset).split("train"), None, max_images=None, max_val_images=100, held_out=0.1, seed=0
+        [Dataset.open(dataset).split("train")], [], max_images=None, max_val_images=100, held_out=0.1, seed=0
     )
 
     def run(name: str, start: Path) -> bytes:
@@ -106,7 +107,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_start_others(
 
 def small_training(dataset: Path, **options: object) -> tuple[DetectorTrainConfig, YoloPart, YoloPart]:
     split = Dataset.open(dataset).split("train")
-    parts = choose_parts(split, None, max_images=2, max_val_images=2, held_out=0.1, seed=0)
+    parts = choose_parts([split], [], max_images=2, max_val_images=2, held_out=0.1, seed=0)
     config = {"start": MODEL, "height": 64, "width": 64, "epochs": 1, "device": "cpu"} | options
     return DetectorTrainConfig(**config), *parts
 
@@ -128,7 +129,7 @@ def test_weights_are_written_before_they_are_measured(
         assert f"kept in '{output}', but measuring them failed (ZeroDivisionError: no luck)" in str(raised.value)
     assert "person.pt: the weights are written" in said[0]
     metrics = json.loads(output.with_suffix(".json").read_text())
-    detector = YoloDetector(DetectorConfig(weights=output, height=64, width=64, device="cpu"))
+    detector = YoloDetector(DetectorConfig(weights=output, image_size=(64, 64), device="cpu"))
     assert (metrics["weights"], metrics["recall_at_iou_0.5"]) == (detector.weights_digest, None)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["person.json", "person.pt"]
 
@@ -158,7 +159,7 @@ def test_a_training_that_ends_early_keeps_its_best_weights(
     (kept,) = tmp_path.iterdir()
     assert kept.name.startswith("p.unfinished-")
     assert f"kept in '{kept}'" in "".join([*said, str(raised.value)])
-    YoloDetector(DetectorConfig(weights=kept, height=64, width=64, device="cpu"))
+    YoloDetector(DetectorConfig(weights=kept, image_size=(64, 64), device="cpu"))
 
 
 KILLED = """

@@ -15,7 +15,8 @@ import pytest
 from cache.proposal_store import Proposals, open_proposals
 from cache.store import Store
 from detector_svc.client.detector_client import model_of
-from detector_svc.client.split_detection import KeptAnswers, detect_split
+from detector_svc.client.kept_answers import KeptAnswers
+from detector_svc.client.split_detection import detect_split
 from detector_svc.detections import FrameDetections
 from stal_data.dataset import Dataset, Split
 from stal_data.keyframes import KeyFrame
@@ -166,14 +167,14 @@ def test_kept_answers_are_of_their_time_to_the_millisecond(tmp_path: Path) -> No
     kept = KeptAnswers(path, model)
     for number, time_ms in enumerate((7000, 7040, 7200)):
         found = FrameDetections(boxes_N4=np.zeros((number, 4), np.float32), scores_N=np.ones(number, np.float32))
-        kept.add(KeyFrame("v", time_ms), number, found)
+        kept.add(str(KeyFrame("v", time_ms)), number, found)
     kept.save()
     again = KeptAnswers(path, model)
     for number, time_ms in enumerate((7000, 7040, 7200)):
-        answer = again.get(KeyFrame("v", time_ms), number)
+        answer = again.get(str(KeyFrame("v", time_ms)), number)
         assert answer is not None
         assert len(answer) == number
-    assert again.get(KeyFrame("v", 7001), 0) is None
+    assert again.get(str(KeyFrame("v", 7001)), 0) is None
 
 
 class Stopping(ReplicaService):

@@ -47,7 +47,7 @@ def slim(kind: str = "DetectionModel", head: str = "Detect, [nc]", channels: int
 
 
 def load(path: Path) -> YoloDetector:
-    return YoloDetector(DetectorConfig(weights=path, height=90, width=160, confidence=0.5, device="cpu"))
+    return YoloDetector(DetectorConfig(weights=path, image_size=(90, 160), confidence=0.5, device="cpu"))
 
 
 @pytest.mark.parametrize("kind", HEADS)
@@ -57,7 +57,7 @@ def test_other_kinds_of_models_are_refused_by_name(tmp_path: Path, kind: str) ->
     with pytest.raises(InputError, match=refusal):
         load(path)
     with pytest.raises(InputError, match=refusal):
-        export_onnx(path, tmp_path / "other.onnx", height=90, width=160, batch=None)
+        export_onnx(path, tmp_path / "other.onnx", image_size=(90, 160), batch=None)
     assert not (tmp_path / "other.onnx").exists()
 
 

@@ -19,7 +19,7 @@ from tests.detector.samples import picture, save_tiny_weights
     ("size", "network"), [((180, 320), (192, 320)), ((320, 180), (320, 192)), ((64, 96), (64, 96))]
 )
 def test_image_size_is_height_then_width(weights: Path, size: tuple[int, int], network: tuple[int, int]) -> None:
-    detector = YoloDetector(DetectorConfig(weights=weights, height=size[0], width=size[1], device="cpu"))
+    detector = YoloDetector(DetectorConfig(weights=weights, image_size=(size[0], size)[1], device="cpu"))
     shapes = []
     detector.network.module.register_forward_pre_hook(lambda _, inputs: shapes.append(tuple(inputs[0].shape)))
     detector.detect([detector.prepare(picture(1))])
@@ -60,7 +60,7 @@ def test_boxes_equal_ultralytics_prediction(
 def test_boxes_do_not_depend_on_what_shares_the_batch(weights: Path, device: str) -> None:
     """To the last bit, with more images than one pass of a GPU takes."""
     detector = YoloDetector(
-        DetectorConfig(weights=weights, height=90, width=160, confidence=0.5, device=device, gpu_pass=4)
+        DetectorConfig(weights=weights, image_size=(90, 160), confidence=0.5, device=device, gpu_pass=4)
     )
     images = [detector.prepare(picture(seed, 100 + 40 * seed, 150)) for seed in range(6)]
     for image, found in zip(images, detector.detect(images), strict=True):
@@ -87,7 +87,7 @@ def test_every_pass_of_the_network_has_one_shape(detector: YoloDetector, monkeyp
 
 def test_confidence_is_inclusive(weights: Path) -> None:
     def scores(confidence: float) -> list[float]:
-        config = DetectorConfig(weights=weights, height=90, width=160, confidence=confidence, device="cpu")
+        config = DetectorConfig(weights=weights, image_size=(90, 160), confidence=confidence, device="cpu")
         detector = YoloDetector(config)
         return detector.detect([detector.prepare(picture(3))])[0].scores_N.tolist()
 
@@ -103,7 +103,7 @@ def test_only_people_count_and_one_person_is_one_box(tmp_path: Path, monkeypatch
     path, image_HW3 = save_tiny_weights(tmp_path / "two.pt", names={0: "dog", 1: "person"}), picture(4)
 
     def count(classes: tuple[int, ...] | None) -> int:
-        config = DetectorConfig(weights=path, height=90, width=160, confidence=0.5, classes=classes, device="cpu")
+        config = DetectorConfig(weights=path, image_size=(90, 160), confidence=0.5, classes=classes, device="cpu")
         detector = YoloDetector(config)
         return len(detector.detect([detector.prepare(image_HW3)])[0])
 
@@ -128,9 +128,9 @@ def test_class_choice() -> None:
 
 def test_missing_weights_say_that_nothing_is_downloaded(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="nothing is downloaded"):
-        YoloDetector(DetectorConfig(weights=Path("yolov8n.pt"), height=90, width=160))
+        YoloDetector(DetectorConfig(weights=Path("yolov8n.pt"), image_size=(90, 160)))
     with pytest.raises(NotFoundError, match=r"gone\.pt"):
-        YoloDetector(DetectorConfig(weights=tmp_path / "gone.pt", height=90, width=160))
+        YoloDetector(DetectorConfig(weights=tmp_path / "gone.pt", image_size=(90, 160)))
 
 
 @pytest.mark.parametrize("damage", ["empty", "text", "truncated", "flipped", "other"])
@@ -145,7 +145,7 @@ def test_corrupt_weights_are_named(weights: Path, tmp_path: Path, damage: str) -
             {"empty": b"", "text": b"hello", "truncated": data[: len(data) // 2], "flipped": flipped}[damage]
         )
     with pytest.raises(InputError, match=r"bad\.pt"):
-        YoloDetector(DetectorConfig(weights=path, height=90, width=160))
+        YoloDetector(DetectorConfig(weights=path, image_size=(90, 160)))
 
 
 class _Attack:
@@ -161,18 +161,18 @@ class _Attack:
 def test_loading_weights_runs_nothing_that_is_in_them(tmp_path: Path) -> None:
     torch.save({"model": _Attack(tmp_path / "pwned")}, tmp_path / "attack.pt")
     with pytest.raises(InputError, match=r"attack\.pt"):
-        YoloDetector(DetectorConfig(weights=tmp_path / "attack.pt", height=90, width=160))
+        YoloDetector(DetectorConfig(weights=tmp_path / "attack.pt", image_size=(90, 160)))
     assert not (tmp_path / "pwned").exists()
 
 
 def test_bad_settings_are_refused(weights: Path) -> None:
     for settings, text in (
         ({"confidence": 0.0}, "above 0"),
-        ({"height": 8}, "32 to 4096"),
+        ({"image_size": (8, 160)}, "32 to 4096"),
         ({"overlap": 1.5}, "at most 1"),
         ({"name": "a/b"}, "--name"),
     ):
         with pytest.raises(InputError, match=text):
-            DetectorConfig(**({"weights": weights, "height": 90, "width": 160} | settings))
+            DetectorConfig(**({"weights": weights, "image_size": (90, 160)} | settings))
     with pytest.raises(InputError, match="--device 'gpu'"):
         choose_device("gpu")

@@ -20,7 +20,7 @@ from tests.detector.samples import write_dataset
 
 def choose(dataset: Path, **options: object) -> tuple[YoloPart, YoloPart]:
     settings = {"max_images": None, "max_val_images": 100, "held_out": 0.1, "seed": 0} | options
-    return choose_parts(Dataset.open(dataset).split("train"), None, **settings)
+    return choose_parts([Dataset.open(dataset).split("train")], [], **settings)
 
 
 def test_one_label_file_per_key_frame_with_each_person_once(dataset: Path, tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_images_are_the_key_frames_own_bytes(dataset: Path, tmp_path: Path) -> N
 
 
 def test_a_turned_image_is_written_as_the_service_sees_it(tmp_path: Path) -> None:
-    dataset = write_dataset(tmp_path / "small", videos=2, seconds=2)
+    dataset = write_dataset(tmp_path / "small", videos=2, seconds=3)
     train, val = choose(dataset)
     exif = Image.Exif()
     exif[0x0112] = 3
@@ -56,8 +56,8 @@ def test_a_turned_image_is_written_as_the_service_sees_it(tmp_path: Path) -> Non
         Image.open(path).save(path, exif=exif)
     write_yolo_folder(tmp_path / "yolo", train, val)
     written = sorted((tmp_path / "yolo/images/train").iterdir())
-    for item, path in zip(train.key_frames, written, strict=True):
-        seen_HW3 = decode_image(key_frame_image(train.media, item), "a")
+    for (item, media), path in zip(train.images, written, strict=True):
+        seen_HW3 = decode_image(key_frame_image(media, item), "a")
         np.testing.assert_array_equal(np.asarray(Image.open(path)), seen_HW3)
         assert Image.open(path).getexif().get(0x0112) is None
 
@@ -81,11 +81,34 @@ def test_a_limit_draws_from_all_over_the_split(dataset: Path) -> None:
 def test_a_key_frame_without_people_is_background(dataset: Path, tmp_path: Path) -> None:
     train, val = choose(dataset)
     empty = replace(train.key_frames[0], boxes_N4=np.zeros((0, 4), np.float32), labels=(), persons=())
-    train = replace(train, key_frames=(empty, *train.key_frames[1:]))
+    train = replace(train, images=((empty, train.images[0][1]), *train.images[1:]))
     write_yolo_folder(tmp_path / "yolo", train, val)
     first = min((tmp_path / "yolo" / "labels" / "train").iterdir())
     assert first.read_text() == ""
     assert len(list((tmp_path / "yolo" / "images" / "train").iterdir())) == 6
+
+
+def test_several_data_sets_and_negatives_are_one_folder(dataset: Path, tmp_path: Path) -> None:
+    """Videos of one name in two data sets are two videos; each data set holds one of its own out."""
+    other = write_dataset(tmp_path / "other", videos=2, seconds=3)
+    splits = [Dataset.open(folder).split("train") for folder in (dataset, other)]
+    splits[1] = replace(splits[1], dataset="other")
+    nobody = [
+        replace(item, boxes_N4=np.zeros((0, 4), np.float32), labels=(), persons=()) for item in splits[1].key_frames
+    ]
+    empty = replace(splits[1], key_frames=tuple(nobody), annotated=False)
+    options = {"max_images": None, "max_val_images": 100, "held_out": 0.1, "seed": 0}
+    train, val = choose_parts(splits, [], [empty], **options)
+    folder = write_yolo_folder(tmp_path / "yolo", train, val)
+    assert (folder.images, folder.val_images, folder.boxes) == (6 + 2 + 4, 3 + 2, 2 * (6 + 2))
+    lines = [path.read_text() for path in sorted((tmp_path / "yolo" / "labels" / "train").iterdir())]
+    assert [bool(text) for text in lines] == [True] * 8 + [False] * 4
+    train, _ = choose_parts(splits, [], [empty], **options | {"max_images": 3})
+    assert len(train.key_frames) == 3 + 4, "negatives come on top"
+    _, val = choose_parts(splits[:1], splits[1:], **options)
+    assert val.key_frames == splits[1].key_frames
+    with pytest.raises(InputError, match=r"--negatives: key frame .* of 'other' has 2 people"):
+        choose_parts(splits[:1], [], splits[1:], **options)
 
 
 def test_what_cannot_be_learnt_from_is_refused(dataset: Path, tmp_path: Path) -> None:
@@ -93,9 +116,9 @@ def test_what_cannot_be_learnt_from_is_refused(dataset: Path, tmp_path: Path) ->
     options = {"max_images": None, "max_val_images": 9, "held_out": 0.1, "seed": 0}
     one_video = replace(split, key_frames=tuple(item for item in split.key_frames if item.key.video == "v0"))
     with pytest.raises(InputError, match="--val-split"):
-        choose_parts(one_video, None, **options)
+        choose_parts([one_video], [], **options)
     with pytest.raises(InputError, match="no annotations"):
-        choose_parts(replace(split, annotated=False), None, **options)
+        choose_parts([replace(split, annotated=False)], [], **options)
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "file").touch()
     with pytest.raises(ConflictError, match="not empty"):

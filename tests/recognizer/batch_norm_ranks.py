@@ -27,6 +27,7 @@ HEADS = {
     "linear": "head={kind: linear}",
     "relation": "head={kind: relation, channels: 8, dropout: 0}",
     "neighbours": "head={kind: relation, channels: 8, dropout: 0}",
+    "bank": "head={kind: relation, channels: 8, dropout: 0}",
     "live": "head={kind: linear}",
 }
 """`live` trains a layer before the head, too, so gradients flow through the statistics."""
@@ -59,6 +60,16 @@ def with_neighbours(batch: HeadBatch) -> HeadBatch:
     return replace(batch, neighbour_boxes_NK4=torch.stack([boxes_N4 * 0.8, boxes_N4 * 0.9], 1), neighbour_row_NK=row_NK)
 
 
+def with_bank(batch: HeadBatch) -> HeadBatch:
+    """Let each clip have a bank of its own vectors, which follow from its maps; some have none."""
+    maps = [batch.features[name].flatten(2) for name in SIZES.shapes.maps]
+    bank_BC = torch.cat([part for values in maps for part in (values.mean(2), values.amax(2))], dim=1)
+    seen_BV = torch.diag(batch.features["slow"][:, 0, 0, 0] > 0)
+    return replace(
+        batch, bank_VC=torch.cat([bank_BC, bank_BC * 0.5]), bank_seen_BV=torch.cat([seen_BV, seen_BV], dim=1)
+    )
+
+
 def part_of(step: int, rank: int | None) -> LabelledBatch:
     """A step's clips for a rank; None is one process that holds them all."""
     first, second = STEPS[step]
@@ -72,16 +83,17 @@ def train(kind: str, ranks: Ranks, rank: int | None, *, shared: bool) -> tuple[l
     """Return each step's loss, and what was trained with its running statistics."""
     recipe = parse_recipe(ACAR, [HEADS[kind], "optimizer={kind: sgd, learning_rate: 0.1}"])
     torch.manual_seed(0)
-    seeing = kind == "neighbours"
-    head = build_head(recipe.head, replace(SIZES.shapes, neighbours=1 if seeing else 0), SIZES.classes)
+    channels = 2 * (SIZES.slow + SIZES.fast + SIZES.vit)
+    around = {"neighbours": ({"neighbours": 1}, with_neighbours), "bank": ({"bank_channels": channels}, with_bank)}
+    shapes, see = around.get(kind, ({}, lambda batch: batch))
+    head = build_head(recipe.head, replace(SIZES.shapes, **shapes), SIZES.classes)
     head = (LiveModel(head) if kind == "live" else head).double()
     if shared:
         share_statistics(head)
     optimizer = build_optimizer(recipe.optimizer, head.parameters())
     trainer = Trainer(head=head, model=ranks.wrap(head), optimizer=optimizer, loss=recipe.loss, ranks=ranks)
     batches = [part_of(step, rank) for step in range(len(STEPS))]
-    if seeing:
-        batches = [replace(batch, head=with_neighbours(batch.head)) for batch in batches]
+    batches = [replace(batch, head=see(batch.head)) for batch in batches]
     losses = [trainer.step(batch, 0.1)[0].loss for batch in batches]
     return losses, head.state_dict()
 

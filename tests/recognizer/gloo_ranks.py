@@ -14,7 +14,8 @@ from recognizer_svc.runs.run_dir import RunDir
 from recognizer_svc.training.distributed import Ranks, connect
 from recognizer_svc.training.loop import NonFiniteLossError, StopSignal, Trainer
 from recognizer_svc.training.recipe import load_recipe
-from recognizer_svc.training.run import Run, check_one_recipe, train_run
+from recognizer_svc.training.run import Run, train_run
+from recognizer_svc.training.run_checks import check_one_recipe
 from stal_data.errors import ConflictError
 from stal_data.keyframes import KeyFrame
 from tests.recognizer.feature_maps import feature_shapes, present

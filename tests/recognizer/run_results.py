@@ -52,8 +52,8 @@ def predicted_map(run: RunDir) -> float:
     return found
 
 
-def train_on_rank(rank: int, folder: str, whole: str, parts: str, flat: str) -> None:
-    """On each of two ranks: a run in one go, the same one with a stop, and one that ends early."""
+def train_on_rank(rank: int, folder: str, whole: str, parts: str, flat: str, bfloat16: str) -> None:
+    """On each of two ranks: a run in one go, the same one with a stop, one that ends early, and one in bfloat16."""
     torch.set_num_threads(1)
     rendezvous = Path(folder) / "rendezvous"
     with connect("gloo", timeout_s=300, init_method=f"file://{rendezvous}", rank=rank, world_size=2) as ranks:
@@ -61,6 +61,7 @@ def train_on_rank(rank: int, folder: str, whole: str, parts: str, flat: str) -> 
         assert not train_run(RunDir(Path(parts)), ranks, StopAfter(3))
         assert train_run(RunDir(Path(parts)), ranks)
         assert train_run(RunDir(Path(flat)), ranks)
+        assert train_run(RunDir(Path(bfloat16)), ranks)
 
 
 FLAT: Sequence[str] = [

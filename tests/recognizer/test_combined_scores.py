@@ -30,6 +30,7 @@ from tests.recognizer.toy_store import make_scene, write_split
 RUNS = {
     "alone": ["head={kind: linear}"],
     "seeing": ["head={kind: relation, channels: 8}", "data.neighbours=1"],
+    "banked": ["head={kind: relation, channels: 8}", "data.bank_s=2"],
 }
 LINE = [1.0, 0.2, 1.0, 0.6]
 

@@ -10,6 +10,9 @@ import torch
 from cache.backbones.load import load_backbone
 from cache.precompute import PrecomputeOptions, precompute
 from cache.split_store import load_split
+from recognizer_svc.packed_models.description import read_packed_model
+from recognizer_svc.packed_models.install import install
+from recognizer_svc.packed_models.pack import Belongings, pack_run
 from recognizer_svc.runs.events import read_events
 from recognizer_svc.runs.run_dir import RunDir
 from recognizer_svc.scoring.predict import BoxesOfKeyFrame, Predictor
@@ -71,7 +74,7 @@ def test_what_a_joint_run_says_of_itself(trained):
     assert not trained[0].backbone_files("slowfast")[1].exists()
 
 
-def test_the_exported_weights_fill_the_cache_that_prediction_reads(trained, joint_store):
+def test_the_exported_weights_fill_the_cache_that_prediction_reads(trained, joint_store, tmp_path):
     """The scores from the cache are those that the validation of the live network saw."""
     run = trained[0]
     predictor = Predictor.load(run.root, device="cpu")
@@ -102,6 +105,13 @@ def test_the_exported_weights_fill_the_cache_that_prediction_reads(trained, join
     probabilities = np.where(targets_NC == 1, scores_NC, 1 - scores_NC).astype(np.float64)
     # The same network in other batches: only the order of float32 sums differs.
     assert -np.log(probabilities).mean() == pytest.approx(validation["loss"], rel=1e-5)
+
+    pack_run(run, tmp_path / "packed", Belongings())
+    model = read_packed_model(tmp_path / "packed")
+    assert model.backbone_file("slowfast").read_bytes() == run.backbone_files("slowfast")[0].read_bytes()
+    installed = Predictor.load(joint_store.store.runs_dir / install(model, joint_store.store), device="cpu")
+    again_NC = np.concatenate([item.scores_NC for item in installed.predict(opened, people)])
+    assert again_NC.tobytes() == scores_NC.tobytes()
 
     untrained = load_backbone("slowfast", weights="random:3", preset="tiny")
     (other,) = precompute(

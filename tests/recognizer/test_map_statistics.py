@@ -5,14 +5,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from cache.backbones import BACKBONES
 from cache.backbones.load import load_backbone
 from cache.backbones.registry import Statistics
 from cache.feature_store import FeatureSet
 from cache.precompute import PrecomputeOptions, precompute
-from cache.statistics import STATISTICS
+from cache.spec import FeatureDtype
+from cache.statistics import STATISTICS, StatisticName
 from cache.store import Store
+from recognizer_svc.batching import head_batch
+from recognizer_svc.heads.batch import FeatureShapes, HeadBatch
 from recognizer_svc.runs.run_dir import RunDir
 from recognizer_svc.scoring.predict import BoxesOfKeyFrame, Predictor
 from recognizer_svc.training.distributed import Ranks
@@ -20,7 +24,7 @@ from recognizer_svc.training.inputs import open_inputs
 from recognizer_svc.training.recipe import Recipe, load_recipe
 from recognizer_svc.training.run import train_run
 from stal_data.dataset import Dataset
-from stal_data.errors import InputError
+from stal_data.errors import ConflictError, InputError
 from tests.recognizer.joint_store import write_dataset
 
 KEPT: Statistics = {"slow": ("mean", "slope"), "fast": ("mean", "max")}
@@ -38,10 +42,10 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return store
 
 
-def fill(store: Store, split: str, kept: Statistics) -> FeatureSet:
+def fill(store: Store, split: str, kept: Statistics, dtype: FeatureDtype = "float32") -> FeatureSet:
     slowfast = load_backbone("slowfast", weights="random:1", preset="tiny", statistics=kept)
     data = Dataset.open(store.root.parent / "data").split(split)
-    [features] = precompute(data, store, PrecomputeOptions(backbones=[slowfast], dtype="float32"))
+    [features] = precompute(data, store, PrecomputeOptions(backbones=[slowfast], dtype=dtype))
     return features
 
 
@@ -93,15 +97,85 @@ def test_a_statistic_that_no_map_has_is_refused(store: Store) -> None:
         open_inputs(recipe(store, "linear", "data.statistics=[mean, moments]"), store)
 
 
-def test_a_run_on_slopes_is_trained_and_predicts(store: Store) -> None:
-    run = RunDir(store.runs_dir / "slopes")
-    run.root.mkdir(parents=True)
-    run.recipe.write_text(recipe(store, "relation").to_yaml())
-    assert train_run(run, Ranks())
+ALL: tuple[StatisticName, ...] = ("mean", "max", "slope", "moments")
+WHOLE = BACKBONES["slowfast"].all_time_steps()
+
+
+def batch_of(features: FeatureSet) -> HeadBatch:
+    """What a recipe that names all statistics gives a head, without boxes."""
+    shapes = FeatureShapes.of(features.spec, features.shapes, statistics=ALL, computed=True)
+    stored = features.read(range(len(features.key_frames)), features.spec.stored_for(shapes.arrays))
+    return head_batch(stored, [], shapes, features.key_frames)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_statistics_of_all_time_steps_are_those_that_precompute_stores(
+    store: Store, tmp_path: Path, dtype: FeatureDtype
+) -> None:
+    (tmp_path / "data").symlink_to(store.root.parent / "data")
+    own = Store.open(tmp_path / "store", create=True)
+    stored, whole = fill(own, "test", {"slow": ALL, "fast": ALL}, dtype), fill(own, "test", WHOLE, dtype)
+    expected, found = batch_of(stored).features, batch_of(whole).features
+    assert list(found) == list(expected)
+    assert len(found) == 8
+    steps = whole.read(range(len(whole.key_frames)))
+    for name in found:
+        largest = float(np.abs(steps[name.partition("_")[0]]).max())
+        # Each step is rounded, and so is what is stored of them: both by half of 2^-10. Squares are off by twice that.
+        off = 1e-6 if dtype == "float32" else 2**-10 * (max(largest, 1) if name.endswith("_moments") else 1)
+        torch.testing.assert_close(found[name], expected[name], rtol=0, atol=off * largest)
+
+
+@pytest.fixture(scope="module")
+def whole(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A store of the same data with all time steps of both splits."""
+    folder = tmp_path_factory.mktemp("whole")
+    (folder / "data").symlink_to(store.root.parent / "data")
+    whole = Store.open(folder / "store", create=True)
+    for split in ("train", "test"):
+        fill(whole, split, WHOLE)
+    return whole
+
+
+@pytest.mark.parametrize(
+    ("changes", "arrays"),
+    [
+        ((), ["slow", "fast"]),
+        (("data.statistics=[mean, slope]",), ["slow", "slow_slope", "fast", "fast_slope"]),
+        (("data.statistics=[max]",), ["slow_max", "fast_max"]),
+    ],
+)
+def test_of_all_time_steps_a_head_is_given_what_the_recipe_names(
+    whole: Store, changes: tuple[str, ...], arrays: list[str]
+) -> None:
+    inputs = open_inputs(recipe(whole, "relation", *changes), whole)
+    assert list(inputs.shapes.arrays) == list(inputs.train.load([0, 1]).head.features) == arrays
+
+
+def scores_of(run: RunDir, store: Store) -> NDArray[np.float32]:
     predictor = Predictor.load(run.root, device="cpu")
     features = predictor.open_features(store, "noise", "test")
     box = np.array([[0.1, 0.1, 0.6, 0.9], [0.5, 0.1, 0.9, 0.9]], np.float32)
     people = [BoxesOfKeyFrame(key=key, boxes_N4=box) for key in features.key_frames]
-    scores = np.concatenate([item.scores_NC for item in predictor.predict(features, people)])
+    return np.concatenate([item.scores_NC for item in predictor.predict(features, people)])
+
+
+def test_a_run_on_slopes_is_trained_and_predicts_from_either_set(store: Store, whole: Store) -> None:
+    run = RunDir(store.runs_dir / "slopes")
+    run.root.mkdir(parents=True)
+    run.recipe.write_text(recipe(store, "relation").to_yaml())
+    assert train_run(run, Ranks())
+    scores = scores_of(run, store)
     assert np.isfinite(scores).all()
     assert scores.std() > 0
+    np.testing.assert_allclose(scores_of(run, whole), scores, atol=1e-5)
+
+
+def test_a_run_on_slopes_of_all_time_steps_refuses_a_set_that_lacks_one(store: Store, whole: Store) -> None:
+    run = RunDir(whole.runs_dir / "whole")
+    run.root.mkdir(parents=True)
+    run.recipe.write_text(recipe(whole, "relation", "data.statistics=[slope]").to_yaml())
+    assert train_run(run, Ranks())
+    assert scores_of(run, whole).std() > 0
+    with pytest.raises(ConflictError, match=r"slowfast.statistics.fast: full / mean, max"):
+        scores_of(run, store)

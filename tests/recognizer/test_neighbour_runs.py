@@ -1,4 +1,6 @@
-"""Runs whose head looks at neighbouring key frames: trained, validated, predicted with and asked the same way."""
+"""Runs whose head looks at other key frames, as neighbours or as a feature bank: trained, validated, predicted with and
+asked the same way.
+"""
 
 import shutil
 from collections.abc import Mapping
@@ -9,9 +11,10 @@ import pytest
 
 import stal
 from cache.feature_store import open_feature_set
-from cache.proposal_store import DetectorSpec, Proposals, write_proposals
+from cache.proposal_store import DetectorSpec, Proposals, open_proposals, write_proposals
 from cache.split_store import load_split
 from cache.store import Store
+from cache.tracks import Tracks
 from protos.generated import recognizer_pb2 as pb
 from recognizer_svc.data import LabelledFeatures
 from recognizer_svc.heads.batch import FeatureShapes
@@ -36,7 +39,16 @@ from tests.recognizer.conftest import make_run
 from tests.recognizer.toy_store import ACAR, LABELS
 
 RUN = "seeing"
-SEEING = ["head={kind: relation, channels: 8}", "data.neighbours=2", "training.epochs=2"]
+RELATION = ["head={kind: relation, channels: 8}", "training.epochs=2"]
+SEEING = [*RELATION, "data.neighbours=2"]
+BANKED = [*RELATION, "data.bank_s=2"]
+RUNS = {RUN: SEEING, "banked": BANKED, "both": [*SEEING, "data.bank_s=2"]}
+SAID = {
+    RUN: "2 key frames before and after, 1000 ms apart; toy/train has",
+    "banked": "the feature bank of a clip is the people of the key frames within 2 s: ",
+    "both": "the feature bank of a clip is the people of the key frames within 2 s: ",
+}
+each_run = pytest.mark.parametrize("run_id", RUNS)
 DETECTOR = DetectorSpec(name="toy", weights="sha256:0", height=64, width=96, confidence=0.3, library="none")
 LINE = [1.0, 0.2, 1.0, 0.6]
 
@@ -45,8 +57,8 @@ LINE = [1.0, 0.2, 1.0, 0.6]
 def trained(toy_store: Store, tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, RunDir]:
     root = tmp_path_factory.mktemp("neighbours") / "store"
     shutil.copytree(toy_store.root, root)
-    run_dir = make_run(root, RUN, SEEING)
-    train_run(run_dir, Ranks())
+    for run_id, overrides in RUNS.items():
+        train_run(make_run(root, run_id, overrides), Ranks())
     store = Store.open(root)
     split = load_split(store, "toy", "test")
     # Each key frame has a box without area first, which is left out.
@@ -63,7 +75,7 @@ def trained(toy_store: Store, tmp_path_factory: pytest.TempPathFactory) -> tuple
             detector=DETECTOR,
         ),
     )
-    return store, run_dir
+    return store, RunDir(root / "runs" / RUN)
 
 
 @pytest.fixture(scope="module")
@@ -71,15 +83,14 @@ def engine(trained: tuple[Store, RunDir]) -> Engine:
     return Engine(trained[0], device="cpu", served=ServedModels())
 
 
-def predict(engine: Engine, proposals: str | None = None, layout: str = "key_frames") -> list[ScoredKeyFrame]:
-    query = PredictQuery(
-        run_id=RUN, checkpoint="latest", dataset="toy", split="test", proposals=proposals, feature_set="", layout=layout
-    )
+def predict(engine: Engine, proposals: str | None = None, run_id: str = RUN, **options: str) -> list[ScoredKeyFrame]:
+    place = {"checkpoint": "latest", "dataset": "toy", "split": "test", "feature_set": ""}
+    query = PredictQuery(run_id=run_id, proposals=proposals, **place, **options)
     return list(engine.prepare(query).scored)
 
 
 def asking(
-    key: KeyFrame, people: Mapping[KeyFrame, People], *, reach: int = 2, **fields: object
+    key: KeyFrame, people: Mapping[KeyFrame, People], *, reach: int = 2, run_id: str = RUN, **fields: object
 ) -> pb.RecognizeRequest:
     """A call for a key frame's people that says who is in the key frames within `reach` seconds."""
 
@@ -92,7 +103,7 @@ def asking(
         other for other in people if other.video == key.video and 0 < abs(other.time_ms - key.time_ms) <= reach * 1000
     ]
     return pb.RecognizeRequest(
-        run_id=RUN,
+        run_id=run_id,
         checkpoint="latest",
         dataset="toy",
         split="test",
@@ -116,30 +127,32 @@ def truth(store: Store) -> dict[KeyFrame, People]:
     return {item.key: People.of(item.boxes_N4, item.persons) for item in load_split(store, "toy", "test").key_frames}
 
 
-def test_validation_and_prediction_see_the_same(trained, engine) -> None:
-    store, run_dir = trained
-    found = predict(engine)
+@each_run
+def test_validation_and_prediction_see_the_same(trained, engine, run_id) -> None:
+    store = trained[0]
+    found = predict(engine, run_id=run_id)
     targets = [
         [label_id in ids for label_id in LABELS.ids]
         for item in load_split(store, "toy", "test").key_frames
         for ids in item.labels
     ]
     score = mean_average_precision(np.concatenate([item.scores_NC for item in found]), np.array(targets, np.float32))
-    events = list(read_events(run_dir.events))
+    events = list(read_events(RunDir(store.runs_dir / run_id).events))
     assert score == pytest.approx([event.values["map"] for event in events if event.type == "validation"][-1], abs=1e-9)
     said = [str(event.values["message"]) for event in events if event.type == "log"]
-    assert any("2 key frames before and after, 1000 ms apart; toy/train has" in text for text in said)
+    assert any(SAID[run_id] in text for text in said)
 
 
+@each_run
 @pytest.mark.parametrize("proposals", [None, "toy"])
-def test_a_call_that_says_who_is_around_gets_the_scores_of_the_split(trained, engine, proposals) -> None:
+def test_a_call_that_says_who_is_around_gets_the_scores_of_the_split(trained, engine, proposals, run_id) -> None:
     """With the annotated ids, and by boxes alone; together, where no call sees the people of another."""
     people = truth(trained[0])
     if proposals is not None:
         people = {key: People.of(found.boxes_N4) for key, found in people.items()}
-    expected = predict(engine, proposals)
+    expected = predict(engine, proposals, run_id)
     assert [item.key for item in expected] == [key for key, found in people.items() if len(found.boxes_N4)]
-    requests = [asking(item.key, people) for item in expected]
+    requests = [asking(item.key, people, run_id=run_id) for item in expected]
     for item, together, alone in zip(
         expected, recognize(engine, *requests), [recognize(engine, request)[0] for request in requests], strict=True
     ):
@@ -147,16 +160,43 @@ def test_a_call_that_says_who_is_around_gets_the_scores_of_the_split(trained, en
         np.testing.assert_allclose(alone, item.scores_NC, rtol=1e-5)
 
 
-def test_without_neighbours_nobody_is_found_around(trained, engine) -> None:
-    store, run_dir = trained
+def test_tracks_say_who_is_around(trained, engine) -> None:
+    """Tracked as annotated, people get the scores of annotated ones, which boxes alone do not give; and their ids."""
+    store, people = trained[0], truth(trained[0])
+    found = open_proposals(store, "toy", "test", "toy")
+    ids = [np.append(-1, people[key].persons_N + 1) for key in found.key_frames]
+    tracks = Tracks(
+        tracker="annotated",
+        ids_N=np.concatenate(ids),
+        frames=(),
+        offsets_M1=np.zeros(1, np.int64),
+        boxes_P4=np.empty((0, 4), np.float32),
+        scores_P=np.empty(0, np.float32),
+        ids_P=np.empty(0, np.int64),
+    )
+    write_proposals(store, replace(found, detector=replace(DETECTOR, name="tracked"), tracks=tracks))
+    try:
+        annotated, tracked, by_boxes = (predict(engine, name) for name in (None, "tracked", "toy"))
+    finally:
+        (store.proposals_dir("toy", "test") / "tracked.h5").unlink()
+    assert all(item.persons_N is None for item in annotated + by_boxes)
+    for item, other in zip(annotated, tracked, strict=True):
+        np.testing.assert_array_equal(other.scores_NC, item.scores_NC)
+        np.testing.assert_array_equal(other.persons_N, people[item.key].persons_N + 1)
+    assert any((item.scores_NC != other.scores_NC).any() for item, other in zip(annotated, by_boxes, strict=True))
+
+
+@each_run
+def test_without_neighbours_nobody_is_found_around(trained, engine, run_id) -> None:
+    store = trained[0]
     people = truth(store)
-    requests = [asking(key, people, reach=0) for key, found in people.items() if len(found.boxes_N4)]
-    predictor = Predictor.load(run_dir.root, device="cpu")
+    requests = [asking(key, people, reach=0, run_id=run_id) for key, found in people.items() if len(found.boxes_N4)]
+    predictor = Predictor.load(store.runs_dir / run_id, device="cpu")
     blind = [BoxesOfKeyFrame(key=key, boxes_N4=found.boxes_N4) for key, found in people.items() if len(found.boxes_N4)]
     expected = list(predictor.predict(open_feature_set(store, "toy", "test"), blind))
     for item, found in zip(expected, recognize(engine, *requests), strict=True):
         np.testing.assert_allclose(found, item.scores_NC, rtol=1e-5)
-    seeing = np.concatenate([item.scores_NC for item in predict(engine)])
+    seeing = np.concatenate([item.scores_NC for item in predict(engine, run_id=run_id)])
     assert not np.allclose(np.concatenate([item.scores_NC for item in expected]), seeing, rtol=1e-3)
 
 
@@ -171,13 +211,14 @@ def test_people_alone_are_followed_too(trained, engine) -> None:
         np.testing.assert_allclose(np.concatenate(found), item.scores_NC, rtol=1e-5)
 
 
-def test_the_python_api_finds_people_in_the_boxes_that_it_is_given(trained, engine) -> None:
-    store, run_dir = trained
+@each_run
+def test_the_python_api_finds_people_in_the_boxes_that_it_is_given(trained, engine, run_id) -> None:
+    store = trained[0]
     opened = stal.open_store(store.root)
-    head = stal.load_head(opened.run(run_dir.run_id), checkpoint="latest", device="cpu")
+    head = stal.load_head(opened.run(run_id), checkpoint="latest", device="cpu")
     boxes = {key: found.boxes_N4 for key, found in truth(store).items() if len(found.boxes_N4)}
     scored = head.score(opened.features("toy", "test"), boxes)
-    for mine, theirs in zip(scored.key_frames, predict(engine, "toy"), strict=True):
+    for mine, theirs in zip(scored.key_frames, predict(engine, "toy", run_id), strict=True):
         np.testing.assert_allclose(mine.scores_NC, theirs.scores_NC, rtol=1e-5)
 
 
@@ -202,8 +243,35 @@ def test_neighbours_are_checked(trained, engine, change, text) -> None:
 
 
 def test_a_model_says_how_far_it_looks(trained) -> None:
-    (info,) = [item for item in list_models(trained[0]) if item.run_id == RUN]
-    assert (messages.from_model(info).neighbours, messages.from_model(info).neighbour_ms) == (2, 1000)
+    models = {item.run_id: messages.from_model(item) for item in list_models(trained[0])}
+    assert [(models[name].neighbours, models[name].neighbour_ms, models[name].bank_s) for name in RUNS] == [
+        (2, 1000, 0),
+        (0, 1000, 2),
+        (2, 1000, 2),
+    ]
+
+
+def test_a_bank_takes_all_key_frames_within_its_reach_and_no_other(trained, engine) -> None:
+    people = {key: found for key, found in truth(trained[0]).items() if key == KeyFrame("video0", 0)}
+    request = asking(KeyFrame("video0", 0), people, run_id="banked")
+    request.neighbours.append(pb.KeyFramePeople(time_ms=3000, boxes=[pb.Box(x2=0.5, y2=0.5)]))
+    with pytest.raises(InputError, match=r"video0,0003 .* the head looks at all key frames within 2 s; leave out"):
+        recognize(engine, request)
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ([1] * 201, "201 key frames with 201 boxes"),
+        ([500] * 10 + [1], "11 key frames with 5001 boxes"),
+    ],
+)
+def test_the_work_of_a_call_is_bounded(given, text) -> None:
+    request = pb.RecognizeRequest(video="video0", boxes=[pb.Box(x2=1, y2=1)])
+    for place, count in enumerate(given, start=1):
+        request.neighbours.append(pb.KeyFramePeople(time_ms=place, boxes=[pb.Box(x2=1, y2=1)] * count))
+    with pytest.raises(InputError, match=text):
+        messages.to_recognize_query(request)
 
 
 def test_the_checkpoint_says_how_far_it_looks_and_a_resumed_run_must_agree(trained) -> None:
@@ -230,6 +298,14 @@ def test_the_checkpoint_says_how_far_it_looks_and_a_resumed_run_must_agree(train
             "data.neighbours is 2, but training.backbone is slowfast",
         ),
         (["data.neighbours=6"], "data.neighbours"),
+        (["data.bank_s=1"], "data.bank_s is 1, but the head acar has no feature bank; .* relation"),
+        ([*BANKED, "data.layout=rows"], "data.bank_s is 2, which needs data.layout: key_frames"),
+        (
+            [*BANKED, "training.backbone=slowfast", "training.backbone_weights=random:0"],
+            "data.bank_s is 2, but training.backbone is slowfast",
+        ),
+        ([*BANKED, "data.boxes=both"], "boxes is both and bank_s is 2"),
+        (["data.bank_s=61"], "data.bank_s"),
     ],
 )
 def test_a_recipe_that_cannot_use_neighbours_is_refused(overrides, text) -> None:

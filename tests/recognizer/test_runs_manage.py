@@ -1,15 +1,12 @@
-"""Tagging, deleting and exporting runs, as commands."""
+"""Tagging and deleting runs, as commands."""
 
 import json
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from cache.backbones.weights import read_tensors
-from cache.split_store import load_split
 from cache.store import Store
 from cli.main import root
 from recognizer_svc.runs.record import JobRecord, JobStatus, Launch, write_record
@@ -17,18 +14,11 @@ from recognizer_svc.runs.run_dir import JobFiles, RunDir
 from recognizer_svc.runs.store import RunStore
 from recognizer_svc.runs.verify import verify_run
 from recognizer_svc.scoring.models import load_run
-from recognizer_svc.scoring.predict import BoxesOfKeyFrame, Predictor
-from recognizer_svc.training.checkpoint import load_checkpoint
 from recognizer_svc.training.distributed import Ranks
-from recognizer_svc.training.head_file import load_head_file
-from recognizer_svc.training.recipe import load_recipe
 from recognizer_svc.training.run import train_run
 from stal_data.errors import ConflictError, InputError, NotFoundError, StalError
 from stal_data.file_lock import FileLock
-from stal_data.labels import LabelMap
-from stal_data.sealed import check_seal
 from tests.recognizer.conftest import make_run
-from tests.recognizer.toy_store import LABELS
 
 
 @pytest.fixture(scope="module")
@@ -143,53 +133,3 @@ def test_a_run_whose_head_is_loaded_stays(store: Store) -> None:
     assert model.info.run_id == "first"
     del model
     call("rm", "first", "--store", store.root, "--yes")
-
-
-def scores(store: Store, run: RunDir) -> np.ndarray:
-    predictor = Predictor.load(run.root, device="cpu")
-    people = [BoxesOfKeyFrame(key=k.key, boxes_N4=k.boxes_N4) for k in load_split(store, "toy", "test").key_frames]
-    found = predictor.predict(predictor.open_features(store, "toy", "test"), people)
-    return np.concatenate([item.scores_NC for item in found])
-
-
-@pytest.mark.parametrize("checkpoint", ["latest", "best"])
-def test_an_exported_head_is_whole_and_scores_elsewhere_as_here(
-    store: Store, toy_store: Store, tmp_path: Path, checkpoint: str
-) -> None:
-    output = tmp_path / "out" / "head"
-    told = call("export", "first", "--store", store.root, "--output", output, "--checkpoint", checkpoint)
-    names = ["README.md", "head.safetensors", "label_map.pbtxt", "recipe.yaml"]
-    assert sorted(path.name for path in output.iterdir()) == names
-    assert all(name in told for name in names)
-    assert all(check_seal(path.read_bytes(), path.name, "") for path in output.iterdir())
-    run = RunDir(store.runs_dir / "first")
-    kept = load_checkpoint(run.checkpoint(checkpoint))
-    info, state = load_head_file(output / "head.safetensors")
-    assert (info.epoch, info.provenance["run"]) == (kept.progress.epochs_done, "first")
-    assert all((state[name] == tensor).all() for name, tensor in kept.head_state.items())
-    assert load_recipe(output / "recipe.yaml") == kept.recipe
-    assert LabelMap.read(output / "label_map.pbtxt") == LABELS
-    card = (output / "README.md").read_text()
-    assert f"{kept.progress.validation_map:.4f} (toy/test)" in card
-    assert all(name in card for name in LABELS.names)
-
-    other = Store.open(shutil.copytree(toy_store.root, tmp_path / "other"))
-    words = ["--recipe", output / "recipe.yaml", "--run-id", "imported", "--dataset", "toy", "--split", "test"]
-    call("import", output / "head.safetensors", "--store", other.root, *words)
-    imported = RunDir(other.runs_dir / "imported")
-    if checkpoint == "latest":
-        assert scores(other, imported).tobytes() == scores(store, run).tobytes()
-
-
-def test_an_export_replaces_nothing(store: Store, tmp_path: Path) -> None:
-    (tmp_path / "mine").mkdir()
-    call("export", "first", "--store", store.root, "--output", tmp_path / "mine")
-    before = (tmp_path / "mine" / "README.md").read_bytes()
-    with pytest.raises(ConflictError, match="is there already; name a new or empty folder"):
-        call("export", "first", "--store", store.root, "--output", tmp_path / "mine")
-    assert (tmp_path / "mine" / "README.md").read_bytes() == before
-    assert read_tensors(tmp_path / "mine" / "head.safetensors")
-    make_run(store.root, "waiting")
-    with pytest.raises(NotFoundError, match="has no finished checkpoint"):
-        call("export", "waiting", "--store", store.root, "--output", tmp_path / "none")
-    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []

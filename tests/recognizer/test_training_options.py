@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from recognizer_svc.training.distributed import Ranks
-from recognizer_svc.training.run import train_run
+from recognizer_svc.training.run import Run, train_run
 from recognizer_svc.training.weight_average import WeightAverage
 from stal_data.errors import ConflictError, InputError
 from tests.recognizer.conftest import make_run
@@ -15,6 +15,7 @@ from tests.recognizer.gloo_ranks import both_parts, make_trainer
 from tests.recognizer.joint_ranks import StopAfter
 from tests.recognizer.run_results import FLAT, assert_same, latest, predicted_map, train_on_rank, values
 from tests.recognizer.two_ranks import run_two_ranks
+from tests.tolerances import AUTOCAST, TWO_RANKS_BFLOAT16, check, of_the_largest
 
 AVERAGE = "training.ema_decay=0.9"
 CLIP = "training.clip_gradient_norm=0.1"
@@ -48,10 +49,14 @@ def test_a_resumed_run_keeps_its_options(new_run, option):
 def two_ranks(toy_store, tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
     shutil.copytree(toy_store.root, folder / "store")
-    options = [AVERAGE, CLIP, REPEATS, ADJUSTED, "head.dropout=0", "training.batch_norm=shared"]
+    same = ["head.dropout=0", "training.batch_norm=shared"]
+    options = [AVERAGE, CLIP, REPEATS, ADJUSTED, *same]
     runs = {name: make_run(folder / "store", name, options) for name in ("whole", "parts", "alone")}
     runs["flat"] = make_run(folder / "store", "flat", [*FLAT, "validation.stop_after_epochs=2"])
-    run_two_ranks(train_on_rank, str(folder), *(str(runs[name].root) for name in ("whole", "parts", "flat")))
+    for name in ("bfloat16", "bfloat16 alone"):
+        runs[name] = make_run(folder / "store", name, [AVERAGE, BFLOAT16, *same])
+    together = ("whole", "parts", "flat", "bfloat16")
+    run_two_ranks(train_on_rank, str(folder), *(str(runs[name].root) for name in together))
     return runs
 
 
@@ -64,6 +69,21 @@ def test_two_ranks_resume_exactly_and_train_what_one_process_trains(two_ranks):
             torch.testing.assert_close(getattr(together, part)[name], tensor, rtol=1e-3, atol=1e-4, msg=name)
     losses = [values(two_ranks[name], "step", "loss") for name in ("whole", "alone")]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_two_ranks_in_bfloat16_train_what_one_process_trains_but_for_its_rounding(two_ranks):
+    train_run(two_ranks["bfloat16 alone"], Ranks())
+    start = Run(make_run(two_ranks["alone"].store_root, "new"), Ranks()).head.state_dict()
+    alone, together = latest(two_ranks["bfloat16 alone"]), latest(two_ranks["bfloat16"])
+    for part in ("head_state", "unaveraged"):
+        one, two = (
+            torch.cat([(getattr(found, part)[name] - start[name]).flatten() for name in alone.unaveraged])
+            for found in (alone, together)
+        )
+        check(f"{part}, two ranks in bfloat16", float((two - one).norm() / one.norm()), TWO_RANKS_BFLOAT16)
+    losses = [values(two_ranks[name], "step", "loss") for name in ("bfloat16", "bfloat16 alone")]
+    check("losses, two ranks in bfloat16", of_the_largest(*losses), AUTOCAST / 4)
+    assert losses[0] != losses[1]
 
 
 def test_two_ranks_end_early_together(two_ranks):

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from cache.feature_store import open_feature_set
 from cache.split_store import load_split
 from cache.store import Store
+from recognizer_svc.people import People
 from recognizer_svc.scoring import micro_batch, open_features
 from recognizer_svc.scoring.metrics import ScoringMetrics
 from recognizer_svc.scoring.predict import MAX_ACTORS, MAX_CLIPS
@@ -93,6 +94,11 @@ async def test_bounds_of_a_pass_hold(trained: Trained) -> None:
         assert registry.get_sample_value("stal_scoring_batch_boxes_sum") == 5 * len(first.boxes_N4)
     with scoring_on(trained.store, max_batch=1) as (scoring, registry):
         await together(scoring, [first] * 3)
+        assert registry.get_sample_value("stal_scoring_batch_calls_count") == 3
+    crowd = People.of(np.tile(first.boxes_N4[:1], (micro_batch.MAX_BOXES_AROUND // 2 + 1, 1)))
+    around = replace(queries(trained.store, boxes=1)[0], neighbours={KeyFrame("video0", 1000): crowd})
+    with scoring_on(trained.store) as (scoring, registry):
+        await together(scoring, [around] * 3)
         assert registry.get_sample_value("stal_scoring_batch_calls_count") == 3
     assert (micro_batch.MAX_CALLS, micro_batch.MAX_BOXES) == (MAX_CLIPS, MAX_ACTORS)
 

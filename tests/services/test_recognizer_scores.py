@@ -17,6 +17,9 @@ from cache.proposal_store import DetectorSpec, Proposals, write_proposals
 from cache.spec import FeatureSpec
 from cache.split_store import load_split, publish_split
 from cache.store import Store
+from cache.tracks import Tracks
+from cli.commands.predict import write_predictions
+from cli.workflow.predictions import read_predictions
 from protos.generated import recognizer_pb2 as pb
 from recognizer_svc.client import RecognizerClient, SplitScores
 from recognizer_svc.features import check_fits, open_fitting
@@ -30,6 +33,7 @@ from recognizer_svc.training.checkpoint import load_checkpoint, save_checkpoint
 from stal_data.dataset import Split
 from stal_data.errors import ConflictError, InputError, NotFoundError
 from stal_data.keyframes import KeyFrame, ScoredKeyFrame
+from stal_eval.table import load_table
 from svc_common.config import ClientConfig, ServerConfig
 from svc_common.errors import BusyError, DeadlineError
 from svc_common.metrics import Metrics
@@ -142,7 +146,11 @@ def around(time_ms: int, *, boxes: int = 1) -> pb.KeyFramePeople:
         ({"neighbours": [around(1000)]}, InputError, "but the head looks at no key frame but the one to score"),
         ({"neighbours": [around(0)]}, InputError, "video0,0000 twice, or it is the key frame to score"),
         ({"neighbours": [around(1000)] * 2}, InputError, "video0,0001 twice"),
-        ({"neighbours": [around(1000 * n) for n in range(1, 12)]}, InputError, "11 key frames, but may have 10"),
+        (
+            {"neighbours": [around(1000 * n) for n in range(1, 202)]},
+            InputError,
+            "201 key frames with 201 boxes",
+        ),
         ({"neighbours": [around(1000, boxes=501)]}, InputError, "501 boxes in video0,0001, but may have 500"),
         ({"time_ms": 99000}, NotFoundError, "video0,0099 is not in the feature set"),
         ({"time_ms": 400}, NotFoundError, "video0,0000.4 is not in the feature set"),
@@ -191,6 +199,47 @@ async def test_proposals_are_scored_and_boxes_without_area_left_out(trained: Tra
     with pytest.raises(NotFoundError, match="toy-detector"):
         await predict(trained, predict_request(proposals=pb.ProposedBoxes(name="other")))
     path.unlink()
+
+
+async def test_tracked_people_keep_their_ids_in_the_answer_and_in_the_file(trained: Trained, tmp_path: Path) -> None:
+    keys = tuple(item.key for item in load_split(trained.store, "toy", "test").key_frames)
+    count = 2 * len(keys)
+    ids = np.where(np.arange(count) % 2, -1, 1 + np.arange(count) % 6)
+    tracks = Tracks(
+        tracker="toy",
+        ids_N=ids,
+        frames=(),
+        offsets_M1=np.zeros(1, np.int64),
+        boxes_P4=np.empty((0, 4), np.float32),
+        scores_P=np.empty(0, np.float32),
+        ids_P=np.empty(0, np.int64),
+    )
+    proposals = Proposals(
+        dataset="toy",
+        split="test",
+        key_frames=keys,
+        offsets_K1=np.arange(0, count + 1, 2),
+        boxes_N4=np.tile(np.array([[0.1, 0.1, 0.5, 0.9], [0.4, 0.1, 0.9, 0.9]], np.float32), (len(keys), 1)),
+        scores_N=np.full(count, 0.9, np.float32),
+        detector=replace(DETECTOR, name="tracked"),
+        tracks=tracks,
+    )
+    path = write_proposals(trained.store, proposals)
+    request = predict_request(proposals=pb.ProposedBoxes(name="tracked"))
+    _, items = await predict(trained, request)
+    np.testing.assert_array_equal(np.concatenate([item.persons_N for item in items]), ids)
+    output = tmp_path / "p.csv"
+    await write_predictions(RecognizerClient(trained.service.client), request, output)
+    path.unlink()
+    with output.open(newline="") as file:
+        rows = list(csv.reader(file))
+    assert {len(row) for row in rows} == {9}
+    table = load_table(output, "predictions")
+    assert table.person_N is not None
+    np.testing.assert_array_equal(table.person_N, np.repeat(ids, len(LABELS.ids)))
+    read = read_predictions(output, min_score=0.0)
+    assert [person.track for key in keys for person in read[key]] == ids.tolist()
+    assert [len(person.actions) for person in read[keys[0]]] == [len(LABELS.ids)] * 2
 
 
 def test_the_row_layout_scores_annotated_people_alone(trained: Trained, tmp_path: Path) -> None:

@@ -3,16 +3,18 @@
 B clips, C channels, T frames, H, W rows and columns of the map.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from cache.backbones.normalisation import CLIP_MEAN, CLIP_STD, Colours, renormalise
+from cache.backbones.registry import LATER
+from cache.backbones.slowfast.blocks import Bottleneck
 from cache.statistics import MapShape
 from stal_data.errors import InputError
 
-FUSION_FRAMES = 7  # kernel of the lateral convolutions over time
 FUSION_RATIO = 2  # a lateral convolution doubles the fast pathway's channels
 
 
@@ -45,9 +47,24 @@ class SlowFastConfig:
     slow_frames: tuple[int, ...] = (1, 1, 3, 3)
     """Frames of the first convolution in each slow bottleneck."""
     fast_frames: tuple[int, ...] = (3, 3, 3, 3)
+    temporal_blocks: tuple[int, ...] | None = field(default=None, metadata=LATER)
+    """How many blocks of each stage, from the first, have these frames; the others have 1. None = all blocks."""
+    nonlocal_blocks: tuple[int, ...] = field(default=(), metadata=LATER)
+    """Numbers, from 0, of the blocks in the slow pathway's last stage but one that a non-local block follows."""
+    fusion_frames: int = field(default=7, metadata=LATER)
+    """Frames of a lateral convolution."""
+    fusion_norm: bool = field(default=True, metadata=LATER)
+    """BatchNorm and ReLU after a lateral convolution."""
+    slow_from_first: bool = field(default=False, metadata=LATER)
+    """The slow pathway sees every alpha-th frame from the first, in place of frames spread over the whole clip."""
+    mean: Colours = field(default=CLIP_MEAN, metadata=LATER)
+    """With std: the normalisation of red, green and blue in [0,1] with which the network was trained."""
+    std: Colours = field(default=CLIP_STD, metadata=LATER)
 
     def __post_init__(self) -> None:
         per_stage = {"widths", "strides", "dilations", "slow_frames", "fast_frames"}
+        if self.temporal_blocks is not None:
+            per_stage.add("temporal_blocks")
         for name in sorted(per_stage):
             if len(getattr(self, name)) != len(self.blocks):
                 raise InputError(
@@ -84,52 +101,13 @@ class SlowFastConfig:
         }
 
 
-class Bottleneck(nn.Module):
-    """Residual block: (frames,1,1), (1,3,3) and (1,1,1) convolutions; [B,in,T,H,W] -> [B,width*expansion,T,H',W']."""
-
-    def __init__(
-        self, in_channels: int, width: int, *, expansion: int, frames: int, stride: int, dilation: int
-    ) -> None:
-        super().__init__()
-        out_channels = width * expansion
-        self.conv1 = nn.Conv3d(in_channels, width, (frames, 1, 1), padding=(frames // 2, 0, 0), bias=False)
-        self.bn1 = nn.BatchNorm3d(width)
-        self.conv2 = nn.Conv3d(
-            width,
-            width,
-            (1, 3, 3),
-            stride=(1, stride, stride),
-            padding=(0, dilation, dilation),
-            dilation=(1, dilation, dilation),
-            bias=False,
-        )
-        self.bn2 = nn.BatchNorm3d(width)
-        self.conv3 = nn.Conv3d(width, out_channels, 1, bias=False)
-        self.bn3 = nn.BatchNorm3d(out_channels)
-        self.relu = nn.ReLU(inplace=True)
-        self.downsample: nn.Sequential | None = None
-        if stride != 1 or in_channels != out_channels:
-            self.downsample = nn.Sequential(
-                nn.Conv3d(in_channels, out_channels, 1, stride=(1, stride, stride), bias=False)
-            )
-            self.downsample_bn = nn.BatchNorm3d(out_channels)
-
-    def forward(self, x_BCTHW: Tensor) -> Tensor:
-        residual = x_BCTHW
-        out = self.relu(self.bn1(self.conv1(x_BCTHW)))
-        out = self.relu(self.bn2(self.conv2(out)))
-        out = self.bn3(self.conv3(out))
-        if self.downsample is not None:
-            residual = self.downsample_bn(self.downsample(x_BCTHW))
-        return cast(Tensor, self.relu(out + residual))
-
-
 class SlowFast(nn.Module):
     """Both pathways: the fast one feeds the slow one before every stage."""
 
     def __init__(self, config: SlowFastConfig) -> None:
         super().__init__()
         self.config = config
+        self.renormalise = renormalise(config.mean, config.std)
         for path, channels, frames in (
             ("slow", config.stem_channels, config.stem_frames[0]),
             ("fast", config.stem_channels // config.beta_inverse, config.stem_frames[1]),
@@ -141,10 +119,11 @@ class SlowFast(nn.Module):
         slow = config.stem_channels
         for stage, width in enumerate(config.widths):
             fast = slow // config.beta_inverse
-            self.add_module(f"Tconv{stage + 1}", _lateral(fast, config.alpha))
+            self.add_module(f"Tconv{stage + 1}", _lateral(config, fast))
+            nonlocal_blocks = config.nonlocal_blocks if stage == len(config.blocks) - 2 else ()
             self.add_module(
                 f"slow_res{stage + 1}",
-                _stage(config, stage, slow + FUSION_RATIO * fast, width, config.slow_frames[stage]),
+                _stage(config, stage, slow + FUSION_RATIO * fast, width, config.slow_frames[stage], nonlocal_blocks),
             )
             self.add_module(
                 f"fast_res{stage + 1}",
@@ -158,7 +137,10 @@ class SlowFast(nn.Module):
         clip_BCTHW: [B, 3, T, H, W], normalised, T a multiple of alpha; any H and W.
         Returns slow [B, slow_channels, T // alpha, h, w] and fast [B, fast_channels, T, h, w].
         """
-        slow = self._run("slow", clip_BCTHW[:, :, slow_frame_indices(clip_BCTHW.shape[2], self.config.alpha)])
+        clip_BCTHW = self.renormalise(clip_BCTHW)
+        num_frames, alpha = clip_BCTHW.shape[2], self.config.alpha
+        indices = range(0, num_frames, alpha) if self.config.slow_from_first else slow_frame_indices(num_frames, alpha)
+        slow = self._run("slow", clip_BCTHW[:, :, list(indices)])
         fast = self._run("fast", clip_BCTHW)
         for stage in range(1, len(self.config.blocks) + 1):
             lateral = self.get_submodule(f"Tconv{stage}")(fast)
@@ -189,30 +171,35 @@ def _stem(config: SlowFastConfig, channels: int, frames: int) -> nn.Conv3d:
     )
 
 
-def _lateral(fast_channels: int, alpha: int) -> nn.Sequential:
+def _lateral(config: SlowFastConfig, fast_channels: int) -> nn.Sequential:
     channels = FUSION_RATIO * fast_channels
     conv = nn.Conv3d(
         fast_channels,
         channels,
-        (FUSION_FRAMES, 1, 1),
-        stride=(alpha, 1, 1),
-        padding=(FUSION_FRAMES // 2, 0, 0),
+        (config.fusion_frames, 1, 1),
+        stride=(config.alpha, 1, 1),
+        padding=(config.fusion_frames // 2, 0, 0),
         bias=False,
     )
-    return nn.Sequential(conv, nn.BatchNorm3d(channels), nn.ReLU(inplace=True))
+    norm = (nn.BatchNorm3d(channels), nn.ReLU(inplace=True)) if config.fusion_norm else ()
+    return nn.Sequential(conv, *norm)
 
 
-def _stage(config: SlowFastConfig, stage: int, in_channels: int, width: int, frames: int) -> nn.Sequential:
+def _stage(
+    config: SlowFastConfig, stage: int, in_channels: int, width: int, frames: int, nonlocal_blocks: tuple[int, ...] = ()
+) -> nn.Sequential:
     blocks = []
+    temporal = config.blocks[stage] if config.temporal_blocks is None else config.temporal_blocks[stage]
     for block in range(config.blocks[stage]):
         blocks.append(
             Bottleneck(
                 in_channels,
                 width,
                 expansion=config.expansion,
-                frames=frames,
+                frames=frames if block < temporal else 1,
                 stride=config.strides[stage] if block == 0 else 1,
                 dilation=config.dilations[stage],
+                nonlocal_after=block in nonlocal_blocks,
             )
         )
         in_channels = width * config.expansion

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from cache.backbones.normalisation import Renormalise
 from cache.statistics import MapShape
 from stal_data.errors import InputError, NotFoundError, did_you_mean
-from stal_data.preprocess import MEAN, STD
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,9 +47,6 @@ class TimmConfig:
 class FramewiseModel(nn.Module):
     """The model without its classifier; its tensors have timm's names, after `model.`."""
 
-    scale_C11: Tensor
-    shift_C11: Tensor
-
     def __init__(self, config: TimmConfig) -> None:
         import timm
 
@@ -59,11 +56,7 @@ class FramewiseModel(nn.Module):
         # Made for real even where parameters go to "meta": tables that are no part of a file would have no values.
         with torch.device("cpu"):
             self.model = timm.create_model(config.model, pretrained=False, num_classes=0)
-            # From the normalisation of the clips to the model's own.
-            scale = [STD / std for std in config.std]
-            shift = [(MEAN - mean) / std for mean, std in zip(config.mean, config.std, strict=True)]
-            self.register_buffer("scale_C11", torch.tensor(scale)[:, None, None], persistent=False)
-            self.register_buffer("shift_C11", torch.tensor(shift)[:, None, None], persistent=False)
+        self.renormalise = Renormalise(config.mean, config.std)
 
     def forward(self, clip_BCTHW: Tensor) -> dict[str, Tensor]:
         """Return the map `timm`, [B, channels, frames, rows, columns].
@@ -71,7 +64,7 @@ class FramewiseModel(nn.Module):
         clip_BCTHW: [B, 3, num_frames, height, width], normalised.
         """
         frames_BCTHW = clip_BCTHW[:, :, frame_indices(clip_BCTHW.shape[2], self.config.frames)]
-        frames_FCHW = frames_BCTHW.transpose(1, 2).flatten(0, 1) * self.scale_C11 + self.shift_C11
+        frames_FCHW = self.renormalise(frames_BCTHW).transpose(1, 2).flatten(0, 1)
         map_FCHW = last_map(self.model, frames_FCHW, norm=self.config.norm)
         map_BTCHW = map_FCHW.reshape(len(clip_BCTHW), -1, *map_FCHW.shape[1:])
         return {"timm": map_BTCHW.transpose(1, 2)}

@@ -3,13 +3,15 @@
 B clips, C channels, T, H, W steps, rows and columns of the token grid, N = T*H*W tokens.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cache.backbones.normalisation import CLIP_MEAN, CLIP_STD, Colours, renormalise
+from cache.backbones.registry import LATER
 from cache.statistics import MapShape
 from stal_data.errors import InputError
 
@@ -29,13 +31,18 @@ class ViTConfig:
     depth: int = 40
     heads: int = 16
     mlp_channels: int = 6144
+    frame_step: int = field(default=1, metadata=LATER)
+    """Every how many of the clip's num_frames the network sees one, from the first."""
+    mean: Colours = field(default=CLIP_MEAN, metadata=LATER)
+    """With std: the normalisation of red, green and blue in [0,1] with which the network was trained."""
+    std: Colours = field(default=CLIP_STD, metadata=LATER)
 
     def __post_init__(self) -> None:
-        for name, size, step in zip(
-            ("num_frames", "height", "width"), (self.num_frames, self.height, self.width), self.tubelet, strict=True
-        ):
-            if size % step:
-                raise InputError(f"{name} {size} is not a multiple of the tubelet's {step}")
+        frames, rows, columns = self.tubelet
+        steps = {"num_frames": frames * self.frame_step, "height": rows, "width": columns}
+        for name, step in steps.items():
+            if getattr(self, name) % step:
+                raise InputError(f"{name} {getattr(self, name)} is not a multiple of the tubelet's {step}")
         if self.channels % self.heads:
             raise InputError(f"channels {self.channels} is not a multiple of heads {self.heads}")
 
@@ -43,7 +50,7 @@ class ViTConfig:
     def token_grid(self) -> tuple[int, int, int]:
         """Steps, rows and columns of the token grid."""
         frames, rows, columns = self.tubelet
-        return self.num_frames // frames, self.height // rows, self.width // columns
+        return self.num_frames // (frames * self.frame_step), self.height // rows, self.width // columns
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -86,9 +93,10 @@ class VideoViT(nn.Module):
 
         super().__init__()
         self.config = config
+        self.renormalise = renormalise(config.mean, config.std)
         self.patch_embed = PatchEmbed(config)
         # Fixed, so it is not part of a weight file; made on the CPU even when the parameters are built on "meta".
-        self.register_buffer("position_NC", _position_table(config), persistent=False)
+        self.register_buffer("position_NC", position_table(config), persistent=False)
         self.blocks = nn.ModuleList(
             Block(
                 dim=config.channels,
@@ -105,14 +113,15 @@ class VideoViT(nn.Module):
 
         clip_BCTHW: [B, 3, num_frames, height, width], normalised. The map is [B, channels, T, H, W].
         """
-        tokens_BNC: Tensor = self.patch_embed(clip_BCTHW) + self.position_NC
+        seen_BCTHW = self.renormalise(clip_BCTHW[:, :, :: self.config.frame_step])
+        tokens_BNC: Tensor = self.patch_embed(seen_BCTHW) + self.position_NC
         for block in self.blocks:
             tokens_BNC = block(tokens_BNC)
         # [B, N, C] -> [B, C, T, H, W]
         return {"vit": tokens_BNC.transpose(1, 2).reshape(len(clip_BCTHW), -1, *self.config.token_grid)}
 
 
-def _position_table(config: ViTConfig) -> Tensor:
+def position_table(config: ViTConfig) -> Tensor:
     """[N, C] float32: sine in the even channels, cosine in the odd ones, over the token's number."""
     num_tokens = int(np.prod(config.token_grid))
     channel_C = np.arange(config.channels)

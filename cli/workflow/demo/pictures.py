@@ -32,7 +32,7 @@ def draw_examples(split: Split, predictions: Path, folder: Path) -> list[Example
     chosen = _spread(split)
     return [
         Example(
-            _draw_key_frame(split, frame, by_key.get(frame.key, []), folder),
+            draw_key_frame(split, frame, by_key.get(frame.key, []), folder),
             frame.key,
             _truth(split, frame),
         )
@@ -40,7 +40,8 @@ def draw_examples(split: Split, predictions: Path, folder: Path) -> list[Example
     ]
 
 
-def _draw_key_frame(split: Split, frame: AnnotatedKeyFrame, people: list[Person], folder: Path) -> Path:
+def draw_key_frame(split: Split, frame: AnnotatedKeyFrame, people: list[Person], folder: Path) -> Path:
+    """Draw predicted people on a key frame, enlarged; return the PNG's path in `folder`."""
     from PIL import Image
 
     from stal_eval.annotate import draw_actions

@@ -22,7 +22,7 @@ ONLY_STEP_MS = 1000
 class VideoPeople:
     """The people of a video at its key frames.
 
-    times_ms: of all key frames, ascending, on the clock of a player. people: of each key frame, by id (from 1).
+    times_ms: of all key frames, ascending, on the clock of a player. people: of each key frame, by id.
     """
 
     video: str
@@ -75,29 +75,32 @@ class VideoPeople:
 
 
 def people_of(split: Split, video: str, predictions: Path, *, min_score: float) -> VideoPeople:
-    """Read the people of a video of a split; where the file has no ids, they are followed from key frame to key frame.
+    """Read the people of a video of a split. Their ids are those of their tracks; others are followed by their boxes.
 
     min_score: of the actions that count; who performs none of them stays.
     """
     found = read_predictions(predictions, min_score=min_score)
     keys = [frame.key for frame in split.key_frames if frame.key.video == video]
-    frames = [found.get(key, []) for key in keys]
-    known = [{person.id: person for person in frame if person.id is not None} for frame in frames]
-    if any(len(by_id) not in (0, len(frame)) for by_id, frame in zip(known, frames, strict=True)):
-        raise InputError(f"{predictions}: a person has no id, or two of a key frame have one id; run 'predict' again.")
     return VideoPeople(
         video=video,
         info=split.media.info(video),
         times_ms=tuple(key.time_ms for key in keys),
-        people=tuple(known if any(known) else _followed(frames)),
+        people=tuple(_followed([found.get(key, []) for key in keys])),
     )
 
 
 def _followed(frames: Sequence[Sequence[Person]]) -> Iterator[dict[int, Person]]:
-    """Give people ids from 1: whoever is in two neighbouring key frames has one id in both."""
-    new, before, ids_before = count(1), People.of(np.empty((0, 4), dtype=np.float32)), list[int]()
+    """Give an id to people without a track: whoever is in two neighbouring key frames has one id in both."""
+    new = count(1 + max([0, *(person.track for frame in frames for person in frame)]))
+    before, ids_before = People.of(np.empty((0, 4), dtype=np.float32)), list[int]()
     for frame in frames:
-        here = People.of(np.array([person.box for person in frame], dtype=np.float32).reshape(-1, 4))
-        ids = {int(place): ids_before[number] for number, place in enumerate(match(before, here)) if place >= 0}
-        before, ids_before = here, [ids.get(place) or next(new) for place in range(len(frame))]
+        ids = [person.track for person in frame]
+        boxes_N4 = np.array([person.box for person in frame], dtype=np.float32).reshape(-1, 4)
+        for number, place in enumerate(match(before, People.of(boxes_N4, ids))):
+            if place >= 0 and ids[place] < 0 and ids_before[number] not in ids:
+                ids[place] = ids_before[number]
+        ids_before = [next(new) if known < 0 else known for known in ids]
+        before = People.of(boxes_N4, [person.track for person in frame])
+        if len(set(ids_before)) < len(frame):
+            raise InputError(f"Two people of a key frame have one track among {ids_before}: run 'predict' again.")
         yield dict(zip(ids_before, frame, strict=True))

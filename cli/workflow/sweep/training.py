@@ -5,9 +5,9 @@ import secrets
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
-from functools import partial
 from typing import Protocol
 
+from cli.ui.tracking import Tracking
 from cli.workflow.sweep.plan import PlannedRun
 from cli.workflow.sweep.results import Results, RunResult
 from cli.workflow.sweep.slots import Slot
@@ -24,7 +24,9 @@ class Shown(Protocol):
     def ended(self, slot: int, result: RunResult) -> None: ...
 
 
-async def train_all(slots: Sequence[Slot], results: Results, shown: Shown, changed: Callable[[], None]) -> None:
+async def train_all(
+    slots: Sequence[Slot], results: Results, shown: Shown, changed: Callable[[], None], tracking: Tracking
+) -> None:
     """Train all runs that are not finished. One that fails ends no other; a service that is gone ends all.
 
     changed: called when a run has ended.
@@ -34,7 +36,12 @@ async def train_all(slots: Sequence[Slot], results: Results, shown: Shown, chang
     async def work(number: int, slot: Slot) -> None:
         while waiting:
             run = waiting.popleft()
-            error = await _train(slot, run, results.started(run), partial(shown.show, number, run))
+
+            def show(update: pb.JobUpdate, run: PlannedRun = run) -> None:
+                shown.show(number, run, update)
+                tracking.show(run.run_id, run.recipe, update)
+
+            error = await _train(slot, run, results.started(run), show)
             shown.ended(number, results.update(run, error))
             changed()
 

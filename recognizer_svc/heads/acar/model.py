@@ -113,7 +113,8 @@ class AcarHead(nn.Module):
         map_weight, actor_weight = self.conv1.weight[:, :map_channels], self.conv1.weight[:, map_channels:]
         scene_BCHW = F.conv2d(map_BCHW, map_weight)
         own_NC = F.linear(actor_NC, actor_weight.flatten(1))
-        mixed_NCHW = F.relu(scene_BCHW[clip_of_N] + own_NC[:, :, None, None])
+        # Indexing with [clip_of_N] would add up its gradient in the order in which the threads get there.
+        mixed_NCHW = F.relu(scene_BCHW.index_select(0, clip_of_N) + own_NC[:, :, None, None])
         return F.max_pool2d(F.relu(self.conv2(mixed_NCHW)), 3, stride=2, padding=1)
 
 

@@ -1,5 +1,6 @@
 """The relation head: an actor's own region, and what it is to the others of its clip."""
 
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from recognizer_svc.heads.registry import Head
@@ -23,4 +24,5 @@ RELATION = Head(
     classifier=("classes.weight", "classes.bias", "linear_skip.weight"),
     statistics=("mean", "max", "slope"),
     sees_neighbours=True,
+    bank=attrgetter("regions"),
 )

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from recognizer_svc.heads.registry import HeadConfig
+from recognizer_svc.heads.registry import HeadConfig, Regions
 from stal_data.sections import MAX_CHANNELS
 
 
@@ -24,3 +24,7 @@ class RelationConfig(HeadConfig):
     linear_skip: bool = False
     """Add a linear layer from the regions straight to the classes."""
     dropout: float = Field(default=0.2, ge=0, lt=1)
+
+    @property
+    def regions(self) -> Regions:
+        return Regions(roi_size=self.roi_size, pooling=self.pooling)

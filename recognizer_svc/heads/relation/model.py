@@ -1,7 +1,7 @@
 """The relation head: every actor meets every other actor of its clip as a pair.
 
 B clips, N actors of all clips, M actors of the clip that has most, C channels, D channels of an actor's vector, K
-neighbouring key frames.
+neighbouring key frames, V vectors of the feature bank.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from recognizer_svc.heads.acar.model import attention
+from recognizer_svc.heads.bank_attention import BankAttention
 from recognizer_svc.heads.batch import FeatureShapes, HeadBatch
 from recognizer_svc.heads.batch_norm import ActorBatchNorm
 from recognizer_svc.heads.relation.config import RelationConfig
-from recognizer_svc.heads.roi import POOLINGS, actor_regions
+from recognizer_svc.heads.roi import pooled_regions
 
 GEOMETRY = 5
 _MAX_PAIRS = 2**18
@@ -30,7 +31,7 @@ class RelationHead(nn.Module):
     def __init__(self, config: RelationConfig, shapes: FeatureShapes, num_classes: int) -> None:
         super().__init__()
         self.config, self.maps = config, tuple(shapes.maps)
-        pooled, size = len(POOLINGS[config.pooling]) * sum(shape[0] for shape in shapes.maps.values()), config.channels
+        pooled, size = config.regions.channels(shapes.maps), config.channels
         self.norm = ActorBatchNorm(pooled)
         neighbours = 2 * shapes.neighbours
         self.own = nn.Linear(pooled + neighbours * (pooled + 1), size)
@@ -46,6 +47,8 @@ class RelationHead(nn.Module):
         self.joined = nn.Linear(size if config.relation == "none" else 2 * size, size)
         self.classes = nn.Linear(size, num_classes)
         self.linear_skip = nn.Linear(pooled, num_classes, bias=False) if config.linear_skip else None
+        # Last, so that the rest starts as it does without a bank.
+        self.bank = BankAttention(shapes.bank_channels, size, config.dropout) if shapes.bank_channels else None
 
     def forward(self, batch: HeadBatch) -> Tensor:
         """Return logits [N, classes]."""
@@ -54,6 +57,10 @@ class RelationHead(nn.Module):
         pooled_NC = normalise(pooled_NC)
         seen_NX = torch.cat([pooled_NC, *self._neighbours(batch, normalise)], dim=1)
         own_ND = self.dropout(F.relu(self.own(seen_NX)))
+        if self.bank is not None:
+            assert batch.bank_VC is not None
+            assert batch.bank_seen_BV is not None
+            own_ND = own_ND + self.bank(own_ND, normalise(batch.bank_VC), batch.bank_seen_BV[batch.clip_of_N])
         parts = [own_ND]
         if self.config.relation == "pairs":
             parts.append(self._relations(own_ND, batch.boxes_N4, batch.clip_of_N))
@@ -66,11 +73,7 @@ class RelationHead(nn.Module):
 
     def _pooled(self, features: Mapping[str, Tensor], boxes_N4: Tensor, row_of_N: Tensor) -> Tensor:
         """Return each actor's region of all maps, pooled, [N, C]."""
-        parts = []
-        for name in self.maps:
-            region_NCHW = actor_regions(features[name], boxes_N4, row_of_N, self.config.roi_size)
-            parts += [pool(region_NCHW) for pool in POOLINGS[self.config.pooling]]
-        return torch.cat(parts, dim=1)
+        return pooled_regions(features, self.maps, boxes_N4, row_of_N, self.config.regions)
 
     def _neighbours(self, batch: HeadBatch, normalise: Callable[[Tensor], Tensor]) -> list[Tensor]:
         """Return each actor's regions in the neighbouring key frames, and whether each is there, [N, K C] and [N, K].
@@ -114,7 +117,8 @@ class RelationHead(nn.Module):
     def _strongest(
         self, one_ND: Tensor, all_ND: Tensor, box_N4: Tensor, all_boxes_N4: Tensor, other_NM: Tensor, real_NM: Tensor
     ) -> Tensor:
-        hidden_NMD = one_ND[:, None] + all_ND[other_NM]
+        # Indexing with [other_NM] would add up its gradient in the order in which the threads get there.
+        hidden_NMD = one_ND[:, None] + all_ND.index_select(0, other_NM.flatten()).view(*other_NM.shape, all_ND.shape[1])
         if self.config.geometry:
             hidden_NMD = hidden_NMD + self.pair_geometry(relative_geometry(box_N4[:, None], all_boxes_N4[other_NM]))
         pair_NMD = F.relu(self.pair(F.relu(hidden_NMD)))

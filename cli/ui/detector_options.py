@@ -1,0 +1,90 @@
+"""Options that choose a detector's weights and how they run, alike in every command that starts one itself."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import click
+
+from cli.ui.params import CONFIDENCE, IMAGE_SIZE, NUMBER_LIST, Real
+
+if TYPE_CHECKING:
+    from recognizer_svc.packed_models.description import PackedDetector
+
+CONFIDENCE_DEFAULT, OVERLAP_DEFAULT = 0.3, 0.7
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorChoice:
+    """What the user gave; None = not given."""
+
+    weights: Path | None
+    image_size: tuple[int, int] | None
+    confidence: float | None
+    overlap: float | None
+    classes: tuple[int, ...] | None
+
+    def packed(self, digest: str) -> "PackedDetector":
+        """The choice with its defaults, for weights of this digest."""
+        from recognizer_svc.packed_models.description import PackedDetector
+
+        assert self.weights is not None
+        return PackedDetector(
+            name=self.weights.stem,
+            digest=digest,
+            image_size=self.image_size,
+            confidence=CONFIDENCE_DEFAULT if self.confidence is None else self.confidence,
+            overlap=OVERLAP_DEFAULT if self.overlap is None else self.overlap,
+            classes=self.classes,
+        )
+
+
+def detector_options(command: Command) -> Command:
+    """Give a command the options; it gets a DetectorChoice as `chosen_detector`."""
+
+    @wraps(command)
+    def with_choice(
+        *,
+        detector_weights: Path | None,
+        image_size: tuple[int, int] | None,
+        confidence: float | None,
+        overlap: float | None,
+        classes: tuple[int, ...] | None,
+        **options: Any,
+    ) -> Any:
+        choice = DetectorChoice(
+            weights=detector_weights, image_size=image_size, confidence=confidence, overlap=overlap, classes=classes
+        )
+        return command(chosen_detector=choice, **options)
+
+    decorated: Any = with_choice
+    for option in reversed(
+        (
+            click.option(
+                "--detector-weights",
+                type=click.Path(exists=True, dir_okay=False, path_type=Path),
+                help="YOLO weights, .pt or .onnx.",
+            ),
+            click.option(
+                "--image-size",
+                type=IMAGE_SIZE,
+                help="Detector input, height x width; default: what its weights were trained at.",
+            ),
+            click.option(
+                "--confidence", type=CONFIDENCE, help=f"Least box confidence. [default: {CONFIDENCE_DEFAULT}]"
+            ),
+            click.option(
+                "--overlap",
+                type=Real(0, 1, min_open=True),
+                help=f"IoU above which two boxes are one person. [default: {OVERLAP_DEFAULT}]",
+            ),
+            click.option(
+                "--classes", type=NUMBER_LIST, help="Detector class ids that are people; default: those named person."
+            ),
+        )
+    ):
+        decorated = option(decorated)
+    return cast(Command, decorated)

@@ -1,0 +1,1 @@
+"""Packed models: a folder with a head and all else that scoring videos needs."""

@@ -1,0 +1,36 @@
+"""A packed model as a run of a store, which can predict and be served."""
+
+from cache.store import Store
+from recognizer_svc.packed_models.description import PackedModel
+from recognizer_svc.runs.store import RunStore
+from recognizer_svc.training.checkpoint import Checkpoint, Progress
+from recognizer_svc.training.head_file import load_head_file
+from recognizer_svc.training.import_run import write_imported_run
+from recognizer_svc.training.recipe import load_recipe
+
+
+def install(model: PackedModel, store: Store) -> str:
+    """Make the model a run of the store, unless it is one already, and return the run's id."""
+    runs = RunStore.of(store)
+    run = runs.run(model.run_id)
+    runs.fetch(model.run_id)
+    if run.present_checkpoints():
+        return model.run_id
+    path = model.folder / "head.safetensors"
+    info, state = load_head_file(path)
+    checkpoint = Checkpoint(
+        recipe=load_recipe(model.folder / "recipe.yaml"),
+        label_map=model.label_map(),
+        feature_spec=model.feature_spec,
+        shapes=info.shapes,
+        head_state=state,
+        optimizer_state={},  # a packed model scores; training goes on from the run that it was packed from
+        progress=Progress(epochs_done=info.epoch or 0),
+    )
+    try:
+        write_imported_run(run, checkpoint, {"head_file": path.name, "digest": model.head, **info.provenance})
+    except OSError:  # somebody else has installed it meanwhile, or there is no space
+        if not run.present_checkpoints():
+            raise
+    runs.publish(run)
+    return model.run_id

@@ -1,0 +1,1 @@
+"""Files of annotation tools as a data set, and back."""
