@@ -17,7 +17,7 @@ from stal_eval.rules import Kind, columns_of
 _GZIP_MAGIC = b"\x1f\x8b"
 # Whole numbers too are read as float64, which holds all that the rules allow: pandas turns inf into some integer.
 NUMBERS = ("timestamp", "x1", "y1", "x2", "y2", "label", "score")
-# As categories of nothing but numbers pandas would take 007 and 7 for one video; persons nobody looks at.
+# As categories of nothing but numbers pandas would take 007 and 7 for one video; ground truth's persons are not used.
 _TYPES = {"video": "str", "person": "category"} | dict.fromkeys(NUMBERS, "float64")
 
 
@@ -44,12 +44,13 @@ def read_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
 def read_columns(path: Path, kind: Kind) -> pd.DataFrame:
     """Read every row at once; raises UnreadableError where a row is not made of the right types.
 
-    Ground truth may leave out its last column (person), which nothing looks at.
+    The last column, person, may be left out; it is then empty.
     """
     names = columns_of(kind)
+    types = _TYPES | ({"person": "str"} if kind == "predictions" else {})
     first = next(read_lines(path), None)
     if first is None:
-        return pd.DataFrame({name: pd.Series(dtype=_TYPES[name]) for name in names})
+        return pd.DataFrame({name: pd.Series(dtype=types[name]) for name in names})
     # pandas would shift or cut rows that are all longer than `names`; later longer rows it refuses.
     if len(first[1]) > len(names):
         raise UnreadableError(f"the first line has {len(first[1])} columns")
@@ -65,7 +66,7 @@ def read_columns(path: Path, kind: Kind) -> pd.DataFrame:
                 header=None,
                 # Without `usecols`, which would make longer lines legal.
                 names=list(names),
-                dtype=_TYPES,
+                dtype=types,
                 index_col=False,
                 # A video may be called NA, and an empty number is an error.
                 na_filter=False,

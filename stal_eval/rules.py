@@ -4,6 +4,7 @@ Files are read column by column for speed; these rules name what is wrong once s
 """
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Literal
 
@@ -14,10 +15,12 @@ from stal_data.times import parse_time
 
 Kind = Literal["predictions", "ground truth"]
 
-PREDICTION_COLUMNS = ("video", "timestamp", "x1", "y1", "x2", "y2", "label", "score")
+PREDICTION_COLUMNS = ("video", "timestamp", "x1", "y1", "x2", "y2", "label", "score", "person")
 GROUND_TRUTH_COLUMNS = ("video", "timestamp", "x1", "y1", "x2", "y2", "label", "person")
 
 LABEL_MAX = 2**31 - 1
+PERSON = re.compile(r"-1|[0-9]{1,15}|")
+"""The id of a prediction's person; -1 or nothing where it is unknown."""
 _PIXELS = 2.0  # a coordinate this large is no rounding error
 
 
@@ -31,8 +34,8 @@ def broken_rule(fields: Sequence[str], kind: Kind) -> str | None:
     if header is not None:
         return header
     count = len(fields)
-    if kind == "predictions" and count != 8:
-        return f"the line has {count} columns, but predictions have 8: {','.join(PREDICTION_COLUMNS)}."
+    if kind == "predictions" and count not in (8, 9):
+        return f"the line has {count} columns, but predictions have 8 or 9: {','.join(PREDICTION_COLUMNS)}."
     if kind == "ground truth" and count not in (7, 8):
         return f"the line has {count} columns, but ground truth has 7 or 8: {','.join(GROUND_TRUTH_COLUMNS)}."
     if not fields[0]:
@@ -41,7 +44,7 @@ def broken_rule(fields: Sequence[str], kind: Kind) -> str | None:
         _timestamp(fields[1])
         or _box(fields[2:6], kind)
         or _label_id(fields[6])
-        or (_score(fields[7]) if kind == "predictions" else None)
+        or (_score(fields[7]) or _person(fields[8:]) if kind == "predictions" else None)
     )
 
 
@@ -103,4 +106,10 @@ def _score(text: str) -> str | None:
     value = as_number(text)
     if value is None or not math.isfinite(value):
         return f"the score is '{text}', but must be a finite number."
+    return None
+
+
+def _person(fields: Sequence[str]) -> str | None:
+    if fields and not PERSON.fullmatch(fields[0]):
+        return f"the person is '{fields[0]}', but must be an id of at most 15 digits, or -1 where it is unknown."
     return None

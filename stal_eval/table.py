@@ -14,7 +14,7 @@ from stal_data.rows import BOX_SLACK
 from stal_data.times import MAX_TIME_S, NOISE_ULPS
 from stal_eval.csv_file import NUMBERS, UnreadableError, digest_of, read_columns, read_lines
 from stal_eval.extra import pd
-from stal_eval.rules import LABEL_MAX, Kind, broken_rule, columns_of
+from stal_eval.rules import LABEL_MAX, PERSON, Kind, broken_rule, columns_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +24,7 @@ class Table:
     source: what messages call it. digest: sha256 (hex) of the file's bytes, or of the columns of a DataFrame.
     videos, video_N: video ids, and for each row the position of its own. time_ms_N: milliseconds.
     boxes_N4: x1,y1,x2,y2 in [0,1]. label_N: ids as in the label map. score_N: None for ground truth.
+    person_N: of predictions, the person's id in the video; of ground truth, a number for each id; -1: unknown.
     """
 
     source: str
@@ -34,6 +35,7 @@ class Table:
     boxes_N4: NDArray[np.float64]
     label_N: NDArray[np.int64]
     score_N: NDArray[np.float64] | None
+    person_N: NDArray[np.int64]
 
     @property
     def num_rows(self) -> int:
@@ -57,19 +59,23 @@ def load_table(rows: Path | str | pd.DataFrame, kind: Kind) -> Table:
 def _from_frame(frame: pd.DataFrame, kind: Kind) -> Table:
     source = f"the {kind} DataFrame"
     needed = [name for name in columns_of(kind) if name != "person"]
+    given = [*needed, "person"] if kind == "predictions" and "person" in frame.columns else needed
     for name in needed:
         if name not in frame.columns:
             hint = did_you_mean(name, map(str, frame.columns))
             raise InputError(f"{source} has no column '{name}', but needs {', '.join(needed)}. {hint}")
-    frame = frame[needed]
+    persons = frame["person"] if "person" in frame.columns else ""
+    frame = frame[given]
     rows = ((position, [str(value) for value in row]) for position, row in enumerate(frame.itertuples(index=False)))
     try:
-        columns = frame.astype({name: "float64" if name in NUMBERS else "str" for name in needed})
+        columns = frame.astype({name: "float64" if name in NUMBERS else "str" for name in given})
     except (ValueError, TypeError, OverflowError) as error:
         raise _explained(rows, kind, source, "row", str(error)) from None
+    digest = hashlib.sha256(pd.util.hash_pandas_object(columns, index=False).to_numpy().tobytes()).hexdigest()
+    if "person" not in columns:
+        columns["person"] = persons
     if not _is_valid(columns, kind):
         raise _explained(rows, kind, source, "row", "a value is out of range")
-    digest = hashlib.sha256(pd.util.hash_pandas_object(columns, index=False).to_numpy().tobytes()).hexdigest()
     return _build(columns, kind, source=source, digest=digest)
 
 
@@ -82,6 +88,7 @@ def _is_valid(columns: pd.DataFrame, kind: Kind) -> bool:
     inside = all(x.min() >= -BOX_SLACK and x.max() <= 1 + BOX_SLACK for x in (x1, y1, x2, y2))
     if kind == "predictions":
         ordered = (x1 <= x2).all() and (y1 <= y2).all() and np.isfinite(columns["score"].to_numpy()).all()
+        ordered = ordered and _are_persons(columns["person"])
     else:
         ordered = (x1 < x2).all() and (y1 < y2).all()
     return bool(
@@ -105,6 +112,22 @@ def _are_labels(values_N: NDArray[np.float64]) -> bool:
     return bool(values_N.min() >= 1 and values_N.max() <= LABEL_MAX and (values_N == np.floor(values_N)).all())
 
 
+def _are_persons(texts: pd.Series) -> bool:
+    return all(PERSON.fullmatch(text) for text in texts.unique())
+
+
+def _person_ids(texts: pd.Series) -> NDArray[np.int64]:
+    codes_N, distinct = texts.factorize()
+    ids = np.array([int(text or -1) for text in distinct], dtype=np.int64)
+    return np.take(ids, codes_N)
+
+
+def _numbered(persons: pd.Series) -> NDArray[np.int64]:
+    codes_N, distinct = persons.factorize()  # -1 where a DataFrame has none
+    unknown = [place for place, person in enumerate(distinct) if str(person) in ("", "-1")]
+    return np.where(np.isin(codes_N, unknown), -1, codes_N)
+
+
 def _build(columns: pd.DataFrame, kind: Kind, *, source: str, digest: str) -> Table:
     video = columns["video"].astype("category").cat
     composed = [unicodedata.normalize("NFC", name) for name in video.categories]  # as data sets read them
@@ -120,6 +143,7 @@ def _build(columns: pd.DataFrame, kind: Kind, *, source: str, digest: str) -> Ta
         boxes_N4=columns[["x1", "y1", "x2", "y2"]].to_numpy(),
         label_N=columns["label"].to_numpy().astype(np.int64),
         score_N=columns["score"].to_numpy() if kind == "predictions" else None,
+        person_N=_person_ids(columns["person"]) if kind == "predictions" else _numbered(columns["person"]),
     )
 
 

@@ -25,7 +25,10 @@ GOOD_TRUTH = "a,0001,.1,.1,.5,.5,1,0"
 
 BAD_PREDICTIONS = {
     "a,1,.1,.1,.5,.5,1": "has 7 columns, but predictions have 8",
-    "a,1,.1,.1,.5,.5,1,.5,9": "has 9 columns",
+    "a,1,.1,.1,.5,.5,1,.5,9,9": "has 10 columns",
+    "a,1,.1,.1,.5,.5,1,.5,nan": "the person is 'nan', but must be an id",
+    "a,1,.1,.1,.5,.5,1,.5,-2": "the person is '-2', but must be an id",
+    "a,1,.1,.1,.5,.5,1,.5,1.0": "the person is '1.0', but must be an id",
     "video,timestamp,x1,y1,x2,y2,label,score": "looks like a header",
     "video_id,middle_frame_timestamp,x1,y1,x2,y2,action_id,score,entity": "looks like a header",
     ",1,.1,.1,.5,.5,1,.5": "the video id is empty",
@@ -188,6 +191,24 @@ def test_true_and_false_are_no_numbers(tmp_path: Path, column: str) -> None:
 def test_ground_truth_has_seven_columns_or_eight_or_a_mix(tmp_path: Path) -> None:
     path = write(tmp_path / "g.csv", GOOD_TRUTH.rsplit(",", 1)[0], GOOD_TRUTH, GOOD_TRUTH + "th person")
     assert load_table(path, "ground truth").num_rows == 3
+
+
+def test_predictions_may_name_the_person(tmp_path: Path) -> None:
+    path = write(tmp_path / "p.csv", GOOD, GOOD + ",07", GOOD + ",", GOOD + ",-1", GOOD + ",7", GOOD + ",0")
+    table = load_table(path, "predictions")
+    assert table.person_N is not None
+    assert table.person_N.tolist() == [-1, 7, -1, -1, 7, 0]
+    frame = predictions_frame([Found("a", 1, (0.1, 0.1, 0.5, 0.5), 1, 0.5)] * 2)
+    unknown, known = (load_table(given, "predictions").person_N for given in (frame, frame.assign(person=[3, -1])))
+    assert unknown is not None
+    assert known is not None
+    assert (unknown.tolist(), known.tolist()) == ([-1, -1], [3, -1])
+    truth = write(tmp_path / "g.csv", GOOD_TRUTH)
+    plain = write(tmp_path / "plain.csv", *[GOOD] * 6)
+    ours, theirs = (stal_eval.evaluate(given, truth, LABEL_MAP) for given in (path, plain))
+    assert ours.best == theirs.best
+    with pytest.raises(InputError, match=r"the predictions DataFrame, row 1: the person is 'x'"):
+        load_table(frame.assign(person=["1", "x"]), "predictions")
 
 
 def test_damaged_and_missing_files_are_named(tmp_path: Path) -> None:
