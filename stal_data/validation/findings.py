@@ -28,7 +28,8 @@ class Finding:
     line: int | None = None
     message: str
 
-    def __str__(self) -> str:
+    def line(self) -> str:
+        """What a command prints of the split."""
         place = str(self.path) if self.line is None else f"{self.path}:{self.line}"
         return f"{place}: {self.severity}: {self.message} [{self.rule}]"
 
@@ -49,7 +50,8 @@ class Counts:
     actions: int
     per_class: dict[str, int]
 
-    def __str__(self) -> str:
+    def line(self) -> str:
+        """What a command prints of the split."""
         return (
             f"Split {self.split}: {self.videos} videos, {self.key_frames} key frames "
             f"({self.without_people} without people, {self.excluded} excluded), {self.boxes} boxes, "
