@@ -28,8 +28,7 @@ class Finding:
     line: int | None = None
     message: str
 
-    def line(self) -> str:
-        """What a command prints of the split."""
+    def __str__(self) -> str:
         place = str(self.path) if self.line is None else f"{self.path}:{self.line}"
         return f"{place}: {self.severity}: {self.message} [{self.rule}]"
 
