@@ -40,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--threads", type=int, default=2, help="That read ahead.")
+    parser.add_argument("--resident", action="store_true", help="As data.resident=always.")
     parser.add_argument("--folder", type=Path, help="Where the files go; default: the temporary folder.")
     options = parser.parse_args(arguments)
     recipe = load_recipe("acar-published" if options.head == "acar" else options.head)
@@ -56,6 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for key in features.key_frames
         ]
         data = LabelledFeatures(items, shapes, identity=features)
+        if options.resident:
+            data.keep(torch.device("cpu"), options.threads)
         head = build_head(recipe.head, shapes, NUM_CLASSES)
         optimizer = build_optimizer(recipe.optimizer, head.parameters())
         trainer = Trainer(

@@ -1,10 +1,10 @@
 """Clips as batches of a head: which ones together, read ahead, and turned into tensors."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ Item = TypeVar("Item")
 
 
 def head_batch(
-    features: FeatureBatch,
+    features: FeatureBatch | Mapping[str, Tensor],
     boxes: Sequence[NDArray[np.float32]],
     shapes: FeatureShapes,
     keys: Sequence[KeyFrame],
@@ -35,7 +35,7 @@ def head_batch(
     """Turn cached rows and each clip's boxes [n, 4] into a batch; clips without boxes are fine.
 
     features: of the clips, then of neighbouring key frames; statistics of what was stored for every time step
-        are taken here.
+        are taken here. Tensors stay as they are: `feature_tensor` made them.
     keys: key frame of each row of the features, to name the one whose features are damaged.
     neighbours: of each clip, where `shapes` has neighbours.
     bank: where `shapes` has one; None = nobody is around.
@@ -45,15 +45,9 @@ def head_batch(
     counts = torch.tensor([len(clip) for clip in boxes], dtype=torch.int64)
 
     def tensor(name: str, shape: tuple[int, ...]) -> Tensor:
-        source, statistic = source_of(name, features)
-        held = torch.from_numpy(features[source])
-        if held.ndim == 5:  # all time steps
-            held = STATISTICS[statistic].compute(held)
-        elif convert:
-            held = held.to(torch.float32, copy=True)
+        values = features.get(name)
+        held = values if isinstance(values, Tensor) else feature_tensor(name, features, keys, convert=convert)
         assert held.shape == (len(keys), *shape)
-        assert source == name or features[source].ndim == 5
-        _check_finite(name, held, keys)
         return held
 
     batch = HeadBatch(
@@ -72,6 +66,19 @@ def head_batch(
     boxes_NK4 = np.concatenate([np.empty((0, slots, 4), np.float32), *(boxes_NK4 for boxes_NK4, _ in neighbours)])
     row_NK = np.concatenate([np.empty((0, slots), np.int64), *(row_NK for _, row_NK in neighbours)])
     return replace(batch, neighbour_boxes_NK4=torch.from_numpy(boxes_NK4), neighbour_row_NK=torch.from_numpy(row_NK))
+
+
+def feature_tensor(name: str, features: Mapping[str, Any], keys: Sequence[KeyFrame], *, convert: bool) -> Tensor:
+    """Return an array as `head_batch` has it, after checking that it is finite."""
+    source, statistic = source_of(name, features)
+    held = torch.from_numpy(features[source])
+    assert source == name or held.ndim == 5
+    if held.ndim == 5:  # all time steps
+        held = STATISTICS[statistic].compute(held)
+    elif convert:
+        held = held.to(torch.float32, copy=True)
+    _check_finite(name, held, keys)
+    return held
 
 
 def epoch_plan(

@@ -1,8 +1,9 @@
 """Labelled key frames and their cached features. Coordinates: x1,y1,x2,y2 in [0,1] of the frame."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,8 +13,9 @@ from torch import Tensor
 
 from cache.feature_store import FeatureBatch, FeatureSet
 from cache.split_store import PublishedSplit
+from cache.statistics import source_of
 from recognizer_svc.bank import Bank
-from recognizer_svc.batching import head_batch
+from recognizer_svc.batching import feature_tensor, head_batch, read_ahead
 from recognizer_svc.boxes import check_boxes, jitter_boxes, mirrored_boxes
 from recognizer_svc.heads.batch import FeatureShapes, HeadBatch
 from recognizer_svc.neighbours import Neighbourhood, Sightings, rows_to_read
@@ -25,6 +27,10 @@ from stal_data.labels import LabelMap
 
 if TYPE_CHECKING:
     from recognizer_svc.training.joint.clips import LiveClips
+
+
+_ROWS_AT_ONCE = 16
+"""Read into memory where they stay."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -43,11 +49,15 @@ class LabelledKeyFrame:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LabelledBatch:
-    """A batch with its targets [N, C] float32 and the key frame of each clip."""
+    """A batch with its targets [N, C] float32 and the key frame of each clip.
+
+    labelled_NC: bool, the classes of which the targets are known; None = all.
+    """
 
     head: HeadBatch | JointBatch
     targets_NC: Tensor
     keys: tuple[KeyFrame, ...]
+    labelled_NC: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,7 +93,7 @@ def labelled_key_frames(split: PublishedSplit, label_map: LabelMap) -> list[Labe
 
 
 class LabelledFeatures:
-    """Random access to the labelled key frames of one split; safe to use from several threads."""
+    """Random access to labelled key frames; safe to use from several threads."""
 
     def __init__(
         self,
@@ -92,16 +102,20 @@ class LabelledFeatures:
         *,
         identity: FeatureSet,
         hflip: FeatureSet | None = None,
+        additional: Mapping[tuple[str, bool], FeatureSet] | None = None,
         augmentation: Augmentation | None = None,
         seed: int = 0,
         clips: "LiveClips | None" = None,
         neighbourhood: Neighbourhood | None = None,
         bank: Bank | None = None,
+        labelled: Mapping[str, NDArray[np.bool_]] | None = None,
     ) -> None:
         """shapes: of what is read for the head. clips: where the network computes a backbone's maps itself.
 
+        additional: of other data sets, by name and whether they are mirrored; see `training.splits`.
         neighbourhood: of the split, for a head that sees other key frames; then items show all people of one.
-        bank: an empty one, for a head that has one.
+        bank: an empty one, for a head that has one; of one data set.
+        labelled: which classes each data set labels [C], where there are several; the targets of others are not known.
         """
         self.items = tuple(items)
         self.num_classes = items[0].targets_NC.shape[1]
@@ -120,8 +134,15 @@ class LabelledFeatures:
         if neighbourhood is not None:
             wanted |= dict.fromkeys(other for key in list(wanted) for other in neighbourhood.occupied(key))
         keys = list(wanted)
-        self._rows = dict(zip(keys, identity.rows_of(keys), strict=True))
-        self._hflip_rows = {} if hflip is None else dict(zip(keys, hflip.rows_of(keys), strict=True))
+        self._sets = {("", False): identity, **({} if hflip is None else {("", True): hflip}), **(additional or {})}
+        self._rows: dict[tuple[KeyFrame, bool], int] = {}
+        for (dataset, flip), features in self._sets.items():
+            mine = [key for key in keys if self.dataset_of(key) == dataset]
+            rows = features.rows_of([replace(key, video=key.video.removeprefix(f"{dataset}/")) for key in mine])
+            self._rows |= {(key, flip): row for key, row in zip(mine, rows, strict=True)}
+        self._labelled = labelled or {}
+        self._partly = any(not labelled_C.all() for labelled_C in self._labelled.values())
+        self._resident: dict[str, Tensor] = {}
 
     def __len__(self) -> int:
         return len(self.items)
@@ -153,8 +174,12 @@ class LabelledFeatures:
             windows, sets = map(self._neighbourhood.window, keys), {False: self._identity}
             sets |= {} if self._hflip is None else {True: self._hflip}
             bank = self._bank.around(list(zip(windows, mirrored, strict=True)), sets)
-        features = self._pinned(len(rows)) if pinned else self._buffer(len(rows))
-        self._read(rows, features)
+        features: Mapping[str, Any]
+        if self._resident:
+            features = self._gathered(rows)
+        else:
+            features = self._pinned(len(rows)) if pinned else self._buffer(len(rows))
+            self._read(rows, features)
         targets = [item.targets_NC for item in items]
         read = [key for key, _ in rows]
         cached = head_batch(features, boxes, self._shapes, read, neighbours=neighbours, bank=bank, convert=not pinned)
@@ -163,7 +188,51 @@ class LabelledFeatures:
             head=cached if clips is None else JointBatch(clips_B3THW=clips, cached=cached),
             targets_NC=torch.from_numpy(np.concatenate([np.empty((0, self.num_classes), np.float32), *targets])),
             keys=keys,
+            labelled_NC=torch.from_numpy(self.known(items)) if self._partly else None,
         )
+
+    def dataset_of(self, key: KeyFrame) -> str:
+        """Return the data set of a key frame, "" for the first."""
+        name = key.video.partition("/")[0]
+        return name if (name, False) in self._sets else ""
+
+    def known(self, items: Sequence[LabelledKeyFrame]) -> NDArray[np.bool_]:
+        """Return which targets of these clips are known, [N, C]."""
+        every_C = np.ones(self.num_classes, np.bool_)
+        labelled = [self._labelled.get(self.dataset_of(item.key), every_C) for item in items]
+        return np.repeat([every_C, *labelled], [0, *(len(item.boxes_N4) for item in items)], axis=0)
+
+    @property
+    def num_bytes(self) -> int:
+        """What `keep` takes."""
+        manifest, total = self._identity.manifest, 0
+        for name, shape in self._shapes.arrays.items():
+            source, _ = source_of(name, manifest.shapes)
+            computed = len(manifest.shapes[source]) == 4  # of all time steps, in float32
+            total += prod(shape) * (4 if computed else manifest.dtype(source).itemsize)
+        return len(self._rows) * total
+
+    def keep(self, device: torch.device, threads: int) -> None:
+        """Read all rows once, into the memory of a device; from then on `load` puts batches together there."""
+        rows, resident = list(self._rows), dict[str, Tensor]()
+        starts = range(0, len(rows), _ROWS_AT_ONCE)
+
+        def read(start: Sequence[int]) -> dict[str, Tensor]:
+            some = rows[start[0] : start[0] + _ROWS_AT_ONCE]
+            stored, keys = self._allocate(len(some)), [key for key, _ in some]
+            self._read(some, stored)
+            return {name: feature_tensor(name, stored, keys, convert=False) for name in self._shapes.arrays}
+
+        for start, features in zip(starts, read_ahead(read, [[start] for start in starts], threads), strict=True):
+            for name, values in features.items():
+                if not start:
+                    resident[name] = values.new_empty((len(rows), *values.shape[1:]), device=device)
+                resident[name][start : start + len(values)] = values
+        self._places, self._resident = {row: place for place, row in enumerate(rows)}, resident
+
+    def _gathered(self, rows: Sequence[tuple[KeyFrame, bool]]) -> dict[str, Tensor]:
+        places = torch.tensor([self._places[row] for row in rows], dtype=torch.int64)
+        return {name: values[places.to(values.device)] for name, values in self._resident.items()}
 
     def _augment(
         self, item: LabelledKeyFrame, epoch: int, repetition: int
@@ -215,8 +284,10 @@ class LabelledFeatures:
         return self._identity.allocate(num_clips, self._identity.spec.stored_for(self._shapes.arrays))
 
     def _read(self, wanted: Sequence[tuple[KeyFrame, bool]], out: FeatureBatch) -> None:
-        """Read each key frame from the set of its view, mirrored or not, to its place in the batch."""
-        for flip, features, rows in ((False, self._identity, self._rows), (True, self._hflip, self._hflip_rows)):
-            places = [place for place, (_, mirrored) in enumerate(wanted) if mirrored == flip]
-            if places and features is not None:
-                features.read_into([rows[wanted[place][0]] for place in places], out, places)
+        """Read each key frame from the set of its data set and view, mirrored or not, to its place in the batch."""
+        for (dataset, flip), features in self._sets.items():
+            places = [
+                at for at, (key, mirrored) in enumerate(wanted) if (self.dataset_of(key), mirrored) == (dataset, flip)
+            ]
+            if places:
+                features.read_into([self._rows[wanted[place]] for place in places], out, places)

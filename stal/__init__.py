@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from stal_data.errors import StalError
     from stal_data.keyframes import KeyFrame, ScoredKeyFrame
     from stal_data.labels import LabelMap
+    from stal_eval.requested import Requested
 
 _MODULES = {
     "stal.evaluation": ("evaluate",),
@@ -31,6 +32,7 @@ _MODULES = {
     "stal_data.errors": ("StalError",),
     "stal_data.keyframes": ("KeyFrame", "ScoredKeyFrame"),
     "stal_data.labels": ("LabelMap",),
+    "stal_eval.requested": ("Requested",),
 }
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     "KeyFrame",
     "LabelMap",
     "Predictions",
+    "Requested",
     "Run",
     "Sample",
     "ScoredKeyFrame",

@@ -24,6 +24,7 @@ def evaluate(
     protocol: str = "stal",
     capacities: str | Iterable[int] | None = None,
     capacity_from: Path | str | None = None,
+    requested: stal_eval.Requested | None = None,
 ) -> stal_eval.Evaluation:
     """Return mAP at IoU 0.5 at every capacity, as `stal-cli eval` computes it (docs/evaluation.md).
 
@@ -35,6 +36,7 @@ def evaluate(
     protocol: stal, published, ava, pyslowfast or mmaction2.
     capacities: best-scored rows kept of each key frame, as numbers (0: no limit) or `50:2200`; default: the protocol's.
     capacity_from: another metrics.json, whose capacity is reported instead of the best on this split.
+    requested: further figures, which the result then has in `optional`.
     The result has `mean_ap`, `mean_ap_at_50` and `best`, all in [0,1], `per_class()` and `metrics()`.
     Raises StalError for rows that break a rule, naming the first, and for label maps that are missing or differ.
     """
@@ -56,6 +58,7 @@ def evaluate(
         protocol=protocol,
         capacities=capacities,
         capacity_from=capacity_from,
+        requested=requested,
         split=None if split is None else split.split,
         dataset=None if split is None else split.dataset,
     )
@@ -68,11 +71,11 @@ def _rows_of(split: PublishedSplit) -> "pd.DataFrame":
         raise InputError(
             f"ground_truth is {split.dataset}/{split.split}, which has no annotations; give a split that has."
         )
-    columns = ["video", "timestamp", "x1", "y1", "x2", "y2", "label"]
+    columns = ["video", "timestamp", "x1", "y1", "x2", "y2", "label", "person"]
     rows = [
-        (item.key.video, item.key.time_ms / 1000, *box, label_id)
+        (item.key.video, item.key.time_ms / 1000, *box, label_id, person)
         for item in split.key_frames
-        for box, labels in zip(item.boxes_N4.tolist(), item.labels, strict=True)
+        for box, labels, person in zip(item.boxes_N4.tolist(), item.labels, item.persons, strict=True)
         for label_id in sorted(labels)
     ]
     return pd.DataFrame(rows, columns=columns)

@@ -7,6 +7,7 @@ print(result.best, result.mean_ap_at_50)
 
 from stal_eval.capacities import parse_capacities
 from stal_eval.evaluation import evaluate
+from stal_eval.requested import Requested
 from stal_eval.result import Best, Evaluation
 
-__all__ = ["Best", "Evaluation", "evaluate", "parse_capacities"]
+__all__ = ["Best", "Evaluation", "Requested", "evaluate", "parse_capacities"]

@@ -19,12 +19,14 @@ class Rows:
     """The N rows that count, in file order.
 
     key_N: key frame number. class_N: class index. boxes_N4: x1,y1,x2,y2 in [0,1]. score_N: empty for ground truth.
+    person_N: number of the person, the same within one table; -1 where it has none.
     """
 
     key_N: NDArray[np.int32]
     class_N: NDArray[np.int32]
     boxes_N4: NDArray[np.float64]
     score_N: NDArray[np.float64]
+    person_N: NDArray[np.int64]
 
     @property
     def num_rows(self) -> int:
@@ -186,7 +188,7 @@ def _class_index(label_N: NDArray[np.int64], label_map: LabelMap) -> NDArray[np.
 
 def _select(table: Table, key_N: NDArray[np.int32], class_N: NDArray[np.int32], counts_N: NDArray[np.bool_]) -> Rows:
     score_N = np.empty(0) if table.score_N is None else table.score_N
-    rows = Rows(key_N=key_N, class_N=class_N, boxes_N4=table.boxes_N4, score_N=score_N)
+    rows = Rows(key_N=key_N, class_N=class_N, boxes_N4=table.boxes_N4, score_N=score_N, person_N=table.person_N)
     return rows if counts_N.all() else select_rows(rows, counts_N)
 
 
@@ -197,4 +199,5 @@ def select_rows(rows: Rows, chosen_N: NDArray[np.bool_]) -> Rows:
         class_N=rows.class_N[chosen_N],
         boxes_N4=rows.boxes_N4[chosen_N],
         score_N=rows.score_N[chosen_N] if len(rows.score_N) else rows.score_N,
+        person_N=rows.person_N[chosen_N],
     )

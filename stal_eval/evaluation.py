@@ -9,6 +9,7 @@ from stal_data.labels import LabelMap
 from stal_eval.capacities import format_capacities
 from stal_eval.chosen_capacity import read_choice
 from stal_eval.protocol import Protocol, choose_protocol
+from stal_eval.requested import Requested
 from stal_eval.result import Evaluation
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def evaluate(
     dataset: str | None = None,
     tie_bounds: bool = True,
     exact: bool = False,
+    requested: Requested | None = None,
 ) -> Evaluation:
     """Return mAP at every capacity.
 
@@ -48,6 +50,7 @@ def evaluate(
     ground-truth file. tie_bounds: also bound mAP over the orders of equal scores, which takes three times as long.
     exact: under the protocols published, ava, pyslowfast and mmaction2 a sweep of more than 16 capacities is exact at
     the best, the reported one and 50, and near that elsewhere; True makes it exact everywhere, by a pass for each.
+    requested: further figures, which the result then has in `optional`.
     """
     text = capacities if capacities is None or isinstance(capacities, str) else format_capacities(capacities)
     chosen = choose_protocol(protocol, capacities=text, iou=iou)
@@ -59,4 +62,4 @@ def evaluate(
     prepared = prepare(
         predictions, ground_truth, label_map, protocol=chosen, exclusions=exclusions, split=split, dataset=dataset
     )
-    return score(prepared, capacity_from=choice, tie_bounds=tie_bounds, exact=exact)
+    return score(prepared, capacity_from=choice, tie_bounds=tie_bounds, exact=exact, requested=requested)

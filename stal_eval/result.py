@@ -41,7 +41,8 @@ class Evaluation:
     other figure is. at_50: at capacity 50, whether or not it was asked for. reported: at
     the capacity of `choice`. split: what was scored. truth_count_K, prediction_count_K: scored rows of each class.
     tied_rows: scored rows that share their class and score with another. digests: sha256 of each input (None: not
-    given). details: why it is what it is, class by class. findings: likely causes of a low mAP.
+    given). details: why it is what it is, class by class. findings: likely causes of a low mAP. optional: what was
+    `Requested`, as entries of metrics.json.
     """
 
     curve: Curve
@@ -59,6 +60,7 @@ class Evaluation:
     tied_rows: int
     digests: dict[str, str | None]
     details: "Details"
+    optional: dict[str, Any]
     findings: tuple[Finding, ...]
     warnings: tuple[str, ...]
 
@@ -123,6 +125,7 @@ class Evaluation:
             "mAP_is_exact": self.curve_is_exact,
             **self._tie_lists(),
             **self.details.plain(names),
+            **self.optional,
         }
 
     def write(self, folder: Path | str) -> Path:

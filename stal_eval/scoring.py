@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stal_eval.alignment import Counts
 from stal_eval.capacities import NO_LIMIT, parse_capacities
@@ -13,11 +12,13 @@ from stal_eval.curve import Curve, TieBounds
 from stal_eval.details import explain
 from stal_eval.diagnosis import diagnose
 from stal_eval.matching import Matching
+from stal_eval.optional_figures import optional_figures
 from stal_eval.preparation import Prepared
 from stal_eval.protocol import Protocol
+from stal_eval.requested import Requested
 from stal_eval.result import Best, Evaluation
 from stal_eval.selection import select
-from stal_eval.sweep import plan_columns, sweep
+from stal_eval.sweep import average_precision, plan_columns, sweep, without_absent
 from stal_eval.ties import bound_ties, count_tied_rows
 
 _AVA_CAPACITY = 50
@@ -32,6 +33,7 @@ def score(
     capacity_from: Choice | None = None,
     tie_bounds: bool = True,
     exact: bool = False,
+    requested: Requested | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> Evaluation:
     """Return mAP at the capacities of the protocol; the arguments are those of `evaluate`.
@@ -72,6 +74,7 @@ def score(
         tied_rows=count_tied_rows(prepared.matching, prepared.alignment.predictions),
         digests=prepared.digests,
         details=explain(prepared, choice.capacity, reported.ap_CK[0]),
+        optional={} if requested is None else optional_figures(prepared, requested, choice.capacity, reported.ap_CK[0]),
         findings=findings,
         warnings=(*map(str, findings), *_warnings(counts, protocol), *borrowed, *_tie_warnings(curve, protocol)),
     )
@@ -84,15 +87,12 @@ def _curve(prepared: Prepared, matching: Matching, capacities: Sequence[int], ti
     ties = None
     if tie_bounds:
         ties = bound_ties(matching, rows, alignment.num_keys, columns, first_has_box=protocol.keeps_prefixes)
-    ap_CK = sweep(matching, columns)
-    if protocol.classes == "with_ground_truth_and_predictions":
-        absent_K = np.diff(matching.class_offsets) == 0
-        ap_CK = _without(ap_CK, absent_K)
-        ties = ties and TieBounds(
-            lower_CK=_without(ties.lower_CK, absent_K),
-            upper_CK=_without(ties.upper_CK, absent_K),
-            cut_key_frames_C=ties.cut_key_frames_C,
-        )
+    ties = ties and TieBounds(
+        lower_CK=without_absent(ties.lower_CK, matching, protocol),
+        upper_CK=without_absent(ties.upper_CK, matching, protocol),
+        cut_key_frames_C=ties.cut_key_frames_C,
+    )
+    ap_CK = without_absent(sweep(matching, columns), matching, protocol)
     return Curve(capacities=tuple(capacities), ap_CK=ap_CK, ties=ties)
 
 
@@ -112,7 +112,7 @@ def _exactly(
     ap_CK = curve.ap_CK.copy()
     for done, column in enumerate(exact, start=1):
         selected = select(alignment, prepared.matching, protocol, int(columns.capacities[column]))
-        ap_CK[columns.column_of == column] = _curve(prepared, selected, (NO_LIMIT,), False).ap_CK
+        ap_CK[columns.column_of == column] = average_precision(selected, protocol)
         if progress is not None:
             progress(done, len(exact))
     return replace(curve, ap_CK=ap_CK)
@@ -121,10 +121,6 @@ def _exactly(
 def _with_valid_bounds(curve: Curve, protocol: Protocol) -> Curve:
     """A capacity may give a box to another row, with another score, so bounds hold where every row is kept."""
     return curve if protocol.claim_order == "score" or curve.capacities == (NO_LIMIT,) else replace(curve, ties=None)
-
-
-def _without(ap_CK: NDArray[np.float64], absent_K: NDArray[np.bool_]) -> NDArray[np.float64]:
-    return np.where(absent_K, np.nan, ap_CK)
 
 
 def _warnings(counts: Counts, protocol: Protocol) -> list[str]:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from stal_eval.capacities import NO_LIMIT
 from stal_eval.kernels import sum_average_precision
 from stal_eval.matching import Matching
+from stal_eval.protocol import Protocol
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,3 +55,16 @@ def sum_columns(
         len(columns.capacities),
     )
     return ap_KC.T[columns.column_of]
+
+
+def average_precision(selection: Matching, protocol: Protocol) -> NDArray[np.float64]:
+    """Return AP [K] of the rows that are not void; NaN for a class that the protocol leaves out of the mean."""
+    ap_K = sweep(selection, plan_columns((NO_LIMIT,), int(selection.rank_N.max(initial=0)) + 1))[0]
+    return without_absent(ap_K, selection, protocol)
+
+
+def without_absent(ap_K: NDArray[np.float64], matching: Matching, protocol: Protocol) -> NDArray[np.float64]:
+    """Return AP [..., K], NaN where the protocol asks for predictions and the class has none."""
+    if protocol.classes == "with_ground_truth":
+        return ap_K
+    return np.where(np.diff(matching.class_offsets) == 0, np.nan, ap_K)

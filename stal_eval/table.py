@@ -24,7 +24,7 @@ class Table:
     source: what messages call it. digest: sha256 (hex) of the file's bytes, or of the columns of a DataFrame.
     videos, video_N: video ids, and for each row the position of its own. time_ms_N: milliseconds.
     boxes_N4: x1,y1,x2,y2 in [0,1]. label_N: ids as in the label map. score_N: None for ground truth.
-    person_N: of predictions, the person's id in the video, -1 where it is unknown; None for ground truth.
+    person_N: of predictions, the person's id in the video; of ground truth, a number for each id; -1: unknown.
     """
 
     source: str
@@ -35,7 +35,7 @@ class Table:
     boxes_N4: NDArray[np.float64]
     label_N: NDArray[np.int64]
     score_N: NDArray[np.float64] | None
-    person_N: NDArray[np.int64] | None
+    person_N: NDArray[np.int64]
 
     @property
     def num_rows(self) -> int:
@@ -64,6 +64,7 @@ def _from_frame(frame: pd.DataFrame, kind: Kind) -> Table:
         if name not in frame.columns:
             hint = did_you_mean(name, map(str, frame.columns))
             raise InputError(f"{source} has no column '{name}', but needs {', '.join(needed)}. {hint}")
+    persons = frame["person"] if "person" in frame.columns else ""
     frame = frame[given]
     rows = ((position, [str(value) for value in row]) for position, row in enumerate(frame.itertuples(index=False)))
     try:
@@ -71,8 +72,8 @@ def _from_frame(frame: pd.DataFrame, kind: Kind) -> Table:
     except (ValueError, TypeError, OverflowError) as error:
         raise _explained(rows, kind, source, "row", str(error)) from None
     digest = hashlib.sha256(pd.util.hash_pandas_object(columns, index=False).to_numpy().tobytes()).hexdigest()
-    if kind == "predictions" and "person" not in columns:
-        columns["person"] = ""
+    if "person" not in columns:
+        columns["person"] = persons
     if not _is_valid(columns, kind):
         raise _explained(rows, kind, source, "row", "a value is out of range")
     return _build(columns, kind, source=source, digest=digest)
@@ -121,6 +122,12 @@ def _person_ids(texts: pd.Series) -> NDArray[np.int64]:
     return np.take(ids, codes_N)
 
 
+def _numbered(persons: pd.Series) -> NDArray[np.int64]:
+    codes_N, distinct = persons.factorize()  # -1 where a DataFrame has none
+    unknown = [place for place, person in enumerate(distinct) if str(person) in ("", "-1")]
+    return np.where(np.isin(codes_N, unknown), -1, codes_N)
+
+
 def _build(columns: pd.DataFrame, kind: Kind, *, source: str, digest: str) -> Table:
     video = columns["video"].astype("category").cat
     composed = [unicodedata.normalize("NFC", name) for name in video.categories]  # as data sets read them
@@ -136,7 +143,7 @@ def _build(columns: pd.DataFrame, kind: Kind, *, source: str, digest: str) -> Ta
         boxes_N4=columns[["x1", "y1", "x2", "y2"]].to_numpy(),
         label_N=columns["label"].to_numpy().astype(np.int64),
         score_N=columns["score"].to_numpy() if kind == "predictions" else None,
-        person_N=_person_ids(columns["person"]) if kind == "predictions" else None,
+        person_N=_person_ids(columns["person"]) if kind == "predictions" else _numbered(columns["person"]),
     )
 
 

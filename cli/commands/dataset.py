@@ -100,7 +100,7 @@ def validate(dataset: Path, splits: tuple[str, ...], decode: bool, limit: int, a
     else:
         _print_findings(report, limit)
         for counts in report.counts:
-            click.echo(str(counts))
+            click.echo(counts.line())
         errors, warnings = len(report.errors), len(report.findings) - len(report.errors)
         click.echo(f"{errors} errors, {warnings} warnings." if report.findings else "No problem found.")
     if report.errors:
@@ -139,7 +139,7 @@ def info(dataset: Path, as_json: bool) -> None:
         sizes = _distinct(f"{item.width}x{item.height}" for item in infos)
         rates = _distinct(f"{float(item.rate):.5g}" for item in infos)
         minutes = sum(item.duration_s for item in infos) / 60
-        click.echo(str(counts))
+        click.echo(counts.line())
         click.echo(f"  {minutes:.1f} min, {sizes} pixels, {rates} frames a second")
     if opened.label_map is not None:
         click.echo(f"Label map: {opened.label_map.num_classes} classes, sha256 {opened.label_map.digest}")

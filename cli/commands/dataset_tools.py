@@ -99,7 +99,7 @@ def import_command(files: tuple[Path, ...], output: Path, as_json: bool, **optio
     for item in report.files:
         click.echo(f"{item.file}: {item.format}, {item.videos} videos, {item.tracks} tracks, {item.boxes} boxes")
     for counts in report.splits:
-        click.echo(str(counts))
+        click.echo(counts.line())
     click.echo(
         f"{report.interpolated} boxes interpolated, {report.clipped} cut at the picture's edge, "
         f"{report.merged} repeated annotations merged, {report.renumbered} people renumbered."

@@ -58,6 +58,26 @@ _COMMANDS = {"compare": ("cli.commands.eval_compare:compare", "Two results class
     help="Under another protocol than stal: compute every capacity of a sweep as that code base does, not only the "
     "best, the reported one and 50. Takes a pass over the rows for each.",
 )
+@click.option(
+    "--iou",
+    "ious",
+    default="",
+    metavar="IOU[,IOU...]|IOU:IOU",
+    help="Also mAP at these IoUs: 0.5,0.75, or 0.5:0.95 for COCO's ten. The headline stays at 0.5.",
+)
+@click.option("--groups", is_flag=True, help="Also mAP by label type and by box size.")
+@click.option("--confusion", is_flag=True, help="Also which class scores best on each ground-truth box.")
+@click.option(
+    "--tubes",
+    metavar="moc|ucf101-24",
+    help="Also video-mAP by their rules; predictions then have the person as column 9, ground truth as column 8.",
+)
+@click.option(
+    "--segments",
+    type=(_FILE, _FILE),
+    metavar="PREDICTED ANNOTATED",
+    help="Also segment-F1 of two CSV files with the header video,person,action,start_s,end_s,score.",
+)
 @click.option("--split", help="Name of the scored split, for the record.  [default: the ground truth's file name]")
 @click.option("--dataset", help="Name of the data set, for the record.")
 @click.option("--report", is_flag=True, help="Write OUTPUT/report.html too: a page that opens from disk.")
@@ -79,6 +99,11 @@ def evaluate(
     capacities: str | None,
     capacity_from: Path | None,
     exact: bool,
+    ious: str,
+    groups: bool,
+    confusion: bool,
+    tubes: str | None,
+    segments: tuple[Path, Path] | None,
     split: str | None,
     dataset: str | None,
     report: bool,
@@ -91,6 +116,7 @@ def evaluate(
     Examples:
       stal-cli eval --predictions predictions.csv --ground-truth data/annotations/test_gt.csv \\
         --label-map data/annotations/list_action.pbtxt --output results --report --frames data
+      stal-cli eval ... --iou 0.5:0.95 --groups --confusion --tubes moc --report
       stal-cli eval compare results other-results
     """
     if ctx.invoked_subcommand is not None:
@@ -99,10 +125,12 @@ def evaluate(
     from cli.ui.eval_tables import print_result
     from stal_eval.chosen_capacity import read_choice
     from stal_eval.protocol import choose_protocol
+    from stal_eval.requested import Requested
 
     # What costs nothing to check comes before reading and scoring.
     chosen = choose_protocol(protocol, capacities=capacities)
     choice = None if capacity_from is None else read_choice(capacity_from)
+    requested = Requested(ious=ious, groups=groups, confusion=confusion, tubes=tubes, segments=segments)
     if frames is not None:
         from stal_data.dataset import Dataset
 
@@ -121,9 +149,9 @@ def evaluate(
     )
     if exact:
         with counted("exact sweep", unit="capacities") as progress:
-            result = score(prepared, capacity_from=choice, exact=True, progress=progress)
+            result = score(prepared, capacity_from=choice, exact=True, requested=requested, progress=progress)
     else:
-        result = score(prepared, capacity_from=choice)
+        result = score(prepared, capacity_from=choice, requested=requested)
     contents: dict[Path, bytes | str] = {
         output / MATCHES_FILE: matches_content(prepared, result),
         output / METRICS_FILE: result.metrics_text(),

@@ -137,7 +137,8 @@ def import_command(
     from recognizer_svc.training.import_run import import_run
     from recognizer_svc.training.recipe import load_recipe
 
-    resolved = load_recipe(recipe, [*overrides, f"data.dataset={dataset}"])
+    one_data_set = ["data.additional=[]", "validation.datasets=null", f"data.dataset={dataset}"]
+    resolved = load_recipe(recipe, [*overrides, *one_data_set])
     run = import_run(Store.open(store_url), head, resolved, run_id=run_id, split=split, feature_set=feature_set)
     click.echo(f"Run {run_id}: {run.root}")
     click.echo(f"Next: stal-cli predict --run {run_id} --store {store_url} --dataset {dataset} --split {split} ...")

@@ -87,6 +87,7 @@ def train(
       stal-cli train acar --store store --set head.depth=1 --run-id first
       stal-cli train --run-id first --resume --store store
       stal-cli train acar --recognizer 127.0.0.1:50052 --nproc-per-node 2 --backend gloo
+      stal-cli train relation --store store --set data.dataset=first --set 'data.additional=[second]'
       stal-cli train acar-joint --store store --data chaotic-world
       stal-cli train acar --store s3://bucket/store --stage /scratch/stage --stage-limit 500GB
       MLFLOW_TRACKING_URI=http://tracker:5000 stal-cli train acar --store store --tracker mlflow

@@ -5,14 +5,18 @@ from rich.console import Console
 from rich.table import Table
 
 from stal_eval import Evaluation
+from stal_eval.report.optional import OptionalTable, optional_tables
 
 _SHOWN_CLASSES = 10
 
 
 def print_result(result: Evaluation) -> None:
-    console = Console()
+    console = Console(markup=False)  # names of classes and files are not ours
     console.print(_summary(result))
     console.print(_weakest(result))
+    for shown in optional_tables(result.optional):
+        if not shown.wide:
+            console.print(_optional(shown))
     if not result.curve_is_exact:
         exact = sorted({result.best.capacity, result.choice.capacity, 50})
         click.echo(
@@ -63,6 +67,15 @@ def _weakest(result: Evaluation) -> Table:
     scored = [(ap, index, name) for index, (name, ap) in enumerate(result.per_class().items()) if ap is not None]
     for ap, index, name in sorted(scored)[:_SHOWN_CLASSES]:
         table.add_row(name, f"{100 * ap:.2f}", str(result.truth_count_K[index]), str(result.prediction_count_K[index]))
+    return table
+
+
+def _optional(shown: OptionalTable) -> Table:
+    table = Table(title=shown.title, title_justify="left")
+    for number, heading in enumerate(shown.heads):
+        table.add_column(heading, justify="right" if number else "left")
+    for row in shown.rows:
+        table.add_row(*row)
     return table
 
 

@@ -20,10 +20,11 @@ class LogitAdjusted(SigmoidLoss):
 
     _prior_logits_C: tuple[float, ...] = PrivateAttr(default=())
 
-    def fitted(self, positives_C: Sequence[float], actors: float) -> Self:
+    def fitted(self, positives_C: Sequence[float], actors_C: Sequence[float]) -> Self:
         fitted = self.model_copy()
         # One actor more with the class and one without it, so that no prior is 0 or 1.
-        fitted._prior_logits_C = tuple(log((count + 1) / (actors - count + 1)) for count in positives_C)
+        counts = zip(positives_C, actors_C, strict=True)
+        fitted._prior_logits_C = tuple(log((count + 1) / (actors - count + 1)) for count, actors in counts)
         return fitted
 
     def per_class(self, logits_NC: "Tensor", targets_NC: "Tensor") -> "Tensor":

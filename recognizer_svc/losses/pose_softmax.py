@@ -1,5 +1,6 @@
 """One of the poses, and each other class for itself: the published loss."""
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -23,12 +24,19 @@ class PoseSoftmax(Loss):
     num_poses: int = Field(default=13, ge=1, le=MAX_LABELS)
     """Number of first classes of which a person has exactly one: softmax over them, sigmoid over the rest."""
 
-    def check(self, num_classes: int) -> None:
+    def check(self, num_classes: int, labelled: Mapping[str, Sequence[bool]] | None = None) -> None:
         if self.num_poses > num_classes:
             raise InputError(
                 f"loss.num_poses is {self.num_poses}, but the label map has {num_classes} classes; "
                 "choose at most that many, or loss.kind=sigmoid."
             )
+        for name, labelled_C in (labelled or {}).items():
+            if 0 < sum(labelled_C[: self.num_poses]) < self.num_poses:
+                # Through the softmax, each pose that is labelled would teach the others.
+                raise InputError(
+                    f"loss.kind is pose_softmax, but {name} labels {sum(labelled_C[: self.num_poses])} of the "
+                    f"{self.num_poses} poses, and each data set must label all or none; choose loss.kind=sigmoid."
+                )
 
     def scores(self, logits_NC: "Tensor") -> "Tensor":
         import torch

@@ -1,6 +1,6 @@
 """What a loss declares. Importing this needs no torch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Self
 
 from stal_data.sections import Section
@@ -17,13 +17,17 @@ class Loss(Section):
 
     kind: str
 
-    def check(self, num_classes: int) -> None:
-        """Refuse a label map that the loss does not fit, with an InputError."""
+    def check(self, num_classes: int, labelled: Mapping[str, Sequence[bool]] | None = None) -> None:
+        """Refuse a label map that the loss does not fit, with an InputError.
 
-    def fitted(self, positives_C: Sequence[float], actors: float) -> Self:  # noqa: ARG002 - for those that need it
+        labelled: where there are several data sets, which classes each labels, by its name.
+        """
+
+    def fitted(self, positives_C: Sequence[float], actors_C: Sequence[float]) -> Self:  # noqa: ARG002 - for some
         """Return the loss for training on these actors. A run calls it at each start, before anything else.
 
-        positives_C: how many actors of an epoch perform each class. actors: how many there are.
+        positives_C: how many actors of an epoch perform each class. actors_C: how many there are whose data set labels
+        it.
         """
         return self
 
@@ -38,6 +42,12 @@ class Loss(Section):
         """
         raise NotImplementedError
 
-    def total(self, logits_NC: "Tensor", targets_NC: "Tensor") -> "Tensor":
-        """Return the sum over actors of each actor's mean over the classes; 0 without actors."""
-        return self.per_class(logits_NC, targets_NC).sum() / logits_NC.shape[1]
+    def total(self, logits_NC: "Tensor", targets_NC: "Tensor", labelled_NC: "Tensor | None" = None) -> "Tensor":
+        """Return the sum over actors of each actor's mean over the classes; 0 without actors.
+
+        labelled_NC: bool, at least one class of each actor; the mean is over these. None = all.
+        """
+        loss_NC = self.per_class(logits_NC, targets_NC)
+        if labelled_NC is None:
+            return loss_NC.sum() / logits_NC.shape[1]
+        return (loss_NC * labelled_NC / labelled_NC.sum(dim=1, keepdim=True)).sum()

@@ -25,7 +25,7 @@ def model_card(model: PackedModel, checkpoint: Checkpoint, name: str) -> str:
         "|---|---|",
         f"| recipe | `{recipe.name}` (recipe.yaml) |",
         f"| checkpoint | {name}, after {progress.epochs_done} epochs |",
-        f"| trained on | {recipe.data.dataset}/{recipe.data.train_split}, seed {recipe.training.seed} |",
+        f"| trained on | {recipe.data.trained_on}, seed {recipe.training.seed} |",
         *_unusual(recipe),
         f"| validation mAP | {scored} |",
         f"| digest of the tensors | `{model.head}` |",

@@ -120,7 +120,7 @@ def _info(run: RunDir, name: str, checkpoint: Checkpoint) -> HeadInfo:
         provenance={
             "run": run.run_id,
             "checkpoint": name,
-            "trained_on": f"{data.dataset}/{data.train_split}",
+            "trained_on": data.trained_on,
             "validation_map": progress.validation_map,
             "code": code_version(),
         },

@@ -136,11 +136,12 @@ def adopt(files: JobFiles, record: JobRecord) -> JobRecord:
 def check_data(store: Store, recipe: Recipe, data_root: Path | None, *, resume: bool) -> None:
     """Find what the recipe names, so that a wrong name shows now and not when the workers have started."""
     data, validation = recipe.data, recipe.validation
-    split = load_split(store, data.dataset, data.train_split)
-    if validation.held_out is not None:
-        divide(split, validation.held_out)
-    if validation.split is not None:
-        load_split(store, data.dataset, validation.split)
+    for name in data.datasets.values():
+        split = load_split(store, name, data.train_split)
+        if validation.held_out is not None and name in recipe.validated_datasets:
+            divide(split, validation.held_out)
+        if validation.split is not None and name in recipe.validated_datasets:
+            load_split(store, name, validation.split)
     open_sets(recipe, store)
     open_training_proposals(recipe, store)
     if recipe.training.init_head is not None and not resume:

@@ -23,9 +23,10 @@ MAX_ACTORS = 128
 
 @dataclass(frozen=True, kw_only=True)
 class Validation:
-    """map: in [0,1], ground-truth boxes, no capacity. loss: mean over the boxes."""
+    """map: in [0,1], ground-truth boxes, no capacity; maps: of each of several data sets. loss: mean over the boxes."""
 
     map: float
+    maps: dict[str, float | None]
     loss: float
     boxes: int
 
@@ -49,7 +50,8 @@ def evaluate(head: nn.Module, data: LabelledFeatures, loss: Loss, ranks: Ranks, 
     with torch.inference_mode():
         for part, batch in zip(plan, read_ahead(load, plan, threads), strict=True):
             logits_NC = head(batch.head.to(ranks.device))
-            total += loss.total(logits_NC, batch.targets_NC.to(ranks.device)).double()
+            labelled_NC = None if batch.labelled_NC is None else batch.labelled_NC.to(ranks.device)
+            total += loss.total(logits_NC, batch.targets_NC.to(ranks.device), labelled_NC).double()
             rows = np.concatenate([np.arange(offsets[index], offsets[index + 1]) for index in part])
             scores_NC[torch.from_numpy(rows).to(ranks.device)] = loss.scores(logits_NC)
     ranks.sum(scores_NC)
@@ -60,6 +62,11 @@ def evaluate(head: nn.Module, data: LabelledFeatures, loss: Loss, ranks: Ranks, 
             "optimizer.learning_rate, or resume from the last checkpoint with another training.seed."
         )
     targets_NC = np.concatenate([item.targets_NC for item in data.items])
-    mean_ap = mean_average_precision(scores_NC.cpu().numpy(), targets_NC)
+    found_NC, known_NC = scores_NC.cpu().numpy(), data.known(data.items)
+    mean_ap = mean_average_precision(found_NC, targets_NC, known_NC)
     assert mean_ap is not None  # a split without any action is refused when it is opened
-    return Validation(map=mean_ap, loss=float(total) / len(targets_NC), boxes=len(targets_NC))
+    dataset_N = np.repeat([data.dataset_of(item.key) for item in data.items], counts)
+    names = dict.fromkeys(dataset_N.tolist())
+    parts = {name: dataset_N == name for name in names if len(names) > 1}
+    maps = {name: mean_average_precision(found_NC[N], targets_NC[N], known_NC[N]) for name, N in parts.items()}
+    return Validation(map=mean_ap, maps=maps, loss=float(total) / len(targets_NC), boxes=len(targets_NC))

@@ -30,12 +30,12 @@ def divide(split: PublishedSplit, fraction: float) -> tuple[PublishedSplit, Publ
     return train, validation
 
 
-def held_out_note(split: PublishedSplit, validation: PublishedSplit) -> str:
-    """Say which videos are held out."""
+def held_out_note(train: PublishedSplit, validation: PublishedSplit) -> str:
+    """Say which videos are held out. train: the rest."""
     names = sorted({item.key.video for item in validation.key_frames})
-    total = len({item.key.video for item in split.key_frames})
+    total = len({item.key.video for item in train.key_frames} | set(names))
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return (
-        f"validation on {len(names)} of {total} videos of {split.dataset}/{split.split}, which are not trained on: "
+        f"validation on {len(names)} of {total} videos of {train.dataset}/{train.split}, which are not trained on: "
         f"{', '.join(names[:_SHOWN])}{more}"
     )

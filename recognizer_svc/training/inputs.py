@@ -1,5 +1,6 @@
 """What a run reads of the store: splits, label map, feature sets, detected boxes; checked before the first step."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,18 +10,19 @@ from numpy.typing import NDArray
 
 from cache.feature_store import FeatureSet
 from cache.proposal_store import Proposals
-from cache.split_store import PublishedSplit, load_split
+from cache.split_store import PublishedSplit
 from cache.store import Store
 from recognizer_svc.bank import Bank
 from recognizer_svc.data import Augmentation, LabelledFeatures, LabelledKeyFrame, labelled_key_frames
 from recognizer_svc.heads.batch import FeatureShapes
 from recognizer_svc.training.detected_boxes import detected_clips
-from recognizer_svc.training.held_out import divide, held_out_note
+from recognizer_svc.training.held_out import held_out_note
 from recognizer_svc.training.recipe import Recipe
-from recognizer_svc.training.recipe_sections import Layout
+from recognizer_svc.training.recipe_sections import Layout, use_of
 from recognizer_svc.training.repeats import clips_per_epoch, repeat_factors
 from recognizer_svc.training.row_layout import counts_note, row_clips, single_people
 from recognizer_svc.training.sets import open_sets, open_training_proposals
+from recognizer_svc.training.splits import open_splits
 from recognizer_svc.training.surroundings import open_neighbourhood, surroundings_notes
 from stal_data.errors import InputError, how_to_install
 from stal_data.labels import LabelMap
@@ -31,12 +33,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class RunInputs:
-    """train and validation share the label map and the feature spec."""
+    """train and validation share the label map, and what a head depends on of the feature spec."""
 
     label_map: LabelMap
     shapes: FeatureShapes
     splits: dict[str, PublishedSplit]
-    """By their use: train, and validation where there is one of its own."""
+    """By their use: train, and validation where there is one of its own; see `use_of`."""
     feature_sets: dict[str, FeatureSet]
     """By their use: train, and train_hflip and validation where they are used. Held-out videos are in train's."""
     train: LabelledFeatures
@@ -50,29 +52,23 @@ class RunInputs:
     notes: tuple[str, ...] = field(default=())
     """What the user should know before the run starts."""
 
-    def actors_per_epoch(self) -> tuple[list[float], float]:
-        """Return how many actors of an epoch perform each class [C], and how many there are, on average."""
+    def actors_per_epoch(self) -> tuple[list[float], list[float]]:
+        """Return how many actors of an epoch perform each class [C], and of how many it is known [C], on average."""
         clips = list(zip(self.repeats_K, self.train.items, strict=True))
         positives_C = np.sum([factor * clip.targets_NC.sum(axis=0) for factor, clip in clips], axis=0)
-        return positives_C.tolist(), float(sum(factor * len(clip.targets_NC) for factor, clip in clips))
+        known_C: NDArray[np.float64] = sum(factor * self.train.known([clip]).sum(axis=0) for factor, clip in clips)
+        return positives_C.tolist(), known_C.tolist()
 
 
 def open_inputs(recipe: Recipe, store: Store, data_root: Path | None = None) -> RunInputs:
     """Open and check what the recipe names. data_root: the folder below which training may read frames."""
     data = recipe.data
-    split = load_split(store, data.dataset, data.train_split)
-    if split.label_map is None:
-        raise InputError(f"{data.dataset}/{data.train_split} has no label map, so there is nothing to train for.")
-    label_map = split.label_map
-    recipe.loss.check(label_map.num_classes)
-    splits = {"train": split}
-    trained_on, checked_on = split, None
-    if recipe.validation.held_out is not None:
-        trained_on, checked_on = divide(split, recipe.validation.held_out)
-    elif recipe.validation.split is not None:
-        checked_on = splits["validation"] = _validation_split(recipe, store, label_map)
+    splits = open_splits(recipe, store)
+    label_map, trained_on, checked_on = splits.label_map, splits.trained_on, splits.checked_on
+    labelled = {data.datasets[key]: labelled_C.tolist() for key, labelled_C in splits.labelled.items()}
+    recipe.loss.check(label_map.num_classes, labelled)
     sets = open_sets(recipe, store)
-    identity, hflip = sets["train"], sets.get("train_hflip")
+    identity = sets["train"]
     joint = None
     if recipe.training.backbone == "none":
         shapes = cached_shapes(recipe, identity)
@@ -88,12 +84,21 @@ def open_inputs(recipe: Recipe, store: Store, data_root: Path | None = None) -> 
             items, notes = [*items, *detected.clips], [*notes, f"also {detected.note}"]
         else:
             items, notes, people = detected.clips, [detected.note], detected.people
+    notes += splits.notes
     if checked_on is not None and recipe.validation.held_out is not None:
-        notes.append(held_out_note(split, checked_on))
+        notes.append(held_out_note(trained_on, checked_on))
     if joint is not None:
         notes += joint.notes(identity.spec)
-    if hflip is None and data.hflip_probability > 0:
-        notes.append("the store has no mirrored features (precompute --view hflip), so training sees no mirrored clips")
+    specs = {data.datasets[key]: sets[use_of("train", key)].spec for key in data.datasets}
+    if len({spec.decoder for spec in specs.values()}) > 1:
+        notes.append(f"decoders differ: {', '.join(f'{name} {spec.decoder}' for name, spec in specs.items())}")
+    flat = [dataset for key, dataset in data.datasets.items() if use_of("train_hflip", key) not in sets]
+    hflip = None if flat else sets["train_hflip"]
+    if flat and data.hflip_probability > 0:
+        notes.append(
+            f"the store has no mirrored features of {', '.join(flat)} (precompute --view hflip), so training sees no "
+            "mirrored clips"
+        )
     repeats_K = repeat_factors(items, data.repeat_threshold)
     if data.repeat_threshold is not None:
         notes.append(
@@ -108,6 +113,8 @@ def open_inputs(recipe: Recipe, store: Store, data_root: Path | None = None) -> 
         read,
         identity=identity,
         hflip=hflip,
+        additional=_additional(recipe, sets, *(("train",) if hflip is None else ("train", "train_hflip"))),
+        labelled=splits.labelled,
         neighbourhood=around,
         bank=None if recipe.bank is None else Bank(read, recipe.bank),
         augmentation=Augmentation(hflip_probability=data.hflip_probability, box_jitter=data.box_jitter),
@@ -125,6 +132,8 @@ def open_inputs(recipe: Recipe, store: Store, data_root: Path | None = None) -> 
             checked,
             read,
             identity=features,
+            additional=_additional(recipe, sets, "train" if recipe.validation.split is None else "validation"),
+            labelled=splits.labelled,
             neighbourhood=open_neighbourhood(checked_on, recipe),
             bank=None if recipe.bank is None else Bank(read, recipe.bank),
             clips=None if joint is None else joint.clips(features, [item.key for item in checked]),
@@ -132,7 +141,7 @@ def open_inputs(recipe: Recipe, store: Store, data_root: Path | None = None) -> 
     return RunInputs(
         label_map=label_map,
         shapes=shapes,
-        splits=splits,
+        splits=splits.by_use,
         feature_sets=sets,
         train=train,
         repeats_K=repeats_K,
@@ -155,6 +164,14 @@ def cached_shapes(recipe: Recipe, features: FeatureSet) -> FeatureShapes:
         recipe.bank,
         computed=data.statistics is not None,
     )
+
+
+def _additional(recipe: Recipe, sets: Mapping[str, FeatureSet], *kinds: str) -> dict[tuple[str, bool], FeatureSet]:
+    """Return the sets of the additional data sets. kinds: uses, of the identity view and where wanted the mirrored."""
+    found = {
+        (name, bool(flip)): use_of(kind, name) for name in recipe.data.additional for flip, kind in enumerate(kinds)
+    }
+    return {place: sets[use] for place, use in found.items() if use in sets}
 
 
 def _clips(split: PublishedSplit, label_map: LabelMap, layout: Layout) -> tuple[list[LabelledKeyFrame], list[str]]:
@@ -181,15 +198,3 @@ def _open_joint(recipe: Recipe, store: Store, data_root: Path | None) -> "JointI
             f"{how_to_install('precompute')}"
         ) from None
     return JointInputs.open(recipe, store, data_root)
-
-
-def _validation_split(recipe: Recipe, store: Store, label_map: LabelMap) -> PublishedSplit:
-    name = recipe.validation.split
-    assert name is not None
-    split = load_split(store, recipe.data.dataset, name)
-    if split.label_map is not None and split.label_map.digest != label_map.digest:
-        raise InputError(
-            f"The label maps of {recipe.data.dataset}/{recipe.data.train_split} and {recipe.data.dataset}/{name} "
-            "differ; publish both splits with one label map by running precompute on both again."
-        )
-    return split

@@ -92,7 +92,8 @@ class Trainer:
             logits_NC = self.model(batch.head.to(device))
         if self.autocast:
             logits_NC = logits_NC.float()
-        local_sum = self.loss.total(logits_NC, batch.targets_NC.to(device))
+        labelled_NC = None if batch.labelled_NC is None else batch.labelled_NC.to(device)
+        local_sum = self.loss.total(logits_NC, batch.targets_NC.to(device), labelled_NC)
         actors, total, broken, stop = self._agree(local_sum.detach(), len(batch.targets_NC))
         if broken:
             raise NonFiniteLossError(

@@ -35,6 +35,7 @@ _CHANGEABLE = {
     "training.log_every_steps",
     "training.collective_timeout_s",
     "data.reader_threads",
+    "data.resident",
     "data.folder",
     "data.feature_set",  # another set of the same spec, or the one that was the only one before
     "data.proposals",  # the same boxes: see `check_same_proposals`
@@ -95,6 +96,29 @@ class Recipe(Section):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _data_sets_are_known(self) -> Self:
+        known, trained = self.data.datasets.values(), self.training.backbone
+        if unknown := [name for name in self.validation.datasets or () if name not in known]:
+            raise ValueError(
+                f"validation.datasets names {unknown[0]}, but the recipe trains on {', '.join(known)}; name some of "
+                "these, or leave it out"
+            )
+        if self.data.additional and trained != "none":
+            raise ValueError(
+                f"data.additional is {list(self.data.additional)}, but training.backbone is {trained}, which sees the "
+                "frames of one data set; set one of the two to [] or none"
+            )
+        return self
+
+    @property
+    def validated_datasets(self) -> tuple[str, ...]:
+        """Of these, a split or held-out videos are scored."""
+        validation = self.validation
+        if validation.split is None and validation.held_out is None:
+            return ()
+        return validation.datasets or tuple(self.data.datasets.values())
+
     @property
     def bank(self) -> Regions | None:
         """How the vectors of the feature bank are made; None without a bank."""
@@ -109,10 +133,9 @@ class Recipe(Section):
     @property
     def validated_on(self) -> str | None:
         """What is scored after epochs, in words; None without validation."""
-        data, validation = self.data, self.validation
-        if validation.held_out is not None:
-            return f"{100 * validation.held_out:g} % of the videos of {data.dataset}/{data.train_split}, held out"
-        return None if validation.split is None else f"{data.dataset}/{validation.split}"
+        split, held_out = self.validation.split or self.data.train_split, self.validation.held_out
+        names = " and ".join(f"{name}/{split}" for name in self.validated_datasets) or None
+        return names if held_out is None else f"{100 * held_out:g} % of the videos of {names}, held out"
 
     def to_yaml(self) -> str:
         """The resolved recipe, defaults filled in; `load_recipe` reads it back."""
@@ -122,7 +145,8 @@ class Recipe(Section):
         """What a run keeps from its first start to its last, by dotted name: all but its length and what is logged."""
         sections = self.model_dump(mode="json", exclude={"name", "validation"})
         flat = {f"{section}.{key}": value for section, values in sections.items() for key, value in values.items()}
-        flat["validation.held_out"] = self.validation.held_out  # what is held out is not trained on
+        if self.validation.held_out is not None:  # what is held out is not trained on
+            flat |= {f"validation.{key}": getattr(self.validation, key) for key in ("held_out", "datasets")}
         return {name: value for name, value in flat.items() if name not in _CHANGEABLE}
 
 

@@ -32,8 +32,15 @@ def _relative(value: str) -> str:
 RelativePath = Annotated[str, AfterValidator(_relative)]
 
 
+def use_of(kind: str, dataset: str) -> str:
+    """Return what a run calls its thing of a kind and a key of `Data.datasets`: train, or train.OTHER."""
+    return f"{kind}.{dataset}" if dataset else kind
+
+
 class Data(Section):
     dataset: Name
+    additional: Annotated[tuple[Name, ...], Field(max_length=15)] = ()
+    """Data sets that are trained on together with it, on the split of the same name."""
     train_split: Name = "train"
     layout: Layout = "key_frames"
     boxes: TrainingBoxes = "ground_truth"
@@ -61,6 +68,8 @@ class Data(Section):
     repeat_threshold: float | None = Field(default=None, gt=0, le=1)
     """Share of the clips below which a class has its clips repeated (repeat-factor sampling); None = each clip once."""
     reader_threads: int = Field(default=2, ge=1, le=64)
+    resident: Literal["auto", "always", "never"] = "auto"
+    """Whether features are read once and stay in the device's memory; auto = on a GPU, where they fit."""
     folder: RelativePath | None = None
     """Folder of the data set below the service's data root, None = called as the data set; for training.backbone."""
 
@@ -73,6 +82,28 @@ class Data(Section):
     def reach(self) -> dict[str, int]:
         """How far it looks, as `Neighbourhood` takes it."""
         return {"count": self.neighbours, "step_ms": self.neighbour_ms, "bank_ms": 1000 * self.bank_s}
+
+    @property
+    def datasets(self) -> dict[str, str]:
+        """Names of all data sets, by what a run calls them: the first one is ""."""
+        return {"": self.dataset, **{name: name for name in self.additional}}
+
+    @property
+    def trained_on(self) -> str:
+        """The splits in words."""
+        return " and ".join(f"{name}/{self.train_split}" for name in self.datasets.values())
+
+    @model_validator(mode="after")
+    def _data_sets_can_be_joined(self) -> Self:
+        names = [self.dataset, *self.additional]
+        if len(set(names)) < len(names):
+            raise ValueError(f"dataset and additional are {', '.join(names)}; name each data set once")
+        if self.additional and (self.boxes, self.layout, self.bank_s) != ("ground_truth", "key_frames", 0):
+            raise ValueError(
+                f"boxes is {self.boxes}, layout is {self.layout} and bank_s is {self.bank_s}, but several data sets "
+                "are trained on with ground_truth, key_frames and 0 only; set them so, or additional to []"
+            )
+        return self
 
     @model_validator(mode="after")
     def _boxes_can_be_shown(self) -> Self:
@@ -103,6 +134,8 @@ class Validation(Section):
 
     With neither there is no validation.
     """
+    datasets: Annotated[tuple[Name, ...], Field(min_length=1, max_length=16)] | None = None
+    """Data sets whose split or held-out videos are scored, all as one; None = all that are trained on."""
     every_epochs: int = Field(default=1, ge=1, le=_MAX_COUNT)
     keep_best: bool = True
     """Keep the checkpoint with the best validation mAP; switch it off where the split is the test split."""

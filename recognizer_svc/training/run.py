@@ -21,6 +21,7 @@ from recognizer_svc.training.log import RunLog
 from recognizer_svc.training.loop import StopSignal, Totals, timed
 from recognizer_svc.training.provenance import write_provenance
 from recognizer_svc.training.repeats import drawn_clips
+from recognizer_svc.training.resident import keep_resident
 from recognizer_svc.training.run_state import RunState
 from recognizer_svc.training.schedule import learning_rate
 from recognizer_svc.training.seeds import seed_of
@@ -39,6 +40,10 @@ class Run(RunState):
         first_step = self._step_of_run(self.progress.epochs_done, self.progress.steps_done)
         with RunLog(self.run_dir, self.recipe, enabled=self.ranks.rank == 0, first_step=first_step) as log:
             self._announce(log)
+            if not self.finished:
+                parts = {"training": self.inputs.train, "validation": self.inputs.validation}
+                threads, wanted = self.recipe.data.reader_threads, self.recipe.data.resident
+                keep_resident(parts, wanted, self.ranks.device, threads=threads, say=log.message)
             while not self.finished:
                 if self._epoch(log) and not self.finished:
                     log.message("stopped on request; resume to go on from the checkpoint")
@@ -165,6 +170,9 @@ class Run(RunState):
             boxes=found.boxes,
             duration_s=time.perf_counter() - started,
         )
+        each = [(name or self.recipe.data.dataset, value) for name, value in found.maps.items() if value is not None]
+        if each:
+            log.message("validation mAP of each data set: " + ", ".join(f"{name} {value:.4f}" for name, value in each))
         return found.map
 
 

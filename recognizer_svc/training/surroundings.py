@@ -24,7 +24,7 @@ def open_neighbourhood(
 
 def surroundings_notes(items: Sequence[LabelledKeyFrame], around: Neighbourhood, recipe: Recipe) -> list[str]:
     """Say how many other key frames the clips are shown; none at all is an error."""
-    data, name = recipe.data, f"{recipe.data.dataset}/{recipe.data.train_split}"
+    data, name = recipe.data, recipe.data.trained_on
     usual_ms, notes = around.usual_step_ms(), []
     usual = "no video has two" if usual_ms is None else f"mostly {usual_ms} ms lie between two"
     if data.neighbours:

@@ -49,7 +49,8 @@ class Counts:
     actions: int
     per_class: dict[str, int]
 
-    def __str__(self) -> str:
+    def line(self) -> str:
+        """What a command prints of the split."""
         return (
             f"Split {self.split}: {self.videos} videos, {self.key_frames} key frames "
             f"({self.without_people} without people, {self.excluded} excluded), {self.boxes} boxes, "

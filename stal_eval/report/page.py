@@ -15,6 +15,7 @@ from stal_eval.report.chart_data import chart_data
 from stal_eval.report.classes import class_table
 from stal_eval.report.errors import breakdown, switch
 from stal_eval.report.key_frames import key_frames
+from stal_eval.report.optional import sections
 from stal_eval.report.summary import cards, inputs, warnings
 from stal_eval.report.wording import iou_words
 
@@ -71,6 +72,7 @@ def render(
         boxes=iou_words(metrics["iou"]),
         switch=switch(),
         classes=class_table(metrics),
+        sections=sections(metrics),
         errors=breakdown(metrics["errors"]),
         key_frames=key_frames(metrics["per_class"], examples, pictures),
         inputs=inputs(metrics),

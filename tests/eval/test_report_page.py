@@ -213,3 +213,38 @@ def test_the_command_writes_the_report_beside_the_metrics(tmp_path: Path) -> Non
     assert "found.csv" in page.texts
     assert len(page.named("image")) == 1  # the second where the person was missed
     assert (tmp_path / "out" / "metrics.json").is_file()
+
+
+def test_requested_figures_have_sections_tables_and_entries(tmp_path: Path) -> None:
+    hostile = "[/b]<img src=x onerror=alert(4)>"
+    (tmp_path / "labels.pbtxt").write_text(
+        f'label {{ name: "{hostile}" label_id: 1 label_type: POSE }}\nlabel {{ name: "walk" label_id: 2 }}\n'
+    )
+    (tmp_path / "truth.csv").write_text("a,0,.1,.1,.5,.5,1,7\na,1,.1,.1,.5,.5,1,7\n")
+    (tmp_path / "found.csv").write_text(
+        "a,0,.1,.1,.5,.5,1,.5,1\na,0,.1,.1,.5,.5,2,.6,1\na,1,.1,.1,.5,.45,1,.5,1\na,1,.1,.1,.5,.45,2,.6,1\n"
+    )
+    (tmp_path / "segments.csv").write_text(f"video,person,action,start_s,end_s,score\na,1,{hostile},0,2,.5\n")
+    words = ["eval", "--label-map", str(tmp_path / "labels.pbtxt"), "--output", str(tmp_path), "--report"]
+    words += ["--predictions", str(tmp_path / "found.csv"), "--ground-truth", str(tmp_path / "truth.csv")]
+    plain = CliRunner().invoke(root, words, catch_exceptions=False)
+    assert plain.exit_code == 0, plain.output
+    page = (tmp_path / "report.html").read_text()
+    segments = [str(tmp_path / "segments.csv")] * 2
+    words += ["--iou", "0.5:0.95", "--groups", "--confusion", "--tubes", "moc", "--segments", *segments]
+    result = CliRunner().invoke(root, words, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["by_iou"]["mAP_50_95"] == pytest.approx(0.9)  # at 0.9 and 0.95 one of two boxes is found
+    assert metrics["by_label_type"]["POSE"]["mAP"] == metrics["by_box_size"]["large"]["mAP"] == 1
+    assert metrics["confusion"][hostile] == {"best_scored": {"walk": 2}, "no_row": 0}
+    assert metrics["video_mAP"]["mAP_50_95"] == pytest.approx(0.9)  # an IoU of 0.9375
+    assert metrics["segment_f1"]["overall"]["f1"] == [1, 1, 1]
+    asked = Page((tmp_path / "report.html").read_text())
+    assert len(asked.named("section")) == len(Page(page).named("section")) + 7
+    assert not asked.named("img")
+    for title in ("mAP by IoU", "mAP by box size", "Most frequent confusions", "video-mAP of tubes", "Segment-F1"):
+        assert title in asked.texts
+        assert title in result.output
+        assert title not in page
+    assert hostile in asked.texts

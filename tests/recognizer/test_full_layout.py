@@ -23,6 +23,7 @@ from recognizer_svc.runs.events import read_events
 from recognizer_svc.runs.run_dir import RunDir
 from recognizer_svc.scoring.predict import BoxesOfKeyFrame, Predictor
 from recognizer_svc.training.distributed import Ranks
+from recognizer_svc.training.inputs import open_inputs
 from recognizer_svc.training.recipe import parse_recipe
 from recognizer_svc.training.run import train_run
 from stal_data.dataset import Dataset
@@ -110,6 +111,18 @@ def test_a_damaged_time_step_is_found(sets: Sets, tmp_path: Path) -> None:
     content[1000] ^= 1
     shard.write_bytes(content)
     assert len(verify_feature_set(path)) == 1
+
+
+def test_time_means_that_stay_in_memory_are_those_of_each_batch(store: Store, sets: Sets) -> None:
+    words = [f"data.feature_set={sets['train', 'full'].id}", "data.hflip_probability=0"]
+    data = open_inputs(parse_recipe(RECIPE, words), store).train
+    plan = [[0, 2], [1], list(range(len(data)))]
+    read = [data.load(part).head.features for part in plan]
+    data.keep(torch.device("cpu"), threads=1)
+    assert data.num_bytes == sum(values.nbytes for values in read[-1].values())  # without time steps
+    for part, expected in zip(plan, read, strict=True):
+        found = data.load(part).head.features
+        assert all(torch.equal(found[name], values) for name, values in expected.items())
 
 
 def batch_of(features: FeatureSet) -> tuple[HeadBatch, FeatureShapes]:

@@ -54,8 +54,8 @@ CASES = {
         Asymmetric(gamma_positive=1, gamma_negative=0.5, clip=0),
         lambda *place: asymmetric(*place, positive=1, negative=0.5, clip=0),
     ),
-    "logit adjusted": (LogitAdjusted().fitted(POSITIVES, ACTORS), lambda *place: adjusted(*place, tau=1)),
-    "half adjusted": (LogitAdjusted(tau=0.5).fitted(POSITIVES, ACTORS), lambda *place: adjusted(*place, tau=0.5)),
+    "logit adjusted": (LogitAdjusted().fitted(POSITIVES, [ACTORS] * 5), lambda *place: adjusted(*place, tau=1)),
+    "half adjusted": (LogitAdjusted(tau=0.5).fitted(POSITIVES, [ACTORS] * 5), lambda *place: adjusted(*place, tau=0.5)),
 }
 LOSSES = pytest.mark.parametrize("loss", [loss for loss, _ in CASES.values()], ids=list(CASES))
 
@@ -102,7 +102,7 @@ def test_a_non_finite_logit_makes_the_loss_non_finite_instead_of_raising(loss, v
 @pytest.mark.parametrize("loss", [Focal(gamma=0), Asymmetric(gamma_negative=0, clip=0), LogitAdjusted(tau=0)])
 def test_without_their_settings_they_are_binary_cross_entropy(loss):
     logits, targets = case()
-    found = loss.fitted(POSITIVES, ACTORS).per_class(logits, targets)
+    found = loss.fitted(POSITIVES, [ACTORS] * 5).per_class(logits, targets)
     torch.testing.assert_close(found, Sigmoid().per_class(logits, targets))
 
 
@@ -143,11 +143,11 @@ def test_a_run_takes_the_priors_of_the_actors_that_it_trains_on(new_run, thresho
     items = labelled_key_frames(load_split(run.runs.store, "toy", "train"), LABELS)
     factors = run.inputs.repeats_K
     assert (factors.max() > 1) == (threshold != "null")
-    positives, actors = np.zeros(4), 0.0
+    positives, actors = np.zeros(4), np.zeros(4)
     for factor, item in zip(factors, items, strict=True):
         positives += factor * item.targets_NC.sum(axis=0)
         actors += factor * len(item.targets_NC)
-    expected = LogitAdjusted().fitted(positives.tolist(), actors)
+    expected = LogitAdjusted().fitted(positives.tolist(), actors.tolist())
     logits, targets = torch.zeros(1, 4), torch.ones(1, 4)
     torch.testing.assert_close(run.trainer.loss.per_class(logits, targets), expected.per_class(logits, targets))
 

@@ -28,7 +28,7 @@ PLACES = [(0.0, 0.0, 0.25, 0.5), (0.35, 0.1, 0.6, 0.6), (0.7, 0.3, 0.95, 0.9)]
 """Boxes that do not overlap, so that each detection has one ground-truth box to itself."""
 
 
-def toy_spec(*, vit: bool = True, view: str = "identity") -> FeatureSpec:
+def toy_spec(*, vit: bool = True, view: str = "identity", **fields: object) -> FeatureSpec:
     slowfast = BackboneSpec(
         kind="slowfast", preset="toy", config={}, weights="random:0", trained=False, height=64, width=96
     )
@@ -37,7 +37,7 @@ def toy_spec(*, vit: bool = True, view: str = "identity") -> FeatureSpec:
         kind="vit", preset="toy", config=config, weights="random:0", trained=False, height=80, width=112
     )
     backbones = (slowfast, transformer) if vit else (slowfast,)
-    return FeatureSpec(backbones=backbones, decoder="png", view=view, dtype="float16")
+    return FeatureSpec(**{"backbones": backbones, "decoder": "png", "view": view, "dtype": "float16", **fields})
 
 
 @dataclass(frozen=True)
@@ -83,17 +83,28 @@ def make_scene(index: int, seed: int) -> Scene:
     )
 
 
-def write_split(store: Store, name: str, scenes: list[Scene], *, views: tuple[str, ...], vit: bool = True) -> None:
+def write_split(
+    store: Store,
+    name: str,
+    scenes: list[Scene],
+    *,
+    views: tuple[str, ...],
+    vit: bool = True,
+    dataset: str = "toy",
+    labels: LabelMap = LABELS,
+    **spec: object,
+) -> None:
+    """spec: fields of the feature spec that are others than `toy_spec` has."""
     scenes = sorted(scenes, key=lambda scene: scene.key_frame.key)
     publish_split(
         store,
         Split(
-            dataset="toy",
+            dataset=dataset,
             name=name,
             key_frames=tuple(scene.key_frame for scene in scenes),
             exclusions=frozenset(),
             annotated=True,
-            label_map=LABELS,
+            label_map=labels,
             media=None,  # the features are there already
         ),
     )
@@ -113,9 +124,9 @@ def write_split(store: Store, name: str, scenes: list[Scene], *, views: tuple[st
             arrays["vit_moments"] = np.stack([scene.moments for scene in scenes]).astype(np.float32)
         writer = FeatureWriter.open(
             store,
-            dataset="toy",
+            dataset=dataset,
             split=name,
-            spec=toy_spec(vit=vit, view=view),
+            spec=toy_spec(vit=vit, view=view, **spec),
             index=index,
             shapes={array: values.shape[1:] for array, values in arrays.items()},
             rows_per_shard=16,

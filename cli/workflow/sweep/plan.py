@@ -200,8 +200,10 @@ def _check(runs: Sequence[PlannedRun], test: str | None) -> None:
         for field, this, that in (
             ("data.dataset", recipe.data.dataset, first.data.dataset),
             ("data.train_split", recipe.data.train_split, first.data.train_split),
+            ("data.additional", recipe.data.additional, first.data.additional),
             ("validation.split", validation.split, first.validation.split),
             ("validation.held_out", validation.held_out, first.validation.held_out),
+            ("validation.datasets", validation.datasets, first.validation.datasets),
         ):
             if this != that:
                 raise InputError(
