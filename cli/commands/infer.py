@@ -124,7 +124,7 @@ def infer(
         done = [{"video": item.video, "file": item.path, "results": item.predictions.parent} for item in scored]
         print_json({"page": page if scored else None, "videos": done, "failed": failed})
     elif scored:
-        click.echo(f"{len(scored)} videos. Open {page}; predictions and other files are beside it.")
+        click.echo(f"Videos with results: {len(scored)}. Open {page}; predictions and other files are beside it.")
     if failed:
         listed = "".join(f"\n{video}: {reason}" for video, reason in failed.items())
         raise StalError(f"{len(failed)} of {len(scored) + len(failed)} videos failed:{listed}")

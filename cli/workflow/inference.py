@@ -21,7 +21,7 @@ from cli.workflow.fingerprints import RUN_PARTS, Unchanged, digest_of
 from cli.workflow.output_folder import claimed
 from cli.workflow.results.subtitles import web_vtt
 from cli.workflow.results.writing import FILES, ScoredVideo, file_name, write_results
-from cli.workflow.stages import Product, Service, Stages
+from cli.workflow.stages import Product, Service, Stages, StartError
 from cli.workflow.stored_names import stored_name
 from recognizer_svc.runs.run_dir import RunDir
 from recognizer_svc.runs.trained_on import features_trained_on
@@ -30,6 +30,7 @@ from stal_data.files import write_atomically
 from stal_data.labels import LabelMap
 from stal_data.media.video_folder import by_video_id
 from stal_data.own_videos import SPLIT
+from svc_common.errors import ServiceError
 
 ANNOTATED = "-annotated.mp4"
 """End of an annotated video's name."""
@@ -86,6 +87,8 @@ def run_inference(request: InferenceRequest) -> Inferred:
                 try:
                     scored = _infer(stages, service, request, run, label_map, video, path, watched[video])
                     inferred.scored.append(scored)
+                except (StartError, ServiceError):
+                    raise  # of a detector: it concerns all videos
                 except (StalError, OSError) as error:
                     # An error of the system is the video's own only if it names it.
                     if len(files) == 1 or (isinstance(error, OSError) and error.filename != str(path)):

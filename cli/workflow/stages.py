@@ -32,6 +32,10 @@ class StageError(StalError):
     """A stage's command failed; carries the end of its log."""
 
 
+class StartError(StageError):
+    """A service that several stages need did not start."""
+
+
 @dataclass(frozen=True)
 class Product:
     """A file or folder that a stage makes.
@@ -244,7 +248,7 @@ class Service:
 
     @cached_property
     def address(self) -> str:
-        """HOST:PORT of the running service; StageError where it does not start."""
+        """HOST:PORT of the running service; StartError where it does not start."""
         self._port_file.unlink(missing_ok=True)
         self._log_path.parent.mkdir(parents=True, exist_ok=True)
         with self._log_path.open("wb") as log:
@@ -254,9 +258,9 @@ class Service:
             if self._port_file.exists():
                 return f"127.0.0.1:{int(self._port_file.read_text().strip().rsplit(':', 1)[-1])}"
             if self._process.poll() is not None:
-                raise StageError(f"the {self.name} service did not start:\n{log_tail(self._log_path)}")
+                raise StartError(f"the {self.name} service did not start:\n{log_tail(self._log_path)}")
             time.sleep(0.05)
-        raise StageError(
+        raise StartError(
             f"the {self.name} service was not ready within {SERVICE_START_TIMEOUT_S:.0f} s; its log: {self._log_path}"
         )
 

@@ -162,7 +162,7 @@ class DetectorService(rpc.DetectorServicer):
 def _load_and_warm_up(config: DetectorServiceConfig) -> Detector:
     """Load the model and run it once, so that the first client does not pay for it and a broken one never serves."""
     detector = DETECTORS[config.kind](config.detector)
-    detector.detect([detector.prepare(np.zeros((config.detector.height, config.detector.width, 3), np.uint8))])
+    detector.detect([detector.prepare(np.zeros((detector.config.height, detector.config.width, 3), np.uint8))])
     return detector
 
 

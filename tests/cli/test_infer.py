@@ -397,6 +397,14 @@ def test_a_bad_video_does_not_end_the_others(
     assert (out / "index.html").read_text().count('class="video"') == 3
 
 
+def test_a_detector_that_does_not_answer_ends_all(inference: Inference, tmp_path: Path) -> None:
+    """It concerns every video, so nothing is tried with the next one."""
+    first, second = video(tmp_path / "a.mp4"), video(tmp_path / "b.mp4", start=9)
+    with in_a_thread(ReplicaService(error=AccessError("no token"))) as port, pytest.raises(AccessError):
+        inference(first, tmp_path / "out", second, "--detector", f"127.0.0.1:{port}")
+    assert [path.name for path in (tmp_path / "out" / "videos").iterdir()] == ["a"]
+
+
 def test_annotated_videos_are_left_out_on_request(
     inference: Inference, person: tuple[str, ...], tmp_path: Path
 ) -> None:

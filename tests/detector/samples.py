@@ -103,10 +103,16 @@ def hash_of(video: str, second: int) -> int:
 
 
 def make_server(
-    weights: Path, *, data_root: Path | None = None, read_hung_s: float = 600.0, port: int = 0, **batcher: object
+    weights: Path,
+    *,
+    image_size: tuple[int, int] | None = (90, 160),
+    data_root: Path | None = None,
+    read_hung_s: float = 600.0,
+    port: int = 0,
+    **batcher: object,
 ) -> ServiceServer:
     """A service over the tiny weights; `start` it and always `stop` it."""
-    yolo = DetectorConfig(weights=weights, image_size=(90, 160), confidence=0.5, device="cpu")
+    yolo = DetectorConfig(weights=weights, image_size=image_size, confidence=0.5, device="cpu")
     limits = BatcherConfig(**batcher)
     config = DetectorServiceConfig(detector=yolo, batcher=limits, data_root=data_root, read_hung_s=read_hung_s)
     metrics = Metrics()

@@ -12,7 +12,7 @@ import pytest
 from detector_svc.client import detector_client
 from detector_svc.client.detector_client import DetectorClient
 from detector_svc.detections import FrameDetections, from_message
-from detector_svc.detector_protocol import PreparedImage
+from detector_svc.detector_protocol import DetectorConfig, PreparedImage
 from detector_svc.service.detector_service import DetectorService
 from detector_svc.yolo.yolo_detector import YoloDetector
 from protos.generated import detector_pb2 as pb
@@ -77,6 +77,13 @@ async def test_a_frame_that_breaks_the_model_ends_no_stream(weights: Path, monke
         assert sorted(name for name, _ in found) == sorted(images)
         assert all(isinstance(answer, FrameDetections) for name, answer in found if name != "bad")
     assert "the model fails on this image" in dict(answers[1])["bad"]
+
+
+async def test_a_service_has_the_image_size_of_the_training_by_default(weights: Path) -> None:
+    trained_at = YoloDetector(DetectorConfig(weights=weights, device="cpu")).config
+    async with serving(weights, image_size=None) as server:
+        info = await make_client(server.port).info()
+    assert (info.image_height, info.image_width) == (trained_at.height, trained_at.width)
 
 
 async def test_info_names_what_runs(weights: Path, detector: YoloDetector) -> None:
