@@ -1,11 +1,14 @@
 """The stage of a workflow that fills the feature cache. It never deletes a set: others may use it."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from cache.backbones import backbone_of
 from cli.workflow.fingerprints import FEATURE_SET_PARTS
 from cli.workflow.stages import Product, Stages
+from recognizer_svc.runs.run_dir import RunDir
+from recognizer_svc.runs.trained_on import features_trained_on
 
 
 def precompute(
@@ -26,3 +29,20 @@ def precompute(
 
     stages.run(name, "precompute", *words, inputs=inputs, products=made)
     return made()
+
+
+def as_trained(run: RunDir, kinds: Sequence[str]) -> list[str]:
+    """Return the options of precompute for features that the run's head can read."""
+    found = features_trained_on(run)
+    if found is None:
+        return []
+    spec, given = found
+    words = [] if spec.autocast == "none" else ["--autocast", spec.autocast]
+    for backbone in (item for item in spec.backbones if item.kind in kinds):
+        for name in backbone.statistics:
+            # Of all time steps, what the head is given serves it.
+            arrays = [array for array, stored in backbone.readable.items() if array.name in (stored, *given)]
+            wanted = tuple(array.statistic for array in arrays if array.map == name)
+            if wanted != backbone_of(backbone.kind).maps[name]:
+                words += ["--statistics", f"{name}={','.join(wanted)}"]
+    return words

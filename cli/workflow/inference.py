@@ -12,11 +12,10 @@ from typing import NamedTuple
 
 import click
 
-from cache.backbones import backbone_of
 from cache.files import locked
 from cli.ui.backbone_options import BackboneChoice
 from cli.workflow.detect_stage import Detector, detect, private_service
-from cli.workflow.feature_stage import precompute
+from cli.workflow.feature_stage import as_trained, precompute
 from cli.workflow.fingerprints import RUN_PARTS, Unchanged, digest_of
 from cli.workflow.output_folder import claimed
 from cli.workflow.results.subtitles import web_vtt
@@ -24,7 +23,6 @@ from cli.workflow.results.writing import FILES, ScoredVideo, file_name, write_re
 from cli.workflow.stages import Product, Service, Stages, StartError
 from cli.workflow.stored_names import stored_name
 from recognizer_svc.runs.run_dir import RunDir
-from recognizer_svc.runs.trained_on import features_trained_on
 from stal_data.errors import NotFoundError, StalError
 from stal_data.files import write_atomically
 from stal_data.labels import LabelMap
@@ -100,23 +98,6 @@ def run_inference(request: InferenceRequest) -> Inferred:
     return inferred
 
 
-def _as_trained(run: RunDir, kinds: Sequence[str]) -> list[str]:
-    """The options of precompute for features that the run's head can read."""
-    found = features_trained_on(run)
-    if found is None:
-        return []
-    spec, given = found
-    words = [] if spec.autocast == "none" else ["--autocast", spec.autocast]
-    for backbone in (item for item in spec.backbones if item.kind in kinds):
-        for name in backbone.statistics:
-            # Of all time steps, what the head is given serves it.
-            arrays = [array for array, stored in backbone.readable.items() if array.name in (stored, *given)]
-            wanted = tuple(array.statistic for array in arrays if array.map == name)
-            if wanted != backbone_of(backbone.kind).maps[name]:
-                words += ["--statistics", f"{name}={','.join(wanted)}"]
-    return words
-
-
 def _infer(
     stages: Stages,
     service: Service | None,
@@ -157,7 +138,7 @@ def _infer(
             stages,
             "precompute",
             *(str(dataset), "--split", SPLIT, "--store", str(request.store), *words),
-            *_as_trained(RunDir(run), [choice.kind for choice in request.backbones]),
+            *as_trained(RunDir(run), [choice.kind for choice in request.backbones]),
             store=request.store,
             dataset=name,
             split=SPLIT,

@@ -31,11 +31,9 @@ def writing_player(
 
     It loads nothing but the videos, by paths relative to it. names: by label id. min_score: of the actions added.
     """
-    style, script = (
-        files("cli.workflow.results").joinpath(f"player.{end}").read_text("utf-8") for end in ("css", "js")
-    )
+    style, script = _asset(".css"), _asset("_people.js") + _asset("_timeline.js") + _asset(".js")
     classes = {label: {"name": name, "colour": _css(action_colour(label))} for label, name in names.items()}
-    page = Template(files("cli.workflow.results").joinpath("player.html").read_text("utf-8")).substitute(
+    page = Template(_asset(".html")).substitute(
         # Only this very style and script run, whatever a class or a video is called.
         policy=f"default-src 'none'; media-src 'self' file:; style-src '{source_of(style)}'; "
         f"script-src '{source_of(script)}'",
@@ -85,6 +83,10 @@ def _people(video: VideoPeople) -> dict[str, Any]:
             for person, track in video.tracks().items()
         ],
     }
+
+
+def _asset(end: str) -> str:
+    return files("cli.workflow.results").joinpath(f"player{end}").read_text(encoding="utf-8")
 
 
 def _css(colour: Colour) -> str:

@@ -1,0 +1,121 @@
+"use strict";
+const $ = (id) => document.getElementById(id);
+const data = JSON.parse($("data").textContent);
+const blocks = [...document.querySelectorAll("script.video")];
+const [video, boxes, rows, score] = ["video", "boxes", "rows", "score"].map($);
+const LABELS = 3; // actions written at a person
+const off = new Set(); // label ids that are filtered out, kept from one video to the next
+let now; // the data of the video that is shown
+let lines = []; // the timeline's rows
+let starts = []; // when their segments begin, in ms
+let burned = false; // whether the boxes are part of the pictures
+let listed = -1; // key frame whose people are listed
+
+// The first place in an ascending list whose value is not less.
+function lower(list, value) {
+  let [low, high] = [0, list.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (list[middle] < value) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+function clock(ms) {
+  const seconds = Math.max(0, Math.floor(ms / 1000 + 1e-3));
+  const parts = [Math.floor(seconds / 60) % 60, seconds % 60].map((part) => String(part).padStart(2, "0"));
+  return [...(seconds >= 3600 ? [Math.floor(seconds / 3600)] : []), ...parts].join(":");
+}
+const percent = (score) => `${Math.round(score / 10)}%`;
+function element(name, properties = {}, ...children) {
+  const made = Object.assign(document.createElement(name), properties);
+  made.append(...children);
+  return made;
+}
+function swatch(label) {
+  const made = element("i");
+  made.style.setProperty("--o", data.classes[label].colour);
+  return made;
+}
+
+// What passes the filter of a person at one of their key frames: [label id, score per mille], best first.
+function passing(flat) {
+  const found = [];
+  for (let i = 0; i < flat.length; i += 2)
+    if (flat[i + 1] >= score.value * 1000 && !off.has(flat[i])) found.push([flat[i], flat[i + 1]]);
+  return found;
+}
+
+// The nearest key frame to a time, and who is seen then, with boxes in shares of the picture: as `VideoPeople.at`.
+function peopleAt(ms) {
+  const { times_ms: times, edges_ms: edges } = now;
+  const nearest = Math.min(times.length, Math.max(1, lower(edges, ms + 1e-6))) - 1;
+  if (ms < edges[0] || ms >= edges[times.length]) return [nearest, []];
+  const step = ms < times[nearest] ? -1 : 1;
+  const everyone = off.size === 0 && score.value === score.min; // else only those who pass the filter
+  const seen = now.byFrame[nearest].map(({ id, frames, sides, actions }) => {
+    const place = lower(frames, nearest);
+    const moves = frames[place + step] === nearest + step;
+    const part = moves ? (ms - times[nearest]) / (times[nearest + step] - times[nearest]) : 0;
+    const side = (i, at) => sides[4 * at + i] / data.units;
+    const box = [0, 1, 2, 3].map((i) => side(i, place) + (part && part * (side(i, place + step) - side(i, place))));
+    return { id, box, actions: passing(actions[place]) };
+  });
+  return [nearest, seen.filter(({ actions }) => everyone || actions.length)];
+}
+
+function draw(ms = video.currentTime * 1000) {
+  const [nearest, seen] = peopleAt(ms);
+  const context = cleared(boxes);
+  const taken = [];
+  if (!burned && $("shown").checked) seen.forEach((person) => drawPerson(context, person, taken));
+  $("clock").value = `${clock(ms)} / ${clock(now.length_ms)}`;
+  $("needle").style.setProperty("--at", Math.min(1, ms / now.length_ms));
+  if (nearest === listed) return;
+  listed = nearest;
+  const words = (actions) => actions.map(([label, score]) => `${data.classes[label].name} ${percent(score)}`).join(", ");
+  $("now").value = seen.map(({ id, actions }) => `${id}: ${words(actions) || "none"}`).join(" · ") || "nobody";
+}
+
+// taken: where the labels of others stand, x1, y1, x2, y2.
+function drawPerson(context, { id, box, actions }, taken) {
+  const scale = Math.min(boxes.clientWidth / now.width, boxes.clientHeight / now.height); // the picture keeps its shape
+  const [width, height] = [now.width * scale, now.height * scale];
+  const [left, top] = [(boxes.clientWidth - width) / 2, (boxes.clientHeight - height) / 2];
+  const [x1, y1, x2, y2] = box.map((side, i) => (i % 2 ? top + side * height : left + side * width));
+  const texts = actions.slice(0, LABELS).map(([l, s]) => [`${data.classes[l].name} ${percent(s)}`, data.classes[l].colour]);
+  if (!texts.length) texts.push(["", data.no_action]);
+  texts[0][0] = `${id}  ${texts[0][0]}`;
+  for (const [line, colour] of [[4, "#0008"], [2, texts[0][1]]]) {
+    Object.assign(context, { lineWidth: line, strokeStyle: colour });
+    context.strokeRect(x1, y1, x2 - x1, y2 - y1);
+  }
+  const size = Math.max(11, Math.min(18, height / 28));
+  Object.assign(context, { font: `600 ${size}px system-ui, sans-serif`, textBaseline: "middle" });
+  const line = size * 1.35;
+  const tall = line * texts.length;
+  const wide = Math.max(...texts.map(([text]) => context.measureText(text).width)) + 8;
+  const x = Math.max(left, Math.min(x1, left + width - wide));
+  let y = y1 - tall >= top ? y1 - tall : Math.min(y1, top + height - tall);
+  for (const [a1, b1, a2, b2] of taken.sort((one, other) => other[1] - one[1]))
+    if (x < a2 && x + wide > a1 && y < b2 && y + tall > b1) y = Math.max(top, b1 - tall);
+  taken.push([x, y, x + wide, y + tall]);
+  for (const [text, colour] of texts) {
+    context.fillStyle = colour;
+    context.fillRect(x, y, context.measureText(text).width + 8, line);
+    context.fillStyle = "#000";
+    context.fillText(text, x + 4, y + line / 2);
+    y += line;
+  }
+}
+
+// Give a canvas one pixel for each of the screen, and clear it.
+function cleared(canvas) {
+  const scale = devicePixelRatio;
+  const size = { width: Math.round(canvas.clientWidth * scale), height: Math.round(canvas.clientHeight * scale) };
+  if (canvas.width !== size.width || canvas.height !== size.height) Object.assign(canvas, size);
+  const context = canvas.getContext("2d");
+  context.setTransform(scale, 0, 0, scale, 0, 0);
+  context.clearRect(0, 0, canvas.clientWidth, canvas.clientHeight);
+  return context;
+}
