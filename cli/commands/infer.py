@@ -8,37 +8,46 @@ from typing import Any
 import click
 
 from cli.ui.backbone_options import BackboneChoice, backbone_options
+from cli.ui.detector_options import DetectorChoice, detector_options
 from cli.ui.json_output import json_option, print_json
 from cli.ui.options import client_settings, client_words
-from cli.ui.params import CONFIDENCE, IMAGE_SIZE, NUMBER_LIST, Real
+from cli.ui.params import Real
 from stal_data.errors import StalError
 from svc_common.addresses import split_list
 from svc_common.config import ClientConfig
+
+MIN_SCORE = 0.3
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("videos", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
-    "--store", type=click.Path(file_okay=False, path_type=Path), required=True, help="Store that holds the run."
+    "--model",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Packed model that scores the actions ('models pack'); weights that it holds need not be named.",
 )
-@click.option("--run", "run_id", required=True, help="Trained run that scores the actions; see `stal-cli runs list`.")
-@backbone_options()
-@click.option("--detector-weights", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="YOLO weights.")
+@click.option("--run", "run_id", help="Instead of --model: a run of the store; see `stal-cli runs list`.")
+@click.option(
+    "--store",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Store for features and proposals, which holds the run; default with --model: OUTPUT/store.",
+)
+@backbone_options(required=False)
 @click.option(
     "--detector",
     metavar="ADDRESSES",
     help="Running detector service instead of --detector-weights; as `detect` takes it, with the options below.",
 )
-@click.option(
-    "--image-size",
-    type=IMAGE_SIZE,
-    help="Detector input, height x width; default: what its weights were trained at.",
-)
-@click.option("--confidence", type=CONFIDENCE, default=0.3, show_default=True, help="Least box confidence.")
-@click.option("--classes", type=NUMBER_LIST, help="Detector class ids that are people; default: those named person.")
+@detector_options
+@click.option("--track", is_flag=True, help="Follow people between key frames (the extra track); see 'detect --track'.")
 @click.option("--flip-average", is_flag=True, help="Average the scores with those of the mirrored videos.")
 @click.option("--fuse-confidence", is_flag=True, help="Multiply each box's scores by the detector's confidence.")
-@click.option("--min-score", type=Real(0, 1), default=0.3, show_default=True, help="Least score shown.")
+@click.option(
+    "--min-score",
+    type=Real(0, 1),
+    help=f"Least score shown. [default: the model's thresholds, and {MIN_SCORE} where it has none]",
+)
 @click.option("--no-video", is_flag=True, help="Write no annotated videos, which take longest to write.")
 @click.option(
     "--output", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder for the results."
@@ -47,27 +56,26 @@ from svc_common.config import ClientConfig
 @client_settings
 def infer(
     videos: tuple[Path, ...],
-    store: Path,
-    run_id: str,
+    model: Path | None,
+    run_id: str | None,
+    store: Path | None,
     backbones: list[BackboneChoice],
-    detector_weights: Path | None,
     detector: str | None,
-    image_size: tuple[int, int] | None,
-    confidence: float,
-    classes: tuple[int, ...] | None,
+    chosen_detector: DetectorChoice,
+    track: bool,
     flip_average: bool,
     fuse_confidence: bool,
-    min_score: float,
+    min_score: float | None,
     no_video: bool,
     output: Path,
     as_json: bool,
     settings: dict[str, Any],
 ) -> None:
-    """Say who does what at every second of VIDEOS, with a trained run.
+    """Say who does what at every second of VIDEOS, with a packed model or a trained run.
 
-    Detects people through a detector service (a private one with --detector-weights), computes features into the
-    store with the backbones that the run was trained on, and scores them with the run. The output folder, which must be
-    new, empty, or of an earlier infer, gets index.html, which plays the videos with boxes and a timeline;
+    Detects people through a detector service (a private one unless --detector names one), computes features into the
+    store with the backbones that the head was trained on, and scores them with the head. The output folder, which
+    must be new, empty, or of an earlier infer, gets index.html, which plays the videos with boxes and a timeline;
     predictions.csv, actions.jsonl and coco.json; and for each video a folder in videos/ with an annotated MP4 and
     WebVTT subtitles. A video that fails does not stop the others; the command then ends with exit code 1. Run again, it
     makes only what is missing or whose videos, weights or run have changed; features and proposals stay in the store,
@@ -75,6 +83,7 @@ def infer(
 
     \b
     Examples:
+      stal-cli infer street.mp4 --model first.stal --output street-out
       stal-cli infer street.mp4 --store store --run acar-1 --slowfast slowfast.safetensors \\
           --vit vit.safetensors --detector-weights person.pt --output street-out
       stal-cli infer street.mp4 --store store --run acar-1 --slowfast slowfast.safetensors \\
@@ -82,38 +91,42 @@ def infer(
       stal-cli infer day/*.mp4 --store store --run acar-1 --slowfast slowfast.safetensors \\
           --vit vit.safetensors --detector-weights person.pt --no-video --output day-out
     """
-    if (detector is None) == (detector_weights is None):
-        raise click.UsageError("give either --detector-weights FILE or --detector HOST:PORT")
+    if (model is None) == (run_id is None):
+        raise click.UsageError("give either --model DIR or --run RUN with --store DIR")
+    if model is None and store is None:
+        raise click.UsageError("--run needs --store, the store that holds it")
     if str(store).startswith("s3:/"):
         raise click.UsageError(
             "--store must be a folder: infer keeps its stages in it. A run comes from a bucket with 'stal-cli predict'."
         )
-    services = (
-        () if detector is None else tuple(ClientConfig(address=item, **settings) for item in split_list(detector))
-    )
+    if detector is not None and chosen_detector.weights is not None:
+        raise click.UsageError("give --detector-weights FILE or --detector HOST:PORT, not both")
     from cli.workflow.detect_stage import Detector
     from cli.workflow.inference import InferenceRequest, run_inference
+    from cli.workflow.packed_parts import backbones_with, detector_with
+    from recognizer_svc.packed_models.description import read_packed_model
 
+    packed = None if model is None else read_packed_model(model.resolve())
+    names = () if detector is None else split_list(detector)
+    services = tuple(ClientConfig(address=name, **settings) for name in names)
+    chosen = chosen_detector if services else detector_with(packed, chosen_detector)
     request = InferenceRequest(
         videos=tuple(video.resolve() for video in videos),
-        store=store.resolve(),
-        run_id=run_id,
-        backbones=tuple(backbones),
+        store=(store or output / "store").resolve(),
+        run_id=run_id or (packed.run_id if packed is not None else ""),
+        model=packed,
+        backbones=backbones_with(packed, backbones),
         detector=Detector(
-            weights=None if detector_weights is None else detector_weights.resolve(),
-            options=()
-            if detector_weights is None
-            else (
-                *(("--image-size", "{}x{}".format(*image_size)) if image_size is not None else ()),
-                *("--confidence", str(confidence)),
-                *(("--classes", ",".join(map(str, classes))) if classes is not None else ()),
-            ),
+            weights=None if services or chosen.weights is None else chosen.weights.resolve(),
+            options=() if services else chosen.words(),
             services=services,
             connection=client_words(settings),
+            track=track,
         ),
         flip_average=flip_average,
         fuse_confidence=fuse_confidence,
-        min_score=min_score,
+        min_score=MIN_SCORE if min_score is None else min_score,
+        thresholds=packed.thresholds if packed is not None and min_score is None else {},
         annotate=not no_video,
         output=output.resolve(),
     )

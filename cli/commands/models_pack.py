@@ -38,8 +38,8 @@ def pack(
 ) -> None:
     """Write RUN's head to a folder with the weights of backbones and detector that are named, and a model card.
 
-    With all of them the folder is enough for 'infer --model'. What is not named is left out; of backbones, the
-    folder knows the digests, and 'infer' asks for the files. 'runs import' takes head.safetensors into other stores.
+    With all of them the folder is enough for 'infer --model'. What is not named is left out; the folder then knows
+    the digests of the backbones, and 'infer' asks for the files. 'runs import' takes head.safetensors into other stores.
 
     \b
     Examples:

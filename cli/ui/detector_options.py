@@ -1,7 +1,7 @@
 """Options that choose a detector's weights and how they run, alike in every command that starts one itself."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -40,6 +40,18 @@ class DetectorChoice:
             overlap=OVERLAP_DEFAULT if self.overlap is None else self.overlap,
             classes=self.classes,
         )
+
+    def or_else(self, packed: "PackedDetector") -> "DetectorChoice":
+        """The choice, with a packed detector's settings where nothing was given."""
+        settings = ("image_size", "confidence", "overlap", "classes")
+        return replace(self, **{name: getattr(packed, name) for name in settings if getattr(self, name) is None})
+
+    def words(self) -> tuple[str, ...]:
+        """The options of `serve detector`, without the weights."""
+        size = None if self.image_size is None else "{}x{}".format(*self.image_size)
+        classes = None if self.classes is None else ",".join(map(str, self.classes))
+        values = {"image-size": size, "confidence": self.confidence, "overlap": self.overlap, "classes": classes}
+        return tuple(word for name, value in values.items() if value is not None for word in (f"--{name}", str(value)))
 
 
 def detector_options(command: Command) -> Command:

@@ -27,6 +27,8 @@ class Detector:
     services: tuple[ClientConfig, ...]
     connection: tuple[str, ...]
     """Options of `detect` that say how to reach those services."""
+    track: bool
+    """Whether people are followed between key frames, too."""
 
 
 def private_service(detector: Detector, root: Path) -> AbstractContextManager[Service | None]:
@@ -55,7 +57,8 @@ def detect(
     """
     stem, model = _model(stages, detector)
     decoder = Dataset.open(folder).media.decoder
-    name = stored_name(stem, [*model, *detector.options, decoder, version("stal")])
+    tracking = ("--track",) if detector.track else ()
+    name = stored_name(stem, [*model, *detector.options, *tracking, decoder, version("stal")])
     proposals = store / "proposals" / dataset / split / f"{name}.h5"
     if _is_readable(proposals):
         click.echo(f"  {'detect':<40} in the store already")
@@ -68,7 +71,7 @@ def detect(
 
     stages.run(
         "detect",
-        *("detect", str(folder), "--split", split, "--store", str(store), "--name", name),
+        *("detect", str(folder), "--split", split, "--store", str(store), "--name", name, *tracking),
         connection=connection,
         inputs={"model": digest_of(model), **inputs},
         products=[Product(proposals, kept=True)],

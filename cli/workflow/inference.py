@@ -13,6 +13,7 @@ from typing import NamedTuple
 import click
 
 from cache.files import locked
+from cache.store import Store
 from cli.ui.backbone_options import BackboneChoice
 from cli.workflow.detect_stage import Detector, detect, private_service
 from cli.workflow.feature_stage import as_trained, precompute
@@ -22,6 +23,7 @@ from cli.workflow.results.subtitles import web_vtt
 from cli.workflow.results.writing import FILES, ScoredVideo, file_name, write_results
 from cli.workflow.stages import Product, Service, Stages, StartError
 from cli.workflow.stored_names import stored_name
+from recognizer_svc.packed_models.description import PackedModel
 from recognizer_svc.runs.run_dir import RunDir
 from stal_data.errors import NotFoundError, StalError
 from stal_data.files import write_atomically
@@ -41,11 +43,15 @@ class InferenceRequest:
     videos: tuple[Path, ...]
     store: Path
     run_id: str
+    model: PackedModel | None
+    """Installed in the store as the run `run_id`; None where the run is there."""
     backbones: tuple[BackboneChoice, ...]
     detector: Detector
     flip_average: bool
     fuse_confidence: bool
     min_score: float
+    thresholds: Mapping[int, float]
+    """By label id, in place of `min_score`."""
     annotate: bool
     """Whether to write videos with the boxes drawn in."""
     output: Path
@@ -64,16 +70,20 @@ def run_inference(request: InferenceRequest) -> Inferred:
     A single video that does not raises its error.
     """
     run = request.store / "runs" / request.run_id
-    if not (run / "label_map.pbtxt").exists():
+    if request.model is None and not (run / "label_map.pbtxt").exists():
         raise NotFoundError(
             f"--run {request.run_id!r}: no such run in {request.store}. `stal-cli runs list --store {request.store}` "
             "lists them."
         )
     files = by_video_id(request.videos)
-    label_map = LabelMap.read(run / "label_map.pbtxt")
     watched = {video: Unchanged([path, *filter(None, [request.detector.weights])]) for video, path in files.items()}
     inferred, digests = Inferred([], {}), dict[tuple[Path, tuple[str, ...]], str]()
     with claimed(request.output, "infer"):
+        if request.model is not None:
+            from recognizer_svc.packed_models.install import install
+
+            install(request.model, Store.open(request.store, create=True))
+        label_map = LabelMap.read(run / "label_map.pbtxt")
         with private_service(request.detector, request.output) as service:
             started = time.monotonic()
             for number, (video, path) in enumerate(files.items()):
@@ -146,7 +156,8 @@ def _infer(
         )
         made = " ".join(f"--set {features.path.name}" for features in views)
         watched.check(f" Delete the features: stal-cli cache prune {request.store} {made} --dataset {name}")
-    made_from = {"run": stages.digest(run, RUN_PARTS), "proposals": stages.digest(proposals)}
+    content["proposals"] = stages.digest(proposals)
+    made_from = {"run": stages.digest(run, RUN_PARTS), "proposals": content["proposals"]}
     for name_of_view, view in zip(("features", "mirrored_features"), views, strict=False):
         made_from[name_of_view] = stages.digest(view.path, view.parts)
     scoring = {"--flip-average": request.flip_average, "--fuse-confidence": request.fuse_confidence}
@@ -165,6 +176,9 @@ def _infer(
         digest=digest_of(content),
         dataset=dataset,
         predictions=predictions,
+        proposals=proposals,
+        min_score=request.min_score,
+        thresholds=request.thresholds,
         annotated=stages.root / file_name(video, ANNOTATED) if request.annotate else None,
     )
     _write_videos_own(stages, request, scored, label_map, content)
@@ -179,7 +193,7 @@ def _write_videos_own(
     subtitles = stages.root / file_name(scored.video, ".vtt")
 
     def write() -> None:
-        people, names = scored.people(request.min_score), _names(label_map)
+        people, names = scored.people(), _names(label_map)
         write_atomically(subtitles, web_vtt(people, names))
         if scored.annotated is None:
             return
@@ -204,7 +218,7 @@ def _write_results(request: InferenceRequest, scored: Sequence[ScoredVideo], lab
     stages = Stages(request.output)
 
     def write() -> None:
-        write_results(request.output, scored, _names(label_map), min_score=request.min_score)
+        write_results(request.output, scored, _names(label_map))
 
     stages.make(
         "results",
@@ -217,7 +231,8 @@ def _write_results(request: InferenceRequest, scored: Sequence[ScoredVideo], lab
 
 
 def _asked(request: InferenceRequest) -> list[str]:
-    return ["--min-score", str(request.min_score), *([] if request.annotate else ["--no-video"])]
+    scores = [f"{label}: {score}" for label, score in request.thresholds.items()]
+    return ["--min-score", str(request.min_score), *scores, *([] if request.annotate else ["--no-video"])]
 
 
 def _names(label_map: LabelMap) -> dict[int, str]:

@@ -61,4 +61,5 @@ def scored(folder: Path, people: VideoPeople, path: Path, *, annotated: Path | N
         dataset=folder / "dataset",
         predictions=predictions,
         annotated=annotated,
+        min_score=0.5,
     )

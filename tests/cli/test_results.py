@@ -44,7 +44,7 @@ def written(street: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         scored(folder / "out" / "videos" / "a", walkers(street), street),
         scored(folder / "out" / "videos" / "b", people_in(empty, [{}, {}]), empty),
     ]
-    write_results(folder / "out", videos, NAMES, min_score=0.5)
+    write_results(folder / "out", videos, NAMES)
     return folder / "out"
 
 
@@ -79,6 +79,16 @@ def test_the_ends_of_a_video_and_a_lone_key_frame_stand_for_half_a_step() -> Non
     assert [bool(people.at(time_ms)) for time_ms in (99, 100, 499, 501)] == [False, True, True, False]
     lone = VideoPeople(video="v", info=INFO, times_ms=(0,), people=({1: person(0)},))
     assert [bool(lone.at(time_ms)) for time_ms in (0, 499, 501)] == [True, True, False]
+
+def test_a_tracked_person_moves_through_the_boxes_between_key_frames() -> None:
+    """Also in the half step after the last key frame that shows the person."""
+    between = {1: [(250.0, person(0.5).box), (1250.0, person(0.6).box)], 9: [(500.0, person(0.9).box)]}
+    shown = ({1: person(0)}, {1: person(0.4)}, {})
+    people = VideoPeople(video="v", info=INFO, times_ms=(0, 1000, 2000), people=shown, between=between)
+    left = [people.at(time_ms)[1].box[0] for time_ms in (0, 125, 250, 625, 1000, 1250, 1499)]
+    assert left == pytest.approx([0, 0.25, 0.5, 0.45, 0.4, 0.6, 0.6])
+    assert list(people.at(500)) == [1], "nobody is shown who is at no key frame"
+    assert people.at(1501) == {}
 
 
 def read(folder: Path, video: Path, rows: list[str]) -> list[dict[int, float]]:
@@ -188,7 +198,7 @@ def test_the_page_holds_little_for_each_person_and_key_frame(tmp_path: Path) -> 
     sizes = []
     for seconds in (1, 50):
         output = tmp_path / str(seconds)
-        write_results(output, [scored(output / "v", people_in(path, crowd[:seconds]), path)], NAMES, min_score=0.5)
+        write_results(output, [scored(output / "v", people_in(path, crowd[:seconds]), path)], NAMES)
         sizes.append((output / "index.html").stat().st_size)
     assert (sizes[1] - sizes[0]) / 49 * 7200 < 10e6
 

@@ -24,7 +24,9 @@ function failed() {
 
 function load(number) {
   const { people, ...rest } = JSON.parse(blocks[number].textContent);
-  now = { ...rest, people: people.map(([id, frames, sides, actions]) => ({ id, frames, sides, actions })) };
+  now = { ...rest, people: people.map(([id, frames, sides, actions, path]) => ({
+    id, frames, sides, actions, path: path || frames.map((at) => rest.times_ms[at]),
+  })) };
   now.byFrame = now.times_ms.map(() => []);
   now.people.forEach((person) => person.frames.forEach((at) => now.byFrame[at].push(person)));
   document.title = `${blocks[number].dataset.name}: actions`;

@@ -69,16 +69,18 @@ def _people(video: VideoPeople) -> dict[str, Any]:
         "length_ms": round(1000 * (video.info.start_s + video.info.duration_s)),
         "times_ms": video.times_ms,
         "edges_ms": [round(edge) for edge in (spans[0][0], *(end for _, end in spans))],
-        # Of each person: id, numbers of key frames, boxes one after the other, and label id, score, ... at each.
+        # Of each person: id, numbers of key frames, boxes one after the other, label id, score, ... at each key frame,
+        # and the times of the boxes in ms, where there are others than those of key frames.
         "people": [
             [
                 person,
                 [number for number, _ in track],
-                [round(side * _UNITS) for _, found in track for side in found.box],
+                [round(side * _UNITS) for _, box in video.paths[person] for side in box],
                 [
                     [item for label, score in found.actions for item in (label, round(1000 * score))]
                     for _, found in track
                 ],
+                [round(time_ms) for time_ms, _ in video.paths[person]] if person in video.between else None,
             ]
             for person, track in video.tracks().items()
         ],

@@ -46,20 +46,27 @@ function passing(flat) {
   return found;
 }
 
-// The nearest key frame to a time, and who is seen then, with boxes in shares of the picture: as `VideoPeople.at`.
+// Where a person is at a time, in shares of the picture: as `VideoPeople.at`.
+function boxAt({ path, sides }, ms) {
+  const [next, place] = [now.times_ms, path].map((times) => lower(times, ms + 1e-6));
+  const longest = now.times_ms[next] - now.times_ms[next - 1]; // NaN before the first key frame and after the last
+  const [from, to] = [Math.max(0, place - 1), Math.min(place, path.length - 1)];
+  const gap = path[to] - path[from];
+  const part = gap && (ms - path[from]) / gap;
+  const moved = gap > longest ? Number(part >= 0.5) : part;
+  const side = (i, at) => sides[4 * at + i] / data.units;
+  return [0, 1, 2, 3].map((i) => side(i, from) + moved * (side(i, to) - side(i, from)));
+}
+
+// The nearest key frame to a time, and who is seen then.
 function peopleAt(ms) {
   const { times_ms: times, edges_ms: edges } = now;
   const nearest = Math.min(times.length, Math.max(1, lower(edges, ms + 1e-6))) - 1;
   if (ms < edges[0] || ms >= edges[times.length]) return [nearest, []];
-  const step = ms < times[nearest] ? -1 : 1;
   const everyone = off.size === 0 && score.value === score.min; // else only those who pass the filter
-  const seen = now.byFrame[nearest].map(({ id, frames, sides, actions }) => {
-    const place = lower(frames, nearest);
-    const moves = frames[place + step] === nearest + step;
-    const part = moves ? (ms - times[nearest]) / (times[nearest + step] - times[nearest]) : 0;
-    const side = (i, at) => sides[4 * at + i] / data.units;
-    const box = [0, 1, 2, 3].map((i) => side(i, place) + (part && part * (side(i, place + step) - side(i, place))));
-    return { id, box, actions: passing(actions[place]) };
+  const seen = now.byFrame[nearest].map((person) => {
+    const actions = passing(person.actions[lower(person.frames, nearest)]);
+    return { id: person.id, box: boxAt(person, ms), actions };
   });
   return [nearest, seen.filter(({ actions }) => everyone || actions.length)];
 }

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from shutil import copyfileobj
 
 from cache.files import replacing
+from cache.proposal_store import read_proposals
 from cli.workflow.results.coco import writing_coco
 from cli.workflow.results.json_lines import writing_json_lines
 from cli.workflow.results.people import VideoPeople, people_of
@@ -24,7 +25,8 @@ FILES = ("index.html", "predictions.csv", "actions.jsonl", "coco.json")
 class ScoredVideo:
     """A video, the data set made of it, and its predictions, which lie in its folder of results.
 
-    digest: of the video and the data set. annotated: the MP4; None where none is wanted.
+    digest: of the video, the data set and the proposals. annotated: the MP4; None where none is wanted.
+    proposals: what was scored. min_score: of the actions that count. thresholds: by label id, in its place.
     """
 
     video: str
@@ -33,11 +35,20 @@ class ScoredVideo:
     dataset: Path
     predictions: Path
     annotated: Path | None
+    proposals: Path | None = None
+    min_score: float
+    thresholds: Mapping[int, float] = field(default_factory=dict)
 
-    def people(self, min_score: float) -> VideoPeople:
-        """Read who was found. min_score: of the actions that count."""
-        split = Dataset.open(self.dataset).split(SPLIT)
-        return people_of(split, self.video, self.predictions, min_score=min_score)
+    def people(self) -> VideoPeople:
+        """Read who was found."""
+        return people_of(
+            Dataset.open(self.dataset).split(SPLIT),
+            self.video,
+            self.predictions,
+            min_score=self.min_score,
+            thresholds=self.thresholds,
+            tracks=None if self.proposals is None else read_proposals(self.proposals).tracks,
+        )
 
 
 def file_name(video: str, end: str = "") -> str:
@@ -49,19 +60,17 @@ def file_name(video: str, end: str = "") -> str:
     return video.encode()[:room].decode(errors="ignore") + digest + end
 
 
-def write_results(output: Path, videos: Sequence[ScoredVideo], names: Mapping[int, str], *, min_score: float) -> None:
-    """Write `FILES`, holding one video's people at a time.
-
-    names: by label id. min_score: of the actions, in all files but predictions.csv.
-    """
+def write_results(output: Path, videos: Sequence[ScoredVideo], names: Mapping[int, str]) -> None:
+    """Write `FILES`, holding one video's people at a time; predictions.csv has all scores. names: by label id."""
+    least = min(min([item.min_score, *item.thresholds.values()]) for item in videos)
     with ExitStack() as stack:
         partial = stack.enter_context(replacing(output / "predictions.csv"))
         predictions = stack.enter_context(partial.open("wb"))
         add_lines = stack.enter_context(writing_json_lines(output / "actions.jsonl", names))
         add_to_coco = stack.enter_context(writing_coco(output / "coco.json", names))
-        add_to_page = stack.enter_context(writing_player(output / "index.html", names, min_score=min_score))
+        add_to_page = stack.enter_context(writing_player(output / "index.html", names, min_score=least))
         for item in videos:
-            people = item.people(min_score)
+            people = item.people()
             with item.predictions.open("rb") as part:
                 copyfileobj(part, predictions)
             add_lines(people)
