@@ -85,11 +85,11 @@ def people_of(split: Split, video: str, predictions: Path, *, min_score: float) 
         video=video,
         info=split.media.info(video),
         times_ms=tuple(key.time_ms for key in keys),
-        people=tuple(_followed([found.get(key, []) for key in keys])),
+        people=tuple(followed([found.get(key, []) for key in keys])),
     )
 
 
-def _followed(frames: Sequence[Sequence[Person]]) -> Iterator[dict[int, Person]]:
+def followed(frames: Sequence[Sequence[Person]]) -> Iterator[dict[int, Person]]:
     """Give an id to people without a track: whoever is in two neighbouring key frames has one id in both."""
     new = count(1 + max([0, *(person.track for frame in frames for person in frame)]))
     before, ids_before = People.of(np.empty((0, 4), dtype=np.float32)), list[int]()
