@@ -114,10 +114,12 @@ def import_command(files: tuple[Path, ...], output: Path, as_json: bool, **optio
 @click.command("convert")
 @click.argument("dataset", type=click.Path(path_type=Path))
 @click.option("--split", required=True, help="Split with annotations.")
-@click.option("--to", "target", type=click.Choice(["ava", "coco", "cvat"]), required=True, help="Format to write.")
+@click.option(
+    "--to", "target", type=click.Choice(["ava", "coco", "cvat", "label_studio"]), required=True, help="Format to write."
+)
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="File; of cvat a folder.")
 def convert_command(dataset: Path, split: str, target: str, output: Path) -> None:
-    """Write a split of DATASET as AVA CSV, as COCO JSON with videos, or for CVAT, a file for each video.
+    """Write a split of DATASET as AVA CSV, COCO JSON with videos, JSON of Label Studio, or for CVAT, a file a video.
 
     \b
     Example:

@@ -39,7 +39,8 @@ def pack(
     """Write RUN's head to a folder with the weights of backbones and detector that are named, and a model card.
 
     With all of them the folder is enough for 'infer --model'. What is not named is left out; the folder then knows
-    the digests of the backbones, and 'infer' asks for the files. 'runs import' takes head.safetensors into other stores.
+    the digests of the backbones, and 'infer' asks for the files. 'runs import' takes head.safetensors into other
+    stores.
 
     \b
     Examples:

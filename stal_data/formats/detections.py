@@ -1,4 +1,4 @@
-"""Boxes that other projects' detectors found: mmaction2's proposals pickles and AVA's CSV of person boxes."""
+"""Boxes that other detectors found, with their key frames: mmaction2's proposals pickles, AVA's CSV of person boxes."""
 
 import math
 from collections.abc import Iterator

@@ -7,7 +7,7 @@ from fractions import Fraction
 from pathlib import PurePosixPath
 from typing import Any
 
-from pydantic import Field, RootModel
+from pydantic import AliasChoices, Field, RootModel
 
 from stal_data.errors import InputError
 from stal_data.formats.sources import Foreign, Reading, Source, ToolFormat
@@ -15,6 +15,8 @@ from stal_data.formats.tracks import FileAnnotations, Point, Track, VideoAnnotat
 
 _UPLOADED = re.compile(r"[0-9a-f]{8}-(?=.)")
 """What Label Studio puts before the name of an uploaded file."""
+
+_KINDS = {"annotations", "predictions"}
 
 
 class _KeyFrame(Foreign):
@@ -51,8 +53,10 @@ class _Annotation(Foreign):
 
 
 class _Task(Foreign):
+    """Predictions count where a task has no `annotations`, which every export has."""
+
     data: dict[str, Any]
-    annotations: list[_Annotation]
+    annotations: list[_Annotation] = Field(validation_alias=AliasChoices("annotations", "predictions"))
 
 
 class _Tasks(RootModel[list[_Task]]):
@@ -62,20 +66,25 @@ class _Tasks(RootModel[list[_Task]]):
 def _read(source: Source, _: Reading) -> FileAnnotations:
     left_out: Counter[str] = Counter()
     videos = []
-    for number, task in enumerate(source.model(_Tasks).root):
+    tasks = source.model(_Tasks).root
+    # Where the regions have choices, their label only says that they are people.
+    choices = any(result.type == "choices" for task in tasks for item in task.annotations for result in item.result)
+    for number, task in enumerate(tasks):
         where = f"{source.path}, task [{number}]"
         done = [item for item in task.annotations if not item.was_cancelled]
         done = [item for item in done if item.ground_truth] or done
         if len(done) > 1:
             raise InputError(f"{where} has {len(done)} annotations, but may have one: mark one as ground truth.")
         if done:
-            videos.append(_video(task, done[0].result, where, left_out))
+            videos.append(_video(task, done[0].result, choices, where, left_out))
         else:
             left_out["tasks without an annotation"] += 1
     return FileAnnotations(videos=videos, left_out=left_out)
 
 
-def _video(task: _Task, results: Sequence[_Result], where: str, left_out: Counter[str]) -> VideoAnnotations:
+def _video(
+    task: _Task, results: Sequence[_Result], by_choice: bool, where: str, left_out: Counter[str]
+) -> VideoAnnotations:
     path = task.data.get("video")
     if not isinstance(path, str):
         raise InputError(f"{where}: its data have no 'video': name the video's field so in the labeling setup.")
@@ -85,7 +94,7 @@ def _video(task: _Task, results: Sequence[_Result], where: str, left_out: Counte
         f"results of type {item.type}" for item in results if item.type not in ("videorectangle", "choices")
     )
     tracks = [
-        Track(person, _points(region, choices.get(region.id) or region.value.labels, where), where)
+        Track(person, _points(region, choices.get(region.id, ()) if by_choice else region.value.labels, where), where)
         for person, region in enumerate(regions, start=1)
     ]
     return VideoAnnotations(
@@ -123,9 +132,9 @@ def _lacks(source: Source) -> str | None:
     if source.kind != "JSON":
         return source.lacks_kind("JSON")
     tasks = source.json if isinstance(source.json, list) else []
-    if tasks and all(isinstance(task, dict) and {"data", "annotations"} <= task.keys() for task in tasks):
+    if tasks and all(isinstance(task, dict) and "data" in task and task.keys() & _KINDS for task in tasks):
         return None
-    return "it is no list of tasks with 'data' and 'annotations' (export as JSON, not JSON-MIN)"
+    return "it is no list of tasks with 'data' and 'annotations' or 'predictions' (export as JSON, not JSON-MIN)"
 
 
 LABEL_STUDIO = ToolFormat(name="label_studio", lacks=_lacks, read=_read)

@@ -10,14 +10,16 @@ from stal_data.files import write_together
 from stal_data.formats.ava import ava_rows
 from stal_data.formats.coco import coco_json
 from stal_data.formats.cvat_writer import cvat_xml
+from stal_data.formats.label_studio_writer import label_studio_json
 from stal_data.formats.tracks import PersonBox, VideoAnnotations
 from stal_data.imports.sampling import nearest_frame
 
 
-def convert(split: Split, to: str, output: Path) -> list[str]:
+def convert(split: Split, to: str, output: Path, *, model_version: str | None = None) -> list[str]:
     """Write the key frames of a split, without excluded ones; return what the format cannot hold, as sentences.
 
-    output: a file; of CVAT a folder, with a file for each video.
+    to: ava, coco, cvat or label_studio. output: a file; of CVAT a folder, with a file for each video.
+    model_version: of what the people were predicted with, for Label Studio; None where they are annotations.
     """
     label_map = split.label_map
     if not split.annotated or label_map is None:
@@ -31,6 +33,11 @@ def convert(split: Split, to: str, output: Path) -> list[str]:
         write_together({output / f"{video.name}.xml": cvat_xml(video, label_map.names) for video in videos})
         unknown = sum(person.person < 0 for person in people)
         return [f"{unknown} boxes of unknown people are tracks of one frame each."] if unknown else []
+    if to == "label_studio":
+        infos = {video.name: split.media.info(video.name) for video in videos}
+        frames = {name: round(info.duration_s * info.rate) for name, info in infos.items()}
+        write_together({output: label_studio_json(videos, frames, model_version=model_version)})
+        return ["A person whose actions change is several regions, each with an id of its own when it is imported."]
     write_together({output: coco_json(videos, label_map)})
     without = sum(not person.actions for person in people)
     return [f"{without} people without an action are left out, since COCO has no box without one."] if without else []

@@ -80,6 +80,7 @@ def test_the_ends_of_a_video_and_a_lone_key_frame_stand_for_half_a_step() -> Non
     lone = VideoPeople(video="v", info=INFO, times_ms=(0,), people=({1: person(0)},))
     assert [bool(lone.at(time_ms)) for time_ms in (0, 499, 501)] == [True, True, False]
 
+
 def test_a_tracked_person_moves_through_the_boxes_between_key_frames() -> None:
     """Also in the half step after the last key frame that shows the person."""
     between = {1: [(250.0, person(0.5).box), (1250.0, person(0.6).box)], 9: [(500.0, person(0.9).box)]}

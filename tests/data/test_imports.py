@@ -121,7 +121,7 @@ def test_a_scene_in_the_form_of_any_tool_becomes_its_rows(
     assert _rows(opened, **form) == _expected(scene, **form)
 
 
-@pytest.mark.parametrize("target", ["ava", "coco", "cvat"])
+@pytest.mark.parametrize("target", ["ava", "coco", "cvat", "label_studio"])
 @settings(max_examples=15)
 @given(scene=_scenes())
 def test_a_data_set_written_for_a_tool_and_imported_again_has_the_same_rows(
@@ -140,7 +140,11 @@ def test_a_data_set_written_for_a_tool_and_imported_again_has_the_same_rows(
     done = _run("convert", first.root, "--split", "all", "--to", target, "--output", folder / "written")
     assert done.exit_code == 0, done.output
     written = sorted((folder / "written").iterdir()) if target == "cvat" else [folder / "written"]
-    assert _rows(_import(written, folder / "second", videos)) == _rows(first) == _expected(scene)
+    # In Label Studio regions have no id of the person, and the whole video belongs to the task.
+    form = {"persons": target != "label_studio", "empty": target != "label_studio"}
+    assert (
+        _rows(_import(written, folder / "second", videos), **form) == _rows(first, **form) == _expected(scene, **form)
+    )
 
 
 def test_written_for_cvat_people_move_between_key_frames_and_are_gone_at_the_first_without_them(
@@ -449,6 +453,20 @@ def test_of_several_annotations_of_a_task_one_must_be_marked(tmp_path: Path, vid
     _import([path], tmp_path / "out", videos)
     report = json.loads((tmp_path / "out" / "import_report.json").read_text())
     assert report["dropped"] == {"tasks without an annotation": 1}
+
+
+def test_predictions_of_label_studio_count_only_in_tasks_that_nobody_could_annotate(
+    tmp_path: Path, videos: Path
+) -> None:
+    path = write_label_studio(tmp_path, SCENE)
+    expected = _rows(_import([path], tmp_path / "first", videos))
+    tasks = json.loads(path.read_text())
+    predicted = [{"data": task["data"], "predictions": task["annotations"]} for task in tasks]
+    path.write_text(json.dumps(predicted))
+    assert _rows(_import([path], tmp_path / "second", videos)) == expected
+    path.write_text(json.dumps([{**task, "annotations": []} for task in predicted]))
+    with pytest.raises(StalError, match="only 2 tasks without an annotation"):
+        _import([path], tmp_path / "third", videos)
 
 
 def test_frame_numbers_need_a_rate_and_pixels_a_size(tmp_path: Path) -> None:

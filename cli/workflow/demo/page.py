@@ -7,29 +7,16 @@ from typing import Any
 from cli.workflow.demo.heads import HEADS
 from cli.workflow.demo.pictures import MIN_SCORE, Example
 from cli.workflow.demo.workflow import Folders
+from cli.workflow.html import page_head
 from stal_data.files import write_atomically
 
 BOXES_TITLES = {"ground_truth_boxes": "ground-truth boxes", "detected_boxes": "detected boxes"}
-STYLE = """
-:root { color-scheme: light dark; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 0 auto; padding: 1rem; }
-table { border-collapse: collapse; margin: 1rem 0; }
-th, td { padding: .3rem .8rem; border-bottom: 1px solid #8886; text-align: right; }
-th:nth-child(-n+2), td:nth-child(-n+2) { text-align: left; }
-.wide { overflow-x: auto; }
-img { max-width: 100%; height: auto; background: white; border-radius: 4px; }
-.frames { display: grid; grid-template-columns: repeat(auto-fill, minmax(20rem, 1fr)); gap: 1rem; }
-figure { margin: 0; }
-figcaption { font-size: .85rem; opacity: .8; }
-"""
 
 
 def write_page(path: Path, summary: dict[str, Any], examples: list[Example]) -> None:
     """Write the page; pictures are linked relative to it."""
     parts = [
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>STAL demo</title><style>{STYLE}</style></head><body>",
+        page_head("STAL demo"),
         "<h1>STAL demo: the synthetic test split</h1>",
         "<p>mAP at IoU 0.5 over the action classes. Capacity is the number of best-scored rows (box and class) kept "
         "for each key frame; the best one is chosen on this very split, as the published figures are, so mAP at 50 "

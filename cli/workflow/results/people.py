@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from cache.tracks import Tracks
-from cli.workflow.predictions import Box, Person, read_predictions
+from cli.workflow.predictions import Person, read_predictions
 from recognizer_svc.people import People, match
 from stal_data.dataset import Split
 from stal_data.errors import InputError
+from stal_data.formats.tracks import Box
 from stal_data.media import MediaInfo
 from stal_data.media.timeline import FPS
 
@@ -116,7 +117,7 @@ def people_of(
         video=video,
         info=info,
         times_ms=tuple(key.time_ms for key in keys),
-        people=tuple(_followed([found.get(key, []) for key in keys])),
+        people=tuple(followed([found.get(key, []) for key in keys])),
         between={} if tracks is None else _between(tracks, video, info),
     )
 
@@ -132,7 +133,7 @@ def _between(tracks: Tracks, video: str, info: MediaInfo) -> dict[int, list[tupl
     return found
 
 
-def _followed(frames: Sequence[Sequence[Person]]) -> Iterator[dict[int, Person]]:
+def followed(frames: Sequence[Sequence[Person]]) -> Iterator[dict[int, Person]]:
     """Give an id to people without a track: whoever is in two neighbouring key frames has one id in both."""
     new = count(1 + max([0, *(person.track for frame in frames for person in frame)]))
     before, ids_before = People.of(np.empty((0, 4), dtype=np.float32)), list[int]()

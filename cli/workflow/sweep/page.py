@@ -1,10 +1,10 @@
 """The sweep's page: one HTML file without script, readable from disk and in the dark."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from html import escape
 from statistics import fmean, stdev
 
-from cli.workflow.demo.page import STYLE
+from cli.workflow.html import page_head, table
 from cli.workflow.sweep.final import Against, Tested, delta_texts
 from cli.workflow.sweep.plan import Plan
 from cli.workflow.sweep.results import CellResult, figure
@@ -25,9 +25,7 @@ def page_text(
     """Return the page. chosen: the best cell of each recipe, the best of all first."""
     recipes = dict.fromkeys(cell.cell.recipe for cell in cells)
     parts = [
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>Sweep {escape(plan.name)}</title><style>{STYLE}svg {{ max-width: 100%; }}</style></head><body>",
+        page_head(f"Sweep {plan.name}"),
         f"<h1>Sweep {escape(plan.name)}</h1>",
         f"<p>Validation: {escape(plan.chosen_on)}, ground-truth boxes, no capacity. The choice is made on the mean "
         f"over the seeds of the last epoch's validation mAP{', never on the test split' if tested else ''}.</p>",
@@ -44,13 +42,6 @@ def page_text(
     return "\n".join(parts)
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    titles = "".join(f"<th>{escape(title)}</th>" for title in head)
-    lines = ("".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows)
-    body = "".join(f"<tr>{line}</tr>" for line in lines)
-    return f'<div class="wide"><table><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
 def _cells(cells: Sequence[CellResult], chosen: Sequence[CellResult]) -> str:
     def row(cell: CellResult) -> tuple[str, ...]:
         done = [run for run in cell.runs if run.finished]
@@ -61,7 +52,7 @@ def _cells(cells: Sequence[CellResult], chosen: Sequence[CellResult]) -> str:
         return cell.cell.title, mark or problems, figure(cell.mean, cell.sd), last, seconds
 
     ranked = sorted(cells, key=lambda cell: -(cell.mean or 0.0))
-    return _table(("cell", "", "validation mAP", "by seed", "seconds a run"), map(row, ranked))
+    return table(("cell", "", "validation mAP", "by seed", "seconds a run"), map(row, ranked))
 
 
 def _tested(tested: Sequence[Tested]) -> str:
@@ -70,14 +61,14 @@ def _tested(tested: Sequence[Tested]) -> str:
         spread = stdev(item.maps) if len(item.maps) > 1 else None
         seeds = " ".join(map(figure, item.maps))
         rows.append((item.cell.title, "", figure(fmean(item.maps), spread), seeds, figure(fmean(item.at_50))))
-    return _table(("cell", "", "mAP at the best capacity", "by seed", "mAP at 50"), rows)
+    return table(("cell", "", "mAP at the best capacity", "by seed", "mAP at 50"), rows)
 
 
 def _against(against: Against) -> str:
     deltas = [("mean", against.mean), *((f"seed {number}", delta) for number, delta in enumerate(against.seeds))]
     rows = [(name, "", *delta_texts(delta)) for name, delta in deltas]
     head = ("", "", "difference in points of 100", "95 % interval over videos")
-    return f"<p><b>{escape(against.verdict)}</b> (paired bootstrap over videos).</p>{_table(head, rows)}"
+    return f"<p><b>{escape(against.verdict)}</b> (paired bootstrap over videos).</p>{table(head, rows)}"
 
 
 def _chart(recipe: str, cells: Sequence[CellResult]) -> str:
