@@ -67,7 +67,8 @@ class TrainingClips:
         cache_bytes: int,
         window: int | None = None,
     ) -> None:
-        """label_types: only labels of these types are targets; a person without one is a negative for all.
+        """label_types: only labels of these types are targets; a person without one is a negative for all. None stands
+        for PERSON_MOVEMENT, or for all types of a map without it.
 
         cache_bytes: clips are kept resized (uint8) up to this size; the others are decoded each time.
         window: pixels on a side of the windows around single people; None = only whole clips are drawn.
@@ -203,12 +204,10 @@ def flip_boxes(boxes_N4: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _labels_of_types(label_map: LabelMap, label_types: Sequence[str]) -> tuple[int, ...]:
     known = set(label_map.types)
+    label_types = label_types or (["PERSON_MOVEMENT"] if "PERSON_MOVEMENT" in known else sorted(known))
     for label_type in label_types:
         if label_type not in known:
             raise InputError(
                 f"{label_map.source} has no label of type '{label_type}'. {did_you_mean(label_type, known)}"
             )
-    chosen = tuple(label.id for label in label_map.labels if label.type in label_types)
-    if not chosen:
-        raise InputError(f"No label type is given, but training needs one of: {', '.join(sorted(known))}.")
-    return chosen
+    return tuple(label.id for label in label_map.labels if label.type in label_types)

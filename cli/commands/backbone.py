@@ -31,9 +31,8 @@ def backbone() -> None:
     "--label-type",
     "label_types",
     multiple=True,
-    default=["PERSON_MOVEMENT"],
-    show_default=True,
-    help="Learn the labels of this type of the label map (repeatable): those that one person's pixels show.",
+    help="Learn the labels of this type of the label map (repeatable): those that one person's pixels show. "
+    "[default: PERSON_MOVEMENT; all labels of a map without it]",
 )
 @click.option("--steps", type=COUNT, required=True, help="Number of training steps.")
 @click.option(
