@@ -40,6 +40,17 @@ class _RoIAlign(torch.autograd.Function):
         options = (1.0, ctx.size, ctx.size, *ctx.shape, -1, False)
         return torch.ops.torchvision._roi_align_backward(gradient, rois_N5, *options), None, None
 
+    @staticmethod
+    def symbolic(graph: Any, map_BCHW: Any, rois_N5: Any, size: int) -> Any:
+        """What stands for it in an ONNX file: an operator of the same arithmetic."""
+        index_N, boxes_N4 = (
+            graph.op("Gather", rois_N5, graph.op("Constant", value_t=torch.tensor(columns)), axis_i=1)
+            for columns in (0, [1, 2, 3, 4])
+        )
+        sizes = {"output_height_i": size, "output_width_i": size}
+        options = {"sampling_ratio_i": 0, "coordinate_transformation_mode_s": "output_half_pixel", **sizes}
+        return graph.op("RoiAlign", map_BCHW, boxes_N4, graph.op("Cast", index_N, to_i=7), **options)  # 7: int64
+
 
 def _load_operators() -> None:
     spec = find_spec("torchvision")  # finds it without running it

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from rich.table import Table
 
-from cli.commands.models_pack import install, pack
+from cli.commands.models_pack import export, install, pack
 from cli.ui.json_output import json_option, message_fields, print_json
 from cli.ui.options import client_options
 from cli.ui.tables import add_row, print_table
@@ -42,6 +42,7 @@ def models() -> None:
 
 models.add_command(pack)
 models.add_command(install)
+models.add_command(export)
 
 
 @models.command("list")

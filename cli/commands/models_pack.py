@@ -1,4 +1,4 @@
-"""`stal-cli models pack` and `install`: a trained head with all that it needs, as one folder."""
+"""`stal-cli models pack`, `install` and `export`: a trained head with all that it needs, as one folder."""
 
 from pathlib import Path
 
@@ -84,3 +84,30 @@ def install(model: Path, store_url: str) -> None:
 
     run_id = install_model(read_packed_model(model.absolute()), Store.open(store_url, create=True))
     click.echo(f"Installed as the run {run_id}.")
+
+
+@click.command()
+@click.argument("model", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "--output", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Folder to make; new or empty."
+)
+def export(model: Path, output: Path) -> None:
+    """Write the packed MODEL's head and backbones as ONNX files, for programs without this one.
+
+    head.onnx turns the features of a key frame and any number of boxes into scores; KIND.onnx, of each backbone in
+    MODEL, turns a clip into features. Each is compared with torch before it is written. A head that looks at other
+    key frames, and plugins, are refused. Needs the extra 'onnx'.
+
+    \b
+    Example:
+      stal-cli models export first.stal --output first.onnx
+    """
+    from recognizer_svc.packed_models.description import read_packed_model
+    from recognizer_svc.packed_models.onnx_export import TOLERANCE, export_onnx
+
+    packed = read_packed_model(model.absolute())
+    for name, difference in export_onnx(packed, output.absolute()).items():
+        click.echo(f"Wrote {output / name}: differs from torch by {difference:.1g} (limit {TOLERANCE:g}).")
+    for kind in packed.feature_spec.kinds:
+        if packed.backbone_file(kind) is None:
+            click.echo(f"Without {kind}.onnx: {model} holds no weights of that backbone.")

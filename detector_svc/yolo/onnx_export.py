@@ -1,7 +1,6 @@
 """From an Ultralytics checkpoint to an ONNX file that `detector_svc.yolo.onnx_network` reads."""
 
 import tempfile
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,14 +9,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from detector_svc.yolo.onnx_network import OnnxNetwork, import_onnx
+from cache.onnx_files import import_onnx, write_onnx
+from detector_svc.yolo.onnx_network import OnnxNetwork
 from detector_svc.yolo.torch_network import TorchNetwork, check_weights
 from stal_data.digests import sha256_of
 from stal_data.errors import ConflictError, InputError
 from stal_data.files import write_atomically
 
-_OPSET = 18
-"""As Ultralytics takes for present torch: later ones lack kernels for GPUs."""
 TOLERANCE = 1e-3
 """Largest difference to the checkpoint: of scores, and of boxes in shares of the longer side. Sums differ in order."""
 
@@ -59,8 +57,6 @@ def export_onnx(weights: Path, output: Path, *, image_size: tuple[int, int] | No
 
 
 def _to_onnx(network: TorchNetwork, size: tuple[int, int], batch: int | None, weights_digest: str) -> bytes:
-    import onnx
-
     model = network.module
     head = model.model[-1]
     head.export, head.format = True, "onnx"
@@ -70,22 +66,7 @@ def _to_onnx(network: TorchNetwork, size: tuple[int, int], batch: int | None, we
     model(images_B3HW)  # makes the anchors, which the trace then takes as constants
     if hasattr(head, "max_det") and head.anchors.numel():
         head.max_det = min(head.max_det, head.anchors.shape[-1])
-    free = None if batch else {"images": {0: "batch"}, "output0": {0: "batch"}}
-    with tempfile.TemporaryDirectory(prefix="stal-onnx-") as folder, warnings.catch_warnings():
-        # About sizes that become constants, which is what a file for one size is.
-        warnings.simplefilter("ignore")
-        path = Path(folder, "model.onnx")
-        torch.onnx.export(
-            model,
-            (images_B3HW,),
-            path,
-            dynamo=False,  # the other one needs two packages more
-            opset_version=_OPSET,
-            input_names=["images"],
-            output_names=["output0"],
-            dynamic_axes=free,
-        )
-        exported = onnx.load(path)
+    free = {} if batch else {"images": "batch", "output0": "batch"}
     metadata = {
         "task": "detect",
         "names": str(network.names),
@@ -94,10 +75,10 @@ def _to_onnx(network: TorchNetwork, size: tuple[int, int], batch: int | None, we
         "weights": weights_digest,
         "stride": str(network.stride),
     }
-    for key, value in metadata.items():
-        exported.metadata_props.add(key=key, value=value)
-    content: bytes = exported.SerializeToString(deterministic=True)
-    return content
+    with tempfile.TemporaryDirectory(prefix="stal-onnx-") as folder:
+        path = Path(folder, "model.onnx")
+        write_onnx(path, model, {"images": images_B3HW}, ["output0"], free=free, metadata=metadata)
+        return path.read_bytes()
 
 
 def _difference(model: Any, network: OnnxNetwork, size: tuple[int, int]) -> float:

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cache.onnx_files import import_onnx
 from detector_svc.yolo.network_checks import UnfitError, check_output, check_stride, read_names, trained_size
-from stal_data.errors import InputError, how_to_install
+from stal_data.errors import InputError
 
 _LONGEST_METADATA = 100_000
 _EXPORT_AGAIN = (
@@ -99,16 +100,6 @@ class OnnxNetwork:
 
     def _refused(self, reason: str) -> InputError:
         return InputError(f"The weights '{self._path}': the model {reason}. {_EXPORT_AGAIN}")
-
-
-def import_onnx(path: Path) -> tuple[Any, Any]:
-    """The packages onnx and onnxruntime; where one is missing, an error that says how to install it."""
-    try:
-        import onnx
-        import onnxruntime
-    except ModuleNotFoundError as error:
-        raise InputError(f"For '{path}' the package '{error.name}' is needed; {how_to_install('onnx')}") from None
-    return onnx, onnxruntime
 
 
 def _tensors(message: Any, kind: type) -> Iterator[Any]:

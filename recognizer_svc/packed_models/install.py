@@ -4,7 +4,7 @@ from cache.store import Store
 from recognizer_svc.packed_models.description import PackedModel
 from recognizer_svc.runs.store import RunStore
 from recognizer_svc.training.checkpoint import Checkpoint, Progress
-from recognizer_svc.training.head_file import load_head_file
+from recognizer_svc.training.head_file import HeadInfo, load_head_file
 from recognizer_svc.training.import_run import write_imported_run
 from recognizer_svc.training.recipe import load_recipe
 
@@ -16,8 +16,19 @@ def install(model: PackedModel, store: Store) -> str:
     runs.fetch(model.run_id)
     if run.present_checkpoints():
         return model.run_id
-    path = model.folder / "head.safetensors"
-    info, state = load_head_file(path)
+    checkpoint, info = packed_checkpoint(model)
+    try:
+        write_imported_run(run, checkpoint, {"head_file": "head.safetensors", "digest": model.head, **info.provenance})
+    except OSError:  # somebody else has installed it meanwhile, or there is no space
+        if not run.present_checkpoints():
+            raise
+    runs.publish(run)
+    return model.run_id
+
+
+def packed_checkpoint(model: PackedModel) -> tuple[Checkpoint, HeadInfo]:
+    """Return the model's head as a checkpoint, and what its file says of it."""
+    info, state = load_head_file(model.folder / "head.safetensors")
     checkpoint = Checkpoint(
         recipe=load_recipe(model.folder / "recipe.yaml"),
         label_map=model.label_map(),
@@ -27,10 +38,4 @@ def install(model: PackedModel, store: Store) -> str:
         optimizer_state={},  # a packed model scores; training goes on from the run that it was packed from
         progress=Progress(epochs_done=info.epoch or 0),
     )
-    try:
-        write_imported_run(run, checkpoint, {"head_file": path.name, "digest": model.head, **info.provenance})
-    except OSError:  # somebody else has installed it meanwhile, or there is no space
-        if not run.present_checkpoints():
-            raise
-    runs.publish(run)
-    return model.run_id
+    return checkpoint, info

@@ -11,6 +11,9 @@ from cache.backbones.load import load_backbone
 from cache.precompute import PrecomputeOptions, precompute
 from cache.store import Store
 from cli.main import root
+from recognizer_svc.packed_models.description import read_packed_model
+from recognizer_svc.packed_models.onnx_export import export_onnx
+from recognizer_svc.packed_models.pack import Belongings, pack_run
 from recognizer_svc.runs.run_dir import RunDir
 from recognizer_svc.scoring.predict import Predictor
 from recognizer_svc.training.distributed import Ranks
@@ -63,6 +66,9 @@ def test_a_head_is_trained_and_scores(tmp_path: Path) -> None:
     assert train_run(run, Ranks())
     predictor = Predictor.load(run.root, device="cpu")
     assert predictor.checkpoint.recipe.head.model_dump() == {"kind": "counting", "step": 0.25}
+    pack_run(run, tmp_path / "packed", Belongings())
+    with pytest.raises(InputError, match=r"code of the plugin 'counting' can be traced is unknown"):
+        export_onnx(read_packed_model(tmp_path / "packed"), tmp_path / "exported")
     with pytest.raises(InputError, match=r"head\.step is 'two': Input should be a valid number"):
         parse_recipe(RECIPE, ["head.step=two"])
 

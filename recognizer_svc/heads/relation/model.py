@@ -93,6 +93,8 @@ class RelationHead(nn.Module):
 
     def _relations(self, own_ND: Tensor, boxes_N4: Tensor, clip_of_N: Tensor) -> Tensor:
         """Return the maximum over each actor's pairs with the others of its clip, [N, D]; 0 for who is alone."""
+        if torch.onnx.is_in_onnx_export():
+            return self._relations_of_one_clip(own_ND, boxes_N4)
         num_actors = len(own_ND)
         # Actors of a clip are next to each other, so its others are a range of rows.
         counts_B = torch.unique_consecutive(clip_of_N, return_counts=True)[1]
@@ -113,6 +115,13 @@ class RelationHead(nn.Module):
                 checkpoint(self._strongest, *inputs, use_reentrant=False) if crowd else self._strongest(*inputs)
             )
         return torch.cat(found)
+
+    def _relations_of_one_clip(self, own_ND: Tensor, boxes_N4: Tensor) -> Tensor:
+        """Return the same for one clip, without loops and numbers of Python's, which a trace would freeze."""
+        place_N = torch.arange(own_ND.shape[0])
+        other_NN = place_N.expand(own_ND.shape[0], -1)
+        inputs = (boxes_N4, boxes_N4, other_NN, other_NN != place_N[:, None])
+        return self._strongest(self.pair_own(own_ND), self.pair_other(own_ND), *inputs)
 
     def _strongest(
         self, one_ND: Tensor, all_ND: Tensor, box_N4: Tensor, all_boxes_N4: Tensor, other_NM: Tensor, real_NM: Tensor
