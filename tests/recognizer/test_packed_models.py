@@ -120,6 +120,18 @@ def test_a_model_card_says_what_is_off_by_default(store: Store, tmp_path: Path) 
         assert [line for line in card(setting) if line not in plain] == [f"| {row} | {text} |"]
 
 
+def test_a_service_takes_a_packed_model(store: Store, toy_store: Store, tmp_path: Path) -> None:
+    pack(store, tmp_path / "m")
+    other = shutil.copytree(toy_store.root, tmp_path / "other")
+    service = RecognizerProcess(other, tmp_path, "--model", str(tmp_path / "m")).start()
+    try:
+        (model,) = json.loads(call("models", "list", "--recognizer", service.address, "--json"))
+    finally:
+        service.stop()
+    assert model["run_id"] == read_packed_model(tmp_path / "m").run_id
+    assert model["head"] == "acar"
+
+
 def test_detector_and_thresholds_are_packed(store: Store, tmp_path: Path) -> None:
     weights, metrics = tmp_path / "person.onnx", tmp_path / "metrics.json"
     weights.write_bytes(b"any file")
