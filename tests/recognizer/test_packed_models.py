@@ -27,6 +27,7 @@ from stal_data.labels import LabelMap
 from stal_data.sealed import check_seal
 from tests.recognizer.conftest import make_run
 from tests.recognizer.toy_store import ACAR, LABELS
+from tests.services.recognizer_process import RecognizerProcess
 
 FILES = ["README.md", "head.safetensors", "label_map.pbtxt", "model.json", "recipe.yaml"]
 
