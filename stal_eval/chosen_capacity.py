@@ -58,7 +58,9 @@ class Choice:
         if self.split is None:
             return "given, not chosen by its mAP"
         if self.is_on(scored):
-            return f"chosen on the scored split itself ({self.split}), so it flatters: quote mAP at 50 beside it"
+            return (
+                f"chosen on the scored split itself ({self.split}), so it is too optimistic: give mAP at 50 beside it"
+            )
         return f"chosen on {self.split}, applied to {scored}"
 
 

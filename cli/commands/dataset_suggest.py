@@ -95,8 +95,8 @@ def next_command(
 ) -> None:
     """Print which of the predicted key frames to label next, and why: unsure people, rare classes of DATASET first.
 
-    A line of the CSV is video, time, uncertainty, distance to the nearest one before it, reason. With --store and
-    --pool, key frames that look alike are not suggested together. Labelled and excluded ones are left out.
+    The distance in the CSV is that to the nearest key frame before it in the list. With --store and --pool, key frames
+    that look alike are not suggested together. Labelled and excluded ones are left out.
 
     \b
     Example:
@@ -130,8 +130,8 @@ def next_command(
     if as_json:
         print_json(found)
     else:
-        rows = ((x.key.video, format_time(x.key.time_ms), x.uncertainty, x.distance, x.reason) for x in found)
-        click.echo(csv_text(rows), nl=False)
+        rows = [(x.key.video, format_time(x.key.time_ms), x.uncertainty, x.distance, x.reason) for x in found]
+        click.echo(csv_text([("video", "time", "uncertainty", "distance", "reason"), *rows]), nl=False)
 
 
 def _label_map(dataset: "Dataset", path: Path | None) -> "LabelMap":

@@ -46,7 +46,7 @@ MIN_SCORE = 0.3
 @click.option(
     "--min-score",
     type=Real(0, 1),
-    help=f"Least score shown. [default: the model's thresholds, and {MIN_SCORE} where it has none]",
+    help=f"Minimum score shown. [default: the model's thresholds, and {MIN_SCORE} where it has none]",
 )
 @click.option("--no-video", is_flag=True, help="Write no annotated videos, which take longest to write.")
 @click.option(

@@ -66,7 +66,7 @@ def segments(
     found = find_segments(table, scores, rules)
     assert table.person_N is not None
     if unknown := int((table.person_N < 0).sum()):
-        click.echo(f"Note: {unknown} of {table.num_rows} rows are of nobody's track and left out", err=True)
+        click.echo(f"Note: {unknown} of {table.num_rows} rows have no track and are left out", err=True)
     if outside := table.num_rows - int(np.isin(table.label_N, classes.ids).sum()):
         click.echo(f"Note: {outside} rows are of classes outside {label_map} and left out", err=True)
     write_atomically(output, segments_csv(found, classes))

@@ -14,7 +14,9 @@ def model_card(model: PackedModel, checkpoint: Checkpoint, name: str) -> str:
     recipe, progress, spec = checkpoint.recipe, checkpoint.progress, model.feature_spec
     scored = "none" if progress.validation_map is None else f"{progress.validation_map:.4f} ({recipe.validated_on})"
     backbones = [f"| {item.kind} | {item.preset} | `{item.weights}` |" for item in spec.backbones]
-    classes = [f"- {label.id}: {label.name} ({label.type})" for label in checkpoint.label_map.labels]
+    classes = [
+        f"- {label.id}: {label.name}{label.type and f' ({label.type})'}" for label in checkpoint.label_map.labels
+    ]
     lines = [
         f"# {model.run}",
         "",

@@ -21,7 +21,7 @@ def cards(metrics: Metrics) -> str:
             f"at {capacity_words(chosen['capacity'])}, {escape(chosen['note'])}",
             _bounds(ties, "chosen"),
         ),
-        ("mAP at capacity 50", points(metrics["mAP_at_50"]), "a capacity that nobody chose", _bounds(ties, "at_50")),
+        ("mAP at capacity 50", points(metrics["mAP_at_50"]), "a fixed capacity", _bounds(ties, "at_50")),
         (
             "best mAP",
             points(best["mAP"]),

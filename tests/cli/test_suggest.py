@@ -235,7 +235,8 @@ def test_the_command_suggests_unlabelled_key_frames_that_look_different(tmp_path
     words = (*words, "--count", "4", "--store", tmp_path / "store", "--pool", "toy/test")
     done = _run(*words)
     assert done.exit_code == 0, f"{done.output} {done.exception}"
-    lines = list(csv.reader(done.stdout.splitlines()))
+    header, *lines = csv.reader(done.stdout.splitlines())
+    assert header == ["video", "time", "uncertainty", "distance", "reason"]
     points = np.stack([_pooled_naively(scene) for scene in scenes])
     chosen = [0]
     while len(chosen) < 4:

@@ -169,7 +169,7 @@ def test_the_command_takes_thresholds_from_a_result(files: tuple[Path, Path, Pat
     code, said, notes = run(*words, "--thresholds", metrics)
     assert (code, said) == (0, f"{output}: 2 segments of 1 people in 1 videos\n")
     assert "no segments of watch" in notes
-    assert "1 of 10 rows are of nobody's track" in notes
+    assert "1 of 10 rows have no track" in notes
     assert "1 rows are of classes outside" in notes
     with output.open(newline="") as file:
         header, *rows = csv.reader(file)
