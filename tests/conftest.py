@@ -26,7 +26,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-LONGEST = ("tests/cli/test_demo.py", "trained", "tests/cache/test_precompute_kill.py")
+LONGEST = ("tests/cli/test_demo.py", "tests/test_gpu_check.py", "trained", "tests/cache/test_precompute_kill.py")
 """Groups of tests that begin first, so that no process works on one of them while the others have nothing to do."""
 
 
