@@ -46,8 +46,8 @@ def test_every_command_of_the_page_works(tmp_path: Path) -> None:
     before, serve, after = re.split(r"^(stal-cli serve detector .*) &\n", script, flags=re.MULTILINE)
     said = run(before, tmp_path)
     assert "20 videos, 60 key frames" in said
-    assert serve.split()[3:] == ["--weights", "person.pt", "--port", "50051"]
-    with start("--weights", tmp_path / "person.pt", "--device", "cpu", "--port", 0) as service:
+    assert serve.split()[3:] == ["--weights", "person.pt", "--overlap", "0.5", "--port", "50051"]
+    with start("--weights", tmp_path / "person.pt", "--overlap", 0.5, "--device", "cpu", "--port", 0) as service:
         assert service.stdout is not None
         address = service.stdout.readline().split()[-1]
         run(after.replace("127.0.0.1:50051", address).replace("kill %1", f"kill {service.pid}"), tmp_path)
