@@ -16,7 +16,7 @@ from typing import Any
 
 from cache.spec import FeatureSpec
 from stal_data.digests import sha256_of
-from stal_data.errors import InputError, NotFoundError
+from stal_data.errors import ConflictError, InputError, NotFoundError
 from stal_data.labels import LabelMap
 from stal_data.sealed import read_json
 
@@ -89,6 +89,12 @@ class PackedModel:
         }
 
 
+def check_new_folder(output: Path) -> None:
+    """Refuse an output folder that holds something, before work is done for it."""
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ConflictError(f"--output is '{output}', which is there already; name a new or empty folder.")
+
+
 def backbone_file(folder: Path, kind: str) -> Path:
     return folder / f"{kind}.safetensors"
 
@@ -112,8 +118,8 @@ def read_packed_model(folder: Path) -> PackedModel:
         detector = values["detector"]
         return PackedModel(
             folder=folder,
-            run=values["run"],
-            head=values["head"],
+            run=str(values["run"]),
+            head=str(values["head"]),
             feature_spec=FeatureSpec.from_dict(values["feature_spec"]),
             detector=None if detector is None else _detector(detector),
             thresholds={int(label): float(score) for label, score in values["thresholds"].items()},

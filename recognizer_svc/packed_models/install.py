@@ -1,12 +1,14 @@
 """A packed model as a run of a store, which can predict and be served."""
 
+from cache.backbones.weights import weights_digest
 from cache.store import Store
-from recognizer_svc.packed_models.description import PackedModel
+from recognizer_svc.packed_models.description import FILE, PackedModel
 from recognizer_svc.runs.store import RunStore
 from recognizer_svc.training.checkpoint import Checkpoint, Progress
 from recognizer_svc.training.head_file import HeadInfo, load_head_file
 from recognizer_svc.training.import_run import write_imported_run
 from recognizer_svc.training.recipe import load_recipe
+from stal_data.errors import InputError
 
 
 def install(model: PackedModel, store: Store) -> str:
@@ -28,7 +30,10 @@ def install(model: PackedModel, store: Store) -> str:
 
 def packed_checkpoint(model: PackedModel) -> tuple[Checkpoint, HeadInfo]:
     """Return the model's head as a checkpoint, and what its file says of it."""
-    info, state = load_head_file(model.folder / "head.safetensors")
+    path = model.folder / "head.safetensors"
+    info, state = load_head_file(path)
+    if f"sha256:{weights_digest(state)}" != model.head:
+        raise InputError(f"'{path}' is not the head that {FILE} names: copy the whole folder again, or pack again.")
     checkpoint = Checkpoint(
         recipe=load_recipe(model.folder / "recipe.yaml"),
         label_map=model.label_map(),

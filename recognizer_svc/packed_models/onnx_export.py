@@ -20,7 +20,7 @@ from cache.spec import BackboneSpec
 from cache.statistics import STATISTICS
 from recognizer_svc.heads import HEADS
 from recognizer_svc.heads.batch import HeadBatch
-from recognizer_svc.packed_models.description import PackedModel
+from recognizer_svc.packed_models.description import PackedModel, check_new_folder
 from recognizer_svc.packed_models.install import packed_checkpoint
 from recognizer_svc.training.checkpoint import Checkpoint
 from stal_data.errors import ConflictError, InputError
@@ -47,8 +47,7 @@ def export_onnx(model: PackedModel, output: Path) -> dict[str, float]:
     results are not torch's (ConflictError); then nothing is written.
     Returns each file's largest difference to torch on noise, as in TOLERANCE.
     """
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ConflictError(f"--output is '{output}', which is there already; name a new or empty folder.")
+    check_new_folder(output)
     import_onnx(output)
     exact_float32()
     checkpoint, _ = packed_checkpoint(model)

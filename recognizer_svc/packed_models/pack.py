@@ -13,6 +13,7 @@ from recognizer_svc.packed_models.description import (
     PackedDetector,
     PackedModel,
     backbone_file,
+    check_new_folder,
     detector_files,
 )
 from recognizer_svc.packed_models.model_card import model_card
@@ -45,8 +46,7 @@ def pack_run(run: RunDir, output: Path, belongings: Belongings, checkpoint: str 
 
     checkpoint: best, latest, or "" for the best where the run keeps it. Each file but the detector carries a checksum.
     """
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ConflictError(f"--output is '{output}', which is there already; name a new or empty folder.")
+    check_new_folder(output)
     name = choose_checkpoint(run, checkpoint)
     found = load_checkpoint(run.checkpoint(name))
     spec = _features_of_the_head(found)

@@ -197,6 +197,7 @@ def test_one_flipped_bit_is_found(store: Store, tmp_path: Path, name: str) -> No
     [
         ({"format": 2}, "format 2; this version reads 1"),
         ({"thresholds": [1]}, "is damaged"),
+        ({"head": f"sha256:{64 * '0'}"}, r"head.safetensors' is not the head that model.json names"),
         ({"feature_spec": {}}, "is damaged"),
         ({"detector": {"name": "person"}}, "is damaged"),
         (None, "is no packed model: it has no model.json.*models pack RUN"),
