@@ -16,7 +16,7 @@ from cache.backbones.architectures import config_of
 from cache.backbones.registry import BackboneConfig
 from cache.spec import FeatureSpec
 from cache.statistics import STATISTICS, StatisticName, array_name
-from recognizer_svc.heads.registry import Regions
+from recognizer_svc.heads.regions import Regions
 from stal_data.errors import InputError
 
 MOMENTS = STATISTICS["moments"].suffix

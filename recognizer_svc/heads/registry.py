@@ -1,10 +1,11 @@
 """What a head declares. Importing this needs no torch."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from cache.statistics import StatisticName
+from recognizer_svc.heads.regions import Regions
 from stal_data.sections import Section
 
 if TYPE_CHECKING:
@@ -17,18 +18,6 @@ class HeadConfig(Section):
     """The section `head` of a recipe: everything about a head but the features and the classes that it is for."""
 
     kind: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Regions:
-    """What is taken of a person's region of each map, aligned to roi_size x roi_size cells."""
-
-    roi_size: int
-    pooling: Literal["mean_max", "mean", "max"]
-
-    def channels(self, maps: Mapping[str, tuple[int, int, int]]) -> int:
-        """Return the length of a person's vector. maps: channels, rows and columns of each."""
-        return (2 if self.pooling == "mean_max" else 1) * sum(shape[0] for shape in maps.values())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from cache.roi_align import roi_align
-from recognizer_svc.heads.registry import Regions
+from recognizer_svc.heads.regions import Regions
 
 
 def _maximum(region_NCHW: Tensor) -> Tensor:
