@@ -17,7 +17,7 @@ from cache.feature_store import FeatureSet
 from recognizer_svc.batching import head_batch
 from recognizer_svc.boxes import mirrored_boxes
 from recognizer_svc.heads.batch import FeatureShapes
-from recognizer_svc.heads.registry import Regions
+from recognizer_svc.heads.regions import Regions
 from recognizer_svc.heads.roi import pooled_regions
 from recognizer_svc.neighbours import BankRows, Window
 from stal_data.errors import InputError

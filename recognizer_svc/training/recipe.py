@@ -10,7 +10,7 @@ from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from cache.statistics import StatisticName
 from recognizer_svc.heads import HEADS, HeadConfig, head_config, head_of
-from recognizer_svc.heads.registry import Regions
+from recognizer_svc.heads.regions import Regions
 from recognizer_svc.losses import Loss, loss_of
 from recognizer_svc.training.recipe_sections import (
     AdamW,

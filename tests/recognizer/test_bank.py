@@ -17,7 +17,7 @@ from recognizer_svc.bank import Bank
 from recognizer_svc.boxes import mirrored_boxes
 from recognizer_svc.data import Augmentation, LabelledFeatures, labelled_key_frames
 from recognizer_svc.heads.batch import FeatureShapes
-from recognizer_svc.heads.registry import Regions
+from recognizer_svc.heads.regions import Regions
 from recognizer_svc.heads.relation.config import RelationConfig
 from recognizer_svc.heads.relation.model import RelationHead
 from recognizer_svc.heads.roi import POOLINGS, actor_regions

@@ -4,8 +4,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from recognizer_svc.heads.registry import HeadConfig
 from recognizer_svc.heads.regions import Regions
+from recognizer_svc.heads.registry import HeadConfig
 from stal_data.sections import MAX_CHANNELS
 
 
