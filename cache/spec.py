@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 
 from cache.backbones import BACKBONES, backbone_of
 from cache.backbones.registry import Statistics
-from cache.statistics import STATISTICS, StatisticName, array_name
+from cache.statistics import SCALE, STATISTICS, ArrayDtype, StatisticName, array_name, split_word, statistic_of
 from stal_data.errors import InputError, NotFoundError
 
 View = Literal["identity", "hflip"]
@@ -33,17 +33,27 @@ def _choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureArray:
-    """An array that is stored, or that a head is given: a statistic of a backbone's map."""
+    """An array that is stored, or that a head is given: a statistic of a backbone's map.
+
+    dtype: what it is stored in where it has a type of its own; None = the set's.
+    """
 
     name: str
     backbone: str
     map: str
     statistic: StatisticName
+    dtype: ArrayDtype | None = None
 
+    @property
+    def word(self) -> str:
+        """What stands for it among a map's statistics."""
+        return self.statistic if self.dtype is None else f"{self.statistic}/{self.dtype}"
 
-def stored_dtype(array: FeatureArray, maps: FeatureDtype) -> FeatureDtype:
-    """Return the type of an array in a set that stores maps in the type `maps`."""
-    return "float32" if STATISTICS[array.statistic].always_float32 else maps
+    def stored(self, maps: FeatureDtype) -> dict[str, ArrayDtype]:
+        """Return the arrays on disk and their types: itself, and the scales of int8. maps: the set's type."""
+        default: FeatureDtype = "float32" if statistic_of(self.statistic).always_float32 else maps
+        dtype = self.dtype or default
+        return {self.name: dtype, **({self.name + SCALE: "float16"} if dtype == "int8" else {})}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,25 +88,31 @@ class BackboneSpec:
         for name, kept in self.statistics.items():
             if self.kind in BACKBONES:
                 _choice(f"The map of the {self.kind} backbone", name, tuple(BACKBONES[self.kind].maps))
-            for statistic in kept:
-                _choice(f"The statistic of the map '{name}'", statistic, tuple(STATISTICS))
+            for word in kept:
+                try:
+                    split_word(word)
+                except InputError as error:
+                    raise InputError(f"The statistic of the map '{name}' {error}.") from None
 
     @property
     def arrays(self) -> tuple[FeatureArray, ...]:
-        return tuple(
-            FeatureArray(name=array_name(name, statistic), backbone=self.kind, map=name, statistic=statistic)
-            for name, kept in self.statistics.items()
-            for statistic in kept
-        )
+        found = []
+        for name, kept in self.statistics.items():
+            for statistic, dtype in map(split_word, kept):
+                array = array_name(name, statistic)
+                found.append(FeatureArray(name=array, backbone=self.kind, map=name, statistic=statistic, dtype=dtype))
+        return tuple(found)
 
     @property
     def readable(self) -> dict[FeatureArray, str]:
         """What a head may be given, with the stored array that it is or, from all time steps, is computed of."""
         found: dict[FeatureArray, str] = {}
         for array in self.arrays:
-            whole = array.statistic == "full"
-            for name in (item for item in STATISTICS if item != "full") if whole else (array.statistic,):
-                found[replace(array, name=array_name(array.map, name), statistic=name)] = array.name
+            if array.statistic != "full":
+                found[array] = array.name
+                continue
+            for name in (item for item in STATISTICS if item != "full"):
+                found[replace(array, name=array_name(array.map, name), statistic=name, dtype=None)] = array.name
         return found
 
     def to_dict(self) -> dict[str, Any]:
@@ -169,8 +185,9 @@ class FeatureSpec:
 
     def stored_for(self, arrays: Collection[str]) -> list[str]:
         """Return the stored arrays from which arrays that a head is given are read; all of these must be readable."""
-        stored = {array.name: stored for array, stored in self.readable.items()}
-        return list(dict.fromkeys(stored[name] for name in arrays))
+        sources = {array.name: stored for array, stored in self.readable.items()}
+        stored = {array.name: array.stored(self.dtype) for array in self.arrays}
+        return list(dict.fromkeys(name for array in arrays for name in stored[sources[array]]))
 
     @property
     def kinds(self) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cache.feature_store import FeatureBatch
-from cache.statistics import STATISTICS, source_of
+from cache.statistics import SCALE, dequantised, source_of, statistic_of
 from recognizer_svc.heads.batch import FeatureShapes, HeadBatch
 from recognizer_svc.neighbours import BankRows, NeighbourRows
 from recognizer_svc.training.seeds import seed_of
@@ -71,11 +71,12 @@ def head_batch(
 def feature_tensor(name: str, features: Mapping[str, Any], keys: Sequence[KeyFrame], *, convert: bool) -> Tensor:
     """Return an array as `head_batch` has it, after checking that it is finite."""
     source, statistic = source_of(name, features)
-    held = torch.from_numpy(features[source])
+    stored = {item: features[item] for item in (source, source + SCALE) if item in features}
+    held = torch.from_numpy(dequantised(stored)[source])
     assert source == name or held.ndim == 5
     if held.ndim == 5:  # all time steps
-        held = STATISTICS[statistic].compute(held)
-    elif convert:
+        held = statistic_of(statistic).compute(held)
+    elif convert and len(stored) == 1:
         held = held.to(torch.float32, copy=True)
     _check_finite(name, held, keys)
     return held

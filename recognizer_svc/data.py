@@ -208,7 +208,8 @@ class LabelledFeatures:
         manifest, total = self._identity.manifest, 0
         for name, shape in self._shapes.arrays.items():
             source, _ = source_of(name, manifest.shapes)
-            computed = len(manifest.shapes[source]) == 4  # of all time steps, in float32
+            # What is computed of all time steps or of int8 is float32.
+            computed = len(manifest.shapes[source]) == 4 or manifest.dtype(source) == np.int8
             total += prod(shape) * (4 if computed else manifest.dtype(source).itemsize)
         return len(self._rows) * total
 

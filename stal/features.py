@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cache.feature_store import FeatureSet
 from cache.split_store import PublishedSplit
+from cache.statistics import SCALE, dequantised
 from stal_data.errors import InputError
 from stal_data.keyframes import KeyFrame, ScoredKeyFrame
 
@@ -27,8 +28,9 @@ Other = TypeVar("Other")
 class Sample:
     """A key frame with its n people; n may be 0.
 
-    features: by array name (`slow`, `fast`, `vit`, `vit_moments`, `timm`, ...), as stored, float16 or float32: time
-        means [channels, rows, columns], all time steps [channels, T, rows, columns], moments [2, channels].
+    features: by array name (`slow`, `fast`, `vit`, `vit_moments`, `timm`, ...), as stored, float16 or float32, and
+        int8 as float32: time means [channels, rows, columns], all time steps [channels, T, rows, columns], moments
+        [2, channels].
     boxes_N4: float32 [n, 4]. targets_NC: float32 [n, C], 1 where the person performs the class, in the order of the
         label map; None where the split has no label map.
     """
@@ -103,7 +105,7 @@ class Features:
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         """Shape of one key frame's array, by name: {"slow": (channels, rows, columns), ...}."""
-        return self.feature_set.shapes
+        return {name: shape for name, shape in self.feature_set.shapes.items() if not name.endswith(SCALE)}
 
     def __len__(self) -> int:
         return len(self.key_frames)
@@ -115,7 +117,7 @@ class Features:
     def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
         """Return several key frames, read together; a DataLoader calls this."""
         places = [range(len(self))[whole_number(index)] for index in indices]
-        arrays = self.feature_set.read([self._rows[place] for place in places])
+        arrays = dequantised(self.feature_set.read([self._rows[place] for place in places]))
         return [
             Sample(
                 key_frame=self.key_frames[place],

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
-from cache.statistics import MapShape, StatisticName
+from cache.statistics import MapShape
 from stal_data.errors import NotFoundError, did_you_mean
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-Statistics = Mapping[str, tuple[StatisticName, ...]]
-"""What is kept of each map, by the map's name; the order is that of the stored arrays."""
+Statistics = Mapping[str, tuple[str, ...]]
+"""What is kept of each map, by the map's name, in words for `split_word`; the order is that of the stored arrays."""
 
 
 class BackboneConfig(Protocol):

@@ -13,6 +13,7 @@ from zarr.core.array_spec import ArrayConfigParams
 from cache.feature_store.layout import FeatureManifest, RowIndex
 from cache.feature_store.metadata import seal
 from cache.feature_store.set_folder import SetFolder
+from cache.statistics import SCALE
 from stal_data.files import temporary_name
 
 KEEP_ZEROS: ArrayConfigParams = {"write_empty_chunks": True}
@@ -82,6 +83,8 @@ def dimension_names(name: str, shape: tuple[int, ...]) -> tuple[str, ...]:
     """Names of an array's axes, without which xarray does not open it. shape: of one row."""
     if len(shape) == 2:
         return "row", "moment", f"{name.removesuffix('_moments')}_channel"
+    if len(shape) == 1:
+        return "row", f"{name.removesuffix(SCALE)}_channel"
     axes = ("channel", "y", "x") if len(shape) == 3 else ("channel", "time", "y", "x")
     return "row", *(f"{name}_{axis}" for axis in axes)
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from cache.feature_store.deleting import how_to_delete
 from cache.feature_store.errors import DamagedError
 from cache.feature_store.metadata import check_attributes, check_members, read_attributes, read_json
-from cache.spec import FeatureSpec, stored_dtype
+from cache.spec import FeatureSpec
 from stal_data.errors import ConflictError
 from stal_data.keyframes import KeyFrame
 
@@ -32,7 +32,7 @@ COLUMNS = ("digest", "done", "source", "index", "index/video", "index/frame_star
 FeatureBatch: TypeAlias = Mapping[str, NDArray[Any]]
 """Features of B rows by array: a map's time mean [B,C,H,W] or all its steps [B,C,T,H,W], and other statistics of it.
 
-`FeatureSpec.arrays` says which arrays there are, `FeatureManifest.dtype` their types.
+`FeatureManifest.arrays` says which arrays there are, `FeatureManifest.dtype` their types; those of int8 have scales.
 """
 DEFAULT_ROWS_PER_SHARD = 64
 
@@ -96,7 +96,7 @@ class FeatureManifest:
     @property
     def arrays(self) -> tuple[str, ...]:
         """The feature arrays of this set, in the order of its spec."""
-        return tuple(array.name for array in self.spec.arrays)
+        return tuple(self._dtypes)
 
     @property
     def members(self) -> tuple[str, ...]:
@@ -110,8 +110,12 @@ class FeatureManifest:
 
     def dtype(self, name: str) -> np.dtype[Any]:
         """Return the little-endian dtype of a feature array."""
-        (array,) = (array for array in self.spec.arrays if array.name == name)
-        return np.dtype("<f2" if stored_dtype(array, self.spec.dtype) == "float16" else "<f4")
+        return self._dtypes[name]
+
+    @cached_property
+    def _dtypes(self) -> dict[str, np.dtype[Any]]:
+        stored = (item for array in self.spec.arrays for item in array.stored(self.spec.dtype).items())
+        return {name: np.dtype(dtype).newbyteorder("<") for name, dtype in stored}
 
     def row_bytes(self, name: str) -> int:
         return int(np.prod(self.shapes[name])) * self.dtype(name).itemsize
@@ -193,6 +197,7 @@ def _check_array(path: Path, manifest: FeatureManifest, name: str) -> None:
     """Refuse an array that is not stored the way the reader expects."""
     metadata, shape = read_json(path / "zarr.json"), manifest.shapes[name]
     little = {"name": "bytes", "configuration": {"endian": "little"}}
+    values = little if manifest.dtype(name).itemsize > 1 else {"name": "bytes"}  # single bytes have no order
     expected = {
         "shape": [manifest.padded_rows, *shape],
         "data_type": manifest.dtype(name).name,
@@ -203,7 +208,7 @@ def _check_array(path: Path, manifest: FeatureManifest, name: str) -> None:
                 "name": "sharding_indexed",
                 "configuration": {
                     "chunk_shape": [1, *shape],
-                    "codecs": [little, {"name": "crc32c"}],
+                    "codecs": [values, {"name": "crc32c"}],
                     "index_codecs": [little, {"name": "crc32c"}],
                     "index_location": "end",
                 },

@@ -10,13 +10,15 @@ from stal_data.errors import InputError
 from stal_data.keyframes import KeyFrame
 
 
-def checked_cast(
-    name: str, values: NDArray[np.float32], dtype: np.dtype[Any], keys: Sequence[KeyFrame]
-) -> NDArray[Any]:
+def checked_cast(name: str, values: NDArray[Any], dtype: np.dtype[Any], keys: Sequence[KeyFrame]) -> NDArray[Any]:
     """Return `values` [B, ...] as `dtype`, C-contiguous; a value that is not finite or does not fit is an error.
 
     keys: the B key frames, for the message.
     """
+    if dtype == np.int8:  # whose scales say whether it is finite
+        if values.dtype != dtype:
+            raise InputError(f"Array '{name}' is {values.dtype}; int8 is written with its scales, see `quantise`.")
+        return np.ascontiguousarray(values)
     _refuse_first(name, values, np.isfinite(values), keys, "the backbone's output must be finite: check its weights")
     with np.errstate(over="ignore"):
         cast = np.ascontiguousarray(values, dtype=dtype)

@@ -20,8 +20,8 @@ from cache.backbones.architectures import config_of
 from cache.backbones.load import LoadedBackbone
 from cache.exact_float32 import exact_float32
 from cache.precompute.clips import Size
-from cache.spec import Autocast, BackboneSpec, FeatureDtype, FeatureSpec, View, stored_dtype
-from cache.statistics import STATISTICS
+from cache.spec import Autocast, BackboneSpec, FeatureDtype, FeatureSpec, View
+from cache.statistics import SCALE, quantise, statistic_of
 from stal_data.errors import InputError
 from stal_data.preprocess import MEAN, STD
 
@@ -99,12 +99,8 @@ class Extractor:
         exact_float32()
         self.device, self.compiled = device, compiled
         self._autocast = AUTOCAST_DTYPES.get(autocast)
-        self._half = {
-            array.name
-            for backbone in backbones
-            for array in backbone.spec.arrays
-            if stored_dtype(array, dtype) == "float16"
-        }
+        arrays = [array for backbone in backbones for array in backbone.spec.arrays]
+        self._dtypes = {name: stored for array in arrays for name, stored in array.stored(dtype).items()}
         self._backbones = [(_on(backbone.model, device, compiled), backbone.spec) for backbone in backbones]
         self.batch_size, self._note, self._lock = batch_size, note, threading.Lock()
         # On the device, because CUDA multiplies by the reciprocal of a number of the host, which rounds differently.
@@ -167,7 +163,7 @@ class Extractor:
             computed[view] = {name: values[:count] for name, values in arrays.items()}
             stored[view] = {}
             for name, values in computed[view].items():
-                kept = values.half() if name in self._half else values
+                kept = values.half() if self._dtypes[name] == "float16" else values
                 finite.append(kept.isfinite().all())
                 stored[view][name] = kept.to("cpu", non_blocking=True)
         return _Piece(stored=stored, computed=computed, finite=torch.stack(finite).all().to("cpu", non_blocking=True))
@@ -176,7 +172,11 @@ class Extractor:
         found: dict[str, Tensor] = {}
         for model, spec in self._backbones:
             maps = model(clips[_size(spec)])
-            found |= {array.name: STATISTICS[array.statistic].compute(maps[array.map]) for array in spec.arrays}
+            for array in spec.arrays:
+                values = statistic_of(array.statistic).compute(maps[array.map])
+                if self._dtypes[array.name] == "int8":
+                    values, found[array.name + SCALE] = quantise(values)
+                found[array.name] = values
         return found
 
     def _normalise(self, frames_BTHW3: Tensor, padding: int) -> Tensor:
@@ -212,7 +212,8 @@ def row_shapes(spec: FeatureSpec) -> dict[str, tuple[int, ...]]:
                 f"{num_frames}."
             )
         for array in backbone.arrays:
-            shapes[array.name] = STATISTICS[array.statistic].row_shape(config.maps[array.map])
+            shape = statistic_of(array.statistic).row_shape(config.maps[array.map])
+            shapes |= {name: shape[:1] if name.endswith(SCALE) else shape for name in array.stored(spec.dtype)}
     return shapes
 
 

@@ -42,7 +42,7 @@ def as_trained(run: RunDir, kinds: Sequence[str]) -> list[str]:
         for name in backbone.statistics:
             # Of all time steps, what the head is given serves it.
             arrays = [array for array, stored in backbone.readable.items() if array.name in (stored, *given)]
-            wanted = tuple(array.statistic for array in arrays if array.map == name)
+            wanted = tuple(array.word for array in arrays if array.map == name)
             if wanted != backbone_of(backbone.kind).maps[name]:
                 words += ["--statistics", f"{name}={','.join(wanted)}"]
     return words

@@ -15,7 +15,7 @@ from cache.backbones import BACKBONES
 from cache.backbones.architectures import config_of
 from cache.backbones.registry import BackboneConfig
 from cache.spec import FeatureSpec
-from cache.statistics import STATISTICS, StatisticName, array_name
+from cache.statistics import STATISTICS, StatisticName, array_name, split_word, statistic_of
 from recognizer_svc.heads.regions import Regions
 from stal_data.errors import InputError
 
@@ -27,7 +27,7 @@ class FeatureShapes:
     """What a head is fed, the same whether the set holds time means or all time steps.
 
     arrays: shape of one clip of each array by its name, in the order in which heads join maps: (C,H,W) of a map's time
-        mean, maximum or slope, (2,C) of its moments.
+        mean, maximum or slope, (2,C) of its moments; of a pooled one, rows and columns are fewer.
     time_steps: of each map that has moments, before pooling: the unbiased running variance needs the number.
     neighbours: key frames before a clip's, and as many after it, in which its actors are seen, too.
     bank_channels: of a vector of the feature bank; 0 = without a bank.
@@ -76,7 +76,7 @@ class FeatureShapes:
             if array.statistic not in (statistics if array.name == stored else missing):
                 continue
             shape = tuple(shapes[stored])
-            arrays[array.name] = STATISTICS[array.statistic].row_shape(shape) if len(shape) == 4 else shape
+            arrays[array.name] = statistic_of(array.statistic).row_shape(shape) if len(shape) == 4 else shape
             if array.statistic == "moments":
                 time_steps[array.map] = config_of(spec.backbone(array.backbone)).maps[array.map][1]
         if not any(len(shape) == 3 for shape in arrays.values()):
@@ -95,7 +95,8 @@ class FeatureShapes:
         for kind in (name for name in BACKBONES if name in configs):
             for name, kept in BACKBONES[kind].maps.items():
                 shape = configs[kind].maps[name]
-                arrays |= {array_name(name, item): STATISTICS[item].row_shape(shape) for item in kept}
+                statistics = [split_word(word)[0] for word in kept]
+                arrays |= {array_name(name, item): statistic_of(item).row_shape(shape) for item in statistics}
                 if "moments" in kept:
                     time_steps[name] = shape[1]
         return cls(arrays=arrays, time_steps=time_steps)
@@ -175,5 +176,5 @@ class HeadBatch:
 def _in_order(names: Collection[str]) -> list[str]:
     """The arrays in the order of the backbones that they are of, those of others behind."""
     maps = [item for backbone in BACKBONES.values() for item in backbone.maps.items()]
-    order = [array_name(name, statistic) for name, kept in maps for statistic in kept]
+    order = [array_name(name, split_word(word)[0]) for name, kept in maps for word in kept]
     return [name for name in order if name in names] + [name for name in names if name not in order]

@@ -17,7 +17,7 @@ from cache.exact_float32 import exact_float32
 from cache.files import sync_tree
 from cache.onnx_files import import_onnx, write_onnx
 from cache.spec import BackboneSpec
-from cache.statistics import STATISTICS
+from cache.statistics import statistic_of
 from recognizer_svc.heads import HEADS
 from recognizer_svc.heads.batch import HeadBatch
 from recognizer_svc.packed_models.description import PackedModel, check_new_folder
@@ -114,7 +114,7 @@ def _export_backbone(
 
     def statistics(clip_13THW: Tensor) -> Sequence[Tensor]:
         maps = loaded.model(clip_13THW)
-        return [STATISTICS[array.statistic].compute(maps[array.map]) for array in arrays]
+        return [statistic_of(array.statistic).compute(maps[array.map]) for array in arrays]
 
     shape = (1, 3, config_of(spec).num_frames, spec.height, spec.width)
     clip = {"clip": torch.randn(shape, generator=torch.Generator().manual_seed(0))}

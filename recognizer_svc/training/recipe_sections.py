@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from cache.backbones import backbone_of
-from cache.statistics import StatisticName
+from cache.statistics import StatisticName, statistic_of
 from recognizer_svc.neighbours import MAX_BANK_S, MAX_NEIGHBOURS
 from stal_data.names import MAX_NAME_LENGTH
 from stal_data.sections import Section
@@ -32,6 +32,14 @@ def _relative(value: str) -> str:
 RelativePath = Annotated[str, AfterValidator(_relative)]
 
 
+def _statistic(name: str) -> StatisticName:
+    statistic_of(name)
+    return name
+
+
+_Statistic = Annotated[StatisticName, AfterValidator(_statistic), Field(max_length=MAX_NAME_LENGTH)]
+
+
 def use_of(kind: str, dataset: str) -> str:
     """Return what a run calls its thing of a kind and a key of `Data.datasets`: train, or train.OTHER."""
     return f"{kind}.{dataset}" if dataset else kind
@@ -51,7 +59,7 @@ class Data(Section):
     """Least IoU at which a detected box has the actions of the annotated person that it overlaps most."""
     streams: Annotated[tuple[Name, ...], Field(max_length=16)] | None = None
     """Backbones whose features the head sees; None = all that the feature set holds."""
-    statistics: Annotated[tuple[StatisticName, ...], Field(min_length=1, max_length=8)] | None = None
+    statistics: Annotated[tuple[_Statistic, ...], Field(min_length=1, max_length=8)] | None = None
     """Of the maps that the head sees, where the feature set holds them; None = what the head names."""
     neighbours: int = Field(default=0, ge=0, le=MAX_NEIGHBOURS)
     """Key frames before a clip's, and as many after it, in which the head sees each person, too; 0 = none."""

@@ -1,10 +1,12 @@
 """Statistics of maps beside the mean: stored by precompute, given to the heads that ask for them."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torchvision
 from numpy.typing import NDArray
 
 from cache.backbones import BACKBONES
@@ -15,8 +17,11 @@ from cache.precompute import PrecomputeOptions, precompute
 from cache.spec import FeatureDtype
 from cache.statistics import STATISTICS, StatisticName
 from cache.store import Store
+from cli.workflow.feature_stage import as_trained
 from recognizer_svc.batching import head_batch
+from recognizer_svc.heads import build_head
 from recognizer_svc.heads.batch import FeatureShapes, HeadBatch
+from recognizer_svc.heads.roi import actor_regions
 from recognizer_svc.runs.run_dir import RunDir
 from recognizer_svc.scoring.predict import BoxesOfKeyFrame, Predictor
 from recognizer_svc.training.distributed import Ranks
@@ -47,6 +52,14 @@ def fill(store: Store, split: str, kept: Statistics, dtype: FeatureDtype = "floa
     data = Dataset.open(store.root.parent / "data").split(split)
     [features] = precompute(data, store, PrecomputeOptions(backbones=[slowfast], dtype=dtype))
     return features
+
+
+def of_same_data(store: Store, folder: Path, kept: Statistics) -> Store:
+    (folder / "data").symlink_to(store.root.parent / "data")
+    other = Store.open(folder / "store", create=True)
+    for split in ("train", "test"):
+        fill(other, split, kept)
+    return other
 
 
 def recipe(store: Store, kind: str, *changes: str) -> Recipe:
@@ -92,6 +105,80 @@ def test_a_head_is_given_what_it_or_the_recipe_names(
     assert list(batch.features) == arrays
 
 
+POOLED: Statistics = {"slow": ("mean", "slope"), "fast": ("mean", "slope/2x2/int8", "max/int8")}
+
+
+@pytest.fixture(scope="module")
+def pooled(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A store of the same data with POOLED of both splits."""
+    return of_same_data(store, tmp_path_factory.mktemp("pooled"), POOLED)
+
+
+@pytest.mark.parametrize(
+    ("changes", "read"),
+    [
+        ((), ["slow", "slow_slope", "fast", "fast_max", "fast_max_scale"]),
+        (("data.statistics=[slope/2x2]",), ["fast_slope_2x2", "fast_slope_2x2_scale"]),
+        (("data.statistics=[mean, slope]",), ["slow", "slow_slope", "fast"]),
+    ],
+)
+def test_of_pooled_and_int8_statistics_a_head_reads_what_is_named(
+    pooled: Store, monkeypatch: pytest.MonkeyPatch, changes: tuple[str, ...], read: list[str]
+) -> None:
+    inputs = open_inputs(recipe(pooled, "relation", *changes), pooled)
+    buffers: list[list[str]] = []
+    read_into = FeatureSet.read_into
+
+    def noting(features: FeatureSet, rows: Any, out: Any, places: Any = None) -> None:
+        buffers.append(list(out))
+        read_into(features, rows, out, places)
+
+    monkeypatch.setattr(FeatureSet, "read_into", noting)
+    batch = inputs.train.load([0, 1]).head
+    assert set(map(tuple, buffers)) == {tuple(read)}
+    assert list(batch.features) == [name for name in read if not name.endswith("_scale")]
+    assert {values.dtype for values in batch.features.values()} == {torch.float32}
+    inputs.train.keep(torch.device("cpu"), 1)
+    kept = inputs.train.load([0, 1]).head.features
+    assert all(torch.equal(kept[name].float(), values) for name, values in batch.features.items())
+
+
+def test_a_region_is_cut_out_of_the_coarser_grid_by_the_same_share_of_the_frame(pooled: Store) -> None:
+    batch = open_inputs(recipe(pooled, "relation", "data.statistics=[slope/2x2]"), pooled).train.load([0, 1]).head
+    assert isinstance(batch, HeadBatch)
+    map_BCHW = batch.features["fast_slope_2x2"]
+    assert map_BCHW.shape[2:] == (2, 3)
+    pixels_N4 = batch.boxes_N4 * torch.tensor([48.0, 32, 48, 32])  # the frame has 16 x 16 pixels a cell
+    rois_N5 = torch.cat([batch.clip_of_N[:, None].float(), pixels_N4], dim=1)
+    expected = torchvision.ops.roi_align(map_BCHW, rois_N5, 7, spatial_scale=1 / 16)
+    torch.testing.assert_close(actor_regions(map_BCHW, batch.boxes_N4, batch.clip_of_N, 7), expected)
+
+
+def test_a_run_on_a_pooled_slope_is_trained_and_predicts(pooled: Store, store: Store) -> None:
+    run = RunDir(pooled.runs_dir / "pooled")
+    run.root.mkdir(parents=True)
+    run.recipe.write_text(recipe(pooled, "relation", "data.statistics=[mean, slope/2x2]").to_yaml())
+    assert train_run(run, Ranks())
+    assert scores_of(run, pooled).std() > 0
+    assert as_trained(run, ["slowfast"]) == [
+        *("--statistics", "slow=mean,slope", "--statistics", "fast=mean,slope/2x2/int8,max/int8")
+    ]
+    with pytest.raises(ConflictError, match=r"slowfast.statistics.fast: mean, slope/2x2/int8, max/int8 / mean, max"):
+        scores_of(run, store)
+
+
+def test_a_head_on_one_grid_says_so_where_it_is_given_two(pooled: Store) -> None:
+    given = recipe(pooled, "acar", "data.statistics=[mean, slope/2x2]")
+    with pytest.raises(InputError, match="ACAR head needs maps of one size"):
+        build_head(given.head, open_inputs(given, pooled).shapes, 3)
+
+
+@pytest.mark.parametrize("name", ["median", "slope/2x2/int8", "slope/1x1"])
+def test_a_recipe_names_statistics_and_blocks_alone(store: Store, name: str) -> None:
+    with pytest.raises(InputError, match=f"data.statistics.* is '{name}'"):
+        recipe(store, "relation", f"data.statistics=[{name}]")
+
+
 def test_a_statistic_that_no_map_has_is_refused(store: Store) -> None:
     with pytest.raises(InputError, match=r"data.statistics names moments, .* has max, mean, slope: leave it out, or"):
         open_inputs(recipe(store, "linear", "data.statistics=[mean, moments]"), store)
@@ -129,12 +216,7 @@ def test_statistics_of_all_time_steps_are_those_that_precompute_stores(
 @pytest.fixture(scope="module")
 def whole(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Store:
     """A store of the same data with all time steps of both splits."""
-    folder = tmp_path_factory.mktemp("whole")
-    (folder / "data").symlink_to(store.root.parent / "data")
-    whole = Store.open(folder / "store", create=True)
-    for split in ("train", "test"):
-        fill(whole, split, WHOLE)
-    return whole
+    return of_same_data(store, tmp_path_factory.mktemp("whole"), WHOLE)
 
 
 @pytest.mark.parametrize(

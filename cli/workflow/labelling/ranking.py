@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.statistics import SCALE, dequantised
 from cli.workflow.predictions import Person
 from stal_data.keyframes import KeyFrame
 from stal_data.labels import LabelMap
@@ -83,11 +84,11 @@ def choose(
 def pooled(features: "FeatureSet", keys: Sequence[KeyFrame]) -> NDArray[np.float32]:
     """Return a unit vector [D] for each key frame: means of its maps over time and place, each map of equal weight."""
     rows = features.rows_of(keys)
-    arrays = [name for name, shape in features.shapes.items() if len(shape) > 2]
+    arrays = [name for name, shape in features.shapes.items() if len(shape) > 2 or name.endswith(SCALE)]
     found = []
     for start in range(0, len(rows), _CHUNK):
-        batch = features.read(rows[start : start + _CHUNK], arrays)
-        means = [_unit(batch[name].astype(np.float32).mean(axis=tuple(range(2, batch[name].ndim)))) for name in arrays]
+        maps = dequantised(features.read(rows[start : start + _CHUNK], arrays)).values()
+        means = [_unit(values.astype(np.float32).mean(axis=tuple(range(2, values.ndim)))) for values in maps]
         found.append(_unit(np.concatenate(means, axis=1)))
     return np.concatenate(found)
 

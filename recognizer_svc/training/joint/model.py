@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cache.backbones.load import LoadedBackbone
-from cache.statistics import STATISTICS
+from cache.statistics import statistic_of
 from recognizer_svc.heads.batch import HeadBatch
 
 
@@ -47,6 +47,6 @@ class JointModel(nn.Module):
     def forward(self, batch: JointBatch) -> Tensor:
         """Return logits [N, classes]."""
         maps = self.backbone(batch.clips_B3THW)
-        live = {array.name: STATISTICS[array.statistic].compute(maps[array.map]) for array in self.arrays}
+        live = {array.name: statistic_of(array.statistic).compute(maps[array.map]) for array in self.arrays}
         logits_NC: Tensor = self.head(replace(batch.cached, features={**live, **batch.cached.features}))
         return logits_NC
