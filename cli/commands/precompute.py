@@ -55,7 +55,8 @@ class _KeepsWords(click.Command):
     metavar="full|MAP=STATISTIC,...",
     help="What is stored of the maps, repeatable: full keeps every time step of all maps in place of its time mean, 13 "
     "times the bytes; slow=full does so for one map. MAP=mean,slope adds its slope over time, MAP=mean,max its "
-    "maximum, MAP=mean,moments its moments.",
+    "maximum, MAP=mean,moments its moments. slope/2x2/int8 is pooled over 2 rows x 2 columns and stored in int8; either "
+    "may be left out.",
 )
 @click.option(
     "--autocast",
@@ -114,6 +115,8 @@ def precompute(
     Examples:
       stal-cli precompute data --split train --store store \\
         --slowfast slowfast.safetensors --vit vit.safetensors --view identity --view hflip
+      stal-cli precompute data --split train --store store --slowfast slowfast.safetensors \\
+        --statistics fast=mean,slope/2x2/int8
       stal-cli precompute data --split train --store store --vit vit.safetensors --autocast fp16 --device cuda:0,cuda:1
       stal-cli precompute data --split train --store store --backbone timm:resnet18=resnet18.safetensors
     """

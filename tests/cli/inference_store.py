@@ -29,13 +29,13 @@ def stal_cli(*words: object) -> str:
     return result.output
 
 
-def make_store(folder: Path) -> Path:
-    """A data set's features of two tiny backbones, and the run `first` trained on them."""
+def make_store(folder: Path, *words: str) -> Path:
+    """A data set's features of two tiny backbones, and the run `first` trained on them. words: for precompute."""
     store, weights = folder / "store", []
     for kind in BACKBONES:
         weights += [f"--{kind}", save_weights(folder / f"{kind}.safetensors", seed=0)]
     data = write_dataset(folder / "data", videos=2, seconds=3)
-    stal_cli("precompute", data, "--split", "train", "--store", store, *weights)
+    stal_cli("precompute", data, "--split", "train", "--store", store, *weights, *words)
     train(store, "first", seed=0)
     return store
 

@@ -9,6 +9,7 @@ import torch
 import torchvision
 from numpy.typing import NDArray
 
+import stal
 from cache.backbones import BACKBONES
 from cache.backbones.load import load_backbone
 from cache.backbones.registry import Statistics
@@ -18,6 +19,7 @@ from cache.spec import FeatureDtype
 from cache.statistics import STATISTICS, StatisticName
 from cache.store import Store
 from cli.workflow.feature_stage import as_trained
+from cli.workflow.labelling import ranking
 from recognizer_svc.batching import head_batch
 from recognizer_svc.heads import build_head
 from recognizer_svc.heads.batch import FeatureShapes, HeadBatch
@@ -141,6 +143,21 @@ def test_of_pooled_and_int8_statistics_a_head_reads_what_is_named(
     inputs.train.keep(torch.device("cpu"), 1)
     kept = inputs.train.load([0, 1]).head.features
     assert all(torch.equal(kept[name].float(), values) for name, values in batch.features.items())
+
+
+def test_other_readers_get_float32(pooled: Store) -> None:
+    features = stal.open_store(str(pooled.root)).features("noise", "test")
+    assert features.shapes.keys() == {"slow", "slow_slope", "fast", "fast_slope_2x2", "fast_max"}
+    batch, stored = features.batch([0, 2]), features.feature_set.read([0, 2])
+    assert batch.features.keys() == features.shapes.keys()
+    found, scale = batch.features["fast_slope_2x2"], stored["fast_slope_2x2_scale"]
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, stored["fast_slope_2x2"].astype(np.float64) * scale[..., None, None], rtol=1e-6)
+    means = [values.mean(axis=(2, 3), dtype=np.float64) for values in batch.features.values()]
+    vectors = np.concatenate([mean / np.linalg.norm(mean, axis=1, keepdims=True) for mean in means], axis=1)
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    keys = [features.key_frames[place] for place in (0, 2)]
+    np.testing.assert_allclose(ranking.pooled(features.feature_set, keys), unit, atol=1e-5)
 
 
 def test_a_region_is_cut_out_of_the_coarser_grid_by_the_same_share_of_the_frame(pooled: Store) -> None:

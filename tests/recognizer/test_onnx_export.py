@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from cache import onnx_files
 from cache.backbones.load import load_backbone
+from cache.feature_store import open_feature_set
 from cache.onnx_files import write_onnx
 from cache.roi_align import roi_align
 from cache.split_store import load_split
@@ -37,7 +38,7 @@ from stal_data.clips import clip_frames, resolve_window
 from stal_data.dataset import Dataset
 from stal_data.errors import ConflictError, InputError
 from stal_data.preprocess import preprocess_clip
-from tests.cli.inference_store import make_store, save_weights
+from tests.cli.inference_store import make_store, save_weights, train
 from tests.recognizer.conftest import make_run
 from tests.recognizer.toy_store import LABELS
 
@@ -170,6 +171,26 @@ def test_clips_become_features_and_scores_without_torch(
     assert len(expected.scores_NC) == 2
     scores_NC = run(tmp_path / "out" / "head.onnx", found)["scores"]
     np.testing.assert_allclose(scores_NC, expected.scores_NC, atol=1e-3)
+
+
+def test_a_backbone_gives_pooled_statistics(tmp_path: Path) -> None:
+    store = Store.open(make_store(tmp_path, "--statistics", "fast=mean,slope/2x3/int8"))
+    train(store.root, "pooled", "data.statistics=[mean, slope/2x3]", "data.streams=[slowfast]", seed=0)
+    loaded = load_backbone("slowfast", weights=str(tmp_path / "slowfast.safetensors"))
+    weights = [(tmp_path / "slowfast.safetensors", loaded)]
+    pack_run(RunDir(store.runs_dir / "pooled"), tmp_path / "packed", Belongings(backbones=weights))
+    files = export_onnx(read_packed_model(tmp_path / "packed"), tmp_path / "out")
+    assert files.keys() == {"head.onnx", "slowfast.onnx"}
+    split = Dataset.open(tmp_path / "data").split("train")
+    item = split.key_frames[0]
+    frames_THW3 = split.media.read(item.key.video, clip_frames(resolve_window(item, split.media.info(item.key.video))))
+    clip_3THW = preprocess_clip(frames_THW3, loaded.spec.height, loaded.spec.width)
+    found = run(tmp_path / "out" / "slowfast.onnx", {"clip": clip_3THW[None]})
+    features = open_feature_set(store, split.dataset, "train")
+    stored = features.read([features.row_of(item.key)])
+    scale = stored["fast_slope_2x3_scale"].astype(np.float32)[..., None, None]
+    assert found.keys() == {"slow", "fast", "fast_slope_2x3"}
+    assert (np.abs(found["fast_slope_2x3"] - stored["fast_slope_2x3"] * scale) <= 0.51 * scale).all()
 
 
 def test_numbers_beyond_the_format_go_to_a_second_file(
