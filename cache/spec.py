@@ -96,12 +96,13 @@ class BackboneSpec:
 
     @property
     def arrays(self) -> tuple[FeatureArray, ...]:
-        found = []
-        for name, kept in self.statistics.items():
-            for statistic, dtype in map(split_word, kept):
-                array = array_name(name, statistic)
-                found.append(FeatureArray(name=array, backbone=self.kind, map=name, statistic=statistic, dtype=dtype))
-        return tuple(found)
+        kept = [(name, *split_word(word)) for name, words in self.statistics.items() for word in words]
+        return tuple(
+            FeatureArray(
+                name=array_name(name, statistic), backbone=self.kind, map=name, statistic=statistic, dtype=dtype
+            )
+            for name, statistic, dtype in kept
+        )
 
     @property
     def readable(self) -> dict[FeatureArray, str]:

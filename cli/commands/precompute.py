@@ -55,8 +55,8 @@ class _KeepsWords(click.Command):
     metavar="full|MAP=STATISTIC,...",
     help="What is stored of the maps, repeatable: full keeps every time step of all maps in place of its time mean, 13 "
     "times the bytes; slow=full does so for one map. MAP=mean,slope adds its slope over time, MAP=mean,max its "
-    "maximum, MAP=mean,moments its moments. slope/2x2/int8 is pooled over 2 rows x 2 columns and stored in int8; either "
-    "may be left out.",
+    "maximum, MAP=mean,moments its moments. slope/2x2/int8 is pooled over 2 rows x 2 columns and stored in int8; "
+    "either may be left out.",
 )
 @click.option(
     "--autocast",
