@@ -92,6 +92,10 @@ def open_inputs(recipe: Recipe, store: Store, data_root: Path | None = None) -> 
     specs = {data.datasets[key]: sets[use_of("train", key)].spec for key in data.datasets}
     if len({spec.decoder for spec in specs.values()}) > 1:
         notes.append(f"decoders differ: {', '.join(f'{name} {spec.decoder}' for name, spec in specs.items())}")
+    seen = data.streams or identity.spec.kinds
+    held = [array.statistic for array in identity.spec.arrays if array.backbone in seen]
+    if data.statistics is None and (pooled := list(dict.fromkeys(name for name in held if "/" in name))):
+        notes.append(f"the head is not given {', '.join(pooled)}; data.statistics names pooled statistics")
     flat = [dataset for key, dataset in data.datasets.items() if use_of("train_hflip", key) not in sets]
     hflip = None if flat else sets["train_hflip"]
     if flat and data.hflip_probability > 0:

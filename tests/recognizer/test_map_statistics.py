@@ -128,6 +128,8 @@ def test_of_pooled_and_int8_statistics_a_head_reads_what_is_named(
     pooled: Store, monkeypatch: pytest.MonkeyPatch, changes: tuple[str, ...], read: list[str]
 ) -> None:
     inputs = open_inputs(recipe(pooled, "relation", *changes), pooled)
+    said = "the head is not given slope/2x2; data.statistics names pooled statistics"
+    assert (said in inputs.notes) == (not changes)
     buffers: list[list[str]] = []
     read_into = FeatureSet.read_into
 
