@@ -158,9 +158,7 @@ class Extractor:
         finite: list[Tensor] = []
         for view in views:
             seen = {size: clip.flip(-1) if view == "hflip" else clip for size, clip in inputs.items()}
-            with self._precision():
-                arrays = self._arrays(seen)
-            computed[view] = {name: values[:count] for name, values in arrays.items()}
+            computed[view] = {name: values[:count] for name, values in self._arrays(seen).items()}
             stored[view] = {}
             for name, values in computed[view].items():
                 kept = values.half() if self._dtypes[name] == "float16" else values
@@ -171,7 +169,8 @@ class Extractor:
     def _arrays(self, clips: Mapping[Size, Tensor]) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
         for model, spec in self._backbones:
-            maps = model(clips[_size(spec)])
+            with self._precision():
+                maps = model(clips[_size(spec)])
             for array in spec.arrays:
                 values = statistic_of(array.statistic).compute(maps[array.map])
                 if self._dtypes[array.name] == "int8":

@@ -17,6 +17,8 @@ from cache.feature_store.manage.diff import diff_feature_sets
 from cache.precompute import PrecomputeOptions, precompute
 from cache.precompute.devices import check_compiler, resolve_devices
 from cache.precompute.extract import Extractor
+from cache.spec import Autocast
+from cache.statistics import array_name, statistic_of
 from cache.store import Store
 from stal_data.dataset import Split
 from stal_data.errors import ConflictError, InputError
@@ -56,6 +58,21 @@ def test_half_precision_moves_the_features_by_little_and_makes_another_set(
         record_property(name, found)
         # Zero would mean that nothing was computed in half precision.
         assert BOUNDS[autocast] / 1000 < found < BOUNDS[autocast]
+
+
+@pytest.mark.parametrize("autocast", ["bf16", "fp16"])
+def test_statistics_of_half_precision_maps_are_computed_in_float32(
+    store: Store, split: Split, autocast: Autocast
+) -> None:
+    kept = {"slow": ("full", "slope", "slope/2x2"), "fast": ("mean",)}
+    backbone = load_backbone("slowfast", weights="random:0", preset="tiny", statistics=kept)
+    [half] = precompute(split, store, PrecomputeOptions(backbones=[backbone], dtype="float32", autocast=autocast))
+    stored = half.read([0, 1])
+    maps = torch.from_numpy(stored[array_name("slow", "full")])
+    for word in ("slope", "slope/2x2"):
+        np.testing.assert_array_equal(
+            stored[array_name("slow", word)], statistic_of(word).compute(maps).numpy(), strict=True
+        )
 
 
 def test_the_number_of_threads_and_of_clips_in_a_batch_move_the_features_within_the_stated_bound(
