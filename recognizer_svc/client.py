@@ -18,6 +18,7 @@ from stal_data.keyframes import KeyFrame, ScoredKeyFrame
 from svc_common.client import RetryPolicy, call_metadata, call_with_retries, is_retryable, open_channel, pause_s
 from svc_common.config import ClientConfig
 from svc_common.errors import error_of
+from svc_common.waiting import wait_for_start
 
 SERVICE = "recognizer"
 # A wrong address should show at once; a service that was there a moment ago gets the time to restart.
@@ -54,6 +55,7 @@ class RecognizerClient:
         self._metadata = call_metadata()
 
     async def __aenter__(self) -> Self:
+        await wait_for_start([self._config])
         self._channel = open_channel(self._config)
         self._stub: pb_grpc.RecognizerAsyncStub = pb_grpc.RecognizerStub(self._channel)
         return self

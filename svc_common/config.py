@@ -167,6 +167,8 @@ class ClientConfig:
     insecure: bool = False
     """Allow another machine without TLS: frames, scores and the token travel in plain text."""
     max_message_bytes: int = DEFAULT_MESSAGE_BYTES
+    wait_s: float = 0.0
+    """How long to wait for a service that is just starting."""
 
     def __post_init__(self) -> None:
         host, _ = self.endpoint

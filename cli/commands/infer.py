@@ -10,7 +10,7 @@ import click
 from cli.ui.backbone_options import BackboneChoice, backbone_options
 from cli.ui.detector_options import DetectorChoice, detector_options
 from cli.ui.json_output import json_option, print_json
-from cli.ui.options import client_settings, client_words
+from cli.ui.options import client_settings, client_words, wait_option
 from cli.ui.params import Real
 from stal_data.errors import StalError
 from svc_common.addresses import split_list
@@ -40,6 +40,7 @@ MIN_SCORE = 0.3
     help="Running detector service instead of --detector-weights; as `detect` takes it, with the options below.",
 )
 @detector_options
+@wait_option
 @click.option("--track", is_flag=True, help="Follow people between key frames (the extra track); see 'detect --track'.")
 @click.option("--flip-average", is_flag=True, help="Average the scores with those of the mirrored videos.")
 @click.option("--fuse-confidence", is_flag=True, help="Multiply each box's scores by the detector's confidence.")
@@ -62,6 +63,7 @@ def infer(
     backbones: list[BackboneChoice],
     detector: str | None,
     chosen_detector: DetectorChoice,
+    wait_s: float,
     track: bool,
     flip_average: bool,
     fuse_confidence: bool,
@@ -108,7 +110,7 @@ def infer(
 
     packed = None if model is None else read_packed_model(model.resolve())
     names = () if detector is None else split_list(detector)
-    services = tuple(ClientConfig(address=name, **settings) for name in names)
+    services = tuple(ClientConfig(address=name, wait_s=wait_s, **settings) for name in names)
     chosen = chosen_detector if services else detector_with(packed, chosen_detector)
     request = InferenceRequest(
         videos=tuple(video.resolve() for video in videos),

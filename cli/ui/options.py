@@ -13,6 +13,13 @@ from svc_common.logs import LOG_FORMATS
 
 F = TypeVar("F", bound=Callable[..., Any])
 _FILE = click.Path(dir_okay=False, path_type=Path)
+wait_option = click.option(
+    "--wait-s",
+    type=Real(0, LONGEST_S),
+    default=30.0,
+    show_default=True,
+    help="Seconds to wait for a service that is just starting.",
+)
 _MESSAGE_MB = click.option(
     "--max-message-mb",
     type=click.IntRange(1, 2047),
@@ -113,10 +120,11 @@ def client_options(service: str, *, required: bool) -> Callable[[F], F]:
             click.option(
                 f"--{service}", "address", metavar="HOST:PORT", required=required, help=f"Where the {service} listens."
             ),
+            wait_option,
         ]
 
-        def build(address: str | None, settings: dict[str, Any], **values: Any) -> Any:
-            client = ClientConfig(address=address, **settings) if address is not None else None
+        def build(address: str | None, wait_s: float, settings: dict[str, Any], **values: Any) -> Any:
+            client = ClientConfig(address=address, wait_s=wait_s, **settings) if address is not None else None
             return function(client=client, **values)
 
         return _apply(client_settings(_named_after(build, function)), options)
@@ -142,10 +150,13 @@ def replica_options(service: str) -> Callable[[F], F]:
                 help=f"Where the {service} listens: HOST:PORT, several with commas between, or dns:///NAME:PORT for "
                 "each address of a name.",
             ),
+            wait_option,
         ]
 
-        def build(addresses: str, settings: dict[str, Any], **values: Any) -> Any:
-            clients = tuple(ClientConfig(address=address, **settings) for address in split_list(addresses))
+        def build(addresses: str, wait_s: float, settings: dict[str, Any], **values: Any) -> Any:
+            clients = tuple(
+                ClientConfig(address=address, wait_s=wait_s, **settings) for address in split_list(addresses)
+            )
             return function(clients=clients, **values)
 
         return _apply(client_settings(_named_after(build, function)), options)

@@ -19,6 +19,7 @@ from svc_common.addresses import Resolver, resolve_all, resolve_name
 from svc_common.client import RetryPolicy, call_metadata, call_with_retries, open_channel, pause_s
 from svc_common.config import ClientConfig
 from svc_common.errors import BusyError, DeadlineError, ServiceError, ServiceUnavailableError, error_of
+from svc_common.waiting import wait_for_start
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +81,7 @@ class DetectorClient:
 
         Replicas that run different models, or refuse this client, are an error.
         """
+        await wait_for_start(self._config.services)
         replicas, errors = await resolve_all(self._config.services, self._resolve)
         # One that is switched off must not keep the others waiting for long.
         timeout_s = min(self._config.timeout_s, _ASK_S) if len(replicas) > 1 else self._config.timeout_s

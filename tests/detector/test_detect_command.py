@@ -142,7 +142,7 @@ def test_a_service_that_is_not_running_says_how_to_start_it(dataset: Path, tmp_p
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     with pytest.raises(ServiceUnavailableError, match=f"stal-cli serve detector --port {port}"):
-        run(dataset, "--split", "train", "--store", tmp_path, "--detector", f"127.0.0.1:{port}")
+        run(dataset, "--split", "train", "--store", tmp_path, "--detector", f"127.0.0.1:{port}", "--wait-s", "0")
 
 
 def test_bad_options_are_usage_errors(dataset: Path, tmp_path: Path) -> None:

@@ -187,5 +187,5 @@ def test_command_options_become_configs() -> None:
     assert "Serve it." in runner.invoke(serve, ["--help"]).output
     assert runner.invoke(call, []).exit_code == 0
     assert runner.invoke(call, ["--detector", "127.0.0.1:5"]).exit_code == 0
-    assert seen[2:] == [None, ClientConfig(address="127.0.0.1:5")]
+    assert seen[2:] == [None, ClientConfig(address="127.0.0.1:5", wait_s=30)]
     assert runner.invoke(serve, ["--port", "70000"]).exit_code == 2

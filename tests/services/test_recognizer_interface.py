@@ -72,7 +72,7 @@ def test_an_event_of_a_later_version_keeps_its_number() -> None:
 )
 def test_a_service_that_is_not_running_is_named_with_the_command_that_starts_it(words: tuple[str, ...]) -> None:
     port = unused_port()
-    done = stal_cli(*words, "--recognizer", f"127.0.0.1:{port}")
+    done = stal_cli(*words, "--recognizer", f"127.0.0.1:{port}", "--wait-s", "0")
     assert done.returncode == 1
     assert f"stal-cli serve recognizer --port {port}" in done.stderr
 
