@@ -1,7 +1,8 @@
-"""Tensors out of a checkpoint from elsewhere: a safetensors file, or a pickle, by torch's restricted loader alone.
+"""Tensors out of a checkpoint from elsewhere: a safetensors file, or a pickle, by restricted loaders alone.
 
 `weights_only` builds containers, numbers, strings and tensors. Whatever else a file names is refused, or, on request,
 replaced by an empty stand-in: no class or function of the file's choosing is ever looked up, let alone called.
+Caffe2's pickles hold NumPy arrays; `load_arrays` reads them and builds nothing else.
 """
 
 import pickle
@@ -11,13 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from cache.backbones.weights import read_tensors
 from stal_data.errors import InputError, NotFoundError
+from stal_data.published.unpickle_arrays import load_arrays
 
-WRAPPERS = ("state_dict", "model_state", "model", "module")
+WRAPPERS = ("state_dict", "model_state", "model", "module", "blobs")
 """Keys under which a training code may keep the tensors, the first that is there counts."""
 
 DATA_PARALLEL = "module."
@@ -30,6 +33,8 @@ CONVERT = (
     "the code that wrote it, on a machine that may run that code."
 )
 _ZIP = b"PK\x03\x04"
+_OLD_FORMAT = pickle.dumps(torch.serialization.MAGIC_NUMBER, protocol=2)
+"""How files of torch.save begin that are no zip archives."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +57,8 @@ class ForeignCheckpoint:
 
 def read_foreign(path: Path, *, skip_objects: bool = False) -> ForeignCheckpoint:
     """Read a checkpoint: a safetensors file where that is its suffix, else a pickle (.pt, .pth, .pth.tar, .bin).
+
+    A .pkl that torch.save did not write is taken for one of Caffe2.
 
     skip_objects: leave objects of classes that are not read out, instead of refusing the file.
     """
@@ -107,7 +114,10 @@ def _load(path: Path, *, skip_objects: bool) -> tuple[Any, list[str]]:
     if path.suffix == ".safetensors":
         return read_tensors(path)[1], []
     with path.open("rb") as file:
-        zipped = file.read(len(_ZIP)) == _ZIP
+        start = file.read(len(_OLD_FORMAT))
+    zipped = start.startswith(_ZIP)
+    if path.suffix == ".pkl" and not zipped and start != _OLD_FORMAT:
+        return _caffe2(load_arrays(path)), []
     skipped: list[str] = []
     stand_ins: AbstractContextManager[Any] = nullcontext()
     try:
@@ -129,6 +139,17 @@ def _load(path: Path, *, skip_objects: bool) -> tuple[Any, list[str]]:
         raise InputError(
             f"'{path}' does not read as a checkpoint of torch.save: {_first_sentence(error)} Copy it again."
         ) from None
+
+
+def _caffe2(content: object) -> object:
+    """Return the content with tensors in place of the arrays in its `blobs`; without these as it is."""
+    if not isinstance(content, dict) or not isinstance(content.get("blobs"), dict):
+        return content
+    blobs = {
+        name: torch.from_numpy(value.copy()) if isinstance(value, np.ndarray) else value
+        for name, value in content["blobs"].items()
+    }
+    return content | {"blobs": blobs}
 
 
 def _stand_in(name: str) -> type:

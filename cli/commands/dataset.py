@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cli.commands.dataset_divide import split_command, stats_command
-from cli.commands.dataset_import import import_proposals, import_published
+from cli.commands.dataset_import import import_published
 from cli.commands.dataset_suggest import suggest
 from cli.commands.dataset_tools import convert_command, import_command
 from cli.ui.json_output import json_option, print_json
@@ -39,7 +39,6 @@ def dataset() -> None:
 dataset.add_command(import_command)
 dataset.add_command(convert_command)
 dataset.add_command(import_published)
-dataset.add_command(import_proposals)
 dataset.add_command(split_command)
 dataset.add_command(stats_command)
 dataset.add_command(suggest)

@@ -51,9 +51,10 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 def import_command(files: tuple[Path, ...], output: Path, as_json: bool, **options: Any) -> None:
     """Make a data set of FILES of an annotation tool or of a published data set.
 
-    Read are CVAT for video 1.1, COCO JSON (also with videos), Label Studio's video JSON, VIA 3 projects, YOLO folders,
-    AVA and AVA-Kinetics CSV, and the pickles of MultiSports, UCF101-24 and JHMDB. Several files, such as the jobs of a
-    task, become one data set. OUTPUT/import_report.json says what was read, merged, interpolated and dropped.
+    Read are CVAT 1.1 (for video, for images), COCO JSON (also with videos), Label Studio's video JSON, VIA 3 projects,
+    YOLO folders, AVA and AVA-Kinetics CSV, and the pickles of MultiSports, UCF101-24 and JHMDB. Several files, such as
+    the jobs of a task, become one data set. OUTPUT/import_report.json says what was read, merged, interpolated and
+    dropped.
 
     \b
     Examples:

@@ -1,9 +1,11 @@
 """`stal-cli detect`: person proposals of a split through the detector service."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
+from cli.commands.detect_import import check_options, import_boxes, import_options
 from cli.ui.options import replica_options
 from cli.ui.params import LONGEST_S, Real
 from stal_data.media.timeline import FPS
@@ -16,7 +18,7 @@ _TRACK_FPS = 5.0
 @click.argument("dataset")
 @click.option("--split", required=True, help="Split of the data set, such as test.")
 @click.option("--store", required=True, help="Folder or s3:// URL of the store; made when missing.")
-@click.option("--name", help="What the proposals are filed under; default: the detector's name.")
+@click.option("--name", help="What the proposals are filed under; default: the detector's name; --import needs it.")
 @click.option(
     "--server-side",
     is_flag=True,
@@ -32,7 +34,8 @@ _TRACK_FPS = 5.0
 @click.option(
     "--timeout-s", type=Real(0.1, LONGEST_S), default=60.0, show_default=True, help="Longest wait for one answer."
 )
-@replica_options("detector")
+@import_options
+@replica_options("detector", required=False)
 def detect(
     clients: tuple[ClientConfig, ...],
     dataset: str,
@@ -44,11 +47,19 @@ def detect(
     detect_fps: float | None,
     window: int,
     timeout_s: float,
+    files: tuple[Path, ...],
+    **import_settings: Any,
 ) -> None:
     """Find the people in every key frame of a split of DATASET and write them into the store.
 
     Each key frame goes through the detector once; with --track, frames between key frames do, too. The split is
     published under the store, so that the machines that train and predict need nothing but the store.
+
+    With --import, the boxes are those of files: COCO's results (a list of image_id, category_id, bbox and score, maybe
+    track_id), a CSV of AVA's person boxes (video, time, box, label or nothing, confidence), MOT text (VIDEO.txt, or a
+    folder of such files), a pickle of mmaction2's proposals, or a published detector pickle. Boxes on numbered frames
+    count where a frame is nearest to a key frame. Track ids are kept. Where elements of a file repeat a box, it is kept
+    once. Scores that a file lacks are unknown. NAME.import.json beside the proposals says what was merged.
 
     \b
     Examples:
@@ -56,7 +67,17 @@ def detect(
       stal-cli detect chaotic-world --split test --store store --detector gpu1:50051 --server-side \\
           --tls-ca ca.pem --token-file token
       stal-cli detect data --split test --store store --detector 127.0.0.1:50051 --track --detect-fps 8
+      stal-cli detect street --split all --store store --import results.json --images frames.json --name rtdetr
+      stal-cli detect street --split all --store store --import mot/a.txt --import mot/b.txt --name bytetrack
     """
+    check_options(importing=bool(files))
+    if files:
+        if name is None:
+            raise click.UsageError("--import needs --name, what the proposals are filed under")
+        import_boxes(files, dataset, split, store, {"name": name, **import_settings})
+        return
+    if not clients:
+        raise click.UsageError("Missing option '--detector' (or --import FILE, for boxes that are found already)")
     if detect_fps is not None and not track:
         raise click.UsageError("--detect-fps has no effect without --track; add --track")
     if track and server_side:

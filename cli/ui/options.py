@@ -132,10 +132,10 @@ def client_options(service: str, *, required: bool) -> Callable[[F], F]:
     return decorate
 
 
-def replica_options(service: str) -> Callable[[F], F]:
+def replica_options(service: str, *, required: bool = True) -> Callable[[F], F]:
     """Add `--detector` with one or several addresses and what goes with it; STAL_DETECTOR stands in for it.
 
-    The command receives them as `clients: tuple[ClientConfig, ...]`.
+    The command receives them as `clients: tuple[ClientConfig, ...]`, empty without an address.
     """
 
     def decorate(function: F) -> F:
@@ -144,7 +144,7 @@ def replica_options(service: str) -> Callable[[F], F]:
                 f"--{service}",
                 "addresses",
                 metavar="ADDRESSES",
-                required=True,
+                required=required,
                 envvar=f"STAL_{service.upper()}",
                 show_envvar=True,
                 help=f"Where the {service} listens: HOST:PORT, several with commas between, or dns:///NAME:PORT for "
@@ -153,10 +153,9 @@ def replica_options(service: str) -> Callable[[F], F]:
             wait_option,
         ]
 
-        def build(addresses: str, wait_s: float, settings: dict[str, Any], **values: Any) -> Any:
-            clients = tuple(
-                ClientConfig(address=address, wait_s=wait_s, **settings) for address in split_list(addresses)
-            )
+        def build(addresses: str | None, wait_s: float, settings: dict[str, Any], **values: Any) -> Any:
+            found = () if addresses is None else split_list(addresses)
+            clients = tuple(ClientConfig(address=address, wait_s=wait_s, **settings) for address in found)
             return function(clients=clients, **values)
 
         return _apply(client_settings(_named_after(build, function)), options)

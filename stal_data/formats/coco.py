@@ -14,6 +14,7 @@ from stal_data.formats.tracks import (
     MILLISECONDS,
     Box,
     FileAnnotations,
+    NumberedImages,
     PersonBox,
     VideoAnnotations,
     checked_box,
@@ -69,8 +70,7 @@ def _read(source: Source, reading: Reading) -> FileAnnotations:
     names = {category.id: category.name for category in coco.categories}
     videos = {video.id: video for video in coco.videos}
     people: dict[int, list[PersonBox]] = {}
-    found: dict[str, dict[int, list[PersonBox]]] = {}
-    sizes: dict[str, tuple[int, int]] = {}
+    images = NumberedImages()
     for number, image in enumerate(coco.images):
         item = f"{where}, images[{number}]"
         if image.video_id is None or image.frame_id is None:
@@ -79,13 +79,7 @@ def _read(source: Source, reading: Reading) -> FileAnnotations:
             video, frame = videos[image.video_id].name, image.frame_id
         else:
             raise InputError(f"{item}: video_id is {image.video_id}, which no video has: correct it.")
-        if sizes.setdefault(video, (image.width, image.height)) != (image.width, image.height):
-            raise InputError(
-                f"{item} is {image.width}x{image.height}, but video '{video}' has images of {sizes[video]}."
-            )
-        if frame in found.setdefault(video, {}):
-            raise InputError(f"{item} is frame {frame} of video '{video}' once more: keep one of the images.")
-        found[video][frame] = people[image.id] = []
+        people[image.id] = images.add(video, frame, (image.width, image.height), item)
     left_out: Counter[str] = Counter()
     for number, annotation in enumerate(coco.annotations):
         item = f"{where}, annotations[{number}]"
@@ -101,8 +95,8 @@ def _read(source: Source, reading: Reading) -> FileAnnotations:
     rates = {video.name: Fraction(video.fps).limit_denominator(1001) for video in coco.videos if video.fps}
     return FileAnnotations(
         videos=[
-            VideoAnnotations(name=video, fps=rates.get(video), size=sizes[video], images=images)
-            for video, images in found.items()
+            VideoAnnotations(name=video, fps=rates.get(video), size=images.sizes[video], images=frames)
+            for video, frames in images.videos.items()
         ],
         actions=[names[number] for number in sorted(names)],
         left_out=left_out,

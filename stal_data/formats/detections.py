@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,8 +15,17 @@ from stal_data.formats.tracks import Box
 from stal_data.keyframes import KeyFrame
 from stal_data.rows import BOX_SLACK
 
-Scored = tuple[KeyFrame, list[tuple[Box, float]]]
-"""A key frame with boxes in [0,1], each with its confidence, NaN where unknown."""
+
+class ScoredBox(NamedTuple):
+    """box: x1,y1,x2,y2 in [0,1]. score: the confidence, NaN where unknown. track: from 1, -1 where unknown."""
+
+    box: Box
+    score: float
+    track: int = -1
+
+
+Scored = tuple[KeyFrame, list[ScoredBox]]
+"""A key frame with its boxes."""
 
 
 def read_detections(path: Path) -> list[Scored] | None:
@@ -26,13 +36,13 @@ def read_detections(path: Path) -> list[Scored] | None:
     source = Source(path)
     if source.kind == "pickle" and not isinstance(source.pickle, dict):
         return None
-    found: dict[KeyFrame, list[tuple[Box, float]]] = {}
+    found: dict[KeyFrame, list[ScoredBox]] = {}
     for where, video, time, boxes in _pickled(source) if source.kind == "pickle" else _lines(path):
         try:
             key = parse_key(video, time)
         except BadFieldError as error:
             raise InputError(f"{where}: {error}") from None
-        for (x1, y1, x2, y2), score in boxes:
+        for (x1, y1, x2, y2), score, _ in boxes:
             inside = all(-BOX_SLACK <= side <= 1 + BOX_SLACK for side in (x1, y1, x2, y2))  # which NaN is not
             if not inside or x1 > x2 or y1 > y2 or score < 0 or score > 1:
                 raise InputError(
@@ -43,22 +53,22 @@ def read_detections(path: Path) -> list[Scored] | None:
     return list(found.items())
 
 
-def _pickled(source: Source) -> Iterator[tuple[str, str, str, list[tuple[Box, float]]]]:
+def _pickled(source: Source) -> Iterator[tuple[str, str, str, list[ScoredBox]]]:
     for name, boxes in source.pickle.items():
         where = f"{source.path}, {shown(name)}"
         if not isinstance(boxes, np.ndarray) or boxes.ndim != 2 or boxes.shape[1] not in (4, 5):
             raise InputError(f"{where} must be an array [boxes, 5] of x1, y1, x2, y2 and confidence.")
         video, _, time = str(name).rpartition(",")
         rows = np.pad(boxes.astype(float), ((0, 0), (0, 5 - boxes.shape[1])), constant_values=math.nan).tolist()
-        yield where, video, time, [((x1, y1, x2, y2), score) for x1, y1, x2, y2, score in rows]
+        yield where, video, time, [ScoredBox((x1, y1, x2, y2), score) for x1, y1, x2, y2, score in rows]
 
 
-def _lines(path: Path) -> Iterator[tuple[str, str, str, list[tuple[Box, float]]]]:
+def _lines(path: Path) -> Iterator[tuple[str, str, str, list[ScoredBox]]]:
     for line, fields in read_csv(path):
         where = f"{path}, line {line}"
         if len(fields) not in (7, 8):
             raise InputError(f"{where} must have 8 columns: video, time, box, label or nothing, confidence.")
         try:
-            yield where, fields[0], fields[1], [(parse_box(fields[2:6]), number("confidence", fields[-1]))]
+            yield where, fields[0], fields[1], [ScoredBox(parse_box(fields[2:6]), number("confidence", fields[-1]))]
         except BadFieldError as error:
             raise InputError(f"{where}: {error}") from None

@@ -38,5 +38,5 @@ def _way_out(source: Source) -> str:
     if source.kind == "zip archive":
         return "Unpack it first."
     if source.kind == "pickle":
-        return "stal-cli dataset import-proposals reads pickles of detections, import-published those of Chaotic World."
+        return "stal-cli detect --import reads pickles of detections, import-published those of Chaotic World."
     return "docs/annotation-formats.md says how each tool exports."

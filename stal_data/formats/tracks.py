@@ -95,6 +95,23 @@ class FileAnnotations:
     left_out: Mapping[str, int] = field(default_factory=Counter)
 
 
+class NumberedImages:
+    """Annotated images by video and frame, each with its people; the images of a video have one size."""
+
+    def __init__(self) -> None:
+        self.sizes: dict[str, tuple[int, int]] = {}
+        self.videos: dict[str, dict[int, list[PersonBox]]] = {}
+
+    def add(self, video: str, frame: int, size: tuple[int, int], where: str) -> list[PersonBox]:
+        """Return the list for the people of one more image. size: (width, height)."""
+        if self.sizes.setdefault(video, size) != size:
+            raise InputError(f"{where} is {size[0]}x{size[1]}, but video '{video}' has images of {self.sizes[video]}.")
+        if frame in self.videos.setdefault(video, {}):
+            raise InputError(f"{where} is frame {frame} of video '{video}' once more: keep one of the images.")
+        self.videos[video][frame] = []
+        return self.videos[video][frame]
+
+
 def checked_box(where: str, x1: float, y1: float, x2: float, y2: float) -> Box:
     """Return the box as floats; InputError for one that is inverted, empty or not of usual numbers."""
     sides = (x1, y1, x2, y2)

@@ -12,7 +12,7 @@ from pydantic import Field, RootModel
 from stal_data.csv_lines import read_csv
 from stal_data.dataset import Split
 from stal_data.errors import InputError
-from stal_data.formats.detections import Scored
+from stal_data.formats.detections import Scored, ScoredBox
 from stal_data.formats.fields import BadFieldError, integer, number
 from stal_data.formats.sources import Foreign, Source
 from stal_data.formats.tracks import Box, numbered_image
@@ -20,6 +20,7 @@ from stal_data.imports.media import id_of
 from stal_data.imports.sampling import nearest_frame
 from stal_data.keyframes import KeyFrame
 
+LARGEST_TRACK = 2**31 - 1
 MOT_COLUMNS = (9, 10)
 """Of ground truth, and of detections and results; AVA's person boxes have fewer."""
 
@@ -27,7 +28,7 @@ MOT_COLUMNS = (9, 10)
 class FrameBox(NamedTuple):
     """frame: from 0. box: x1,y1,x2,y2 in pixels. size: (width, height) of the picture, None: that of the video.
 
-    score: in [0,1], NaN where unknown.
+    score: in [0,1], NaN where unknown. track: as the file counts, from 0 or 1; -1 where unknown.
     """
 
     video: str
@@ -35,6 +36,7 @@ class FrameBox(NamedTuple):
     box: Box
     size: tuple[int, int] | None
     score: float
+    track: int
 
 
 class _Image(Foreign):
@@ -53,6 +55,7 @@ class _Result(Foreign):
     category_id: int
     bbox: Box
     score: float = Field(ge=0, le=1)
+    track_id: int = Field(default=-1, ge=-1, le=LARGEST_TRACK)
 
 
 class _Results(RootModel[list[_Result]]):
@@ -75,7 +78,7 @@ def coco_results(source: Source, images: Path | None, *, category: int, first_fr
             raise InputError(f"{where}: image_id is {item.image_id!r}, which is {rule}.")
         video, frame = numbered_image(image.file_name if image else str(item.image_id), first_frame, where)
         size = (image.width, image.height) if image else None
-        yield FrameBox(video, frame, _corners(where, *item.bbox), size, item.score)
+        yield FrameBox(video, frame, _corners(where, *item.bbox), size, item.score, item.track_id)
 
 
 def mot_boxes(source: Source) -> Iterator[FrameBox]:
@@ -87,6 +90,7 @@ def mot_boxes(source: Source) -> Iterator[FrameBox]:
                 raise InputError(f"{where} has {len(fields)} columns, but MOT has 9 or 10: frame,id,x,y,w,h,conf,...")
             try:
                 frame = integer("the frame", fields[0])
+                track = integer("the id", fields[1])
                 *sides, score = (number("a number of the box", text) for text in fields[2:7])
             except BadFieldError as error:
                 raise InputError(f"{where}: {error}") from None
@@ -95,7 +99,10 @@ def mot_boxes(source: Source) -> Iterator[FrameBox]:
                     f"{where}: the frame is {frame} and the confidence {score:g}, but frames count from 1, and the "
                     "confidence must be in [0,1], or -1 where it is unknown."
                 )
-            yield FrameBox(path.stem, frame - 1, _corners(where, *sides), None, math.nan if score < 0 else score)
+            if not -1 <= track <= LARGEST_TRACK:
+                raise InputError(f"{where}: the id is {track}, but must be from 0 to {LARGEST_TRACK}, or -1.")
+            known = math.nan if score < 0 else score
+            yield FrameBox(path.stem, frame - 1, _corners(where, *sides), None, known, track)
 
 
 def is_mot(source: Source) -> bool:
@@ -108,22 +115,25 @@ def is_mot(source: Source) -> bool:
 def at_key_frames(found: Iterable[FrameBox], split: Split) -> tuple[list[Scored], int]:
     """Return the boxes on the frames nearest to key frames, excluded ones too, and how many boxes are on others.
 
-    Boxes become shares of the picture and are cut at its edge; those beyond it count among the others.
+    Boxes become shares of the picture and are cut at its edge; those beyond it count among the others. Track ids of a
+    file that counts from 0 become one larger.
     """
     keys: dict[tuple[str, int], list[KeyFrame]] = defaultdict(list)
     for key in sorted({item.key for item in split.key_frames} | split.exclusions):
         info = split.media.info(key.video)
         keys[key.video, nearest_frame(key.time_ms - round(1000 * info.start_s), info.rate)].append(key)
-    scored: dict[KeyFrame, list[tuple[Box, float]]] = defaultdict(list)
-    elsewhere = 0
-    for item in found:
+    scored: dict[KeyFrame, list[ScoredBox]] = defaultdict(list)
+    elsewhere, boxes = 0, list(found)
+    first = int(any(item.track == 0 for item in boxes))
+    for item in boxes:
         video, kept = id_of(item.video), False
+        track = item.track + first if item.track >= 0 else -1
         for key in keys.get((video, item.frame), ()):
             info = split.media.info(video)
             width, height = item.size or (info.width, info.height)
             x1, y1, x2, y2 = (np.array(item.box) / (width, height, width, height)).clip(0, 1).tolist()
             if kept := x1 < x2 and y1 < y2:
-                scored[key].append(((x1, y1, x2, y2), item.score))
+                scored[key].append(ScoredBox((x1, y1, x2, y2), item.score, track))
         elsewhere += not kept
     return list(scored.items()), elsewhere
 

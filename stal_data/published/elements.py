@@ -85,7 +85,7 @@ def _check_content(elements: list[Element], content: str, path: Path) -> None:
     if dummy and content == "annotations" and len(elements) > 1:
         raise InputError(
             f"{path}: every box has label 0 and person 0, as the detector's files have: import it with "
-            "'stal-cli dataset import-proposals'."
+            "'stal-cli detect --import'."
         )
     if not dummy and content == "detections":
         raise InputError(

@@ -13,7 +13,7 @@ from cache.published_proposals import import_proposals
 from cache.split_store import load_split
 from cache.store import Store
 from cli.commands.cache import cache
-from cli.commands.dataset import dataset
+from cli.commands.detect import detect
 from stal_data.dataset import Dataset
 from stal_data.errors import InputError
 from stal_data.keyframes import KeyFrame
@@ -39,8 +39,8 @@ def data(tmp_path: Path) -> Path:
 
 def test_a_detector_pickle_becomes_proposals_of_unknown_confidence(tmp_path: Path, data: Path) -> None:
     path = write_pickle(tmp_path / "d.pkl", detection_elements(BOXES), protocol=2)
-    words = ["import-proposals", str(path), str(data), "--split", "test", "--store", str(tmp_path / "store")]
-    done = CliRunner().invoke(dataset, [*words, "--name", "published"])
+    words = [str(data), "--split", "test", "--store", str(tmp_path / "store"), "--import", str(path)]
+    done = CliRunner().invoke(detect, [*words, "--name", "published"])
     assert done.exit_code == 0, done.output
     assert "5 elements with 5 boxes, 3 key frames: 2 duplicates merged, 3 boxes kept" in done.output
     store = Store.open(tmp_path / "store")
@@ -77,7 +77,7 @@ def test_what_does_not_fit_the_split_is_reported_and_nothing_is_dropped_silently
     path = write_pickle(tmp_path / "d.pkl", elements)
     split = Dataset.open(data).split("test")
     store = Store.open(tmp_path / "store", create=True)
-    _, report = import_proposals(path, split, store, name="p", image_size=(180, 320), confidence=0.3)
+    _, report = import_proposals([path], split, store, name="p", image_size=(180, 320), confidence=0.3)
     assert report.unknown_key_frames == ("b,0009",)
     assert report.key_frames_without_element == ("a,0002",)
     assert (report.excluded_key_frames, report.key_frames_with_differing_boxes) == (1, 1)
@@ -93,7 +93,7 @@ def test_a_pickle_of_another_split_is_refused(tmp_path: Path, data: Path) -> Non
     store = Store.open(tmp_path / "store", create=True)
     with pytest.raises(InputError, match="no key frame in common: the first ones are b,0101 and a,0002"):
         import_proposals(
-            write_pickle(tmp_path / "d.pkl", elements),
+            [write_pickle(tmp_path / "d.pkl", elements)],
             Dataset.open(data).split("test"),
             store,
             name="p",
@@ -113,7 +113,7 @@ def test_boxes_of_other_detectors_keep_their_confidence(form: str, tmp_path: Pat
         path.write_text("\n".join(lines))
     store = Store.open(tmp_path / "store", create=True)
     split = Dataset.open(data).split("test")
-    _, report = import_proposals(path, split, store, name="p", image_size=(180, 320), confidence=0.2)
+    _, report = import_proposals([path], split, store, name="p", image_size=(180, 320), confidence=0.2)
     assert (report.boxes, report.key_frames, report.key_frames_without_element) == (3, 2, ("b,0002",))
     found, scores = open_proposals(store, "cw", "test", "p").of(KeyFrame("b", 1000))
     np.testing.assert_array_equal(found, np.float32([box[:4] for box in boxes["b,0001"]]))
@@ -142,4 +142,4 @@ def test_bad_boxes_of_other_detectors_are_refused(content: bytes, message: str, 
     store = Store.open(tmp_path / "store", create=True)
     split = Dataset.open(data).split("test")
     with pytest.raises(InputError, match=message):
-        import_proposals(path, split, store, name="p", image_size=(180, 320), confidence=0.2)
+        import_proposals([path], split, store, name="p", image_size=(180, 320), confidence=0.2)

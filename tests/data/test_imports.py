@@ -2,128 +2,54 @@
 
 import json
 import pickle
-from collections.abc import Iterable
-from fractions import Fraction
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
-from cli.commands.dataset import dataset
 from stal_data.dataset import Dataset
 from stal_data.errors import StalError
-from stal_data.formats.sources import Reading, Source
+from stal_data.formats.sources import Source
 from stal_data.formats.tool_formats import TOOL_FORMATS, recognised
 from stal_data.imports.media import ImportedMedia
 from stal_data.imports.run import ImportOptions, import_files
-from stal_data.labels import LabelMap
+from tests.data.imported import expected, import_into, rows, run_dataset, scenes
 from tests.data.tool_files import (
-    ACTIONS,
-    FPS,
-    HEIGHT,
     SCENE,
-    WIDTH,
     WRITERS,
     Scene,
     label_map_text,
     write_coco,
-    write_cvat_tracks,
-    write_label_studio,
     write_via,
     write_yolo,
 )
-from tests.data.videos import constant, number_of, numbered_picture, write_video
+from tests.data.videos import number_of, numbered_picture
 
-Rows = set[tuple[object, ...]]
-MAP = LabelMap.parse(label_map_text(), "labels")
 ANONYMOUS = ("cvat", "label_studio", "tubes")
 """Writers of the tests that give each box a track of its own."""
 WITHOUT_EMPTY = ("via", "tubes")
 
 
-@pytest.fixture(scope="module")
-def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Five seconds of each video of the scenes, 80x48 at 25 frames a second."""
-    folder = tmp_path_factory.mktemp("videos")
-    (folder / "below").mkdir()
-    write_video(folder / "street.mp4", constant(FPS, 125), rate=FPS)
-    write_video(folder / "below" / "yard.mp4", constant(FPS, 125), rate=FPS)
-    return folder
-
-
-def _run(*words: str | Path) -> Result:
-    return CliRunner().invoke(dataset, [str(word) for word in words])
-
-
-def _import(paths: Iterable[Path], output: Path, videos: Path, **options: object) -> Dataset:
-    settled = {"name": "own", "reading": Reading(label_map=MAP), "fps": Fraction(FPS), **options}
-    import_files(list(paths), output, ImportOptions(**settled), ImportedMedia(videos=videos))  # type: ignore[arg-type]
-    return Dataset.open(output)
-
-
-def _rows(opened: Dataset, *, persons: bool = True, empty: bool = True) -> Rows:
-    """Return (video, time in ms, person, box, action); a key frame without people is (video, time)."""
-    assert opened.label_map is not None
-    names = dict(zip(opened.label_map.ids, opened.label_map.names, strict=True))
-    found: Rows = set()
-    for item in opened.split(opened.split_names[0]).key_frames:
-        key = (item.key.video, item.key.time_ms)
-        found |= {key} if empty and not item.labels else set()
-        for box, labels, person in zip(item.boxes_N4.tolist(), item.labels, item.persons, strict=True):
-            found |= {(*key, person if persons else None, tuple(box), names[label]) for label in labels}
-    return found
-
-
-def _expected(scene: Scene, *, persons: bool = True, empty: bool = True) -> Rows:
-    found: Rows = set()
-    for video, seconds in scene.items():
-        for second, people in seconds.items():
-            found |= {(video, 1000 * second)} if empty and not people else set()
-            for person, (x1, y1, x2, y2), actions in people:
-                box = tuple(np.float32([x1 / WIDTH, y1 / HEIGHT, x2 / WIDTH, y2 / HEIGHT]).tolist())
-                found |= {(video, 1000 * second, person if persons else None, box, action) for action in actions}
-    return found
-
-
-def _scenes() -> st.SearchStrategy[Scene]:
-    side = st.tuples(st.integers(0, WIDTH - 2), st.integers(0, HEIGHT - 2), st.integers(1, 40), st.integers(1, 40))
-    box = side.map(lambda s: (s[0], s[1], min(s[0] + s[2], WIDTH), min(s[1] + s[3], HEIGHT)))
-    actions = st.lists(st.sampled_from(ACTIONS), min_size=1, unique=True).map(tuple)
-    people = st.dictionaries(st.integers(0, 5), st.tuples(box, actions), max_size=3)
-    # Two people in one box would be one where the file has no ids.
-    people = people.filter(lambda found: len({box for box, _ in found.values()}) == len(found))
-    seconds = st.lists(people, min_size=1, max_size=5).filter(any)
-    scene = st.dictionaries(st.sampled_from(["street", "yard"]), seconds, min_size=1)
-    return scene.map(
-        lambda found: {
-            video: {n: [(p, *rest) for p, rest in people.items()] for n, people in enumerate(seconds)}
-            for video, seconds in found.items()
-        }
-    )
-
-
 @pytest.mark.parametrize("name", WRITERS)
 @settings(max_examples=15)
-@given(scene=_scenes())
+@given(scene=scenes())
 def test_a_scene_in_the_form_of_any_tool_becomes_its_rows(
     name: str, scene: Scene, videos: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("scene")
     if name == "cvat":
         scene = dict([next(iter(scene.items()))])
-    opened = _import([WRITERS[name](folder, scene)], folder / "out", videos)
+    opened = import_into(folder / "out", [WRITERS[name](folder, scene)], videos)
     form = {"persons": name not in ANONYMOUS, "empty": name not in WITHOUT_EMPTY}
-    assert _rows(opened, **form) == _expected(scene, **form)
+    assert rows(opened, **form) == expected(scene, **form)
 
 
 @pytest.mark.parametrize("target", ["ava", "coco", "cvat", "label_studio"])
 @settings(max_examples=15)
-@given(scene=_scenes())
+@given(scene=scenes())
 def test_a_data_set_written_for_a_tool_and_imported_again_has_the_same_rows(
     target: str, scene: Scene, videos: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -136,28 +62,15 @@ def test_a_data_set_written_for_a_tool_and_imported_again_has_the_same_rows(
         for video, seconds in scene.items()
     }
     scene = cast(Scene, thirds)
-    first = _import([WRITERS["ava"](folder, scene)], folder / "first", videos)
-    done = _run("convert", first.root, "--split", "all", "--to", target, "--output", folder / "written")
+    first = import_into(folder / "first", [WRITERS["ava"](folder, scene)], videos)
+    done = run_dataset("convert", first.root, "--split", "all", "--to", target, "--output", folder / "written")
     assert done.exit_code == 0, done.output
     written = sorted((folder / "written").iterdir()) if target == "cvat" else [folder / "written"]
     # In Label Studio regions have no id of the person, and the whole video belongs to the task.
     form = {"persons": target != "label_studio", "empty": target != "label_studio"}
     assert (
-        _rows(_import(written, folder / "second", videos), **form) == _rows(first, **form) == _expected(scene, **form)
+        rows(import_into(folder / "second", written, videos), **form) == rows(first, **form) == expected(scene, **form)
     )
-
-
-def test_written_for_cvat_people_move_between_key_frames_and_are_gone_at_the_first_without_them(
-    tmp_path: Path, videos: Path
-) -> None:
-    first = _import([WRITERS["ava"](tmp_path, SCENE)], tmp_path / "first", videos)
-    done = _run("convert", first.root, "--split", "all", "--to", "cvat", "--output", tmp_path / "written")
-    assert done.exit_code == 0, done.output
-    finer = _import([tmp_path / "written" / "street.xml"], tmp_path / "second", videos, every_ms=500)
-    found = {row[:3]: row[3][0] for row in _rows(finer) if len(row) > 2}
-    assert found["street", 500, 1] == np.float32(15.2 / WIDTH)  # at frame 13
-    assert ("street", 500, 2) in found
-    assert ("street", 1000, 2) not in found
 
 
 @pytest.mark.parametrize("name", WRITERS)
@@ -170,104 +83,31 @@ def test_each_format_is_recognised_by_its_content_alone(name: str, tmp_path: Pat
     assert [item.name for item in TOOL_FORMATS.values() if item.lacks(source) is None] == [name]
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"PK\x03\x04....", b'{"a": 1}', b"<svg/>", b"street,1,0.1\n", b"\x80\x02]q\x00."]
-)
-def test_what_is_in_no_format_is_refused_with_what_each_misses(content: bytes, tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(content)
-    done = _run("import", tmp_path / "file", "--output", tmp_path / "out", "--name", "own")
-    assert isinstance(done.exception, StalError)
-    assert all(f"\n  {name}: " in str(done.exception) for name in TOOL_FORMATS)
-    assert not (tmp_path / "out").exists()
-
-
 def test_a_tool_s_file_becomes_a_data_set_that_validates(tmp_path: Path, videos: Path) -> None:
     path = WRITERS["cvat"](tmp_path, SCENE)
     out = tmp_path / "out"
-    done = _run("import", path, "--videos", videos, "--output", out, "--name", "own", "--split", "train")
+    done = run_dataset("import", path, "--videos", videos, "--output", out, "--name", "own", "--split", "train")
     assert done.exit_code == 0, done.output
     assert f"{path}: cvat, 1 videos, 4 tracks, 4 boxes" in done.stdout
     assert "Split train: 1 videos, 4 key frames (1 without people, 0 excluded), 4 boxes, 5 actions" in done.stdout
     assert (out / "label_map.pbtxt").read_text().count("label_id") == 3
     assert json.loads((out / "import_report.json").read_text())["splits"][0]["boxes"] == 4
-    done = _run("validate", out, "--decode")
+    done = run_dataset("validate", out, "--decode")
     assert done.exit_code == 0, done.output
-    assert _run("import", path, "--videos", videos, "--output", out, "--name", "own").exit_code == 1
-
-
-def _box(frame: int, x1: float, *, outside: int = 0, keyframe: int = 1, actions: tuple[str, ...] = ("walk",)) -> str:
-    ticks = "".join(f'<attribute name="{name}">{str(name in actions).lower()}</attribute>' for name in ACTIONS)
-    return (
-        f'<box frame="{frame}" outside="{outside}" occluded="0" keyframe="{keyframe}" xtl="{x1}" ytl="8" '
-        f'xbr="{x1 + 8}" ybr="40" z_order="0">{ticks}</box>'
-    )
-
-
-def test_a_track_moves_between_its_key_frames_and_ends_where_the_person_is_outside(
-    tmp_path: Path, videos: Path
-) -> None:
-    boxes = _box(10, 0) + _box(60, 40, actions=("stand",)) + _box(85, 60, outside=1) + _box(100, 8)
-    path = write_cvat_tracks(tmp_path / "a.xml", f'<track id="3" label="person">{boxes}</track>', size=125)
-    opened = _import([path], tmp_path / "out", videos)
-    # At frame 25 three tenths of the way; at 75 on the way to where the person is outside.
-    assert _rows(opened) == {
-        ("street", 0),
-        *{("street", 1000, 3, _relative(12), "walk"), ("street", 2000, 3, _relative(32), "walk")},
-        *{("street", 3000, 3, _relative(52), "stand"), ("street", 4000, 3, _relative(8), "walk")},
-    }
-    report = json.loads((tmp_path / "out" / "import_report.json").read_text())
-    assert (report["interpolated"], report["dropped"]) == (3, {"drawn boxes between key frames": 2})
-    annotated = _import([path], tmp_path / "annotated", videos, every_ms=0)
-    assert {row[1] for row in _rows(annotated)} == {400, 2400, 4000}
-
-
-def _relative(x1: float) -> tuple[float, ...]:
-    return tuple(np.float32([x1 / WIDTH, 8 / HEIGHT, (x1 + 8) / WIDTH, 40 / HEIGHT]).tolist())
-
-
-def test_jobs_of_a_task_are_joined_where_they_overlap_and_other_people_get_new_ids(
-    tmp_path: Path, videos: Path
-) -> None:
-    first = f'<track id="0" label="person">{_box(0, 0)}{_box(25, 8)}{_box(26, 8, outside=1)}</track>'
-    second = f'<track id="5" label="person">{_box(25, 8)}{_box(50, 16)}</track>'
-    second += f'<track id="0" label="person">{_box(50, 64)}</track>'
-    jobs = [
-        write_cvat_tracks(tmp_path / "job1.xml", first, size=26),
-        write_cvat_tracks(tmp_path / "job2.xml", second, size=26, start=25),
-    ]
-    opened = _import(jobs, tmp_path / "out", videos)
-    assert {(row[1], row[2], row[3]) for row in _rows(opened)} == {
-        *{(0, 0, _relative(0)), (1000, 0, _relative(8)), (2000, 0, _relative(16)), (2000, 1, _relative(64))}
-    }
-    report = json.loads((tmp_path / "out" / "import_report.json").read_text())
-    assert (report["merged"], report["renumbered"], len(report["files"])) == (1, 1, 2)
-
-
-def test_label_studio_shows_a_person_from_key_frame_to_key_frame_until_it_is_disabled(
-    tmp_path: Path, videos: Path
-) -> None:
-    path = write_label_studio(tmp_path, {"street": {0: [(1, (0, 0, 8, 24), ("walk",))], 4: []}})
-    tasks = json.loads(path.read_text())
-    value = tasks[0]["annotations"][0]["result"][0]["value"]
-    start = value["sequence"][0]
-    value["sequence"] = [start | {"enabled": True}, start | {"frame": 51, "time": 51 / 25, "x": 50, "enabled": False}]
-    path.write_text(json.dumps(tasks))
-    found = _rows(_import([path], tmp_path / "out", videos), persons=False)
-    assert {row[1]: row[3][0] for row in found if len(row) > 2} == {0: 0, 1000: 0.25, 2000: 0.5}
-    assert {row for row in found if len(row) == 2} == {("street", 3000), ("street", 4000)}
+    assert run_dataset("import", path, "--videos", videos, "--output", out, "--name", "own").exit_code == 1
 
 
 def test_boxes_are_cut_at_the_picture_s_edge_and_left_out_beyond_it(tmp_path: Path, videos: Path) -> None:
     scene: Scene = {"street": {0: [(1, (-8, 0, 8, 99), ("walk",)), (2, (80, 0, 90, 9), ("walk",))]}}
-    opened = _import([write_coco(tmp_path, scene)], tmp_path / "out", videos)
-    assert _rows(opened) == {("street", 0, 1, tuple(np.float32([0, 0, 0.1, 1]).tolist()), "walk")}
+    opened = import_into(tmp_path / "out", [write_coco(tmp_path, scene)], videos)
+    assert rows(opened) == {("street", 0, 1, tuple(np.float32([0, 0, 0.1, 1]).tolist()), "walk")}
     report = json.loads((tmp_path / "out" / "import_report.json").read_text())
     assert (report["clipped"], report["dropped"]) == (1, {"boxes outside the picture": 1})
 
 
 def test_coarser_key_frames_drop_images_between_them(tmp_path: Path, videos: Path) -> None:
-    opened = _import([write_yolo(tmp_path, SCENE)], tmp_path / "out", videos, every_ms=2000)
-    assert {row[:2] for row in _rows(opened)} == {("street", 0), ("street", 2000), ("yard", 0)}
+    opened = import_into(tmp_path / "out", [write_yolo(tmp_path, SCENE)], videos, every_ms=2000)
+    assert {row[:2] for row in rows(opened)} == {("street", 0), ("street", 2000), ("yard", 0)}
     report = json.loads((tmp_path / "out" / "import_report.json").read_text())
     assert report["dropped"] == {"annotated images between key frames": 2}
 
@@ -281,13 +121,16 @@ def test_images_in_folders_are_counted_from_their_first_one(tmp_path: Path) -> N
     path = write_coco(tmp_path, scene)
     path.write_text(path.read_text().replace("/000001.png", "/img_00000.png").replace("/000026.png", "/img_00010.png"))
     words = ["--frames", tmp_path / "frames", "--pattern", "{video}/img_{frame:05d}.png", "--fps", "10"]
-    done = _run("import", path, *words, "--first-frame", "0", "--output", tmp_path / "out", "--name", "own")
+    done = run_dataset("import", path, *words, "--first-frame", "0", "--output", tmp_path / "out", "--name", "own")
     assert done.exit_code == 0, done.output
-    assert {row[:2] for row in _rows(Dataset.open(tmp_path / "out"))} == {("street", 0), ("street", 1000)}
-    assert _run("validate", tmp_path / "out", "--decode").exit_code == 0
+    assert {row[:2] for row in rows(Dataset.open(tmp_path / "out"))} == {("street", 0), ("street", 1000)}
+    assert run_dataset("validate", tmp_path / "out", "--decode").exit_code == 0
     media = Dataset.open(tmp_path / "out").media
     assert number_of(media.read("street", [26])[0]) == 10
-    assert _run("import", path, *words, "--every", "0.0004", "--output", tmp_path / "b", "--name", "own").exit_code == 2
+    assert (
+        run_dataset("import", path, *words, "--every", "0.0004", "--output", tmp_path / "b", "--name", "own").exit_code
+        == 2
+    )
 
 
 def test_ava_kinetics_rows_move_to_the_clock_of_their_clips(tmp_path: Path, videos: Path) -> None:
@@ -300,19 +143,19 @@ def test_ava_kinetics_rows_move_to_the_clock_of_their_clips(tmp_path: Path, vide
     (tmp_path / "starts.csv").write_text("movie,900\n")
     (tmp_path / "labels.pbtxt").write_text(label_map_text())
     words = ["--videos", clips, "--label-map", tmp_path / "labels.pbtxt", "--starts", tmp_path / "starts.csv"]
-    done = _run("import", path, *words, "--output", tmp_path / "out", "--name", "own")
+    done = run_dataset("import", path, *words, "--output", tmp_path / "out", "--name", "own")
     assert done.exit_code == 0, done.output
-    assert {row[:2] for row in _rows(Dataset.open(tmp_path / "out"))} == {("abc_000010_000020", 2500), ("movie", 2000)}
+    assert {row[:2] for row in rows(Dataset.open(tmp_path / "out"))} == {("abc_000010_000020", 2500), ("movie", 2000)}
 
 
 def test_actions_that_the_label_map_lacks_are_an_error_or_dropped_and_counted(tmp_path: Path, videos: Path) -> None:
     path = WRITERS["coco"](tmp_path, SCENE)
     (tmp_path / "few.pbtxt").write_text('label { name: "stand" label_id: 4 }\nlabel { name: "walks" label_id: 7 }\n')
     words = ["import", path, "--fps", "25", "--label-map", tmp_path / "few.pbtxt", "--name", "own"]
-    done = _run(*words, "--output", tmp_path / "a")
+    done = run_dataset(*words, "--output", tmp_path / "a")
     assert "lacks actions of the files: 'walk'" in str(done.exception)
     assert "Did you mean 'walks'?" in str(done.exception)
-    done = _run(*words, "--output", tmp_path / "b", "--unknown-labels", "drop", "--videos", videos)
+    done = run_dataset(*words, "--output", tmp_path / "b", "--unknown-labels", "drop", "--videos", videos)
     assert "Dropped: 2 actions 'walk', which the label map lacks" in done.stderr
     split = Dataset.open(tmp_path / "b").split("all")
     assert sum(map(len, (item.labels for item in split.key_frames))) == 5  # all people stay
@@ -320,153 +163,22 @@ def test_actions_that_the_label_map_lacks_are_an_error_or_dropped_and_counted(tm
 
 def test_without_media_the_data_set_says_where_they_belong(tmp_path: Path, videos: Path) -> None:
     words = ["import", WRITERS["coco"](tmp_path, SCENE), "--fps", "25", "--output", tmp_path / "out", "--name", "own"]
-    assert f"put the videos into {tmp_path / 'out' / 'videos'}" in _run(*words).stderr
+    assert f"put the videos into {tmp_path / 'out' / 'videos'}" in run_dataset(*words).stderr
     (tmp_path / "out" / "videos").mkdir()
     for path in videos.rglob("*.mp4"):
         (tmp_path / "out" / "videos" / path.name).symlink_to(path)
-    assert _rows(Dataset.open(tmp_path / "out")) == _expected(SCENE)
-
-
-TRACK = '<track id="0" label="person"><box frame="0" outside="0" xtl="1" ytl="1" xbr="5" ybr="5"/></track>'
-
-
-@pytest.mark.parametrize(
-    ("name", "old", "new", "message"),
-    [
-        ("cvat", "<annotations>", "<!DOCTYPE a [<!ENTITY x 'y'>]><annotations>", "a DTD is refused"),
-        ("cvat", "utf-8", "x", "is not whole XML: unknown encoding: x"),
-        ("cvat", "utf-8", "shift-jis", "is not whole XML: multi-byte encodings are not supported"),
-        ("cvat", 'xbr="5"', 'xbr="0"', "track 0, frame 0: the box x1,y1,x2,y2 is 1,1,0,5"),
-        ("cvat", 'xbr="5"', 'xbr="nan"', "track 0, frame 0: xbr is 'nan', but must be finite"),
-        ("cvat", 'frame="0"', 'frame="0.5"', "frame is '0.5', but must be a whole number"),
-        ("cvat", 'frame="0"', 'frame="0" rotation="30.00"', "the box is rotated"),
-        ("cvat", "</track>", "", "is not whole XML: mismatched tag: line 2"),
-        ("cvat", "</track>", "<a>" * 40 + "</a>" * 40 + "</track>", "nested deeper than 32"),
-        ("cvat", "<track id", '<image id="0"/><track id', "Export the task as 'CVAT for video 1.1'"),
-        ("cvat", "task>", "project>", "Export the tasks of a project one by one"),
-        ("cvat", "<size>76</size>", "<size>999999999</size>", "more than 604800 s"),
-        ("coco", '"bbox": [10, 10, 20, 30]', '"bbox": [10, 10, 20]', "annotations.0.bbox"),
-        ("coco", '"bbox": [10, 10, 20, 30]', '"bbox": [10, 10, 0, 30]', r"annotations\[0\]: the box x1,y1,x2,y2"),
-        ("coco", '"image_id": 1', '"image_id": 99', r"annotations\[0\]: its image_id or category_id"),
-        ("coco", "street/000001.png", "street.png", r"images\[0\] is the image 'street.png'"),
-        ("coco", "street/000026.png", "street/000001.png", r"images\[1\] is frame 0 of video 'street' once more"),
-        ("coco", '"width": 80', '"width": 81', r"images\[1\] is 80x48"),
-        ("coco", "}]}", "}]", "is not JSON that can be read: .* at line 1"),
-        ("coco", '"images": [', '"images": [' + "[" * 300 + "]" * 300 + ",", "recursion limit"),
-        ("label_studio", '"enabled": false', '"enabled": "maybe"', "sequence.0.enabled"),
-        ("label_studio", '"rotation": 0', '"rotation": 10', "region r0-1, frame 1 is rotated"),
-        ("label_studio", '"frame": 1,', '"frame": 0,', "sequence.0.frame is 0"),
-        ("label_studio", '"annotations"', '"drafts"', "export as JSON, not JSON-MIN"),
-        ("via", '"z": [0.0]', '"z": []', "metadata 1_0: z is"),
-        ("via", '"vid": "1"', '"vid": "8"', "metadata 1_0: vid is '8'"),
-        ("via", '"1": "1"', '"1": "9"', "action is '9', but has no option '9'"),
-        ("ava", "street,0000,0.125", "street,0000,0.9", "line 1: the box x1,y1,x2,y2"),
-        ("ava", "street,0000,0.125", "street,x,0.125", "in line 1 the time is 'x'"),
-    ],
-)
-def test_a_bad_file_is_refused_with_its_place_and_rule(
-    name: str, old: str, new: str, message: str, tmp_path: Path, videos: Path
-) -> None:
-    path = write_cvat_tracks(tmp_path / "a.xml", TRACK) if name == "cvat" else WRITERS[name](tmp_path, SCENE)
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new, 1) if old != "task>" else text.replace(old, new))
-    with pytest.raises(StalError, match=message):
-        _import([path], tmp_path / "out", videos)
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("1 0.5 0.5 0.1", "must be: class x y width height"),
-        ("9 0.5 0.5 0.1 0.1", "class 9 has no name"),
-        ("1 0.5 0.5 0 0.1", "the box x1,y1,x2,y2"),
-        ("1 0.5 0.5 0.1 0.1 0.87", "must be a whole number. Is it a confidence"),
-        ("1 0.5 0.5 0.1 nan", "column 5 is 'nan', but must be finite"),
-        ("1 0.5 0.5 0.1 0.1 -inf", "column 6 is '-inf', but must be finite"),
-        ("inf 0.5 0.5 0.1 0.1", "column 1 is 'inf'"),
-    ],
-)
-def test_a_bad_line_of_yolo_is_refused(line: str, message: str, tmp_path: Path, videos: Path) -> None:
-    root = write_yolo(tmp_path, SCENE)
-    (root / "labels" / "street_000001.txt").write_text("\n" + line)
-    with pytest.raises(StalError, match=f"street_000001.txt, line 2.*{message}"):
-        _import([root], tmp_path / "out", videos)
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "message"),
-    [
-        ("labels", [None], "labels.0"),
-        ("gttubes", [], "gttubes is"),
-        ("resolution", {"sports/street": (48, 80)}, r"gttubes\['sports/yard'\]: the video has no resolution"),
-        ("gttubes", {"sports/street": {9: []}}, "there is no class 9, only 0 to 2"),
-        ("gttubes", {"sports/street": {0: [[1, 2]]}}, r"\[0\]\[0\] must be an array"),
-        ("gttubes", {"sports/street": {0: [np.zeros((2, 4))]}}, r"\[0\]\[0\] must be an array"),
-        ("gttubes", {"sports/street": {0: [np.float32([[0, 1, 1, 2, 2]])]}}, "frames must be whole numbers from 1"),
-        ("gttubes", {"sports/street": {0: [np.float32([[np.nan, 1, 1, 2, 2]])]}}, "frames must be whole numbers"),
-        ("gttubes", {"sports/street": {0: [np.float32([[1, 5, 1, 2, 2]])]}}, "frame 1: the box x1,y1,x2,y2"),
-        ("gttubes", {"sports/street": {0: [np.float32([[1, 1, 1, 2, 2]] * 2)]}}, "has two boxes at frame 0"),
-        ("train_videos", ["street"], "train_videos.0"),
-        ("gttubes", {"sports/street": {}, "street": {}}, "'sports/street' and 'street' would be one video 'street'"),
-    ],
-)
-def test_a_bad_pickle_of_tubes_is_refused(key: str, value: object, message: str, tmp_path: Path, videos: Path) -> None:
-    path = WRITERS["tubes"](tmp_path, SCENE)
-    path.write_bytes(pickle.dumps(pickle.loads(path.read_bytes()) | {key: value}, protocol=2))
-    with pytest.raises(StalError, match=message):
-        _import([path], tmp_path / "out", videos)
+    assert rows(Dataset.open(tmp_path / "out")) == expected(SCENE)
 
 
 def test_the_splits_of_a_file_become_splits_and_who_is_in_none_is_counted(tmp_path: Path, videos: Path) -> None:
     path = WRITERS["tubes"](tmp_path, SCENE)
     lists = {"train_videos": [["sports/street"], []], "test_videos": [[], ["sports/street"]]}
     path.write_bytes(pickle.dumps(pickle.loads(path.read_bytes()) | lists, protocol=2))
-    opened = _import([path], tmp_path / "out", videos)
+    opened = import_into(tmp_path / "out", [path], videos)
     assert opened.split_names == ("train1", "test2")
     assert json.loads((tmp_path / "out" / "import_report.json").read_text())["dropped"] == {
         "videos in no split of their file": 1
     }
-
-
-def test_attributes_with_a_choice_are_actions_unless_others_are_named(tmp_path: Path, videos: Path) -> None:
-    path = write_cvat_tracks(tmp_path / "a.xml", TRACK.replace("/></track>", ">@</box></track>"), size=1)
-    values = {"walk": "true", "wave": "false", "note": "jump", "pose": "__undefined__"}
-    filled = "".join(f'<attribute name="{name}">{value}</attribute>' for name, value in values.items())
-    path.write_text(path.read_text().replace("@", filled))
-    assert {row[4] for row in _rows(_import([path], tmp_path / "a", videos))} == {"walk"}
-    named = Reading(action_attributes=("note", "pose"))
-    assert {row[4] for row in _rows(_import([path], tmp_path / "b", videos, reading=named))} == {"jump"}
-
-
-def test_of_several_annotations_of_a_task_one_must_be_marked(tmp_path: Path, videos: Path) -> None:
-    path = write_label_studio(tmp_path, {"street": SCENE["street"]})
-    tasks = json.loads(path.read_text())
-    tasks[0]["annotations"] *= 2
-    path.write_text(json.dumps(tasks))
-    with pytest.raises(StalError, match=r"task \[0\] has 2 annotations, but may have one"):
-        _import([path], tmp_path / "out", videos)
-    tasks[0]["annotations"][0] = tasks[0]["annotations"][0] | {"ground_truth": True}
-    tasks.append({"data": {"video": "b.mp4"}, "annotations": []})
-    path.write_text(json.dumps(tasks))
-    _import([path], tmp_path / "out", videos)
-    report = json.loads((tmp_path / "out" / "import_report.json").read_text())
-    assert report["dropped"] == {"tasks without an annotation": 1}
-
-
-def test_predictions_of_label_studio_count_only_in_tasks_that_nobody_could_annotate(
-    tmp_path: Path, videos: Path
-) -> None:
-    path = write_label_studio(tmp_path, SCENE)
-    expected = _rows(_import([path], tmp_path / "first", videos))
-    tasks = json.loads(path.read_text())
-    predicted = [{"data": task["data"], "predictions": task["annotations"]} for task in tasks]
-    path.write_text(json.dumps(predicted))
-    assert _rows(_import([path], tmp_path / "second", videos)) == expected
-    path.write_text(json.dumps([{**task, "annotations": []} for task in predicted]))
-    with pytest.raises(StalError, match="only 2 tasks without an annotation"):
-        _import([path], tmp_path / "third", videos)
 
 
 def test_frame_numbers_need_a_rate_and_pixels_a_size(tmp_path: Path) -> None:

@@ -177,7 +177,7 @@ def test_a_small_file_cannot_claim_endless_rows(tmp_path: Path) -> None:
 
 def test_annotations_and_detections_are_told_apart(tmp_path: Path) -> None:
     boxes = {("b", 1): [(0.1, 0.2, 0.3, 0.4)], ("b", 2): [], ("a", 2): [(0.0, 0.0, 0.5, 0.5)]}
-    with pytest.raises(InputError, match="'stal-cli dataset import-proposals'"):
+    with pytest.raises(InputError, match="'stal-cli detect --import'"):
         read_published(write_pickle(tmp_path / "detections.pkl", detection_elements(boxes)), "annotations")
     with pytest.raises(InputError, match="these are annotations"):
         read_published(write_pickle(tmp_path / "train.pkl", annotation_elements()), "detections")

@@ -214,6 +214,8 @@ def write_cvat_tracks(path: Path, tracks: str, *, video: str = "street", size: i
     return path
 
 
+CVAT_TRACK = '<track id="0" label="person"><box frame="0" outside="0" xtl="1" ytl="1" xbr="5" ybr="5"/></track>'
+
 WRITERS: dict[str, Callable[[Path, Scene], Path]] = {
     "cvat": write_cvat,
     "coco": write_coco,

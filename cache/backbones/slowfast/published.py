@@ -1,6 +1,7 @@
 """The published layouts of SlowFast, turned into the names of `SlowFast`.
 
-The files of the published method have these names already; PySlowFast and mmaction2 have names of their own.
+The files of the published method have these names already; PySlowFast (today, and in its first files, of Caffe2) and
+mmaction2 have names of their own.
 """
 
 import re
@@ -34,6 +35,8 @@ class _Layout:
     preset: str
 
 
+_CAFFE2_STATE = re.compile(r"_momentum$|^lr$|^model_iter$")
+
 _LAYOUTS = (
     _Layout(
         code="PySlowFast",
@@ -50,6 +53,42 @@ _LAYOUTS = (
             r"\.branch1\.": ".downsample.0.",
             **{rf"\.branch2\.{letter}_bn\.": f".bn{number}." for number, letter in enumerate("abc", start=1)},
             **{rf"\.branch2\.{letter}\.": f".conv{number}." for number, letter in enumerate("abc", start=1)},
+        },
+        mean=CLIP_MEAN,
+        preset="r50 or r101",
+    ),
+    _Layout(
+        code="PySlowFast in Caffe2",
+        parts=(
+            "conv1_",
+            "t_conv1_",
+            "res_conv1_",
+            "t_res",
+            "t_pool1_",
+            *(f"res{stage}_" for stage in range(2, 6)),
+            "nonlocal_",
+        ),
+        names={
+            r"^conv1_": "slow_conv1.",
+            r"^t_conv1_": "fast_conv1.",
+            r"^res_conv1_bn_": "slow_bn1.",
+            r"^t_res_conv1_bn_": "fast_bn1.",
+            r"^t_pool1_subsample_(bn_)?": r"Tconv1.\g<1>",
+            r"^t_res(\d)_\d+_branch2c_bn_subsample_(bn_)?": r"Tconv\1.\g<2>",
+            r"^(Tconv\d)\.bn_": r"\1.1.",
+            r"^(Tconv\d)\.(?=\w+$)": r"\1.0.",
+            **{rf"^res{stage + 1}_(\d+)_": rf"slow_res{stage}.\1." for stage in range(1, 5)},
+            **{rf"^t_res{stage + 1}_(\d+)_": rf"fast_res{stage}.\1." for stage in range(1, 5)},
+            r"^nonlocal_conv4_(\d+)_bn_": r"slow_res3.\1.non_local.bn.",
+            r"^nonlocal_conv4_(\d+)_(theta|phi|g|out)_": r"slow_res3.\1.non_local.conv_\2.",
+            r"\.branch1_bn_": ".downsample_bn.",
+            r"\.branch1_": ".downsample.0.",
+            **{rf"\.branch2{letter}_bn_": f".bn{number}." for number, letter in enumerate("abc", start=1)},
+            **{rf"\.branch2{letter}_": f".conv{number}." for number, letter in enumerate("abc", start=1)},
+            r"\.[ws]$": ".weight",
+            r"\.b$": ".bias",
+            r"\.rm$": ".running_mean",
+            r"\.riv$": ".running_var",
         },
         mean=CLIP_MEAN,
         preset="r50 or r101",
@@ -91,13 +130,15 @@ def from_published(
                 f"{', '.join(map(str, layout.mean))}, but this preset subtracts {', '.join(map(str, config.mean))}. "
                 f"Use a preset such as {layout.preset}."
             )
-        kept, ignored = split_off(tensors, ("head.", "cls_head.", "roi_head."), "the classifier")
+        kept, ignored = split_off(tensors, ("head.", "cls_head.", "roi_head.", "pred_"), "the classifier")
+        state = dict.fromkeys((name for name in kept if _CAFFE2_STATE.search(name)), "training state")
+        kept, ignored = {name: kept[name] for name in kept if name not in state}, ignored | state
         named = {_renamed(name, layout.names): tensor for name, tensor in kept.items()}
         if len(named) < len(kept):
             raise InputError("The file holds tensors twice, with and without 'backbone.' before their names.")
         if unknown := [name for name in named if name.startswith(layout.parts)]:
             raise InputError(
-                f"{len(unknown)} of {layout.code}'s tensors belong to a network that is not read: "
+                f"{len(unknown)} tensors with names of {layout.code} belong to a network that is not read: "
                 f"{', '.join(unknown[:8])}."
             )
         return named, ignored
