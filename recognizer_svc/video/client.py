@@ -179,12 +179,21 @@ class VideoStreams:
             )
 
     async def _requests(self, opened: asyncio.Event, ended: asyncio.Event) -> AsyncIterator[pb.RecognizeVideoRequest]:
-        video = self._video
-        first = self._unanswered or Unanswered(video.time, ClipSpec(), reach_ms=0)
-        yield pb.RecognizeVideoRequest(start=first.start(video.run_id, video.checkpoint))
+        before = self._unanswered
+        time = self._video.time if before is None else before.time
+        start = pb.VideoStart(
+            run_id=self._video.run_id,
+            checkpoint=self._video.checkpoint,
+            video=time.video,
+            start_s=time.start_s,
+            num_frames=time.num_frames or 0,
+            answered_ms=None if before is None else before.answered_ms,
+        )
+        yield pb.RecognizeVideoRequest(start=start)
+        # grpc may leave the iterator of a broken stream waiting; it ends by itself then.
         await opened.wait()
         if self._unanswered is not None:
-            async for request in self._unanswered.requests(ended.is_set):
+            async for request in self._unanswered.requests(time.num_frames, ended.is_set):
                 yield request
 
     async def _read(self, unanswered: Unanswered) -> None:

@@ -109,7 +109,7 @@ class VideoStream:
                     self._put(pb.RecognizeVideoResponse(key_frame=messages.from_scored(item)))
                 self._key_frames.answered(ready)
                 self._changed.set()
-            elif reading.done() and not self._computing:
+            elif reading.done() and not self._computing and not self._decoding:
                 return
             else:
                 await self._changed.wait()
@@ -146,8 +146,8 @@ class VideoStream:
     def _take(self, request: pb.RecognizeVideoRequest) -> None:
         kind = request.WhichOneof("request")
         if kind == "frame":
-            number = request.frame.number
-            if not 0 < number <= (last := self._time.num_frames or MAX_FRAMES):
+            number, last = request.frame.number, self._time.num_frames or MAX_FRAMES
+            if not 0 < number <= last:
                 raise InputError(f"frame.number is {number}, but must be 1 to {last}.")
             self._window.add(number, lambda: self._decode(request.frame))
         elif kind == "key_frame":

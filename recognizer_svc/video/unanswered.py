@@ -37,7 +37,7 @@ class Unanswered:
 
     def __init__(self, video: VideoTime, clip: ClipSpec, *, reach_ms: int) -> None:
         """reach_ms: how far before and after a key frame the head looks."""
-        self._time, self._clip, self._reach_ms = video, clip, reach_ms
+        self.time, self._clip, self._reach_ms = video, clip, reach_ms
         self._frames: dict[int, pb.VideoFrame] = {}
         self._needed = Counter[int]()
         self._newest = 0
@@ -46,7 +46,6 @@ class Unanswered:
         self._complete = False
         self._changed = asyncio.Event()
         self._waiting_since = time.monotonic()
-        self.frames_sent = 0
 
     @property
     def answered_ms(self) -> int | None:
@@ -80,7 +79,7 @@ class Unanswered:
         self.wake()
 
     def add_key_frame(self, time_ms: int, people: People) -> None:
-        key = KeyFrame(self._time.video, time_ms)
+        key = KeyFrame(self.time.video, time_ms)
         if time_ms <= self._newest_ms:
             raise InputError(f"Key frame {key} comes after one at {self._newest_ms} ms; they must be in order of time.")
         message, persons = pb.KeyFramePeople(time_ms=time_ms), people.persons_N.tolist()
@@ -100,8 +99,8 @@ class Unanswered:
         """Nothing more comes. failed: so that key frames whose frames have not come are given up."""
         if failed:
             self._key_frames = [item for item in self._key_frames if not item.missing]
-        elif self._time.num_frames is None and self._newest:
-            self._time = replace(self._time, num_frames=self._newest)
+        elif self.time.num_frames is None and self._newest:
+            self.time = replace(self.time, num_frames=self._newest)
             for item in self._key_frames:
                 self._plan(item)
         lacking = next((item for item in self._key_frames if item.missing), None)
@@ -140,12 +139,12 @@ class Unanswered:
         """Let everybody who waits for a change look again."""
         self._changed.set()
 
-    async def requests(self, ended: Callable[[], bool]) -> AsyncIterator[pb.RecognizeVideoRequest]:
+    async def requests(self, told: int | None, ended: Callable[[], bool]) -> AsyncIterator[pb.RecognizeVideoRequest]:
         """Yield what a stream sends after its start, until the last key frame is sent or the stream has ended.
 
-        ended: `wake` has it asked again. grpc may leave the iterator of a broken stream waiting.
+        told: the number of frames that the start said. ended: `wake` has it asked again.
         """
-        sent, last_ms, told = set[int](), -1, self._time.num_frames
+        sent, last_ms = set[int](), -1
         while not ended():
             item = next((item for item in self._key_frames if item.key.time_ms > last_ms), None)
             if item is None:
@@ -156,28 +155,16 @@ class Unanswered:
             for number in sorted(set(item.clip) - sent):
                 if (frame := self._frames.get(number)) is not None:
                     sent.add(number)
-                    self.frames_sent += 1
                     yield pb.RecognizeVideoRequest(frame=frame)
             if set(item.clip) - sent:
                 await self._change()
                 continue
-            if self._time.num_frames != told and (told := self._time.num_frames) is not None:
+            if told is None and (told := self.time.num_frames) is not None:
                 yield pb.RecognizeVideoRequest(num_frames=told)
             if not self._due():
                 self._waiting_since = time.monotonic()
             last_ms = item.key.time_ms
             yield pb.RecognizeVideoRequest(key_frame=item.message)
-
-    def start(self, run_id: str, checkpoint: str) -> pb.VideoStart:
-        """Return what another stream begins with."""
-        return pb.VideoStart(
-            run_id=run_id,
-            checkpoint=checkpoint,
-            video=self._time.video,
-            start_s=self._time.start_s,
-            num_frames=self._time.num_frames or 0,
-            answered_ms=self.answered_ms,
-        )
 
     def _without_answer(self) -> list[_KeyFrame]:
         return [item for item in self._key_frames if item.key.time_ms > self._answered_ms]
@@ -188,7 +175,7 @@ class Unanswered:
 
     def _plan(self, item: _KeyFrame) -> None:
         """Find the frames that a key frame needs."""
-        clip = self._time.clip_of(item.key.time_ms, self._clip) if item.seen else ()
+        clip = self.time.clip_of(item.key.time_ms, self._clip) if item.seen else ()
         self._needed -= Counter(set(item.clip))
         self._needed += Counter(set(clip))
         item.clip, item.missing = clip, set(clip) - self._frames.keys()

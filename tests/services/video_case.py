@@ -1,9 +1,9 @@
 """A small split over real frames, heads trained on its features, and services that hold its backbones."""
 
-import shutil
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -58,13 +58,14 @@ class VideoCase:
     split: Split
 
     @classmethod
-    def make(cls, root: Path) -> "VideoCase":
+    def make(cls, root: Path, *changes: str) -> "VideoCase":
+        """changes: of the recipes."""
         write_frames(root / "frames")
         split = make_split(FrameFolders(root / "frames"))
         store = Store.open(root / "store", create=True)
         precompute(split, store, PrecomputeOptions(backbones=[load() for load in LOADERS]))
         for run_id, overrides in RUNS.items():
-            train_run(make_run(store.root, run_id, overrides, RECIPE), Ranks())
+            train_run(make_run(store.root, run_id, [*overrides, *changes], RECIPE), Ranks())
         return cls(store, split)
 
     async def expected(self, run_id: str) -> dict[KeyFrame, NDArray[np.float32]]:
@@ -111,11 +112,12 @@ class VideoCase:
 
 def write_frames(root: Path) -> None:
     for number in range(2):
-        noise = np.random.default_rng(number).integers(0, 200, (36, 64, 3), dtype=np.uint8)
+        noise = np.random.default_rng(number).integers(0, 200, (9, 16, 3), dtype=np.uint8)
+        noise = np.asarray(Image.fromarray(noise).resize((128, 72), Image.Resampling.BICUBIC))
         (root / f"v{number}").mkdir(parents=True)
         for frame in range(1, FRAMES + 1):
             picture = np.roll(noise, frame * (number + 1), axis=1)
-            picture[frame % 36] = 255
+            picture[frame % 60 : frame % 60 + 12, 20:40] = 255
             Image.fromarray(picture).save(root / f"v{number}" / f"v{number}_{frame:06d}.png", compress_level=1)
 
 
@@ -146,22 +148,42 @@ def make_split(media: FrameFolders) -> Split:
     )
 
 
-def copy_of(case: VideoCase, folder: Path) -> VideoCase:
-    return replace(case, store=Store.open(Path(shutil.copytree(case.store.root, folder / "store"))))
+@dataclass(frozen=True)
+class Serving:
+    client: RecognizerClient
+    service: RecognizerService
+    server: ServiceServer
+    metrics: Metrics
+
+    def metric(self, name: str) -> float:
+        value = self.metrics.registry.get_sample_value(name)
+        assert value is not None
+        return value
+
+    @contextmanager
+    def thread_held(self) -> Iterator[None]:
+        """The scoring thread computes nothing."""
+        release = threading.Event()
+        self.service._scoring._thread.submit(release.wait)
+        try:
+            yield
+        finally:
+            release.set()
 
 
 @asynccontextmanager
 async def serving(
     case: VideoCase, *, backbones: Loaders = LOADERS, port: int = 0, **config: object
-) -> AsyncIterator[tuple[RecognizerClient, RecognizerService, ServiceServer]]:
+) -> AsyncIterator["Serving"]:
     """A real server, and a client of it."""
     settings = RecognizerConfig(store=case.store, device="cpu", backbones=tuple(backbones), **config)
-    service = RecognizerService(settings, Metrics())
+    metrics = Metrics()
+    service = RecognizerService(settings, metrics)
     server = ServiceServer(ServerConfig(port=port), [service], name="recognizer")
     await server.start()
     try:
         async with RecognizerClient(ClientConfig(address=f"127.0.0.1:{server.port}")) as client:
-            yield client, service, server
+            yield Serving(client, service, server, metrics)
     finally:
         await server.stop(0)
 
@@ -170,7 +192,3 @@ def worst(found: dict[KeyFrame, NDArray[np.float32]], wanted: dict[KeyFrame, NDA
     """The greatest difference of two scores; key frames without people may lack in what is wanted."""
     assert {key for key, scores in found.items() if len(scores)} == set(wanted)
     return max(float(np.abs(found[key] - scores).max()) for key, scores in wanted.items())
-
-
-def fixture_case(folder: Path) -> Iterator[VideoCase]:
-    yield VideoCase.make(folder)
