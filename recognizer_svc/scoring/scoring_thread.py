@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from cache.store import Store
 from recognizer_svc.scoring.loading import Loading
 from recognizer_svc.scoring.metrics import ScoringMetrics
-from recognizer_svc.scoring.micro_batch import MAX_CALLS, MicroBatches, Scored
+from recognizer_svc.scoring.micro_batch import MAX_CALLS, Scored, recognize_batches
 from recognizer_svc.scoring.model_list import ModelInfo
 from recognizer_svc.scoring.queries import Prediction, PredictQuery, RecognizeQuery
 from recognizer_svc.scoring.served_models import ServedModels
@@ -59,7 +59,7 @@ class Scoring:
         """Calls in progress, waiting ones included."""
         self._metrics = metrics or ScoringMetrics(CollectorRegistry())
         self._thread = WatchedPool(name="scoring", hung_s=hung_s, threads=1)
-        self._batches = MicroBatches(
+        self._batches = recognize_batches(
             self._thread, lambda queries: self._engine.recognize(queries), self._metrics, max_calls=max_batch
         )
         self.video = VideoScoring(self._thread, lambda: self._engine, self._metrics, max_streams=max_streams)

@@ -13,7 +13,7 @@ import numpy as np
 from cache.spec import BackboneSpec
 from recognizer_svc.people import People
 from recognizer_svc.scoring.metrics import ScoringMetrics
-from recognizer_svc.video.feature_batches import FeatureBatches
+from recognizer_svc.scoring.micro_batch import MicroBatches
 from recognizer_svc.video.key_frames import ComputedRows, Row
 from recognizer_svc.video.timeline import reach_ms
 from stal_data.errors import ConflictError
@@ -69,7 +69,14 @@ class VideoScoring:
     ) -> None:
         """thread: owns the engine and the device."""
         self._thread, self._engine, self._metrics = thread, engine, metrics
-        self._batches = FeatureBatches(thread, metrics)
+        self._batches: MicroBatches[tuple[FeatureSource, Clip], Row] = MicroBatches(
+            thread,
+            lambda batch: batch[0][0].rows([clip for _, clip in batch]),
+            metrics,
+            name="features",
+            fits=lambda taken, new: new[0] is taken[0][0] and len(taken) < new[0].extractor.batch_size,
+            observe=lambda batch: metrics.batch_clips.observe(len(batch)),
+        )
         self._extraction: Extraction | None = None
         self.decoders = WatchedPool(name="frames", hung_s=_DECODE_HUNG_S)
         self.max_streams = max_streams
@@ -138,7 +145,7 @@ class VideoScoring:
 
     async def features(self, video: OpenVideo, clip: "Clip", deadline: float) -> Row:
         """Compute what the head reads of a clip."""
-        row = await asyncio.wrap_future(self._batches.add(video.source, clip, deadline))
+        row = await asyncio.wrap_future(self._batches.add((video.source, clip), deadline))
         return {name: row[name] for name in video.arrays}
 
     async def score(
