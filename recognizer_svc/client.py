@@ -26,6 +26,7 @@ _FIRST_CONTACT = RetryPolicy(retries=2)
 _RESTART = RetryPolicy(retries=12)
 _TIMEOUT_S = 60.0
 _LOAD_TIMEOUT_S = 300.0  # from a bucket, of a large head
+_VIDEO_TIMEOUT_S = 300.0  # a head may have to be loaded, and large backbones compute a batch on a CPU for minutes
 _CANCEL_TIMEOUT_S = LONGEST_STOP_S + 60.0  # workers write a checkpoint first, and how long is the service's to say
 
 Q = TypeVar("Q")
@@ -143,7 +144,7 @@ class RecognizerClient:
                 call.cancel()
 
     async def recognize_video(
-        self, video: VideoRequest, items: AsyncIterator[VideoItem], *, timeout_s: float = _TIMEOUT_S
+        self, video: VideoRequest, items: AsyncIterator[VideoItem], *, timeout_s: float = _VIDEO_TIMEOUT_S
     ) -> AsyncGenerator[pb.VideoHeader | ScoredKeyFrame]:
         """Let the service score people on frames that are sent to it; the header first, then each key frame in order.
 

@@ -1090,7 +1090,7 @@ Global___VideoStart: _TypeAlias = VideoStart  # noqa: Y015
 @_typing.final
 class VideoFrame(_message.Message):
     """A frame that a clip needs; those that no clip needs may be left out. Each is sent once and, from the frame with the
-    highest number on, at most VideoHeader.kept_frames late.
+    highest number on, less than VideoHeader.kept_frames late.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -1160,7 +1160,7 @@ class VideoHeader(_message.Message):
     """Frames around a key frame from which its clip is taken, and the step from one to the next."""
     clip_stride: _builtins.int
     kept_frames: _builtins.int
-    """Frames before the latest one that may still come, and that a key frame may still need."""
+    """So many of the latest frames are kept: others come too late, and a key frame may need no others."""
     @_builtins.property
     def model(self) -> Global___Model: ...
     @_builtins.property

@@ -126,6 +126,7 @@ class VideoStream:
                 if request is None:
                     break
                 self._take(request)
+                del request  # not held while there is no room
             if self._requests.error is None:
                 self._key_frames.complete()
         except Exception as error:  # noqa: BLE001 - as above
