@@ -130,7 +130,6 @@ def recognizer(
     import asyncio
 
     from cache.store import Store
-    from cli.workflow.packed_parts import packed_backbone
     from recognizer_svc.packed_models.description import read_packed_model
     from recognizer_svc.packed_models.install import install
     from recognizer_svc.service.limits import JobLimits
@@ -142,8 +141,8 @@ def recognizer(
         model = read_packed_model(folder.absolute())
         click.echo(f"{folder} is the run {install(model, store)}.", err=True)
         for spec in model.feature_spec.backbones:
-            if (choice := packed_backbone(model, spec)) is not None:
-                backbones = [*backbones, choice]
+            if (file := model.backbone_file(spec.kind)) is not None:
+                backbones = [*backbones, BackboneChoice(kind=spec.kind, preset=spec.preset, weights=str(file))]
             elif spec.kind not in named:
                 click.echo(
                     f"Note: {folder} does not hold the weights of {spec.kind} ({spec.preset}, {spec.weights}), so it "

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import click
 
-from cache.spec import BackboneSpec
 from cli.ui.backbone_options import BackboneChoice
 from cli.ui.detector_options import DetectorChoice
 from recognizer_svc.packed_models.description import PackedModel
@@ -27,21 +26,15 @@ def backbones_with(model: PackedModel | None, chosen: Sequence[BackboneChoice]) 
         )
     found = []
     for spec in model.feature_spec.backbones:
-        choice = named.get(spec.kind) or packed_backbone(model, spec)
-        if choice is None:
+        file = model.backbone_file(spec.kind)
+        weights = str(file) if file is not None else None if spec.trained else spec.weights
+        if spec.kind not in named and weights is None:
             raise InputError(
                 f"'{model.folder}' does not hold the weights of {spec.kind} ({spec.preset}, {spec.weights}); name "
                 f"their file with --backbone {spec.kind}:{spec.preset}=FILE, or pack the model with them."
             )
-        found.append(choice)
+        found.append(named.get(spec.kind) or BackboneChoice(kind=spec.kind, preset=spec.preset, weights=weights))
     return tuple(found)
-
-
-def packed_backbone(model: PackedModel, spec: BackboneSpec) -> BackboneChoice | None:
-    """Return a backbone with the model's weights; None where it does not hold them."""
-    file = model.backbone_file(spec.kind)
-    weights = str(file) if file is not None else None if spec.trained else spec.weights
-    return None if weights is None else BackboneChoice(kind=spec.kind, preset=spec.preset, weights=weights)
 
 
 def detector_with(model: PackedModel | None, chosen: DetectorChoice) -> DetectorChoice:

@@ -93,7 +93,9 @@ async def test_a_process_with_a_packed_model_is_stopped_by_sigterm_and_another_g
     model = tmp_path / "plain.stal"
     done = stal_cli("models", "pack", "plain", "--store", str(video_case.store.root), "--output", str(model))
     assert done.returncode == 0, done.stderr
-    process = RecognizerProcess(tmp_path / "store", tmp_path, "--model", str(model), "--device", "cpu").start()
+    words = ["--model", str(model), "--device", "cpu", "--vit", "random:0", "--vit-preset", "tiny"]
+    words += ["--backbone", "slowfast:tiny=random:0"]
+    process = RecognizerProcess(tmp_path / "store", tmp_path, *words).start()
     try:
         async with RecognizerClient(process.client) as client:
             (run_id,) = [item.run_id for item in await client.list_models()]
