@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ from svc_common.errors import DeadlineError, ServiceError, error_of
 
 if TYPE_CHECKING:
     from protos.generated import recognizer_pb2_grpc as pb_grpc
+
+log = logging.getLogger(__name__)
 
 SERVICE = "recognizer"
 JPEG_QUALITY = 95
@@ -113,7 +116,9 @@ class VideoStreams:
                     continue
                 if delay is None:
                     raise found
-                await asyncio.sleep(pause_s(delay, found))
+                delay = pause_s(delay, found)
+                log.warning("%s; trying again in %.1f s", found, delay)
+                await asyncio.sleep(delay)
             if self._source_error is not None:
                 raise self._source_error
         finally:
