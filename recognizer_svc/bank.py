@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cache.feature_store import FeatureSet
 from recognizer_svc.batching import head_batch
 from recognizer_svc.boxes import mirrored_boxes
+from recognizer_svc.features import FeatureRows
 from recognizer_svc.heads.batch import FeatureShapes
 from recognizer_svc.heads.regions import Regions
 from recognizer_svc.heads.roi import pooled_regions
@@ -55,7 +55,7 @@ class Bank:
                 "channel (head.pooling=mean), one view (data.hflip_probability=0), or data.bank_s=0."
             )
 
-    def around(self, clips: Sequence[tuple[Window, bool]], sets: Mapping[bool, FeatureSet]) -> BankRows:
+    def around(self, clips: Sequence[tuple[Window, bool]], sets: Mapping[bool, FeatureRows]) -> BankRows:
         """Return the vectors of the windows of some clips, each once.
 
         clips: windows, and whether they are seen mirrored. sets: of the split, by whether they are mirrored.
@@ -70,7 +70,7 @@ class Bank:
         seen_BV = seen_BW.repeat(np.array([len(found) for found in vectors], dtype=np.int64), axis=1)
         return np.concatenate([np.empty((0, self._channels), np.float32), *vectors]), seen_BV
 
-    def _vectors(self, people: _People, sets: Mapping[bool, FeatureSet]) -> NDArray[np.float32]:
+    def _vectors(self, people: _People, sets: Mapping[bool, FeatureRows]) -> NDArray[np.float32]:
         """Return the vectors [n, C] of a key frame's people."""
         with self._lock:
             if people in self._kept:

@@ -1,7 +1,8 @@
 """Client of the recognizer service; needs neither torch nor the store."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeAlias, TypeVar
@@ -13,19 +14,20 @@ from numpy.typing import NDArray
 from protos.generated import recognizer_pb2 as pb
 from protos.generated import recognizer_pb2_grpc as pb_grpc
 from recognizer_svc.service.bounds import LONGEST_STOP_S
+from recognizer_svc.video.client import SERVICE, VideoItem, VideoRequest, VideoStreams, scored_key_frame
 from stal_data.errors import StalError
-from stal_data.keyframes import KeyFrame, ScoredKeyFrame
+from stal_data.keyframes import ScoredKeyFrame
 from svc_common.client import RetryPolicy, call_metadata, call_with_retries, is_retryable, open_channel, pause_s
 from svc_common.config import ClientConfig
 from svc_common.errors import error_of
 from svc_common.waiting import wait_for_start
 
-SERVICE = "recognizer"
 # A wrong address should show at once; a service that was there a moment ago gets the time to restart.
 _FIRST_CONTACT = RetryPolicy(retries=2)
 _RESTART = RetryPolicy(retries=12)
 _TIMEOUT_S = 60.0
 _LOAD_TIMEOUT_S = 300.0  # from a bucket, of a large head
+_VIDEO_TIMEOUT_S = 300.0  # a head may have to be loaded, and large backbones compute a batch on a CPU for minutes
 _CANCEL_TIMEOUT_S = LONGEST_STOP_S + 60.0  # workers write a checkpoint first, and how long is the service's to say
 
 Q = TypeVar("Q")
@@ -143,6 +145,21 @@ class RecognizerClient:
             finally:
                 call.cancel()
 
+    async def recognize_video(
+        self, video: VideoRequest, items: AsyncIterator[VideoItem], *, timeout_s: float = _VIDEO_TIMEOUT_S
+    ) -> AsyncGenerator[pb.VideoHeader | ScoredKeyFrame]:
+        """Let the service score people on frames that are sent to it; the header first, then each key frame in order.
+
+        items: frames in their order, and key frames in theirs, each at most 191 frames after the first of its clip.
+            What they raise is raised after the answers to what came before. Only frames that clips need are sent.
+        timeout_s: longest wait while an answer is due.
+        After a lost connection another stream goes on with the first key frame that has no answer.
+        """
+        streams = VideoStreams(self._stub, video, items, address=self._config.address, timeout_s=timeout_s)
+        async with aclosing(streams.answers()) as answers:
+            async for answer in answers:
+                yield answer
+
     async def _updates(self, run_id: str, start: Callable[[], Updates]) -> AsyncGenerator[pb.JobUpdate]:
         """Yield updates of `start`, and after a lost connection from the first missing event on."""
         call, delays, seq = start(), _FIRST_CONTACT.delays(), 0
@@ -187,7 +204,7 @@ async def read_predictions(
             num_classes = len(response.header.model.labels)
             yield _split_scores(response.header)
         for item in response.batch.key_frames:
-            yield _scored_key_frame(item, num_classes)
+            yield scored_key_frame(item, num_classes)
 
 
 def _split_scores(header: pb.PredictHeader) -> SplitScores:
@@ -198,13 +215,4 @@ def _split_scores(header: pb.PredictHeader) -> SplitScores:
         notes=tuple(header.notes),
         num_key_frames=header.key_frames,
         num_boxes=header.boxes,
-    )
-
-
-def _scored_key_frame(item: pb.ScoredKeyFrame, num_classes: int) -> ScoredKeyFrame:
-    return ScoredKeyFrame(
-        key=KeyFrame(item.video, item.time_ms),
-        boxes_N4=np.frombuffer(item.boxes, dtype="<f4").reshape(-1, 4),
-        scores_NC=np.frombuffer(item.scores, dtype="<f4").reshape(-1, num_classes),
-        persons_N=np.array(item.persons, dtype=np.int64) if item.persons else None,
     )

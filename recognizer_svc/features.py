@@ -1,11 +1,15 @@
 """Which cached features a trained head may read."""
 
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
 from cache.backbones import backbone_of
-from cache.feature_store import FeatureSet, feature_set_folders, list_feature_sets, open_feature_set
+from cache.feature_store import FeatureBatch, FeatureSet, feature_set_folders, list_feature_sets, open_feature_set
 from cache.spec import FeatureSpec
 from cache.store import Store
 from recognizer_svc.heads.batch import FeatureShapes
 from stal_data.errors import ConflictError, InputError, NotFoundError
+from stal_data.keyframes import KeyFrame
 
 ADVICE = "Precompute the split with the backbones of the training."
 
@@ -13,6 +17,19 @@ ADVICE = "Precompute the split with the backbones of the training."
 # little more than rounding, so a head trained on image files may score videos; it is said each time, never passed over.
 # So are other statistics: all time steps serve where what is computed of them did, and a head needs only what it sees.
 _TOLERATED = ("decoder", "dtype", "compiled")
+
+
+class FeatureRows(Protocol):
+    """What a head scores on: a feature set, or the rows that are computed of a video."""
+
+    @property
+    def spec(self) -> FeatureSpec: ...
+
+    def row_of(self, key: KeyFrame) -> int:
+        """Return the number of a key frame's row; one that is not there is an error."""
+
+    def read(self, rows: Sequence[int], arrays: Iterable[str] | None = None) -> FeatureBatch:
+        """Return rows as they are stored, [B, ...] of each array; None = all."""
 
 
 def joint_advice(trained: str) -> str:
@@ -98,10 +115,14 @@ def open_mirrored(store: Store, features: FeatureSet) -> FeatureSet:
         ) from None
 
 
+def seen_kinds(trained_on: FeatureSpec, shapes: FeatureShapes) -> set[str]:
+    """Return the backbones that the head looks at."""
+    return {array.backbone for array in trained_on.readable if array.name in shapes.arrays}
+
+
 def _differences(trained_on: FeatureSpec, shapes: FeatureShapes, found: FeatureSpec) -> tuple[list[str], list[str]]:
     """Return what differs in the backbones that the head looks at and in everything else, refused and tolerated."""
-    seen = {array.backbone for array in trained_on.readable if array.name in shapes.arrays}
-    unseen = {*trained_on.kinds, *found.kinds} - seen
+    unseen = {*trained_on.kinds, *found.kinds} - seen_kinds(trained_on, shapes)
     whole = shapes.arrays.keys() <= {array.name for array in found.readable}
     refused: list[str] = []
     tolerated: list[str] = []

@@ -1,7 +1,7 @@
 """From a key frame to the frame numbers of its clip and of its image. Numbers are from 1 on the 25 fps time line."""
 
 from stal_data.errors import InputError
-from stal_data.keyframes import AnnotatedKeyFrame
+from stal_data.keyframes import AnnotatedKeyFrame, KeyFrame
 from stal_data.media import Media, MediaInfo
 from stal_data.media.timeline import frame_at
 
@@ -27,7 +27,12 @@ def resolve_window(key_frame: AnnotatedKeyFrame, info: MediaInfo) -> tuple[int, 
     """Return the annotated window, or else the 64 frames around the key frame, cut at the video's ends."""
     if key_frame.window is not None:
         return key_frame.window
-    centre = frame_at(key_frame.key.time_ms, key_frame.key.video, info)
+    return window_at(key_frame.key, info)
+
+
+def window_at(key: KeyFrame, info: MediaInfo) -> tuple[int, int]:
+    """Return the 64 frames around a key frame without a window of its own, cut at the video's ends."""
+    centre = frame_at(key.time_ms, key.video, info)
     return max(1, centre - CLIP_SPAN // 2), min(info.num_frames + 1, centre + CLIP_SPAN // 2)
 
 

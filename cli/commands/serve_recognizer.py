@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from cli.ui.backbone_options import BackboneChoice, backbone_options
 from cli.ui.options import server_options
 from cli.ui.params import LONGEST_S, Real
 from cli.ui.staging_options import StageOptions, stage_options
@@ -64,7 +65,16 @@ from svc_common.config import ServerConfig
     multiple=True,
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     metavar="DIR",
-    help="Repeatable: a folder that 'models pack' wrote; it becomes a run of the store.",
+    help="Repeatable: a folder that 'models pack' wrote; it becomes a run of the store. The service holds the "
+    "backbones whose weights are in it.",
+)
+@backbone_options(required=False)
+@click.option(
+    "--max-streams",
+    type=click.IntRange(1, 64),
+    default=4,
+    show_default=True,
+    help="Videos that are scored at once at most, with the features computed here.",
 )
 @click.option(
     "--data-root",
@@ -97,11 +107,15 @@ def recognizer(
     job_stall_s: float,
     interface: str | None,
     packed_models: tuple[Path, ...],
+    backbones: list[BackboneChoice],
+    max_streams: int,
     data_root: Path | None,
     machine: str | None,
     cancel_jobs: bool,
 ) -> None:
     """Train heads on cached features and score actions, until SIGTERM or Ctrl-C.
+
+    With the weights of backbones it also scores videos that clients send, whose features nobody has computed.
 
     Training jobs go on when the service ends, and the next one on this machine takes them over; --cancel-jobs stops
     them instead.
@@ -111,6 +125,7 @@ def recognizer(
       stal-cli serve recognizer --store store
       stal-cli serve recognizer --store shared-store --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem \\
           --token-file token --interface eth1
+      stal-cli serve recognizer --store store --model chaotic.stal --device cuda:0
     """
     import asyncio
 
@@ -121,8 +136,19 @@ def recognizer(
     from recognizer_svc.service.server import RecognizerConfig, serve
 
     store = Store.open(store_url, create=True, stage=stage.stage())
+    named = {choice.kind for choice in backbones}
     for folder in packed_models:
-        click.echo(f"{folder} is the run {install(read_packed_model(folder.absolute()), store)}.", err=True)
+        model = read_packed_model(folder.absolute())
+        click.echo(f"{folder} is the run {install(model, store)}.", err=True)
+        for spec in model.feature_spec.backbones:
+            if (file := model.backbone_file(spec.kind)) is not None:
+                backbones = [*backbones, BackboneChoice(kind=spec.kind, preset=spec.preset, weights=str(file))]
+            elif spec.kind not in named:
+                click.echo(
+                    f"Note: {folder} does not hold the weights of {spec.kind} ({spec.preset}, {spec.weights}), so it "
+                    f"scores cached features only. Name their file with --backbone {spec.kind}:{spec.preset}=FILE.",
+                    err=True,
+                )
     limits = JobLimits(
         max_jobs=max_jobs,
         max_queued=max_queued,
@@ -139,6 +165,8 @@ def recognizer(
         device=device,
         max_requests=max_requests,
         max_batch=max_batch,
+        backbones=tuple(choice.load for choice in backbones),
+        max_streams=max_streams,
         cancel_jobs=cancel_jobs,
     )
     asyncio.run(serve(server, config))

@@ -110,7 +110,9 @@ async def _describe_recognizer(client: ClientConfig, answer: ServiceStatus) -> S
         answer,
         model=f"{len(models)} heads" + (f", newest {models[0].run_id}" if models else ""),
         device=info.device,
-        load=f"{info.requests}/{info.max_requests} calls, {len(info.running)}/{info.max_jobs} jobs, "
+        load=f"{info.requests}/{info.max_requests} calls, "
+        + (f"{info.streams}/{info.max_streams} videos, " if info.backbones else "")
+        + f"{len(info.running)}/{info.max_jobs} jobs, "
         f"{info.queued_jobs}/{info.max_queued} queued",
         jobs=", ".join(info.running) or "none",
     )

@@ -3,19 +3,16 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from typing import Any
 
 from detector_svc.detections import to_message
 from detector_svc.service.micro_batcher import MicroBatcher
 from protos.generated import detector_pb2 as pb
 from stal_data.errors import InputError
-from svc_common.errors import ServiceUnavailableError
+from svc_common.request_stream import IDLE_S, RequestStream
 
 WINDOW = 32
 """Frames of one stream without a written answer; beyond it the service stops reading, which slows the client down."""
 MAX_ID_LENGTH = 512
-IDLE_S = 600.0
-"""A stream without frames for so long is ended: its client may be gone without a word. A living one comes back."""
 
 
 class DetectStream:
@@ -24,17 +21,15 @@ class DetectStream:
     def __init__(self, batcher: MicroBatcher, *, time_remaining_s: float | None, idle_s: float = IDLE_S) -> None:
         self._batcher = batcher
         self._deadline = None if time_remaining_s is None else time.monotonic() + time_remaining_s
-        self._idle_s = idle_s
+        self._requests = RequestStream[pb.DetectRequest](idle_s=idle_s)
         self._window = asyncio.Semaphore(WINDOW)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._answers: asyncio.Queue[pb.DetectResponse | None] = asyncio.Queue()
-        self._end: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
         self._reader: asyncio.Task[None] | None = None
 
     def end(self, error: Exception) -> None:
         """Read no more frames, answer the accepted ones, then end the stream with the error. The first error counts."""
-        if not self._end.done():
-            self._end.set_result(error)
+        self._requests.end(error)
 
     async def answers(self, requests: AsyncIterator[pb.DetectRequest]) -> AsyncIterator[pb.DetectResponse]:
         """Yield one answer per frame; raises what ended the stream early, after the accepted frames' answers."""
@@ -43,8 +38,8 @@ class DetectStream:
             yield answer
             # Only now: a client that sends and never reads must not pile up answers here.
             self._window.release()
-        if self._end.done():
-            raise self._end.result()
+        if self._requests.error is not None:
+            raise self._requests.error
 
     async def close(self) -> None:
         """Cancel what is still running."""
@@ -65,14 +60,7 @@ class DetectStream:
     async def _next(self, requests: AsyncIterator[pb.DetectRequest]) -> pb.DetectRequest | None:
         """The next frame, once the window has room; None at the end."""
         await self._window.acquire()
-        # Never cancelled: grpc.aio would lose the memory of a frame that is on its way. The end of the call ends it.
-        reading = asyncio.ensure_future(anext(requests, None))
-        reading.add_done_callback(_look_at)
-        waiting: set[asyncio.Future[Any]] = {reading, self._end}
-        done, _ = await asyncio.wait(waiting, timeout=self._idle_s, return_when=asyncio.FIRST_COMPLETED)
-        if not done:
-            raise ServiceUnavailableError(f"no frame came for {self._idle_s:g} s; open another stream for the next")
-        return None if self._end.done() else reading.result()
+        return await self._requests.next(requests)
 
     def _accept(self, frame: pb.DetectRequest) -> None:
         name = frame.frame_id
@@ -95,9 +83,3 @@ class DetectStream:
         finally:
             del self._tasks[name]
         self._answers.put_nowait(answer)
-
-
-def _look_at(reading: "asyncio.Future[Any]") -> None:
-    """Take notice of how a reading ended that nobody waits for; asyncio would complain."""
-    if not reading.cancelled():
-        reading.exception()

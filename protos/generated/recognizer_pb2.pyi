@@ -998,6 +998,222 @@ class Scores(_message.Message):
 Global___Scores: _TypeAlias = Scores  # noqa: Y015
 
 @_typing.final
+class RecognizeVideoRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_FIELD_NUMBER: _builtins.int
+    FRAME_FIELD_NUMBER: _builtins.int
+    KEY_FRAME_FIELD_NUMBER: _builtins.int
+    NUM_FRAMES_FIELD_NUMBER: _builtins.int
+    num_frames: _builtins.int
+    """The length of the video, once it is known, where the start did not say it; before key frames that it shortens."""
+    @_builtins.property
+    def start(self) -> Global___VideoStart:
+        """The first message, and no other."""
+
+    @_builtins.property
+    def frame(self) -> Global___VideoFrame: ...
+    @_builtins.property
+    def key_frame(self) -> Global___KeyFramePeople:
+        """After all frames of its clip, and in the order of time. Without people, too: it is then answered without scores,
+        and heads that look at other key frames see that nobody is there. Boxes without area are left out of the answer.
+        """
+
+    def __init__(
+        self,
+        *,
+        start: Global___VideoStart | None = ...,
+        frame: Global___VideoFrame | None = ...,
+        key_frame: Global___KeyFramePeople | None = ...,
+        num_frames: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame", "key_frame", b"key_frame", "num_frames", b"num_frames", "request", b"request", "start", b"start"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame", "key_frame", b"key_frame", "num_frames", b"num_frames", "request", b"request", "start", b"start"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["start", "frame", "key_frame", "num_frames"]  # noqa: Y015
+    _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
+
+Global___RecognizeVideoRequest: _TypeAlias = RecognizeVideoRequest  # noqa: Y015
+
+@_typing.final
+class VideoStart(_message.Message):
+    """Frames are numbered on a time line of 25 a second: frame n, from 1, is what the video shows at start_s + (n - 1) / 25
+    seconds. The clip of a key frame are every VideoHeader.clip_stride-th of its window's frames, from the first one on;
+    the window are the VideoHeader.clip_span frames around the frame nearest to its time, half of them before it, and is
+    cut at both ends of the video. A window that was cut is repeated from its beginning until the clip is whole.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
+    VIDEO_FIELD_NUMBER: _builtins.int
+    START_S_FIELD_NUMBER: _builtins.int
+    NUM_FRAMES_FIELD_NUMBER: _builtins.int
+    ANSWERED_MS_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    checkpoint: _builtins.str
+    """As in PredictRequest."""
+    video: _builtins.str
+    """Names the video in answers and errors; 1 to 512 characters."""
+    start_s: _builtins.float
+    """Time of frame 1 on the clock of the key frames."""
+    num_frames: _builtins.int
+    """Frames of the whole video on the time line; 0 = not known yet."""
+    answered_ms: _builtins.int
+    """Key frames up to this time were answered by an earlier stream: they get no answer, but heads see them. A stream that
+    goes on begins with the key frames after it and, for a head that looks at others (Model.neighbours, Model.bank_s),
+    those before it that the next one sees.
+    """
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        checkpoint: _builtins.str = ...,
+        video: _builtins.str = ...,
+        start_s: _builtins.float = ...,
+        num_frames: _builtins.int = ...,
+        answered_ms: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_answered_ms", b"_answered_ms", "answered_ms", b"answered_ms"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_answered_ms", b"_answered_ms", "answered_ms", b"answered_ms", "checkpoint", b"checkpoint", "num_frames", b"num_frames", "run_id", b"run_id", "start_s", b"start_s", "video", b"video"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__answered_ms: _TypeAlias = _typing.Literal["answered_ms"]  # noqa: Y015
+    _WhichOneofArgType__answered_ms: _TypeAlias = _typing.Literal["_answered_ms", b"_answered_ms"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__answered_ms) -> _WhichOneofReturnType__answered_ms | None: ...
+
+Global___VideoStart: _TypeAlias = VideoStart  # noqa: Y015
+
+@_typing.final
+class VideoFrame(_message.Message):
+    """A frame that a clip needs; those that no clip needs may be left out. Each is sent once and, from the frame with the
+    highest number on, less than VideoHeader.kept_frames late.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    IMAGE_FIELD_NUMBER: _builtins.int
+    RESIZED_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    image: _builtins.bytes
+    """A whole JPEG, PNG, WebP or BMP file; the service scales it."""
+    resized: _builtins.bytes
+    """RGB, 8 bits, row by row, scaled to each of VideoHeader.sizes, one size behind the other."""
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        image: _builtins.bytes = ...,
+        resized: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "pixels", b"pixels", "resized", b"resized"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "number", b"number", "pixels", b"pixels", "resized", b"resized"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_pixels: _TypeAlias = _typing.Literal["image", "resized"]  # noqa: Y015
+    _WhichOneofArgType_pixels: _TypeAlias = _typing.Literal["pixels", b"pixels"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_pixels) -> _WhichOneofReturnType_pixels | None: ...
+
+Global___VideoFrame: _TypeAlias = VideoFrame  # noqa: Y015
+
+@_typing.final
+class RecognizeVideoResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    KEY_FRAME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def header(self) -> Global___VideoHeader: ...
+    @_builtins.property
+    def key_frame(self) -> Global___ScoredKeyFrame: ...
+    def __init__(
+        self,
+        *,
+        header: Global___VideoHeader | None = ...,
+        key_frame: Global___ScoredKeyFrame | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header", "key_frame", b"key_frame", "response", b"response"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["header", b"header", "key_frame", b"key_frame", "response", b"response"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_response: _TypeAlias = _typing.Literal["header", "key_frame"]  # noqa: Y015
+    _WhichOneofArgType_response: _TypeAlias = _typing.Literal["response", b"response"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_response) -> _WhichOneofReturnType_response | None: ...
+
+Global___RecognizeVideoResponse: _TypeAlias = RecognizeVideoResponse  # noqa: Y015
+
+@_typing.final
+class VideoHeader(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    NOTES_FIELD_NUMBER: _builtins.int
+    CLIP_SPAN_FIELD_NUMBER: _builtins.int
+    CLIP_STRIDE_FIELD_NUMBER: _builtins.int
+    SIZES_FIELD_NUMBER: _builtins.int
+    KEPT_FRAMES_FIELD_NUMBER: _builtins.int
+    clip_span: _builtins.int
+    """Frames around a key frame from which its clip is taken, and the step from one to the next."""
+    clip_stride: _builtins.int
+    kept_frames: _builtins.int
+    """So many of the latest frames are kept: others come too late, and a key frame may need no others."""
+    @_builtins.property
+    def model(self) -> Global___Model: ...
+    @_builtins.property
+    def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What the user should know."""
+
+    @_builtins.property
+    def sizes(self) -> _containers.RepeatedCompositeFieldContainer[Global___FrameSize]:
+        """What the backbones see."""
+
+    def __init__(
+        self,
+        *,
+        model: Global___Model | None = ...,
+        notes: _abc.Iterable[_builtins.str] | None = ...,
+        clip_span: _builtins.int = ...,
+        clip_stride: _builtins.int = ...,
+        sizes: _abc.Iterable[Global___FrameSize] | None = ...,
+        kept_frames: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clip_span", b"clip_span", "clip_stride", b"clip_stride", "kept_frames", b"kept_frames", "model", b"model", "notes", b"notes", "sizes", b"sizes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VideoHeader: _TypeAlias = VideoHeader  # noqa: Y015
+
+@_typing.final
+class FrameSize(_message.Message):
+    """In pixels."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEIGHT_FIELD_NUMBER: _builtins.int
+    WIDTH_FIELD_NUMBER: _builtins.int
+    height: _builtins.int
+    width: _builtins.int
+    def __init__(
+        self,
+        *,
+        height: _builtins.int = ...,
+        width: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["height", b"height", "width", b"width"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FrameSize: _TypeAlias = FrameSize  # noqa: Y015
+
+@_typing.final
 class LoadModelRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1186,6 +1402,9 @@ class GetInfoResponse(_message.Message):
     MAX_JOBS_FIELD_NUMBER: _builtins.int
     QUEUED_JOBS_FIELD_NUMBER: _builtins.int
     MAX_QUEUED_FIELD_NUMBER: _builtins.int
+    BACKBONES_FIELD_NUMBER: _builtins.int
+    STREAMS_FIELD_NUMBER: _builtins.int
+    MAX_STREAMS_FIELD_NUMBER: _builtins.int
     device: _builtins.str
     """Where heads score, as torch names it. A service that was told to choose says "auto" until it has loaded torch."""
     machine: _builtins.str
@@ -1197,9 +1416,16 @@ class GetInfoResponse(_message.Message):
     queued_jobs: _builtins.int
     """Jobs that wait here, and how many may."""
     max_queued: _builtins.int
+    streams: _builtins.int
+    """RecognizeVideo streams in progress, and how many may be."""
+    max_streams: _builtins.int
     @_builtins.property
     def running(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Ids of the runs that this service trains, and how many it may train at once."""
+
+    @_builtins.property
+    def backbones(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeldBackbone]:
+        """What RecognizeVideo computes features with; where there is none, cached features alone are scored."""
 
     def __init__(
         self,
@@ -1212,14 +1438,43 @@ class GetInfoResponse(_message.Message):
         max_jobs: _builtins.int = ...,
         queued_jobs: _builtins.int = ...,
         max_queued: _builtins.int = ...,
+        backbones: _abc.Iterable[Global___HeldBackbone] | None = ...,
+        streams: _builtins.int = ...,
+        max_streams: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "machine", b"machine", "max_jobs", b"max_jobs", "max_queued", b"max_queued", "max_requests", b"max_requests", "queued_jobs", b"queued_jobs", "requests", b"requests", "running", b"running"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backbones", b"backbones", "device", b"device", "machine", b"machine", "max_jobs", b"max_jobs", "max_queued", b"max_queued", "max_requests", b"max_requests", "max_streams", b"max_streams", "queued_jobs", b"queued_jobs", "requests", b"requests", "running", b"running", "streams", b"streams"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetInfoResponse: _TypeAlias = GetInfoResponse  # noqa: Y015
+
+@_typing.final
+class HeldBackbone(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    PRESET_FIELD_NUMBER: _builtins.int
+    WEIGHTS_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    preset: _builtins.str
+    weights: _builtins.str
+    """"sha256:" and the hex digest of the tensors, or "random:" and the seed of untrained ones."""
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        preset: _builtins.str = ...,
+        weights: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "preset", b"preset", "weights", b"weights"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HeldBackbone: _TypeAlias = HeldBackbone  # noqa: Y015
 
 @_typing.final
 class Label(_message.Message):

@@ -71,6 +71,11 @@ class RecognizerStub:
                 request_serializer=protos_dot_generated_dot_recognizer__pb2.RecognizeRequest.SerializeToString,
                 response_deserializer=protos_dot_generated_dot_recognizer__pb2.RecognizeResponse.FromString,
                 _registered_method=True)
+        self.RecognizeVideo = channel.stream_stream(
+                '/stal.recognizer.v2.Recognizer/RecognizeVideo',
+                request_serializer=protos_dot_generated_dot_recognizer__pb2.RecognizeVideoRequest.SerializeToString,
+                response_deserializer=protos_dot_generated_dot_recognizer__pb2.RecognizeVideoResponse.FromString,
+                _registered_method=True)
         self.LoadModel = channel.unary_unary(
                 '/stal.recognizer.v2.Recognizer/LoadModel',
                 request_serializer=protos_dot_generated_dot_recognizer__pb2.LoadModelRequest.SerializeToString,
@@ -146,6 +151,16 @@ class RecognizerServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RecognizeVideo(self, request_iterator, context):
+        """Scores boxes on the frames of a video, for which the service computes the features itself: the start comes first,
+        then frames and key frames as they are at hand; the header comes first, then one answer for each key frame, in their
+        order. RESOURCE_EXHAUSTED when there are too many streams and UNAVAILABLE when the service stops: another stream goes
+        on where this one ended, see VideoStart.answered_ms.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def LoadModel(self, request, context):
         """Loads a head as its file is now. From then on Recognize calls that name the same run and checkpoint are answered by
         it, whatever becomes of the file, until the next LoadModel; calls in progress end with the head before. When it does
@@ -213,6 +228,11 @@ def add_RecognizerServicer_to_server(servicer, server):
                     servicer.Recognize,
                     request_deserializer=protos_dot_generated_dot_recognizer__pb2.RecognizeRequest.FromString,
                     response_serializer=protos_dot_generated_dot_recognizer__pb2.RecognizeResponse.SerializeToString,
+            ),
+            'RecognizeVideo': grpc.stream_stream_rpc_method_handler(
+                    servicer.RecognizeVideo,
+                    request_deserializer=protos_dot_generated_dot_recognizer__pb2.RecognizeVideoRequest.FromString,
+                    response_serializer=protos_dot_generated_dot_recognizer__pb2.RecognizeVideoResponse.SerializeToString,
             ),
             'LoadModel': grpc.unary_unary_rpc_method_handler(
                     servicer.LoadModel,
@@ -426,6 +446,33 @@ class Recognizer:
             '/stal.recognizer.v2.Recognizer/Recognize',
             protos_dot_generated_dot_recognizer__pb2.RecognizeRequest.SerializeToString,
             protos_dot_generated_dot_recognizer__pb2.RecognizeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecognizeVideo(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/stal.recognizer.v2.Recognizer/RecognizeVideo',
+            protos_dot_generated_dot_recognizer__pb2.RecognizeVideoRequest.SerializeToString,
+            protos_dot_generated_dot_recognizer__pb2.RecognizeVideoResponse.FromString,
             options,
             channel_credentials,
             insecure,

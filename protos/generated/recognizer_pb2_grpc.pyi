@@ -49,6 +49,12 @@ class RecognizerStub:
     """Scores every box of a split. The first answer is a header, then batches of key frames follow."""
     Recognize: _grpc.UnaryUnaryMultiCallable[_recognizer_pb2.RecognizeRequest, _recognizer_pb2.RecognizeResponse]
     """Scores a few boxes on one cached key frame."""
+    RecognizeVideo: _grpc.StreamStreamMultiCallable[_recognizer_pb2.RecognizeVideoRequest, _recognizer_pb2.RecognizeVideoResponse]
+    """Scores boxes on the frames of a video, for which the service computes the features itself: the start comes first,
+    then frames and key frames as they are at hand; the header comes first, then one answer for each key frame, in their
+    order. RESOURCE_EXHAUSTED when there are too many streams and UNAVAILABLE when the service stops: another stream goes
+    on where this one ended, see VideoStart.answered_ms.
+    """
     LoadModel: _grpc.UnaryUnaryMultiCallable[_recognizer_pb2.LoadModelRequest, _recognizer_pb2.Model]
     """Loads a head as its file is now. From then on Recognize calls that name the same run and checkpoint are answered by
     it, whatever becomes of the file, until the next LoadModel; calls in progress end with the head before. When it does
@@ -82,6 +88,12 @@ class RecognizerAsyncStub(RecognizerStub):
     """Scores every box of a split. The first answer is a header, then batches of key frames follow."""
     Recognize: _aio.UnaryUnaryMultiCallable[_recognizer_pb2.RecognizeRequest, _recognizer_pb2.RecognizeResponse]  # type: ignore[assignment]
     """Scores a few boxes on one cached key frame."""
+    RecognizeVideo: _aio.StreamStreamMultiCallable[_recognizer_pb2.RecognizeVideoRequest, _recognizer_pb2.RecognizeVideoResponse]  # type: ignore[assignment]
+    """Scores boxes on the frames of a video, for which the service computes the features itself: the start comes first,
+    then frames and key frames as they are at hand; the header comes first, then one answer for each key frame, in their
+    order. RESOURCE_EXHAUSTED when there are too many streams and UNAVAILABLE when the service stops: another stream goes
+    on where this one ended, see VideoStart.answered_ms.
+    """
     LoadModel: _aio.UnaryUnaryMultiCallable[_recognizer_pb2.LoadModelRequest, _recognizer_pb2.Model]  # type: ignore[assignment]
     """Loads a head as its file is now. From then on Recognize calls that name the same run and checkpoint are answered by
     it, whatever becomes of the file, until the next LoadModel; calls in progress end with the head before. When it does
@@ -154,6 +166,18 @@ class RecognizerServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_recognizer_pb2.RecognizeResponse, _abc.Awaitable[_recognizer_pb2.RecognizeResponse]]:
         """Scores a few boxes on one cached key frame."""
+
+    @_abc_1.abstractmethod
+    def RecognizeVideo(
+        self,
+        request_iterator: _MaybeAsyncIterator[_recognizer_pb2.RecognizeVideoRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_recognizer_pb2.RecognizeVideoResponse], _abc.AsyncIterator[_recognizer_pb2.RecognizeVideoResponse]]:
+        """Scores boxes on the frames of a video, for which the service computes the features itself: the start comes first,
+        then frames and key frames as they are at hand; the header comes first, then one answer for each key frame, in their
+        order. RESOURCE_EXHAUSTED when there are too many streams and UNAVAILABLE when the service stops: another stream goes
+        on where this one ended, see VideoStart.answered_ms.
+        """
 
     @_abc_1.abstractmethod
     def LoadModel(

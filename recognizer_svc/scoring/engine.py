@@ -14,7 +14,7 @@ from recognizer_svc.runs.time_limited_bucket import TimeLimitedBucket
 from recognizer_svc.scoring.around import surroundings_of, with_surroundings
 from recognizer_svc.scoring.combined import combined_scores
 from recognizer_svc.scoring.micro_batch import Scored
-from recognizer_svc.scoring.models import ModelCache
+from recognizer_svc.scoring.models import LoadedModel, ModelCache
 from recognizer_svc.scoring.open_features import OpenFeatures
 from recognizer_svc.scoring.predict import BoxesOfKeyFrame, Predictor
 from recognizer_svc.scoring.queries import Prediction, PredictQuery, RecognizeQuery
@@ -35,7 +35,7 @@ class Engine:
         self, store: Store, *, device: str, served: ServedModels, counted: Callable[[bool], None] | None = None
     ) -> None:
         """served: heads that Recognize keeps to. counted: told for each other head asked for whether it was loaded."""
-        self._store = store
+        self._store, self.device = store, device
         self._runs = RunStore.of(store)
         self._models = ModelCache(store, device=device, counted=counted)
         self._served = served
@@ -79,10 +79,7 @@ class Engine:
         Each key frame of each query is a clip of its own, so nobody's boxes see those of another query.
         """
         first = queries[0]
-        model = self._served.get(first.run_id, first.checkpoint)
-        if model is None:
-            self._fetch(first.run_id, every_s=RUN_EVERY_S)
-            model = self._models.get(first.run_id, first.checkpoint)
+        model = self.head(first.run_id, first.checkpoint)
         features = self._features.get(model, first.dataset, first.split, first.feature_set)
         answers: dict[int, Scored | StalError] = {}
         people: dict[int, BoxesOfKeyFrame] = {}
@@ -104,6 +101,14 @@ class Engine:
             return [answer for query in queries for answer in self.recognize([query])]
         answers |= {number: (model.info, item.scores_NC) for number, item in zip(people, scored, strict=True)}
         return [answers[number] for number in range(len(queries))]
+
+    def head(self, run_id: str, checkpoint: str) -> LoadedModel:
+        """Return the head that was loaded by this name, else that of the run as it is now."""
+        model = self._served.get(run_id, checkpoint)
+        if model is None:
+            self._fetch(run_id, every_s=RUN_EVERY_S)
+            model = self._models.get(run_id, checkpoint)
+        return model
 
     def _fetch(self, run_id: str, *, every_s: float = 0.0) -> None:
         """Bring the newer copy that the bucket may have.

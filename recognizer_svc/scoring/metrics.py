@@ -27,6 +27,15 @@ class ScoringMetrics:
             buckets=(1, 2, 4, 8, 16, 32),
             registry=registry,
         )
+        self.batch_clips = Histogram(
+            "stal_scoring_batch_clips",
+            "Clips of videos whose features were computed together",
+            buckets=(1, 2, 4, 8),
+            registry=registry,
+        )
+        self.video_frames = Gauge(
+            "stal_video_frames", "Frames of videos in memory, over all streams", registry=registry
+        )
         self.running = Gauge("stal_scoring_requests", "Calls in progress, waiting ones included", registry=registry)
         self.models = Counter(
             "stal_scoring_model_cache", "Heads asked for, by whether they were loaded", ["result"], registry=registry

@@ -1,7 +1,6 @@
-"""Recognize calls that wait while the scoring thread is busy are taken together. No torch here.
+"""What waits while the scoring thread is busy is taken together: Recognize calls, and clips of videos. No torch here.
 
-Nobody waits for company: a call that finds the thread free is computed at once, and those that come meanwhile share the
-next pass.
+Nobody waits for company: what finds the thread free is computed at once, and what comes meanwhile shares the next pass.
 """
 
 import threading
@@ -9,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,31 +26,44 @@ MAX_BOXES_AROUND = 5000
 
 Scored = tuple[ModelInfo, NDArray[np.float32]]
 """The head, and scores [N, classes] of the call's boxes."""
-Recognize = Callable[[Sequence[RecognizeQuery]], Sequence[Scored | Exception]]
-"""Scores calls of one source; for each its scores or what is wrong with it."""
+
+Q = TypeVar("Q")
+A = TypeVar("A")
 
 
 @dataclass(kw_only=True, eq=False)
-class _Call:
-    query: RecognizeQuery
+class _Call(Generic[Q, A]):
+    query: Q
     deadline: float
-    answer: Future[Scored] = field(default_factory=Future)
+    answer: "Future[A]" = field(default_factory=Future)
     queued_at: float = field(default_factory=time.monotonic)
 
 
-class MicroBatches:
+class MicroBatches(Generic[Q, A]):
     """Between the event loop, which adds calls, and the scoring thread, which takes them."""
 
-    def __init__(self, thread: Executor, recognize: Recognize, metrics: ScoringMetrics, *, max_calls: int) -> None:
-        """recognize: runs in the thread. max_calls: of one pass; 1 computes each call alone."""
-        self._thread, self._recognize, self._metrics = thread, recognize, metrics
-        self._max_calls = max_calls
-        self._waiting: list[_Call] = []
+    def __init__(
+        self,
+        thread: Executor,
+        compute: Callable[[Sequence[Q]], Sequence[A | Exception]],
+        metrics: ScoringMetrics,
+        *,
+        name: str,
+        fits: Callable[[Sequence[Q], Q], bool],
+        observe: Callable[[Sequence[Q]], None],
+    ) -> None:
+        """compute: runs in the thread; gives for each call its answer or what is wrong with it.
+
+        name: of a pass, in metrics. fits: whether a call may join some in their pass. observe: told what a pass holds.
+        """
+        self._thread, self._compute, self._metrics = thread, compute, metrics
+        self._name, self._fits, self._observe = name, fits, observe
+        self._waiting: list[_Call[Q, A]] = []
         self._lock = threading.Lock()
 
-    def add(self, query: RecognizeQuery, deadline: float) -> Future[Scored]:
+    def add(self, query: Q, deadline: float) -> "Future[A]":
         """Queue a call. deadline: on the clock of time.monotonic()."""
-        call = _Call(query=query, deadline=deadline)
+        call = _Call[Q, A](query=query, deadline=deadline)
         with self._lock:
             self._waiting.append(call)
         # A turn of the thread for each call: together with other work it then gets as many as it has calls.
@@ -63,12 +76,12 @@ class MicroBatches:
         calls = self._take()
         if not calls:
             return
-        self._metrics.batch_calls.observe(len(calls))
-        self._metrics.batch_size.observe(sum(len(call.query.boxes_N4) for call in calls))
-        answers: Sequence[Scored | Exception]
+        queries = [call.query for call in calls]
+        self._observe(queries)
+        answers: Sequence[A | Exception]
         try:
-            with self._metrics.compute_s.labels("recognize").time():
-                answers = self._recognize([call.query for call in calls])
+            with self._metrics.compute_s.labels(self._name).time():
+                answers = self._compute(queries)
         except Exception as error:  # noqa: BLE001 - every caller gets it
             answers = [error] * len(calls)
         for call, answer in zip(calls, answers, strict=True):
@@ -77,18 +90,13 @@ class MicroBatches:
             else:
                 call.answer.set_result(answer)
 
-    def _take(self) -> list[_Call]:
-        """Calls of one source; those that nobody waits for any more are dropped."""
-        taken: list[_Call] = []
-        boxes, around, now = 0, 0, time.monotonic()
+    def _take(self) -> list[_Call[Q, A]]:
+        """Calls that share a pass; those that nobody waits for any more are dropped."""
+        taken: list[_Call[Q, A]] = []
+        now = time.monotonic()
         with self._lock:
             for call in list(self._waiting):
-                if len(taken) == self._max_calls:
-                    break
-                count = len(call.query.boxes_N4)
-                others = sum(len(people.boxes_N4) for people in call.query.neighbours.values())
-                crowded = boxes + count > MAX_BOXES or around + others > MAX_BOXES_AROUND
-                if taken and (call.query.source != taken[0].query.source or crowded):
+                if taken and not self._fits([other.query for other in taken], call.query):
                     continue
                 self._waiting.remove(call)
                 self._metrics.queue_s.observe(now - call.queued_at)
@@ -98,5 +106,30 @@ class MicroBatches:
                     call.answer.set_exception(DeadlineError("the deadline passed while the call waited for its turn"))
                     continue
                 taken.append(call)
-                boxes, around = boxes + count, around + others
         return taken
+
+
+def recognize_batches(
+    thread: Executor,
+    recognize: Callable[[Sequence[RecognizeQuery]], Sequence[Scored | Exception]],
+    metrics: ScoringMetrics,
+    *,
+    max_calls: int,
+) -> MicroBatches[RecognizeQuery, Scored]:
+    """Return those of Recognize calls of one source. max_calls: of one pass; 1 computes each alone."""
+
+    def fits(taken: Sequence[RecognizeQuery], query: RecognizeQuery) -> bool:
+        both = [*taken, query]
+        around = sum(len(people.boxes_N4) for item in both for people in item.neighbours.values())
+        return (
+            len(taken) < max_calls
+            and query.source == taken[0].source
+            and sum(len(item.boxes_N4) for item in both) <= MAX_BOXES
+            and around <= MAX_BOXES_AROUND
+        )
+
+    def observe(queries: Sequence[RecognizeQuery]) -> None:
+        metrics.batch_calls.observe(len(queries))
+        metrics.batch_size.observe(sum(len(query.boxes_N4) for query in queries))
+
+    return MicroBatches(thread, recognize, metrics, name="recognize", fits=fits, observe=observe)

@@ -17,7 +17,7 @@ from cache.store import Store
 from recognizer_svc.bank import Bank
 from recognizer_svc.batching import clip_groups, head_batch, read_ahead
 from recognizer_svc.boxes import check_boxes, mirrored_boxes
-from recognizer_svc.features import ADVICE, check_fits, joint_advice, open_fitting
+from recognizer_svc.features import ADVICE, FeatureRows, check_fits, joint_advice, open_fitting
 from recognizer_svc.neighbours import BankRows, Neighbourhood, NeighbourRows, rows_to_read
 from recognizer_svc.people import People
 from recognizer_svc.runs.run_dir import RunDir
@@ -75,7 +75,7 @@ class Predictor:
         self.device = device
         self._head = checkpoint.build_head().to(device)
         # As long as a set is open, which is a while after a call of Recognize.
-        self._banks: WeakKeyDictionary[FeatureSet, Bank] = WeakKeyDictionary()
+        self._banks: WeakKeyDictionary[FeatureRows, Bank] = WeakKeyDictionary()
         self._advice = (
             ADVICE if checkpoint.backbone_state is None else joint_advice(checkpoint.recipe.training.backbone)
         )
@@ -111,7 +111,7 @@ class Predictor:
             advice=self._advice,
         )
 
-    def check_spec(self, features: FeatureSet) -> tuple[str, ...]:
+    def check_spec(self, features: FeatureRows) -> tuple[str, ...]:
         """Refuse features that the head was not trained for; return the differences that are tolerated."""
         return check_fits(self.feature_spec, self.checkpoint.shapes, features.spec, advice=self._advice)
 
@@ -120,7 +120,9 @@ class Predictor:
         data = self.checkpoint.recipe.data
         return Neighbourhood(people, **data.reach) if data.looks_around else None
 
-    def _rows(self, people: Sequence[BoxesOfKeyFrame], features: FeatureSet | None, *, mirrored: bool = False) -> _Rows:
+    def _rows(
+        self, people: Sequence[BoxesOfKeyFrame], features: FeatureRows | None, *, mirrored: bool = False
+    ) -> _Rows:
         nobody = self.neighbourhood({})
         if nobody is None:
             return [item.key for item in people], [], None
@@ -161,7 +163,7 @@ class Predictor:
         self._score(features, people, self._rows(people, None))
 
     def predict(
-        self, features: FeatureSet, people: Iterable[BoxesOfKeyFrame], *, mirrored: bool = False
+        self, features: FeatureRows, people: Iterable[BoxesOfKeyFrame], *, mirrored: bool = False
     ) -> Iterator[ScoredKeyFrame]:
         """Score key frames in the given order; those without boxes come back with none, and no features are read.
 

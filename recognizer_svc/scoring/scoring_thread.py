@@ -12,10 +12,11 @@ from prometheus_client import CollectorRegistry
 from cache.store import Store
 from recognizer_svc.scoring.loading import Loading
 from recognizer_svc.scoring.metrics import ScoringMetrics
-from recognizer_svc.scoring.micro_batch import MAX_CALLS, MicroBatches, Scored
+from recognizer_svc.scoring.micro_batch import MAX_CALLS, Scored, recognize_batches
 from recognizer_svc.scoring.model_list import ModelInfo
 from recognizer_svc.scoring.queries import Prediction, PredictQuery, RecognizeQuery
 from recognizer_svc.scoring.served_models import ServedModels
+from recognizer_svc.video.video_scoring import MAX_STREAMS, VideoScoring
 from stal_data.keyframes import ScoredKeyFrame
 from svc_common.errors import BusyError, DeadlineError
 from svc_common.watched_pool import WatchedPool
@@ -41,12 +42,14 @@ class Scoring:
         device: str,
         max_requests: int,
         max_batch: int = MAX_CALLS,
+        max_streams: int = MAX_STREAMS,
         metrics: ScoringMetrics | None = None,
         hung_s: float = HUNG_S,
     ) -> None:
         """max_requests: how many calls may be in progress at once, waiting ones included; more are refused.
 
-        max_batch: Recognize calls that may share a pass. hung_s: a job of the thread that takes longer has hung.
+        max_batch: Recognize calls that may share a pass. max_streams: videos that may be scored at once.
+        hung_s: a job of the thread that takes longer has hung.
         """
         self._store = store
         self.device = device
@@ -56,9 +59,10 @@ class Scoring:
         """Calls in progress, waiting ones included."""
         self._metrics = metrics or ScoringMetrics(CollectorRegistry())
         self._thread = WatchedPool(name="scoring", hung_s=hung_s, threads=1)
-        self._batches = MicroBatches(
+        self._batches = recognize_batches(
             self._thread, lambda queries: self._engine.recognize(queries), self._metrics, max_calls=max_batch
         )
+        self.video = VideoScoring(self._thread, lambda: self._engine, self._metrics, max_streams=max_streams)
         self._closing: asyncio.TimerHandle | None = None
         self._loading = Loading()
         self.served = ServedModels()
@@ -77,13 +81,14 @@ class Scoring:
         """Begin with what would hold up the first call."""
         self._thread.submit(lambda: self._engine)
 
-    def watch(self) -> asyncio.Task[None]:
-        """Return a task that ends with an error once the thread hangs; the caller cancels it."""
-        return asyncio.create_task(self._thread.watch(), name="scoring")
+    def watch(self) -> list[asyncio.Task[None]]:
+        """Return tasks that end with an error once a thread hangs; the caller cancels them."""
+        return [asyncio.create_task(self._thread.watch(), name="scoring"), self.video.watch()]
 
     def close(self) -> None:
         """Let the thread finish what it is at; what waits is dropped."""
         self._loading.close()
+        self.video.close()
         self._thread.shutdown(wait=True, cancel_futures=True)
 
     async def predict(self, query: PredictQuery, deadline: float) -> AsyncGenerator[Prediction | list[ScoredKeyFrame]]:

@@ -114,7 +114,7 @@ def to_predict_query(request: pb.PredictRequest) -> PredictQuery:
 def to_recognize_query(request: pb.RecognizeRequest) -> RecognizeQuery:
     if not 0 < len(request.boxes) <= MAX_BOXES_PER_CALL:
         raise InputError(f"{len(request.boxes)} boxes were given, but must be 1 to {MAX_BOXES_PER_CALL}.")
-    key, people = KeyFrame(request.video, request.time_ms), _people(request.boxes)
+    key, people = KeyFrame(request.video, request.time_ms), to_people(request.boxes)
     return RecognizeQuery(
         run_id=request.run_id,
         checkpoint=request.checkpoint,
@@ -128,7 +128,7 @@ def to_recognize_query(request: pb.RecognizeRequest) -> RecognizeQuery:
     )
 
 
-def _people(boxes: Sequence[pb.Box]) -> People:
+def to_people(boxes: Sequence[pb.Box]) -> People:
     persons = [box.person if box.HasField("person") else UNKNOWN for box in boxes]
     if bad := [box.person for box in boxes if box.HasField("person") and box.person < 0]:
         raise InputError(f"person is {bad[0]}, but must be 0 or more; leave it out where it is unknown.")
@@ -152,7 +152,7 @@ def _neighbours(key: KeyFrame, given: Sequence[pb.KeyFramePeople]) -> dict[KeyFr
             raise InputError(
                 f"neighbours has {len(item.boxes)} boxes in {other}, but may have {MAX_BOXES_PER_CALL} at most."
             )
-        found[other] = _people(item.boxes)
+        found[other] = to_people(item.boxes)
     return found
 
 

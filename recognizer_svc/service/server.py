@@ -1,7 +1,9 @@
 """The recognizer service as a process: the store, the jobs, the scoring thread, behind one port."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import grpc
 
@@ -15,9 +17,13 @@ from recognizer_svc.service.jobs import JobManager
 from recognizer_svc.service.limits import JobLimits
 from recognizer_svc.service.metrics import JobMetrics
 from recognizer_svc.service.servicer import RecognizerServicer
+from recognizer_svc.video.video_scoring import MAX_STREAMS
 from svc_common.config import ServerConfig
 from svc_common.metrics import Metrics
 from svc_common.server import ServiceServer
+
+if TYPE_CHECKING:
+    from cache.backbones.load import LoadedBackbone
 
 _ENDING_S = 35.0
 """The most that it takes, beside the time for the checkpoints, to end the jobs and to record that."""
@@ -35,6 +41,10 @@ class RecognizerConfig:
     """Scoring calls in progress; more are refused."""
     max_batch: int = MAX_CALLS
     """Recognize calls that may share a pass of the head; 1 computes each alone."""
+    backbones: "tuple[Callable[[], LoadedBackbone], ...]" = ()
+    """What loads the backbones with which features of videos are computed; each once."""
+    max_streams: int = MAX_STREAMS
+    """Videos that are scored at once; more are refused."""
     cancel_jobs: bool = False
     """At the end cancel the jobs, each with a checkpoint, instead of leaving them to the next service."""
 
@@ -53,9 +63,10 @@ class RecognizerService:
             device=config.device,
             max_requests=config.max_requests,
             max_batch=config.max_batch,
+            max_streams=config.max_streams,
             metrics=ScoringMetrics(metrics.registry),
         )
-        self._watch: asyncio.Task[None] | None = None
+        self._watches: list[asyncio.Task[None]] = []
 
     def register(self, server: grpc.aio.Server) -> None:
         servicer = RecognizerServicer(self._config.store, self._jobs, self._scoring)
@@ -64,16 +75,19 @@ class RecognizerService:
     async def start(self) -> list[asyncio.Task[None]]:
         self._scoring.warm_up()
         await self._jobs.recover()
-        self._watch = self._scoring.watch()
-        return [self._watch]
+        if self._config.backbones:
+            await self._scoring.video.hold(self._config.backbones)
+        self._watches = self._scoring.watch()
+        return self._watches
 
     async def drain(self) -> None:
+        self._scoring.video.drain()
         await self._jobs.drain(cancel_jobs=self._config.cancel_jobs)
 
     async def stop(self) -> None:
         await self._jobs.stop()
-        if self._watch is not None:
-            self._watch.cancel()
+        for watch in self._watches:
+            watch.cancel()
         await asyncio.to_thread(self._scoring.close)
 
 

@@ -21,6 +21,7 @@ from recognizer_svc.scoring.queries import Prediction
 from recognizer_svc.scoring.scoring_thread import Scoring
 from recognizer_svc.service import messages
 from recognizer_svc.service.jobs import JobManager
+from recognizer_svc.video.stream import VideoStream
 from stal_data.errors import InputError, NotFoundError
 
 # Quoted: only the type stubs make this class generic. None where a call comes from this process.
@@ -74,6 +75,14 @@ class RecognizerServicer(pb_grpc.RecognizerServicer):
         actors = [pb.Scores(scores=scores_C.tolist()) for scores_C in scores_NC]
         return pb.RecognizeResponse(model=messages.from_model(model), actors=actors)
 
+    async def RecognizeVideo(
+        self, request_iterator: AsyncIterator[pb.RecognizeVideoRequest], context: Context
+    ) -> AsyncIterator[pb.RecognizeVideoResponse]:
+        stream = VideoStream(self._scoring.video, deadline=_deadline(context))
+        async with self._scoring.video.place(stream):
+            async for answer in stream.answers(request_iterator):
+                yield answer
+
     async def LoadModel(self, request: pb.LoadModelRequest, context: Context) -> pb.Model:
         model = await self._scoring.load_model(request.run_id, request.checkpoint, _deadline(context))
         return messages.from_model(model)
@@ -102,6 +111,12 @@ class RecognizerServicer(pb_grpc.RecognizerServicer):
             max_jobs=limits.max_jobs,
             queued_jobs=sum(record.status is JobStatus.QUEUED for record in records),
             max_queued=limits.max_queued,
+            backbones=[
+                pb.HeldBackbone(kind=spec.kind, preset=spec.preset, weights=spec.weights)
+                for spec in self._scoring.video.held
+            ],
+            streams=len(self._scoring.video.streams),
+            max_streams=self._scoring.video.max_streams,
         )
 
     async def _updates(

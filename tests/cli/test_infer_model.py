@@ -11,6 +11,7 @@ import pytest
 
 from cli.workflow.predictions import read_predictions
 from recognizer_svc.packed_models.description import read_packed_model
+from recognizer_svc.service.server import RecognizerConfig
 from stal_data.errors import InputError, StalError
 from stal_data.labels import LabelMap
 from tests.cli.inference_store import BACKBONES, Inference, in_this_process, make_store, save_weights, stal_cli
@@ -37,6 +38,27 @@ def model(made_store: Path) -> Path:
     output = made_store.parent / "first.stal"
     stal_cli("models", "pack", "first", "--store", made_store, "--output", output, *words)
     return output
+
+
+def test_the_recognizer_holds_the_backbones_of_a_model_and_says_what_is_missing(
+    model: Path, made_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configs = []
+
+    async def serve(_server: object, config: RecognizerConfig) -> None:
+        configs.append(config)
+
+    monkeypatch.setattr("recognizer_svc.service.server.serve", serve)
+    part = shutil.copytree(model, tmp_path / "part.stal")
+    (part / "vit.safetensors").unlink()
+    words = ("serve", "recognizer", "--store", tmp_path / "store")
+    assert "Note" not in stal_cli(*words, "--model", model)
+    missing = stal_cli(*words, "--model", part)
+    assert "does not hold the weights of vit (tiny, sha256:" in missing
+    assert "it scores cached features only. Name their file with --backbone vit:tiny=FILE." in missing
+    assert "Note" not in stal_cli(*words, "--model", part, "--vit", made_store.parent / "vit.safetensors")
+    held = [sorted(load().spec.kind for load in config.backbones) for config in configs]
+    assert held == [["slowfast", "vit"], ["slowfast"], ["slowfast", "vit"]]
 
 
 @pytest.fixture

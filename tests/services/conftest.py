@@ -24,6 +24,7 @@ from tests.recognizer.toy_store import ACAR, make_store
 from tests.services.job_listeners import listening_addresses
 from tests.services.job_scripts import PREAMBLE, Launcher
 from tests.services.recognizer_process import RecognizerProcess, unused_port
+from tests.services.video_case import VideoCase
 
 TRAINED = "trained"
 
@@ -87,6 +88,12 @@ def metrics_page(port: int) -> str:
 @pytest.fixture(scope="session")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return make_store(tmp_path_factory.mktemp("store"), train=7, test=7, views=("identity",), vit=False)
+
+
+@pytest.fixture(scope="session")
+def video_case(tmp_path_factory: pytest.TempPathFactory) -> VideoCase:
+    """Read only."""
+    return VideoCase.make(tmp_path_factory.mktemp("video"))
 
 
 @pytest.fixture
