@@ -10,7 +10,7 @@ from cache.backbones.load import LoadedBackbone
 from cache.feature_store.values import checked_cast
 from cache.precompute.clips import Frame, Size
 from cache.precompute.extract import Extractor, input_sizes, row_shapes
-from cache.spec import BackboneSpec, FeatureSpec, stored_dtype
+from cache.spec import BackboneSpec, FeatureSpec
 from recognizer_svc.features import joint_advice, seen_kinds
 from recognizer_svc.scoring.models import LoadedModel
 from recognizer_svc.video.key_frames import Row
@@ -43,7 +43,8 @@ class FeatureSource:
         if outputs.finite():
             return [{name: values[place].copy() for name, values in arrays.items()} for place in range(len(clips))]
         # Somebody's values do not fit; the others' are as good as ever.
-        dtypes = {array.name: np.dtype(stored_dtype(array, self.spec.dtype)) for array in self.spec.arrays}
+        stored = (item for array in self.spec.arrays for item in array.stored(self.spec.dtype).items())
+        dtypes = {name: np.dtype(dtype) for name, dtype in stored}
         found: list[Row | StalError] = []
         for place, (key, _) in enumerate(clips):
             one = slice(place, place + 1)

@@ -43,8 +43,9 @@ class ComputedRows:
         return key.time_ms
 
     def read(self, rows: Sequence[int], arrays: Iterable[str] | None = None) -> FeatureBatch:
-        names = [array.name for array in self.spec.arrays] if arrays is None else arrays
-        return {name: np.stack([self._rows[row][name] for row in rows]) for name in names}
+        if arrays is None:
+            arrays = [name for array in self.spec.arrays for name in array.stored(self.spec.dtype)]
+        return {name: np.stack([self._rows[row][name] for row in rows]) for name in arrays}
 
 
 class KeyFrames:

@@ -37,7 +37,12 @@ FRAMES = 171
 TIMES_MS = (0, 440, 1000, 2000, 3000, 4000, 4520, 5000, 6000, 6800)
 LABELS = LabelMap([Label(1, "walk", "PERSON_MOVEMENT"), Label(2, "greet", "PERSON_INTERACTION")])
 RELATION = "head={kind: relation, channels: 8}"
-RUNS = {"plain": (), "seeing": (RELATION, "data.neighbours=1"), "banked": (RELATION, "data.bank_s=2")}
+RUNS = {
+    "plain": (),
+    "pooled": (RELATION, "data.statistics=[mean, slope/2x2]"),
+    "seeing": (RELATION, "data.neighbours=1"),
+    "banked": (RELATION, "data.bank_s=2"),
+}
 RECIPE = """
 name: video
 data: {dataset: street, train_split: train}
@@ -48,7 +53,11 @@ optimizer: {kind: adamw, learning_rate: 0.05}
 schedule: {kind: cosine, warmup_epochs: 0.5}
 training: {epochs: 2, batch_clips: 4}
 """
-LOADERS = tuple(partial(load_backbone, kind, weights="random:0", preset="tiny") for kind in ("slowfast", "vit"))
+KEPT = {"slow": ("mean", "slope/2x2/int8"), "fast": ("mean", "slope/2x2/int8")}
+LOADERS = (
+    partial(load_backbone, "slowfast", weights="random:0", preset="tiny", statistics=KEPT),
+    partial(load_backbone, "vit", weights="random:0", preset="tiny"),
+)
 Loaders = Sequence[Callable[[], LoadedBackbone]]
 
 
