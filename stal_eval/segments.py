@@ -26,11 +26,17 @@ class SegmentRules:
     """smooth_s: standard deviation of the Gaussian that smooths a person's scores over time; 0 = as they are.
 
     max_gap_s: longest pause within a segment. min_length_s: shorter segments are dropped.
+    hold: hysteresis: a segment needs a score of the threshold somewhere, and goes on down to this share of it, (0, 1].
     """
 
     smooth_s: float = 1.0
     max_gap_s: float = 1.0
     min_length_s: float = 0.0
+    hold: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.hold <= 1:
+            raise InputError(f"hold is {self.hold:g}, but must be above 0 and at most 1 (1 = no hysteresis).")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +91,7 @@ def find_segments(table: Table, thresholds: Mapping[int, float], rules: SegmentR
                 score=float(smooth_TC[first : last + 1, column].mean()),
             )
             for column in range(len(classes))
-            for first, last in _runs(smooth_TC[:, column] >= threshold_C[column], span_T2, rules)
+            for first, last in _runs(smooth_TC[:, column], threshold_C[column], span_T2, rules)
         ]
         found += sorted(of_person, key=lambda segment: (segment.start_ms, segment.label_id))
     return found
@@ -128,12 +134,15 @@ def _spans(table: Table) -> NDArray[np.float64]:
     return span_N2
 
 
-def _runs(active_T: NDArray[np.bool_], span_T2: NDArray[np.float64], rules: SegmentRules) -> Iterator[tuple[int, int]]:
+def _runs(
+    score_T: NDArray[np.float64], threshold: float, span_T2: NDArray[np.float64], rules: SegmentRules
+) -> Iterator[tuple[int, int]]:
     """Yield the first and the last key frame of each segment of one class."""
-    places = np.flatnonzero(active_T)
+    places = np.flatnonzero(score_T >= rules.hold * threshold)
     pause = span_T2[places[1:], 0] - span_T2[places[:-1], 1]
     for run in np.split(places, np.flatnonzero(pause > 1000 * rules.max_gap_s) + 1):
-        if len(run) and span_T2[run[-1], 1] - span_T2[run[0], 0] >= 1000 * rules.min_length_s:
+        starts = (score_T[run] >= threshold).any()
+        if starts and span_T2[run[-1], 1] - span_T2[run[0], 0] >= 1000 * rules.min_length_s:
             yield int(run[0]), int(run[-1])
 
 

@@ -20,6 +20,13 @@ _S = Real(0, LONGEST_S)
 @click.option("--smooth", type=_S, default=1.0, show_default=True, help="Seconds: sigma of the Gaussian over scores.")
 @click.option("--max-gap", type=_S, default=1.0, show_default=True, help="Seconds: longest pause within a segment.")
 @click.option("--min-length", type=_S, default=0.0, show_default=True, help="Seconds: shorter ones are dropped.")
+@click.option(
+    "--hold",
+    type=Real(0.01, 1),
+    default=1.0,
+    show_default=True,
+    help="Hysteresis: a segment goes on down to this share of its class's threshold.",
+)
 @click.option("--output", type=_FILE, required=True, help="CSV to write, or to replace.")
 def segments(
     predictions: Path,
@@ -29,6 +36,7 @@ def segments(
     smooth: float,
     max_gap: float,
     min_length: float,
+    hold: float,
     output: Path,
 ) -> None:
     """Write video,person,action,start_s,end_s,score: when each person of PREDICTIONS performs which action.
@@ -40,7 +48,7 @@ def segments(
       stal-cli segments predictions.csv --label-map list_action.pbtxt --thresholds val/metrics.json \\
           --output actions.csv
       stal-cli segments predictions.csv --label-map list_action.pbtxt --min-score 0.5 --smooth 2 \\
-          --min-length 1 --output actions.csv
+          --min-length 1 --hold 0.5 --output actions.csv
     """
     if thresholds is None and min_score is None:
         raise click.UsageError("give --thresholds METRICS.JSON, --min-score SCORE or both")
@@ -62,7 +70,7 @@ def segments(
         names = shown_problems(without, lambda label: label.name, separator=", ")
         click.echo(f"Note: no segments of {names}: {thresholds} has no threshold; --min-score sets one", err=True)
     table = load_table(predictions, "predictions")
-    rules = SegmentRules(smooth_s=smooth, max_gap_s=max_gap, min_length_s=min_length)
+    rules = SegmentRules(smooth_s=smooth, max_gap_s=max_gap, min_length_s=min_length, hold=hold)
     found = find_segments(table, scores, rules)
     assert table.person_N is not None
     if unknown := int((table.person_N < 0).sum()):

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import stal_eval
 from cli.commands.segments import segments
 from stal_data.errors import InputError, NotFoundError
+from stal_eval.segment_f1 import evaluate_segments
 from stal_eval.segments import Segment, SegmentRules, find_segments
 from stal_eval.table import load_table
 from stal_eval.thresholds import read_thresholds
@@ -60,7 +61,7 @@ def plain_segments(scores: Scores, thresholds: dict[int, float], rules: SegmentR
         for label, threshold in thresholds.items():
             means = {time: mean(video, person, label, time, times) for time in times}
             runs: list[list[int]] = []
-            for time in (time for time in times if means[time] >= threshold):
+            for time in (time for time in times if means[time] >= rules.hold * threshold):
                 if runs and span(video, time)[0] - span(video, runs[-1][-1])[1] <= 1000 * rules.max_gap_s:
                     runs[-1].append(time)
                 else:
@@ -68,7 +69,8 @@ def plain_segments(scores: Scores, thresholds: dict[int, float], rules: SegmentR
             for run in runs:
                 start, end = span(video, run[0])[0], span(video, run[-1])[1]
                 inside = [means[time] for time in times if run[0] <= time <= run[-1]]
-                if end - start >= 1000 * rules.min_length_s:
+                starts = any(means[time] >= threshold for time in run)
+                if starts and end - start >= 1000 * rules.min_length_s:
                     score = sum(inside) / len(inside)
                     mine.append(
                         Segment(video=video, person=person, label_id=label, start_ms=start, end_ms=end, score=score)
@@ -89,6 +91,7 @@ KEYS = st.tuples(
     smooth=st.sampled_from([0.0, 0.3, 0.7, 2.0]),
     gap=st.sampled_from([0.0, 0.5, 1.0, 3.0]),
     shortest=st.sampled_from([0.0, 0.5, 2.0]),
+    hold=st.sampled_from([1.0, 0.7, 0.3]),
     threshold=st.floats(0.1, 0.7),
 )
 def test_segments_are_those_of_the_definition(
@@ -97,10 +100,11 @@ def test_segments_are_those_of_the_definition(
     smooth: float,
     gap: float,
     shortest: float,
+    hold: float,
     threshold: float,
 ) -> None:
     table = load_table(write(tmp_path_factory.mktemp("p") / "p.csv", scores), "predictions")
-    rules = SegmentRules(smooth_s=smooth, max_gap_s=gap, min_length_s=shortest)
+    rules = SegmentRules(smooth_s=smooth, max_gap_s=gap, min_length_s=shortest, hold=hold)
     thresholds = {1: threshold, 4: threshold / 2}
     if all(person < 0 for _, person, _, _ in scores):
         with pytest.raises(InputError, match="has no ids of people"):
@@ -129,6 +133,7 @@ def seconds(scores: list[float], label: int = 1, start: int = 0) -> Scores:
         # Between key frames 2 and 6 nothing is known of 3 to 5.
         (seconds([0.9, 0.9, 0.9]) | seconds([0.9], start=6), {"max_gap_s": 1.0}, [(0, 2.5), (5.5, 6.5)]),
         (seconds([0.9], start=7), {}, [(6.5, 7.5)]),
+        (seconds([0.3, 0.9, 0.3, 0.2]) | seconds([0.3, 0.4], start=8), {"hold": 0.5}, [(0, 2.5)]),
         (seconds([0.1, 0.9, 0.1]), {"smooth_s": 1.0}, []),
         (seconds([0.9, 0.4, 0.9]), {"smooth_s": 1.0, "max_gap_s": 0.0}, [(0, 2.5)]),
     ],
@@ -179,6 +184,10 @@ def test_the_command_takes_thresholds_from_a_result(files: tuple[Path, Path, Pat
     code, said, notes = run(*words, "--thresholds", metrics, "--min-score", 0)
     assert (code, "no segments of" in notes) == (0, False)
     assert f"{output}: 3 segments" in said  # of the third class, which scores 0 everywhere, too
+    assert run(*words, "--thresholds", metrics, "--hold", 0.2)[0] == 0  # walk goes on at 0.2, not at 0.1
+    with output.open(newline="") as file:
+        assert [row[2:5] for row in csv.reader(file)][1:] == [["walk", "0.0", "3.5"], ["wave", "1.5", "3.5"]]
+    assert set(evaluate_segments(output, output)["per_action"]) == {"walk", "wave"}
 
 
 @pytest.mark.parametrize(
