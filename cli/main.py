@@ -10,6 +10,7 @@ from typing import Any, NoReturn, TextIO
 import click
 
 from cli.lazy import LazyGroup
+from cli.ui.quick_exit import QuickExit
 from cli.ui.sigterm import unwound_by_sigterm
 from stal_data.children import safe_path
 from stal_data.errors import StalError
@@ -76,6 +77,15 @@ def main() -> None:
     disk, a quota or a standard output that takes no more; STAL_TRACEBACK=1 shows where it arose.
     """
     end_with_owner()
+    quick_exit = QuickExit()
+    try:
+        _run()
+    except SystemExit as end:
+        quick_exit.code = end.code if isinstance(end.code, int) else None
+        raise
+
+
+def _run() -> None:
     try:
         with unwound_by_sigterm(), safe_path(), _naming_output():
             root(standalone_mode=True)

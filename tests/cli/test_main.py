@@ -36,6 +36,23 @@ def test_a_package_that_is_not_installed_is_named_in_one_line(tmp_path: Path) ->
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("code", [0, 3])
+def test_a_command_ends_with_its_code_and_exit_functions_without_taking_modules_apart(code: int) -> None:
+    script = (
+        "import atexit, sys, cli.main\n"
+        "class Module:\n"
+        "    def __del__(self): print('taken apart')\n"
+        "sys.modules['held'] = Module()\n"
+        "def command(**_):\n"
+        "    atexit.register(print, 'saved')\n"
+        f"    sys.exit({code})\n"
+        "cli.main.root = command\n"
+        "cli.main.main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (code, "saved\n", "")
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_each_command_has_help_with_its_options_explained(name: str) -> None:
     result = CliRunner().invoke(root, [name, "--help"])
