@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from cli.ui.backbone_options import NAMED, BackboneChoice, backbone_options, parse_statistics, require_backbones
+from cache.backbones.choice import BackboneChoice
+from cli.ui.backbone_options import NAMED, backbone_options, parse_statistics, require_backbones
 from cli.ui.json_output import print_json_line
 from cli.ui.options import replica_options
 from cli.ui.params import COUNT, THREADS

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from cli.ui.backbone_options import BackboneChoice, backbone_options
+from cache.backbones.choice import BackboneChoice
+from cli.ui.backbone_options import backbone_options
 from cli.ui.options import server_options
 from cli.ui.params import LONGEST_S, Real
 from cli.ui.staging_options import StageOptions, stage_options
