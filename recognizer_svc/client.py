@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeAlias, TypeVar
 
@@ -73,6 +74,12 @@ class RecognizerClient:
         Give the request a request_id, so that it may be sent again.
         """
         async for update in self._updates(request.run_id, lambda: self._stub.Train(request, metadata=self._metadata)):
+            yield update
+
+    async def precompute(self, request: pb.PrecomputeRequest) -> AsyncGenerator[pb.JobUpdate]:
+        """Start a job that computes features and yield its updates; as `train`."""
+        start = partial(self._stub.Precompute, request, metadata=self._metadata)
+        async for update in self._updates(request.job_id, start):
             yield update
 
     async def watch_job(self, run_id: str, *, from_seq: int = 0) -> AsyncGenerator[pb.JobUpdate]:

@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from cli.ui.backbone_options import BackboneChoice, backbone_options
+from cache.backbones.choice import BackboneChoice
+from cli.ui.backbone_options import backbone_options
 from cli.ui.detector_options import DetectorChoice, detector_options
 from cli.ui.json_output import json_option, print_json
 from cli.ui.options import client_settings, client_words, wait_option

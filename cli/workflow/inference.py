@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import click
 
+from cache.backbones.choice import BackboneChoice
 from cache.files import locked
 from cache.store import Store
-from cli.ui.backbone_options import BackboneChoice
 from cli.workflow.detect_stage import Detector, detect, private_service
 from cli.workflow.feature_stage import as_trained, precompute
 from cli.workflow.fingerprints import RUN_PARTS, Unchanged, digest_of

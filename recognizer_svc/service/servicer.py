@@ -44,6 +44,11 @@ class RecognizerServicer(pb_grpc.RecognizerServicer):
         async for update in self._updates(record.run_id, skip_history=True):
             yield update
 
+    async def Precompute(self, request: pb.PrecomputeRequest, context: Context = None) -> AsyncIterator[pb.JobUpdate]:
+        record = await self._jobs.submit(messages.to_precompute(request))
+        async for update in self._updates(record.run_id, skip_history=True):
+            yield update
+
     async def WatchJob(self, request: pb.WatchJobRequest, context: Context = None) -> AsyncIterator[pb.JobUpdate]:
         async for update in self._updates(request.run_id, from_seq=request.from_seq):
             yield update
@@ -129,7 +134,7 @@ class RecognizerServicer(pb_grpc.RecognizerServicer):
                 yield pb.JobUpdate(event=messages.from_event(update))
 
     def _job(self, record: JobRecord) -> pb.Job:
-        return messages.from_job(record, self._runs.run(record.run_id))
+        return messages.from_job(record, self._runs.folder_of(record))
 
 
 def _deadline(context: Context) -> float:
