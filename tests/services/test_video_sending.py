@@ -103,3 +103,17 @@ async def test_frames_and_key_frames_out_of_order_are_refused() -> None:
     unanswered.add_key_frame(1000, SOMEBODY)
     with pytest.raises(InputError, match="v,0001 comes after one at 1000 ms"):
         unanswered.add_key_frame(1000, SOMEBODY)
+
+
+async def test_what_comes_while_frames_are_sent_is_sent_too() -> None:
+    """The rest of a clip and the end of the video come between two frames, and nothing after them."""
+    unanswered = Unanswered(VideoTime(video="v"), SPEC, reach_ms=0)
+    unanswered.add_frame(pb.VideoFrame(number=1), 1)
+    unanswered.add_key_frame(0, SOMEBODY)
+    requests = unanswered.requests(None, lambda: False)
+    found = [await anext(requests)]
+    unanswered.add_frame(pb.VideoFrame(number=2), 2)
+    unanswered.complete(failed=False)
+    async with asyncio.timeout(60):
+        found += [request async for request in requests]
+    assert [request.WhichOneof("request") for request in found][-2:] == ["num_frames", "key_frame"]
