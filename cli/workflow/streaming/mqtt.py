@@ -1,6 +1,7 @@
 """The records of live key frames to an MQTT broker; needs the extra `mqtt`."""
 
 import json
+import threading
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -29,11 +30,14 @@ class Mqtt:
                 f"The broker is '{place}', but must be mqtt://HOST:PORT/TOPIC or mqtts://, without # and +."
             )
         self._queued = self._sent = self._refused = 0
+        self._changed = threading.Condition()
         self._client = client = paho.Client(paho.CallbackAPIVersion.VERSION2)
         client.max_queued_messages_set(MAX_QUEUED)
 
         def published(*_: Any) -> None:
-            self._sent += 1
+            with self._changed:
+                self._sent += 1
+                self._changed.notify_all()
 
         def connected(_client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
             if reason.is_failure:
@@ -53,15 +57,15 @@ class Mqtt:
         client.loop_start()
 
     def send(self, record: Record, picture: bytes | None) -> None:  # noqa: ARG002
-        self._latest = self._client.publish(self._topic, json.dumps(record), qos=1)
-        if self._latest.rc == paho.MQTT_ERR_QUEUE_SIZE:
+        # Without a connection it is queued.
+        if self._client.publish(self._topic, json.dumps(record), qos=1).rc == paho.MQTT_ERR_QUEUE_SIZE:
             self._refused += 1
         else:
             self._queued += 1
 
     def close(self) -> None:
-        if self._queued and self._client.is_connected():
-            self._latest.wait_for_publish(_PARTING_S)
+        with self._changed:
+            self._changed.wait_for(lambda: self._sent == self._queued, _PARTING_S)
         self._client.disconnect()
         self._client.loop_stop()
 
