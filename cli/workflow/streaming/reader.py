@@ -104,9 +104,9 @@ class LiveReader:
                     f"The source sent no picture for {silent_s:.0f} s ({reason}). Is it switched on, and its address "
                     "right? --give-up-after-s sets how long to try."
                 )
-            self.cuts += 1
             pause_s = _FIRST_PAUSE_S if self._latest_s > began_s else min(2 * pause_s, _LONGEST_PAUSE_S)
             if not self._stop.is_set():
+                self.cuts += 1
                 self._note(f"the source is cut ({reason}); opening it again in {pause_s:g} s")
                 self._clock.wait(self._stop, pause_s)
 
@@ -157,8 +157,11 @@ class LiveReader:
         if self._backlog_from_s is not None:
             lost = math.ceil(1000 * max(0, time_s - self._backlog_from_s) / self._every_ms)
             self.dropped += lost
-            self._note(f"the source stalled and sent old pictures: {lost} key frames dropped; another stream begins")
             self._backlog_from_s = None
+            if lost:
+                self._note(
+                    f"the source stalled and sent old pictures: {lost} key frames dropped; another stream begins"
+                )
 
     def _deliver(self, *frames: LiveFrame, wait: bool = False) -> None:
         for place, frame in enumerate(frames):
