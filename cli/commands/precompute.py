@@ -132,7 +132,7 @@ def precompute(
       stal-cli precompute data --split train --store store --vit vit.safetensors --autocast fp16 --device cuda:0,cuda:1
       stal-cli precompute data --split train --store store --backbone timm:resnet18=resnet18.safetensors
       stal-cli precompute chaotic-world --split train --view identity --view hflip \\
-        --recognizer 10.0.0.1:50052,10.0.0.2:50052
+        --recognizer gpu1:50052,gpu2:50052 --tls-ca ca.pem --token-file token
     """
     named_here = click.get_current_context().get_parameter_source("addresses") is ParameterSource.COMMANDLINE
     if clients and (named_here or store is None):
