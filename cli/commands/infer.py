@@ -112,6 +112,9 @@ def infer(
     makes only what is missing or whose videos, weights or run have changed; features and proposals stay in the store,
     where other runs and output folders find them.
 
+    With --recognizer, services detect and score, and this machine needs neither weights nor torch: it sends the
+    frames, keeps the answers, and goes on behind them when it is run again.
+
     \b
     Examples:
       stal-cli infer street.mp4 --model first.stal --output street-out

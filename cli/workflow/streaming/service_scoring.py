@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from itertools import zip_longest
 from pathlib import Path
 
@@ -32,8 +33,8 @@ from stal_data.own_videos import SPLIT
 from svc_common.config import ClientConfig
 from svc_common.errors import ServiceError
 
-_READ_FRAMES = 8
-"""At a time; as many again are decoded while they are sent."""
+_READ_FRAMES, _READ_BYTES = 8, 64 << 20
+"""At a time, at most; as many again are decoded while they are sent."""
 
 
 @dataclass(kw_only=True)
@@ -83,7 +84,7 @@ class ServiceScoring:
 
         def work() -> None:
             split = Dataset.open(dataset).split(SPLIT)
-            made_from = {**inputs, "asked": asked, "decoder": split.media.decoder}
+            made_from = {**inputs, "asked": asked, "decoder": split.media.decoder, "stal": version("stal")}
             with KeptKeyFrames(unfinished, video, made_from) as kept:
                 try:
                     asyncio.run(self._score(split, video, kept))
@@ -129,7 +130,7 @@ class ServiceScoring:
         with counted("recognize", unit="key frames") as show:
             async with (
                 RecognizerClient(*self.recognizers) as recognizer,
-                aclosing(_frames(split.media, video, first, info.num_frames)) as frames,
+                aclosing(_frames(split.media, video, first)) as frames,
                 aclosing(
                     seen_key_frames(
                         frames,
@@ -170,13 +171,18 @@ def _only_run(models: Sequence[pb.Model]) -> str:
     return runs[0]
 
 
-async def _frames(media: Media, video: str, first: int, last: int) -> AsyncGenerator[tuple[int, NDArray[np.uint8]]]:
-    """Yield the numbers and pictures of frames; some are decoded while those before are worked on."""
-    parts = [range(start, min(start + _READ_FRAMES, last + 1)) for start in range(first, last + 1, _READ_FRAMES)]
+async def _frames(media: Media, video: str, first: int) -> AsyncGenerator[tuple[int, NDArray[np.uint8]]]:
+    """Yield numbers and pictures from frame `first` on; some are decoded while those before are worked on."""
+    info = media.info(video)
+    size = max(1, min(_READ_FRAMES, _READ_BYTES // (3 * info.width * info.height)))
+    parts = [range(start, min(start + size, info.num_frames + 1)) for start in range(first, info.num_frames + 1, size)]
     reading = asyncio.create_task(asyncio.to_thread(media.read, video, parts[0]))
-    for numbers, following in zip_longest(parts, parts[1:]):
-        pictures_THW3 = await reading
-        if following is not None:
-            reading = asyncio.create_task(asyncio.to_thread(media.read, video, following))
-        for number, picture_HW3 in zip(numbers, pictures_THW3, strict=True):
-            yield number, picture_HW3
+    try:
+        for numbers, following in zip_longest(parts, parts[1:]):
+            pictures_THW3 = await reading
+            if following is not None:
+                reading = asyncio.create_task(asyncio.to_thread(media.read, video, following))
+            for number, picture_HW3 in zip(numbers, pictures_THW3, strict=True):
+                yield number, picture_HW3
+    finally:
+        reading.cancel()
