@@ -20,6 +20,7 @@ from stal_data.keyframes import ScoredKeyFrame
 from svc_common.client import RetryPolicy, call_metadata, call_with_retries, is_retryable, open_channel, pause_s
 from svc_common.config import ClientConfig
 from svc_common.errors import error_of
+from svc_common.fair_queue import Priority
 from svc_common.waiting import wait_for_start
 
 # A wrong address should show at once; a service that was there a moment ago gets the time to restart.
@@ -52,9 +53,10 @@ class SplitScores:
 class RecognizerClient:
     """Use with `async with`."""
 
-    def __init__(self, config: ClientConfig) -> None:
+    def __init__(self, config: ClientConfig, *, priority: Priority = "batch") -> None:
+        """priority: `live` goes before batches."""
         self._config = config
-        self._metadata = call_metadata()
+        self._metadata = call_metadata(priority)
 
     async def __aenter__(self) -> Self:
         await wait_for_start([self._config])
@@ -155,7 +157,9 @@ class RecognizerClient:
         timeout_s: longest wait while an answer is due.
         After a lost connection another stream goes on with the first key frame that has no answer.
         """
-        streams = VideoStreams(self._stub, video, items, address=self._config.address, timeout_s=timeout_s)
+        streams = VideoStreams(
+            self._stub, video, items, address=self._config.address, metadata=self._metadata, timeout_s=timeout_s
+        )
         async with aclosing(streams.answers()) as answers:
             async for answer in answers:
                 yield answer

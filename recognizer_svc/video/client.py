@@ -22,7 +22,7 @@ from stal_data.errors import ConflictError, StalError
 from stal_data.keyframes import KeyFrame, ScoredKeyFrame
 from stal_data.media.images import MAX_FILE_BYTES, MAX_FILE_PIXELS, decode_image
 from stal_data.preprocess import resize_frame
-from svc_common.client import RetryPolicy, call_metadata, is_retryable, pause_s
+from svc_common.client import RetryPolicy, is_retryable, pause_s
 from svc_common.errors import DeadlineError, ServiceError, error_of
 
 if TYPE_CHECKING:
@@ -85,11 +85,11 @@ class VideoStreams:
         items: AsyncIterator[VideoItem],
         *,
         address: str,
+        metadata: tuple[tuple[str, str], ...],
         timeout_s: float,
     ) -> None:
         self._stub, self._video, self._items = stub, video, items
-        self._address, self._timeout_s = address, timeout_s
-        self._metadata = call_metadata()
+        self._address, self._metadata, self._timeout_s = address, metadata, timeout_s
         self._header: pb.VideoHeader | None = None
         self._unanswered: Unanswered | None = None
         self._source_error: Exception | None = None
