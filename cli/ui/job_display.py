@@ -8,6 +8,8 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from stal_data.amounts import amount
+
 if TYPE_CHECKING:
     from protos.generated import recognizer_pb2 as pb
 
@@ -79,7 +81,7 @@ class JobDisplay:
             self._update(description="starting")
             why = f"; {job.message}" if job.message else ""
             self._line(
-                f"{job.run_id}: attempt {job.attempt}, {job.launch.nproc_per_node} process(es) on {job.host}, "
+                f"{job.run_id}: attempt {job.attempt}, {amount(job.launch.nproc_per_node, 'process')} on {job.host}, "
                 f"{job.launch.backend}{why}"
             )
 
