@@ -108,10 +108,11 @@ def infer(
     Detects people through a detector service (a private one unless --detector names one), computes features into the
     store with the backbones that the head was trained on, and scores them with the head. The output folder, which
     must be new, empty, or of an earlier infer, gets index.html, which plays the videos with boxes and a timeline;
-    predictions.csv, actions.jsonl and coco.json; and for each video a folder in videos/ with an annotated MP4 and
-    WebVTT subtitles. A video that fails does not stop the others; the command then ends with exit code 1. Run again, it
-    makes only what is missing or whose videos, weights or run have changed; features and proposals stay in the store,
-    where other runs and output folders find them.
+    predictions.csv, actions.jsonl and coco.json; with tracks actions.csv, which says when each person performs which
+    action; and for each video a folder in videos/ with an annotated MP4 and WebVTT subtitles. A video that fails does
+    not stop the others; the command then ends with exit code 1. Run again, it makes only what is missing or whose
+    videos, weights or run have changed; features and proposals stay in the store, where other runs and output folders
+    find them.
 
     With --recognizer, services detect and score, and this machine needs neither weights nor torch: it sends the
     frames, keeps the answers, and goes on behind them when it is run again.

@@ -4,39 +4,23 @@ from pathlib import Path
 
 import click
 
+from cli.ui.detector_options import DetectorChoice, detector_options_with
 from cli.ui.options import server_options
-from cli.ui.params import CONFIDENCE, IMAGE_SIZE, NUMBER_LIST, Real
+from cli.ui.params import Real
 from svc_common.config import ServerConfig
 
 
 @click.command()
-@click.option(
-    "--weights",
-    type=click.Path(dir_okay=False, path_type=Path),
-    required=True,
-    help="Ultralytics checkpoint (.pt), or its export (.onnx, with the extra onnx).",
+@detector_options_with(
+    click.option(
+        "--weights",
+        "detector_weights",
+        type=click.Path(dir_okay=False, path_type=Path),
+        required=True,
+        help="Ultralytics checkpoint (.pt), or its export (.onnx, with the extra onnx).",
+    )
 )
 @click.option("--kind", default="yolo", show_default=True, help="Detector that the weights are of.")
-@click.option(
-    "--image-size",
-    type=IMAGE_SIZE,
-    help="Input of the network, height x width; default: what the weights were trained at.",
-)
-@click.option(
-    "--confidence",
-    type=CONFIDENCE,
-    default=0.3,
-    show_default=True,
-    help="Boxes below it are dropped.",
-)
-@click.option(
-    "--overlap",
-    type=Real(0, 1, min_open=True),
-    default=0.7,
-    show_default=True,
-    help="IoU above which two boxes are one person.",
-)
-@click.option("--classes", type=NUMBER_LIST, help="Class ids that are people; default: those named person.")
 @click.option("--name", help="What proposals are filed under; default: the weight file's name.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda:N.")
 @click.option(
@@ -54,12 +38,8 @@ from svc_common.config import ServerConfig
 @server_options(default_port=50051)
 def detector(
     server: ServerConfig,
-    weights: Path,
+    chosen_detector: DetectorChoice,
     kind: str,
-    image_size: tuple[int, int] | None,
-    confidence: float,
-    overlap: float,
-    classes: tuple[int, ...] | None,
     name: str | None,
     device: str,
     data_root: Path | None,
@@ -88,14 +68,12 @@ def detector(
     from svc_common.metrics import Metrics
     from svc_common.server import ServiceServer
 
+    assert chosen_detector.weights is not None
     config = DetectorServiceConfig(
         kind=kind,
         detector=DetectorConfig(
-            weights=weights,
-            image_size=image_size,
-            confidence=confidence,
-            overlap=overlap,
-            classes=classes,
+            weights=chosen_detector.weights,
+            **chosen_detector.settings(),
             device=device,
             name=name,
             gpu_pass=max_batch,

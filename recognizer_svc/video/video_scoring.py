@@ -16,6 +16,7 @@ from recognizer_svc.scoring.metrics import ScoringMetrics
 from recognizer_svc.scoring.micro_batch import MicroBatches
 from recognizer_svc.video.key_frames import ComputedRows, Row
 from recognizer_svc.video.timeline import reach_ms
+from stal_data.amounts import amount
 from stal_data.errors import ConflictError
 from stal_data.keyframes import KeyFrame, ScoredKeyFrame
 from svc_common.errors import BusyError, DeadlineError, ServiceUnavailableError
@@ -117,7 +118,9 @@ class VideoScoring:
         """Let a stream be in progress for the time of the block, and close it."""
         try:
             if len(self.streams) >= self.max_streams:
-                raise BusyError(f"{len(self.streams)} videos are being scored, as many as --max-streams allows")
+                raise BusyError(
+                    f"--max-streams allows {amount(len(self.streams), 'video')} at a time, and as many are being scored"
+                )
             self.streams.add(stream)
             yield
         finally:

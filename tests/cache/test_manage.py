@@ -360,13 +360,13 @@ def test_a_copy_is_the_same_bytes_and_brings_the_split(
     features = write_set(10, of=spec, shards=[0, 2])
     publish_split(store, make_split(frames_root))
     shown = run("copy", store.root, tmp_path / "other").stdout
-    assert f"street/train/{features.id}: 6 rows copied, 0 were there, 4 are not computed in the source\n" in shown
+    assert f"street/train/{features.id}: 6 rows copied, 0 there before, 4 are not computed in the source\n" in shown
     other = Store.open(tmp_path / "other")
     copied = other.features_dir("street", "train") / features.id
     assert content(copied) == content(features.path)
     assert load_split(other, "street", "train").digest == load_split(store, "street", "train").digest
     write_set(10, of=spec, shards=[1])
-    assert "4 rows copied, 6 were there" in run("copy", store.root, tmp_path / "other", "--set", features.id).stdout
+    assert "4 rows copied, 6 there before" in run("copy", store.root, tmp_path / "other", "--set", features.id).stdout
     assert content(copied) == content(features.path)
 
 

@@ -1,5 +1,6 @@
 """What `infer` writes about the people of videos: files for people and programs."""
 
+import csv
 import json
 import re
 from fractions import Fraction
@@ -46,6 +47,16 @@ def written(street: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     write_results(folder / "out", videos, NAMES)
     return folder / "out"
+
+
+def test_people_with_tracks_have_segments(written: Path) -> None:
+    with (written / "actions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["video"], row["person"], row["action"]) for row in rows] == [
+        ("street", "1", "walk"),
+        ("street", "1", HOSTILE),
+        ("street", "2", "wave"),
+    ]
 
 
 boxes = st.tuples(*[st.floats(0, 0.5)] * 2, *[st.floats(0.5, 1)] * 2)

@@ -190,7 +190,7 @@ async def test_proposals_are_scored_and_boxes_without_area_left_out(trained: Tra
     head, items = await predict(trained, request)
     assert [item.key for item in items] == list(keys)
     assert all(item.scores_NC.shape == (1, 4) for item in items)
-    assert head.notes == (f"{len(keys)} boxes without area are left out",)
+    assert head.notes == (f"{len(keys)} boxes without area left out",)
     assert (await predict(trained, predict_request(proposals=pb.ProposedBoxes(name="toy-detector"))))[0] == head
     fused, weighted = await predict(trained, predict_request(proposals=pb.ProposedBoxes(fuse_confidence=True)))
     assert fused.notes == (*head.notes, "scores are multiplied by the confidence of 'toy-detector'")
@@ -317,7 +317,9 @@ def test_a_head_is_loaded_once_and_again_when_its_file_changes(trained: Trained,
     second = models.get("copy", "")
     assert second.info.digest != first.info.digest
     assert second.info.epoch == first.info.epoch + 1
-    with pytest.raises(NotFoundError, match="no best checkpoint, only latest"):
+    with pytest.raises(
+        NotFoundError, match=r"no best checkpoint, only latest: name that or none.*validation.keep_best=true"
+    ):
         models.get("copy", "best")
 
 
