@@ -4,6 +4,7 @@ Nobody waits for company: what finds the thread free is computed at once, and wh
 Connections, and videos, take turns.
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -138,6 +139,6 @@ def recognize_batches(
         metrics.batch_size.observe(sum(len(query.boxes_N4) for query in queries))
 
     def cost(query: RecognizeQuery) -> int:
-        return 1 + len(query.boxes_N4) // _BOXES_PER_TURN
+        return math.ceil(len(query.boxes_N4) / _BOXES_PER_TURN)
 
     return MicroBatches(thread, recognize, metrics, name="recognize", fits=fits, observe=observe, cost=cost)

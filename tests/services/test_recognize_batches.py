@@ -130,7 +130,7 @@ def test_connections_take_turns(trained: Trained) -> None:
 
 def test_a_call_with_many_boxes_counts_as_several(trained: Trained) -> None:
     large, small = Flow("large", "batch"), Flow("small", "batch")
-    assert order(trained, {large: [micro_batch.MAX_BOXES], small: [1] * 12}) == [*[small] * 8, large, *[small] * 4]
+    assert order(trained, {large: [micro_batch.MAX_BOXES], small: [1] * 12}) == [*[small] * 7, large, *[small] * 5]
 
 
 def test_live_calls_go_first(trained: Trained) -> None:
