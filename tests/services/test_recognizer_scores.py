@@ -12,10 +12,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from cache.feature_store import FeatureWriter, RowIndex, open_feature_set
+from cache.feature_store import open_feature_set
 from cache.proposal_store import DetectorSpec, Proposals, write_proposals
-from cache.spec import FeatureSpec
-from cache.split_store import load_split, publish_split
+from cache.split_store import load_split
 from cache.store import Store
 from cache.tracks import Tracks
 from cli.commands.predict import write_predictions
@@ -30,7 +29,6 @@ from recognizer_svc.scoring.queries import PredictQuery, RecognizeQuery
 from recognizer_svc.scoring.scoring_thread import Scoring
 from recognizer_svc.service.server import RecognizerConfig, RecognizerService
 from recognizer_svc.training.checkpoint import load_checkpoint, save_checkpoint
-from stal_data.dataset import Split
 from stal_data.errors import ConflictError, InputError, NotFoundError
 from stal_data.keyframes import KeyFrame, ScoredKeyFrame
 from stal_eval.table import load_table
@@ -42,6 +40,7 @@ from svc_common.server import ServiceServer
 from tests.recognizer.toy_store import LABELS, toy_spec
 from tests.services.conftest import TRAINED, Trained
 from tests.services.recognizer_process import stal_cli
+from tests.services.split_copy import copy_split
 
 DETECTOR = DetectorSpec(name="toy-detector", weights="sha256:0", height=64, width=96, confidence=0.3, library="none")
 BOX = pb.Box(x1=0.1, y1=0.1, x2=0.5, y2=0.9)
@@ -321,42 +320,6 @@ def test_a_head_is_loaded_once_and_again_when_its_file_changes(trained: Trained,
         NotFoundError, match=r"no best checkpoint, only latest: name that or none.*validation.keep_best=true"
     ):
         models.get("copy", "best")
-
-
-def copy_split(store: Store, name: str, spec: FeatureSpec) -> None:
-    """Publish the toy test split once more under another name, with features of another spec."""
-    split = load_split(store, "toy", "test")
-    publish_split(
-        store,
-        Split(
-            dataset="toy",
-            name=name,
-            key_frames=split.key_frames,
-            exclusions=frozenset(),
-            annotated=True,
-            label_map=LABELS,
-            media=None,  # the features are copied
-        ),
-    )
-    features = open_feature_set(store, "toy", "test")
-    arrays = features.read(range(len(features.key_frames)))
-    writer = FeatureWriter.open(
-        store,
-        dataset="toy",
-        split=name,
-        spec=spec,
-        index=RowIndex(
-            key_frames=features.key_frames,
-            windows_K2=features.index.windows_K2,
-            sources_K=features.index.sources_K,
-        ),
-        shapes=features.shapes,
-        rows_per_shard=64,
-    )
-    for shard in writer.pending():
-        with writer.claim(shard) as claim:
-            floats = {array: values.astype(np.float32) for array, values in arrays.items()}
-            writer.write_shard(claim, floats)
 
 
 async def test_features_of_another_decoder_are_scored_with_a_note(trained: Trained) -> None:
