@@ -21,8 +21,6 @@ from cli.commands.predict import write_predictions
 from cli.workflow.predictions import read_predictions
 from protos.generated import recognizer_pb2 as pb
 from recognizer_svc.client import RecognizerClient, SplitScores
-from recognizer_svc.features import check_fits, open_fitting
-from recognizer_svc.heads.batch import FeatureShapes
 from recognizer_svc.scoring.models import ModelCache
 from recognizer_svc.scoring.predict import BoxesOfKeyFrame, Predictor
 from recognizer_svc.scoring.queries import PredictQuery, RecognizeQuery
@@ -340,30 +338,6 @@ async def test_features_of_another_backbone_are_refused_by_field(trained: Traine
         await predict(trained, predict_request(split="foreign"))
     with pytest.raises(ConflictError, match=r"slowfast.weights: random:0 / random:7"):
         await predict(trained, predict_request(split="foreign", feature_set=other.id))
-
-
-def test_a_backbone_that_the_head_does_not_use_does_not_matter(trained: Trained) -> None:
-    checkpoint = Predictor.load(trained.store.runs_dir / TRAINED).checkpoint
-    spec = checkpoint.feature_spec
-    without_vit = spec.of_kinds(["slowfast"])
-    slowfast_only = FeatureShapes.of(spec, checkpoint.shapes.arrays, ["slowfast"])
-    assert check_fits(checkpoint.feature_spec, slowfast_only, without_vit) == ()
-    with pytest.raises(ConflictError, match="vit"):
-        check_fits(checkpoint.feature_spec, checkpoint.shapes, without_vit)
-
-
-def test_mirrored_features_are_not_scored(trained: Trained) -> None:
-    checkpoint = Predictor.load(trained.store.runs_dir / TRAINED).checkpoint
-    mirrored = open_feature_set(trained.store, "toy", "train", view="hflip")
-    with pytest.raises(InputError, match="view 'hflip'"):
-        open_fitting(
-            trained.store,
-            "toy",
-            "train",
-            trained_on=checkpoint.feature_spec,
-            shapes=checkpoint.shapes,
-            set_id=mirrored.id,
-        )
 
 
 async def test_calls_beyond_the_limit_are_refused_and_late_ones_dropped(trained: Trained) -> None:
