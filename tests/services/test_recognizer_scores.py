@@ -12,25 +12,21 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from cache.feature_store import FeatureWriter, RowIndex, open_feature_set
+from cache.feature_store import open_feature_set
 from cache.proposal_store import DetectorSpec, Proposals, write_proposals
-from cache.spec import FeatureSpec
-from cache.split_store import load_split, publish_split
+from cache.split_store import load_split
 from cache.store import Store
 from cache.tracks import Tracks
 from cli.commands.predict import write_predictions
 from cli.workflow.predictions import read_predictions
 from protos.generated import recognizer_pb2 as pb
 from recognizer_svc.client import RecognizerClient, SplitScores
-from recognizer_svc.features import check_fits, open_fitting
-from recognizer_svc.heads.batch import FeatureShapes
 from recognizer_svc.scoring.models import ModelCache
 from recognizer_svc.scoring.predict import BoxesOfKeyFrame, Predictor
 from recognizer_svc.scoring.queries import PredictQuery, RecognizeQuery
 from recognizer_svc.scoring.scoring_thread import Scoring
 from recognizer_svc.service.server import RecognizerConfig, RecognizerService
 from recognizer_svc.training.checkpoint import load_checkpoint, save_checkpoint
-from stal_data.dataset import Split
 from stal_data.errors import ConflictError, InputError, NotFoundError
 from stal_data.keyframes import KeyFrame, ScoredKeyFrame
 from stal_eval.table import load_table
@@ -42,6 +38,7 @@ from svc_common.server import ServiceServer
 from tests.recognizer.toy_store import LABELS, toy_spec
 from tests.services.conftest import TRAINED, Trained
 from tests.services.recognizer_process import stal_cli
+from tests.services.split_copy import copy_split
 
 DETECTOR = DetectorSpec(name="toy-detector", weights="sha256:0", height=64, width=96, confidence=0.3, library="none")
 BOX = pb.Box(x1=0.1, y1=0.1, x2=0.5, y2=0.9)
@@ -323,42 +320,6 @@ def test_a_head_is_loaded_once_and_again_when_its_file_changes(trained: Trained,
         models.get("copy", "best")
 
 
-def copy_split(store: Store, name: str, spec: FeatureSpec) -> None:
-    """Publish the toy test split once more under another name, with features of another spec."""
-    split = load_split(store, "toy", "test")
-    publish_split(
-        store,
-        Split(
-            dataset="toy",
-            name=name,
-            key_frames=split.key_frames,
-            exclusions=frozenset(),
-            annotated=True,
-            label_map=LABELS,
-            media=None,  # the features are copied
-        ),
-    )
-    features = open_feature_set(store, "toy", "test")
-    arrays = features.read(range(len(features.key_frames)))
-    writer = FeatureWriter.open(
-        store,
-        dataset="toy",
-        split=name,
-        spec=spec,
-        index=RowIndex(
-            key_frames=features.key_frames,
-            windows_K2=features.index.windows_K2,
-            sources_K=features.index.sources_K,
-        ),
-        shapes=features.shapes,
-        rows_per_shard=64,
-    )
-    for shard in writer.pending():
-        with writer.claim(shard) as claim:
-            floats = {array: values.astype(np.float32) for array, values in arrays.items()}
-            writer.write_shard(claim, floats)
-
-
 async def test_features_of_another_decoder_are_scored_with_a_note(trained: Trained) -> None:
     copy_split(trained.store, "video", replace(toy_spec(), decoder="pyav 99"))
     head, items = await predict(trained, predict_request(split="video"))
@@ -377,30 +338,6 @@ async def test_features_of_another_backbone_are_refused_by_field(trained: Traine
         await predict(trained, predict_request(split="foreign"))
     with pytest.raises(ConflictError, match=r"slowfast.weights: random:0 / random:7"):
         await predict(trained, predict_request(split="foreign", feature_set=other.id))
-
-
-def test_a_backbone_that_the_head_does_not_use_does_not_matter(trained: Trained) -> None:
-    checkpoint = Predictor.load(trained.store.runs_dir / TRAINED).checkpoint
-    spec = checkpoint.feature_spec
-    without_vit = spec.of_kinds(["slowfast"])
-    slowfast_only = FeatureShapes.of(spec, checkpoint.shapes.arrays, ["slowfast"])
-    assert check_fits(checkpoint.feature_spec, slowfast_only, without_vit) == ()
-    with pytest.raises(ConflictError, match="vit"):
-        check_fits(checkpoint.feature_spec, checkpoint.shapes, without_vit)
-
-
-def test_mirrored_features_are_not_scored(trained: Trained) -> None:
-    checkpoint = Predictor.load(trained.store.runs_dir / TRAINED).checkpoint
-    mirrored = open_feature_set(trained.store, "toy", "train", view="hflip")
-    with pytest.raises(InputError, match="view 'hflip'"):
-        open_fitting(
-            trained.store,
-            "toy",
-            "train",
-            trained_on=checkpoint.feature_spec,
-            shapes=checkpoint.shapes,
-            set_id=mirrored.id,
-        )
 
 
 async def test_calls_beyond_the_limit_are_refused_and_late_ones_dropped(trained: Trained) -> None:
