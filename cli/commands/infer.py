@@ -145,18 +145,18 @@ def infer(
         )
     if detector is not None and chosen_detector.weights is not None:
         raise click.UsageError("give --detector-weights FILE or --detector HOST:PORT, not both")
-    from cli.workflow.inference import InferenceRequest, Scoring, run_inference
+    from cli.workflow.inference import InferenceRequest, run_inference
+    from cli.workflow.store_scoring import StoreScoring
+    from cli.workflow.streaming.service_scoring import ServiceScoring
 
     reach = {"wait_s": wait_s, **settings}
     detectors, recognizers = (
         () if addresses is None else tuple(ClientConfig(address=name, **reach) for name in split_list(addresses))
         for addresses in (detector, recognizer)
     )
-    scoring: Scoring
+    scoring: StoreScoring | ServiceScoring
     thresholds: Mapping[int, float] = {}
     if recognizers:
-        from cli.workflow.streaming.service_scoring import ServiceScoring
-
         scoring = ServiceScoring(
             detectors=detectors,
             recognizers=recognizers,
@@ -167,7 +167,6 @@ def infer(
     else:
         from cli.workflow.detect_stage import Detector
         from cli.workflow.packed_parts import backbones_with, detector_with
-        from cli.workflow.store_scoring import StoreScoring
         from recognizer_svc.packed_models.description import read_packed_model
 
         packed = None if model is None else read_packed_model(model.resolve())

@@ -6,10 +6,9 @@ find it there, and nothing of another content ever has its name.
 
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
@@ -25,37 +24,12 @@ from stal_data.labels import LabelMap
 from stal_data.media.video_folder import by_video_id
 from svc_common.errors import ServiceError
 
+if TYPE_CHECKING:
+    from cli.workflow.store_scoring import StoreScoring
+    from cli.workflow.streaming.service_scoring import ServiceScoring
+
 ANNOTATED = "-annotated.mp4"
 """End of an annotated video's name."""
-
-
-class Scoring(Protocol):
-    """How the people of a video are found and scored."""
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """What must not change meanwhile, besides the videos."""
-
-    def check(self) -> None:
-        """Raise where it cannot be done, before anything is written."""
-
-    def ready(self, output: Path) -> AbstractContextManager[LabelMap]:
-        """Hold everything ready that all videos need; the labels are those of the scores."""
-
-    def score(
-        self,
-        stages: Stages,
-        video: str,
-        *,
-        dataset: Path,
-        predictions: Path,
-        content: Mapping[str, str],
-        watched: Unchanged,
-    ) -> Path | None:
-        """Write the predictions of a video; return the proposals, where it has filed them.
-
-        dataset: made of the video alone. content: digests of both. watched: the video and `files`.
-        """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +37,8 @@ class InferenceRequest:
     """One call of `infer`."""
 
     videos: tuple[Path, ...]
-    scoring: Scoring
+    scoring: "StoreScoring | ServiceScoring"
+    """How people are found and scored."""
     min_score: float
     thresholds: Mapping[int, float]
     """By label id, in place of `min_score`."""

@@ -22,7 +22,10 @@ from stal_data.own_videos import SPLIT
 
 @dataclass(kw_only=True)
 class StoreScoring:
-    """A `Scoring` with a run of a store. model: installed there as the run `run_id`; None where the run is there."""
+    """With a run of a store. model: installed there as the run `run_id`; None where the run is there.
+
+    files: what must not change meanwhile, besides the videos.
+    """
 
     store: Path
     run_id: str
@@ -42,7 +45,7 @@ class StoreScoring:
         return self.store / "runs" / self.run_id
 
     def check(self) -> None:
-        """Refuse a run that the store does not have."""
+        """Raise where it cannot be done, before anything is written."""
         if self.model is None and not (self._run / "label_map.pbtxt").exists():
             raise NotFoundError(
                 f"--run {self.run_id!r}: no such run in {self.store}. `stal-cli runs list --store {self.store}` "
@@ -51,7 +54,7 @@ class StoreScoring:
 
     @contextmanager
     def ready(self, output: Path) -> Iterator[LabelMap]:
-        """Install the model, and hold the private detector service ready."""
+        """Hold ready what all videos need, a private detector service say; the labels are those of the scores."""
         if self.model is not None:
             from recognizer_svc.packed_models.install import install
 
@@ -69,7 +72,10 @@ class StoreScoring:
         content: Mapping[str, str],
         watched: Unchanged,
     ) -> Path:
-        """Write the predictions; return the proposals."""
+        """Write the predictions of a video; return the proposals, if it files them.
+
+        dataset: made of the video alone. content: digests of both. watched: the video and `files`.
+        """
         name = Dataset.open(dataset).name
         # Whoever works on the same video at the same time waits here, and then finds that all is done.
         with locked(self.store / "features" / name / SPLIT / ".locks" / "infer.lock"):

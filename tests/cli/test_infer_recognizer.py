@@ -1,6 +1,7 @@
 """`stal-cli infer --recognizer`: the results of `infer`, from services alone; what they have answered is kept."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,7 +21,6 @@ from cache.backbones.load import load_backbone
 from cache.store import Store
 from cli.main import root
 from cli.workflow.streaming.kept_key_frames import KeptKeyFrames
-from cli.workflow.streaming.pipeline import SeenKeyFrame
 from detector_svc.detections import FrameDetections
 from recognizer_svc.service.server import RecognizerConfig, RecognizerService
 from stal_data.errors import StalError
@@ -44,7 +44,7 @@ from cli.workflow.streaming.kept_key_frames import KeptKeyFrames
 add = KeptKeyFrames.add_scores
 def add_scores(kept, item):
     add(kept, item)
-    if item.scored.key.time_ms == 2000:
+    if item.key.time_ms == 2000:
         os.kill(os.getpid(), signal.SIGKILL)
 KeptKeyFrames.add_scores = add_scores
 main()
@@ -177,7 +177,7 @@ def test_a_recognizer_that_stays_away_is_an_error_and_the_answers_are_kept(
         words += ["--detector", f"127.0.0.1:{port}"]
         address = stack.enter_context(recognizer(store))
 
-        def then_gone(kept: KeptKeyFrames, item: SeenKeyFrame) -> None:
+        def then_gone(kept: KeptKeyFrames, item: ScoredKeyFrame) -> None:
             add_scores(kept, item)
             stack.close()
 
@@ -196,14 +196,18 @@ def test_a_bad_video_does_not_end_the_others_and_the_run_must_be_known(
 ) -> None:
     bad = tmp_path / "bad.mp4"
     bad.write_bytes(b"no video")
-    with services(store) as (_, names):
+    shutil.copytree(store.parent, tmp_path / "made")
+    with services(tmp_path / "made" / "store") as (_, names):
         words = ["infer", bad, street, *names, "--no-video", "--frames", "png", "--output", tmp_path / "out"]
         assert "The recognizer has 2 runs (first, seeing); name one with --run" in refusal(*words)
         assert "third" in refusal(*words, "--run", "third")
         assert not (tmp_path / "out").exists()
         with pytest.raises(StalError, match=r"1 of 2 videos failed:\nbad: "):
             stal_cli(*words, "--run", "first")
-    assert_same(tmp_path / "out", local / "first")
+        assert_same(tmp_path / "out", local / "first")
+        shutil.rmtree(tmp_path / "made" / "store" / "runs" / "seeing")
+        stal_cli("infer", street, *names, "--no-video", "--frames", "jpeg", "--output", tmp_path / "out")
+        np.testing.assert_allclose(scores(tmp_path / "out"), scores(local / "first"), atol=0.1)
 
 
 @pytest.mark.parametrize(
@@ -236,7 +240,7 @@ def test_what_follows_damage_in_the_kept_answers_is_made_again(
             boxes_N4 = np.full((2, 4), time_ms, np.float32)
             item = ScoredKeyFrame(key=KeyFrame("v", time_ms), boxes_N4=boxes_N4, scores_NC=boxes_N4[:, :3] / 7)
             kept.add_people(time_ms, FrameDetections(boxes_N4=boxes_N4, scores_N=boxes_N4[:, 0]))
-            kept.add_scores(SeenKeyFrame(item, boxes_N4[:, 0]))
+            kept.add_scores(item)
 
     with KeptKeyFrames(path, "v", {"head": "a"}) as kept:
         add(kept, *range(5))

@@ -14,6 +14,7 @@ from recognizer_svc.client import RecognizerClient
 from recognizer_svc.people import People
 from recognizer_svc.video.client import PeopleAt
 from svc_common.config import ClientConfig
+from svc_common.errors import ServiceUnavailableError
 from tests.detector.replica import ReplicaService, client_of, replicas, until
 from tests.services.test_recognize_video import EXACT
 from tests.services.video_case import FRAMES, VideoCase, serving
@@ -99,3 +100,34 @@ async def test_every_key_frame_is_scored_once_whichever_recognizer_fails(video_c
     assert found.keys() == wanted.keys()
     assert max(float(np.abs(found[key] - wanted[key]).max()) for key in wanted) <= EXACT
     assert detected == list(TIMES_MS)
+
+
+async def test_a_detector_that_stays_away_is_an_error_after_the_key_frames_before(video_case: VideoCase) -> None:
+    found, detected = [], list[int]()
+    async with AsyncExitStack() as stack:
+        (replica,) = await stack.enter_async_context(replicas(ReplicaService()))
+        it = await stack.enter_async_context(serving(video_case))
+
+        async def frames() -> AsyncIterator[tuple[int, NDArray[np.uint8]]]:
+            async for number, picture_HW3 in pictures(video_case):
+                if number == 100:
+                    await until(lambda: len(detected) == 4)
+                    await replica.stop()
+                yield number, picture_HW3
+
+        answers = seen_key_frames(
+            frames(),
+            time_of,
+            detector=client_of(replica.address),
+            recognizer=it.client,
+            video=video_case.request("plain"),
+            detected=lambda time_ms, _: detected.append(time_ms),
+        )
+
+        async def drained() -> None:
+            async for answer in answers:
+                found.extend([answer.scored.key.time_ms] if isinstance(answer, SeenKeyFrame) else [])
+
+        with pytest.raises(ServiceUnavailableError, match=f"detector service at {replica.address} does not answer"):
+            await drained()
+    assert found == detected == [0, 1000, 2000, 3000]

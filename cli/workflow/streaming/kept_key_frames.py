@@ -42,8 +42,7 @@ class KeptKeyFrames:
                 break
             size = end
             if "confidence" in item:
-                found = FrameDetections(boxes_N4=_array(item, "boxes", 4), scores_N=_array(item, "confidence"))
-                self.people[item["time_ms"]] = found
+                self.people[item["time_ms"]] = _people(item)
             elif "scores" in item:
                 self.answered_ms, self.num_answered = item["time_ms"], self.num_answered + 1
         with explaining_full_disk(path):
@@ -61,24 +60,20 @@ class KeptKeyFrames:
     def add_people(self, time_ms: int, found: FrameDetections) -> None:
         self._add({"time_ms": time_ms, "boxes": _text(found.boxes_N4), "confidence": _text(found.scores_N)})
 
-    def add_scores(self, item: SeenKeyFrame) -> None:
-        """Key frames come in the order of time."""
-        scored, num_classes = item.scored, item.scored.scores_NC.shape[1]
-        scores = {"scores": _text(scored.scores_NC), "classes": num_classes, "of": _text(item.confidence_N)}
-        self._add({"time_ms": scored.key.time_ms, "boxes": _text(scored.boxes_N4), **scores})
+    def add_scores(self, scored: ScoredKeyFrame) -> None:
+        """Key frames come in the order of time, each after its people."""
+        self._add({"time_ms": scored.key.time_ms, "scores": _text(scored.scores_NC)})
 
     def scored(self) -> Iterator[SeenKeyFrame]:
-        """Yield the key frames with scores, one in memory at a time."""
+        """Yield the key frames with people and scores, holding a few in memory."""
+        people: dict[int, FrameDetections] = {}
         for item, _ in _read(self.path):
-            if "scores" in item:
-                yield SeenKeyFrame(
-                    ScoredKeyFrame(
-                        key=KeyFrame(self._video, item["time_ms"]),
-                        boxes_N4=_array(item, "boxes", 4),
-                        scores_NC=_array(item, "scores", item["classes"]),
-                    ),
-                    _array(item, "of"),
-                )
+            if "confidence" in item:
+                people[item["time_ms"]] = _people(item)
+            elif "scores" in item and len(found := people.pop(item["time_ms"])):
+                key, scores_NC = KeyFrame(self._video, item["time_ms"]), _array(item["scores"]).reshape(len(found), -1)
+                scored = ScoredKeyFrame(key=key, boxes_N4=found.boxes_N4, scores_NC=scores_NC)
+                yield SeenKeyFrame(scored, found.scores_N)
 
     def remove(self) -> None:
         """Delete the file: the video is finished, or was another than it seemed."""
@@ -112,5 +107,9 @@ def _text(array: NDArray[np.float32]) -> str:
     return base64.b64encode(array.astype("<f4").tobytes()).decode()
 
 
-def _array(item: Mapping[str, Any], name: str, *row: int) -> NDArray[np.float32]:
-    return np.frombuffer(base64.b64decode(item[name]), dtype="<f4").astype(np.float32).reshape(-1, *row)
+def _array(text: str) -> NDArray[np.float32]:
+    return np.frombuffer(base64.b64decode(text), dtype="<f4").astype(np.float32)
+
+
+def _people(item: Mapping[str, Any]) -> FrameDetections:
+    return FrameDetections(boxes_N4=_array(item["boxes"]).reshape(-1, 4), scores_N=_array(item["confidence"]))

@@ -1,8 +1,8 @@
 """The stage of `infer` that has people detected and scored by running services; this machine decodes the videos."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import AbstractContextManager, aclosing, nullcontext
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from itertools import zip_longest
@@ -39,7 +39,7 @@ _READ_FRAMES, _READ_BYTES = 8, 64 << 20
 
 @dataclass(kw_only=True)
 class ServiceScoring:
-    """A `Scoring` by services.
+    """By services; what it has in common with StoreScoring is described there.
 
     run_id: of the recognizers; "" where they have but one. sending: see `recognizer_svc.video.client.Sending`.
     """
@@ -54,17 +54,14 @@ class ServiceScoring:
     _model: Mapping[str, str | float] = field(init=False)
 
     def check(self) -> None:
-        """Ask the services what they are."""
         self._detector = DetectorClient(DetectorClientConfig(services=self.detectors))
         self._model, self._header = asyncio.run(self._ask())
         self.run_id = self._header.model.run_id
         for note in self._header.notes:
             click.echo(f"Note: {note}", err=True)
 
-    @contextmanager
-    def ready(self, output: Path) -> Iterator[LabelMap]:  # noqa: ARG002
-        """Yield the labels of the run."""
-        yield LabelMap(Label(label.id, label.name) for label in self._header.model.labels)
+    def ready(self, output: Path) -> AbstractContextManager[LabelMap]:  # noqa: ARG002
+        return nullcontext(LabelMap(Label(label.id, label.name) for label in self._header.model.labels))
 
     def score(
         self,
@@ -76,7 +73,6 @@ class ServiceScoring:
         content: Mapping[str, str],
         watched: Unchanged,
     ) -> None:
-        """Write the predictions of the video; what the services have answered before is not asked for again."""
         head, unfinished = self._header, stages.root / "recognize.unfinished"
         sizes = [[size.height, size.width] for size in head.sizes]
         inputs = {**content, "detector": digest_of(self._model), "head": digest_of([head.model.digest, sizes])}
@@ -88,11 +84,12 @@ class ServiceScoring:
             with KeptKeyFrames(unfinished, video, made_from) as kept:
                 try:
                     asyncio.run(self._score(split, video, kept))
-                    watched.check()
                 except ServiceError as error:
                     raise type(error)(
                         f"{error}\nThe answers for {video} so far are kept: the same command goes on with the rest."
                     ) from error
+                try:
+                    watched.check()
                 except ConflictError:
                     kept.remove()
                     raise
@@ -148,7 +145,7 @@ class ServiceScoring:
                 done = 0
                 async for answer in answers:
                     if isinstance(answer, SeenKeyFrame):
-                        kept.add_scores(answer)
+                        kept.add_scores(answer.scored)
                         done += 1
                         show(done, len(rest))
                     elif answer.model.digest != head.model.digest:
