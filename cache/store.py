@@ -4,6 +4,7 @@ STORE/annotations/<dataset>/<split>/           published split, see cache/split_
       features/<dataset>/<split>/<spec id>/    one Zarr group per feature set
       proposals/<dataset>/<split>/<name>.h5    one file per detector
       runs/<run id>/                           recipe, checkpoints and events of a training
+      jobs/<job id>/                           request, record and events of a precompute job
       weights/                                 backbones and heads that a training may start from
 """
 
@@ -155,6 +156,10 @@ class Store:
     @property
     def runs_dir(self) -> Path:
         return self.root / "runs"
+
+    @property
+    def jobs_dir(self) -> Path:
+        return self.root / "jobs"
 
     @property
     def weights_dir(self) -> Path:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeAlias, TypeVar
 
@@ -20,12 +21,14 @@ from stal_data.keyframes import ScoredKeyFrame
 from svc_common.client import RetryPolicy, call_metadata, call_with_retries, is_retryable, open_channel, pause_s
 from svc_common.config import ClientConfig
 from svc_common.errors import error_of
+from svc_common.fair_queue import Priority
 from svc_common.waiting import wait_for_start
 
 # A wrong address should show at once; a service that was there a moment ago gets the time to restart.
 _FIRST_CONTACT = RetryPolicy(retries=2)
 _RESTART = RetryPolicy(retries=12)
 _TIMEOUT_S = 60.0
+_ASK_S = 10.0  # one of several that is switched off must not keep the others waiting
 _LOAD_TIMEOUT_S = 300.0  # from a bucket, of a large head
 _VIDEO_TIMEOUT_S = 300.0  # a head may have to be loaded, and large backbones compute a batch on a CPU for minutes
 _CANCEL_TIMEOUT_S = LONGEST_STOP_S + 60.0  # workers write a checkpoint first, and how long is the service's to say
@@ -52,20 +55,25 @@ class SplitScores:
 class RecognizerClient:
     """Use with `async with`."""
 
-    def __init__(self, config: ClientConfig) -> None:
-        self._config = config
-        self._metadata = call_metadata()
+    def __init__(self, config: ClientConfig, *others: ClientConfig, priority: Priority = "batch") -> None:
+        """others: services with the same heads, among which recognize_video chooses; other calls go to one of all.
+
+        priority: `live` goes before batches.
+        """
+        self._configs = (config, *others)
+        self._metadata = call_metadata(priority)
 
     async def __aenter__(self) -> Self:
-        await wait_for_start([self._config])
-        self._channel = open_channel(self._config)
-        self._stub: pb_grpc.RecognizerAsyncStub = pb_grpc.RecognizerStub(self._channel)
+        await wait_for_start(self._configs)
+        self._channels = {config.address: open_channel(config) for config in self._configs}
+        (self._address, self._stub), *_ = await self._least_busy()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._channel.close()
+        for channel in self._channels.values():
+            await channel.close()
 
     async def train(self, request: pb.TrainRequest) -> AsyncGenerator[pb.JobUpdate]:
         """Start a job and yield its updates until it ends; they go on where they stopped when the connection breaks.
@@ -73,6 +81,12 @@ class RecognizerClient:
         Give the request a request_id, so that it may be sent again.
         """
         async for update in self._updates(request.run_id, lambda: self._stub.Train(request, metadata=self._metadata)):
+            yield update
+
+    async def precompute(self, request: pb.PrecomputeRequest) -> AsyncGenerator[pb.JobUpdate]:
+        """Start a job that computes features and yield its updates; as `train`."""
+        start = partial(self._stub.Precompute, request, metadata=self._metadata)
+        async for update in self._updates(request.job_id, start):
             yield update
 
     async def watch_job(self, run_id: str, *, from_seq: int = 0) -> AsyncGenerator[pb.JobUpdate]:
@@ -153,12 +167,29 @@ class RecognizerClient:
         items: frames in their order, and key frames in theirs, each at most 191 frames after the first of its clip.
             What they raise is raised after the answers to what came before. Only frames that clips need are sent.
         timeout_s: longest wait while an answer is due.
-        After a lost connection another stream goes on with the first key frame that has no answer.
+        After a lost connection another stream goes on with the first key frame that has no answer. Of several services
+        the one with the most free streams is taken, and after a failure the next; all must have the same head.
         """
-        streams = VideoStreams(self._stub, video, items, address=self._config.address, timeout_s=timeout_s)
+        streams = VideoStreams(await self._least_busy(), video, items, metadata=self._metadata, timeout_s=timeout_s)
         async with aclosing(streams.answers()) as answers:
             async for answer in answers:
                 yield answer
+
+    async def _least_busy(self) -> Sequence[tuple[str, "pb_grpc.RecognizerAsyncStub"]]:
+        """The services, from the most free streams to those that do not answer."""
+
+        async def free(stub: "pb_grpc.RecognizerAsyncStub") -> int:
+            try:
+                info = await stub.GetInfo(pb.GetInfoRequest(), timeout=_ASK_S, metadata=self._metadata)
+            except grpc.aio.AioRpcError:
+                return -1
+            return info.max_streams - info.streams
+
+        services = [(address, pb_grpc.RecognizerStub(channel)) for address, channel in self._channels.items()]
+        if len(services) == 1:
+            return services
+        found = await asyncio.gather(*(free(stub) for _, stub in services))
+        return [service for _, service in sorted(zip(found, services, strict=True), key=lambda item: -item[0])]
 
     async def _updates(self, run_id: str, start: Callable[[], Updates]) -> AsyncGenerator[pb.JobUpdate]:
         """Yield updates of `start`, and after a lost connection from the first missing event on."""
@@ -188,10 +219,10 @@ class RecognizerClient:
         async def once() -> T:
             return await method(request, timeout=timeout_s, metadata=self._metadata)
 
-        return await call_with_retries(once, service=SERVICE, address=self._config.address, policy=_FIRST_CONTACT)
+        return await call_with_retries(once, service=SERVICE, address=self._address, policy=_FIRST_CONTACT)
 
     def _error(self, error: grpc.aio.AioRpcError) -> StalError:
-        return error_of(error, service=SERVICE, address=self._config.address)
+        return error_of(error, service=SERVICE, address=self._address)
 
 
 async def read_predictions(

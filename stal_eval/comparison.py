@@ -158,7 +158,7 @@ def _check(a: Stored, b: Stored) -> None:
 
 def _average_precision(side: Stored, capacity: int, weight_VR: NDArray[np.int32]) -> NDArray[np.float64]:
     """Return AP [K, 1 + R], the real one first; NaN for a class that is not in the mean."""
-    by_score = side.protocol["claim_order"] == "score"
+    by_score = side.protocol["match_order"] == "score"
     if capacity != side.capacity and not (by_score and side.protocol["tie_order"] == "file"):
         raise InputError(
             f"capacity is {capacity}, but under the protocol {side.protocol['name']} a result can be compared only at "

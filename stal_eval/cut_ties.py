@@ -85,7 +85,7 @@ def heap_arrays(
     """Return the row numbers that each key frame's heap of `capacity` rows holds, in the order of its array.
 
     by_key_N: row numbers by key frame, then in file order. key_offsets: where each key frame starts in it, and the end.
-    The array is that of Python's `heapq`: its order decides which of equal scores claims a box.
+    The array is that of Python's `heapq`: its order decides which of equal scores matches a box.
     """
     kept = np.empty(by_key_N.shape[0], np.int64)
     total = 0

@@ -65,13 +65,13 @@ def match(alignment: Alignment, num_classes: int, protocol: Protocol) -> Matchin
         )
 
     rank_N, target_N, hit_N = walk(order)
-    if protocol.claim_order == "file_order":
+    if protocol.match_order == "file_order":
         hit_N = walk(np.arange(rows.num_rows))[2]
     leaves_out_empty = protocol.empty_boxes == "left_out"
     void_N = is_empty(rows.boxes_N4) if leaves_out_empty else np.zeros(rows.num_rows, np.bool_)
     if protocol.tie_order != "file":
-        claiming = np.arange(rows.num_rows) if protocol.claim_order == "file_order" else order
-        met_last_first = string_together(rows, place_key_frames(alignment, protocol), claiming)[::-1]
+        by_match_order = np.arange(rows.num_rows) if protocol.match_order == "file_order" else order
+        met_last_first = string_together(rows, place_key_frames(alignment, protocol), by_match_order)[::-1]
         order = met_last_first[descending(rows.score_N[met_last_first])]
     by_class = order[np.argsort(rows.class_N[order].astype(np.min_scalar_type(num_classes)), kind="stable")]
     return Matching(

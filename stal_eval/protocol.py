@@ -15,7 +15,7 @@ Exclusions = Literal["left_out", "ignored", "left_out_but_recalled"]
 Frames = Literal["all", "with_ground_truth"]
 Classes = Literal["with_ground_truth", "with_ground_truth_and_predictions"]
 CutTies = Literal["file_order", "heap"]
-ClaimOrder = Literal["score", "file_order"]
+MatchOrder = Literal["score", "file_order"]
 EmptyBoxes = Literal["wrong", "left_out"]
 TieOrder = Literal["file", "reversed_stable", "argsort"]
 Precision = Literal["float32", "float64"]
@@ -37,12 +37,12 @@ class Protocol:
     cut_ties: which of equal scores a capacity keeps. file_order: the first. heap: of a heap of the best rows so far,
         a better row drives out the lowest score, then label id, y1, x1, y2, x2; an equal score drives out nothing.
     empty_boxes: what a predicted box without area is, once it took its place within the capacity.
-    claim_order: which row has a ground-truth box that several find: the best-scored, or the first of the file.
+    match_order: which row has a ground-truth box that several find: the best-scored, or the first of the file.
     iou: a row finds a box from this IoU on, and looks only at the box of its class with the highest.
     precision: numbers in which IoUs are computed and the scores of a class are ranked.
-    tie_order: how rows of one class with equal scores rank. file: in the order in which they claim boxes, with key
+    tie_order: how rows of one class with equal scores rank. file: in the order in which they match boxes, with key
         frames in file order. The others rank by `numpy.argsort`, reversed, over the rows in that order, so that a copy
-        of a box tends to rank before the row that claimed it. reversed_stable: with a stable sort. argsort: with the
+        of a box tends to rank before the row that matched it. reversed_stable: with a stable sort. argsort: with the
         default sort, whose order of equal scores depends on NumPy's version and on the processor.
     classes: which classes of the label map are in the mean.
     """
@@ -56,7 +56,7 @@ class Protocol:
     capacities: str = "50:2200"
     cut_ties: CutTies = "file_order"
     empty_boxes: EmptyBoxes = "wrong"
-    claim_order: ClaimOrder = "score"
+    match_order: MatchOrder = "score"
     iou: float = 0.5
     precision: Precision = "float64"
     tie_order: TieOrder = "file"
@@ -73,13 +73,13 @@ class Protocol:
             if decimals is not None and not 0 <= decimals <= MAX_DECIMALS:
                 raise InputError(f"{field} is {decimals}, but must be from 0 to {MAX_DECIMALS}, or None.")
         kept = parse_capacities(self.capacities)
-        if self.claim_order == "file_order" and kept != (NO_LIMIT,):
+        if self.match_order == "file_order" and kept != (NO_LIMIT,):
             raise InputError(
                 f"capacities is '{self.capacities}', but the protocol {self.name} keeps every row, because it gives "
                 "boxes to rows in file order: leave capacities out, or take another protocol."
             )
-        if self.claim_order == "file_order" and self.tie_order == "file":
-            raise InputError("tie_order is 'file', which is for rows that claim boxes by score: take another.")
+        if self.match_order == "file_order" and self.tie_order == "file":
+            raise InputError("tie_order is 'file', which is for rows that match boxes by score: take another.")
 
     @property
     def keeps_prefixes(self) -> bool:
@@ -101,7 +101,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "frames": get_args(Frames),
     "cut_ties": get_args(CutTies),
     "empty_boxes": get_args(EmptyBoxes),
-    "claim_order": get_args(ClaimOrder),
+    "match_order": get_args(MatchOrder),
     "precision": get_args(Precision),
     "tie_order": get_args(TieOrder),
     "classes": get_args(Classes),
@@ -125,7 +125,7 @@ PROTOCOLS = {
             name="pyslowfast",
             capacities="0",
             empty_boxes="left_out",
-            claim_order="file_order",
+            match_order="file_order",
             tie_order="argsort",
         ),
         Protocol(
@@ -147,7 +147,8 @@ PROTOCOLS = {
 
 def recorded_fields(recorded: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of a protocol as a file states them; older files lack some, and then mean the defaults."""
-    return {"precision": "float64", "tie_order": "file", **recorded}
+    names = {"claim_order": "match_order"}  # earlier versions' names
+    return {"precision": "float64", "tie_order": "file"} | {names.get(name, name): recorded[name] for name in recorded}
 
 
 def choose_protocol(protocol: str | Protocol, *, capacities: str | None = None, iou: float | None = None) -> Protocol:

@@ -121,7 +121,7 @@ def _exactly(
 
 def _with_valid_bounds(curve: Curve, protocol: Protocol) -> Curve:
     """A capacity may give a box to another row, with another score, so bounds hold where every row is kept."""
-    return curve if protocol.claim_order == "score" or curve.capacities == (NO_LIMIT,) else replace(curve, ties=None)
+    return curve if protocol.match_order == "score" or curve.capacities == (NO_LIMIT,) else replace(curve, ties=None)
 
 
 def _warnings(counts: Counts, protocol: Protocol) -> list[str]:

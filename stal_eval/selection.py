@@ -60,7 +60,7 @@ def _ranked_by_sort_calls(alignment: Alignment, matching: Matching, protocol: Pr
 
 
 def _kept(alignment: Alignment, matching: Matching, protocol: Protocol, capacity: int) -> NDArray[np.int64]:
-    """Return row numbers of what the capacity keeps, key frame by key frame, in the order in which they claim boxes."""
+    """Return row numbers of what the capacity keeps, key frame by key frame, in the order in which they match boxes."""
     rows, place_K = alignment.predictions, place_key_frames(alignment, protocol)
     limit = capacity or max(rows.num_rows, 1)
     if protocol.cut_ties == "heap":
@@ -69,7 +69,7 @@ def _kept(alignment: Alignment, matching: Matching, protocol: Protocol, capacity
         kept = heap_arrays(by_key, rows.score_N, rows.class_N, rows.boxes_N4, key_offsets, limit)
     else:
         kept = np.sort(matching.row_N[matching.rank_N < limit])
-    if protocol.claim_order == "score":
+    if protocol.match_order == "score":
         kept = kept[descending(rows.score_N[kept])]
     return string_together(rows, place_K, kept)
 

@@ -34,11 +34,15 @@ def precompute(
     *,
     progress: Progress | None = None,
     note: Callable[[str], None] | None = None,
+    must_stop: Callable[[], bool] | None = None,
+    wait: bool = False,
 ) -> list[FeatureSet]:
     """Publish the split, fill one feature set for each view, and return them in the order of `options.views`.
 
     Shards that are done are skipped, so a run that was stopped resumes, and several processes share the work.
     note: told what the user should know, such as that a batch did not fit the memory.
+    must_stop: asked before each shard; once it says so, no other shard is begun.
+    wait: for shards that other processes hold, and compute what they leave undone; else that is an error.
     """
     extractor = options.extractor(note)  # first, as it refuses what cannot be computed
     prepared = prepare(split, store, options, progress=progress)
@@ -53,6 +57,8 @@ def precompute(
         batch_size=options.batch_size,
         decode_threads=options.threads(),
         progress=progress,
+        must_stop=must_stop,
+        wait=wait,
     ).run(extractor)
     return feature_sets(split, store, options)
 

@@ -1,8 +1,9 @@
 """The shards of a run, handed to devices: decoded, computed and written, each step in threads of its own."""
 
 import threading
+import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from cache.precompute.plan import Plan, Progress
 from cache.spec import View
 from stal_data.errors import ConflictError
 from stal_data.media import Media
+
+_WAIT_S = 2.0  # between two looks at the shards that other processes hold
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,16 +44,27 @@ class ShardQueue:
         batch_size: int,
         decode_threads: int,
         progress: Progress | None,
+        must_stop: Callable[[], bool] | None = None,
+        wait: bool = False,
     ) -> None:
-        """shards: those that this run may write; the plan holds their clips."""
+        """shards: those that this run may write; the plan holds their clips.
+
+        must_stop: asked before each shard; once it says so, no other shard is begun.
+        wait: for shards that other processes hold, and compute those that they leave undone; else that is an error.
+        """
         self._media, self._plan, self._writers, self._shards = media, plan, writers, shards
         self._batch_size, self._decode_threads, self._progress = batch_size, decode_threads, progress
         self._manifest = next(iter(writers.values())).manifest
+        self._must_stop, self._wait = must_stop or (lambda: False), wait
         self._lock = threading.Lock()
         self._stop = threading.Event()
-        missing = {shard for writer in writers.values() for shard in writer.pending()}
-        self._pending = [shard for shard in shards if shard in missing]
         self._total = sum(len(self._manifest.rows_of(shard)) for shard in shards)
+        self._look()
+
+    def _look(self) -> None:
+        """See which shards are not done."""
+        missing = {shard for writer in self._writers.values() for shard in writer.pending()}
+        self._pending = [shard for shard in self._shards if shard in missing]
         self._done = self._total - sum(len(self._manifest.rows_of(shard)) for shard in self._pending)
 
     def run(self, extractor: Extractor) -> None:
@@ -59,6 +73,13 @@ class ShardQueue:
         intra_op_threads = torch.get_num_threads()
         try:
             self._drive(extractor)
+            while self._wait and not self._must_stop():
+                self._look()
+                self._report(0)
+                if not self._pending:
+                    break
+                time.sleep(_WAIT_S)
+                self._drive(extractor)
         except BaseException:
             self._stop.set()
             raise
@@ -70,7 +91,7 @@ class ShardQueue:
             for shard in writer.pending()
             if shard in self._shards
         }
-        if held:
+        if held and not self._must_stop():
             raise ConflictError(
                 f"Some shards are being written by {', '.join(sorted(held))}; all others are done. Run the same "
                 "command again when that run has ended: it fills what is left, if anything."
@@ -137,7 +158,7 @@ class ShardQueue:
     def _next_job(self, held: ExitStack) -> _Job | None:
         """Claim the next shard that some view lacks and nobody else holds."""
         while not self._stop.is_set():
-            if not self._pending:
+            if not self._pending or self._must_stop():
                 return None
             shard = self._pending.pop(0)
             outputs: dict[View, ShardWriter] = {}
@@ -152,7 +173,8 @@ class ShardQueue:
                     claim.release()
             if outputs:
                 return _Job(shard=shard, outputs=outputs)
-            self._report(len(self._manifest.rows_of(shard)))
+            if not (self._wait and any(writer.is_pending(shard) for writer in self._writers.values())):
+                self._report(len(self._manifest.rows_of(shard)))
         return None
 
     def _report(self, rows: int) -> None:

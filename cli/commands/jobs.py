@@ -1,4 +1,4 @@
-"""`stal-cli jobs`: training jobs of a service or a store."""
+"""`stal-cli jobs`: training and precompute jobs of a service or a store."""
 
 import asyncio
 import sys
@@ -32,7 +32,7 @@ class JobEndedError(StalError):
 
 @click.group()
 def jobs() -> None:
-    """List, watch and cancel training jobs. A job carries the name of its run.
+    """List, watch and cancel training and precompute jobs. A training job carries the name of its run.
 
     \b
     Examples:
@@ -51,14 +51,15 @@ def list_command(client: ClientConfig | None, store_url: str | None, limit: int,
     """List jobs, newest first."""
     found = _call(client, store_url, lambda recognizer: recognizer.list_jobs(limit=limit))
     if as_json:
-        print_json([message_fields(job) | {"status": status_name(job)} for job in found])
+        print_json([message_fields(job) | {"status": status_name(job), "kind": kind_name(job)} for job in found])
         return
-    table = Table("run", "status", "attempt", "created", "run time", "processes", "host", "message")
+    table = Table("job", "kind", "status", "attempt", "created", "run time", "processes", "host", "message")
     for job in found:
         launch = job.launch
         add_row(
             table,
             job.run_id,
+            kind_name(job),
             status_name(job),
             str(job.attempt),
             time.strftime("%Y-%m-%d %H:%M", time.localtime(job.created_s)),
@@ -71,7 +72,7 @@ def list_command(client: ClientConfig | None, store_url: str | None, limit: int,
 
 
 @jobs.command()
-@click.argument("run_id", metavar="RUN")
+@click.argument("run_id", metavar="JOB")
 @_STORE
 @click.option("--from-seq", type=click.IntRange(0, 2**63 - 1), default=0, help="Leave out events before this number.")
 @client_options("recognizer", required=False)
@@ -87,11 +88,11 @@ def watch(client: ClientConfig | None, store_url: str | None, run_id: str, from_
 
 
 @jobs.command()
-@click.argument("run_id", metavar="RUN")
+@click.argument("run_id", metavar="JOB")
 @_STORE
 @client_options("recognizer", required=False)
 def cancel(client: ClientConfig | None, store_url: str | None, run_id: str) -> None:
-    """Stop a job; it writes a checkpoint first. A job that has ended stays as it is."""
+    """Stop a job; it writes a checkpoint first, or the shards that it has begun. One that has ended stays as it is."""
     job = _call(client, store_url, lambda recognizer: recognizer.cancel_job(run_id))
     click.echo(f"{job.run_id}: {status_name(job)}")
 
@@ -101,13 +102,20 @@ def check_ended_well(job: "pb.Job") -> None:
     from protos.generated import recognizer_pb2 as pb
 
     if job.status != pb.JOB_STATUS_SUCCEEDED:
-        raise JobEndedError(f"Run {job.run_id} {status_name(job)}: {job.message}")
+        what = "Job" if job.kind == pb.JOB_KIND_PRECOMPUTE else "Run"
+        raise JobEndedError(f"{what} {job.run_id} {status_name(job)}: {job.message}")
 
 
 def status_name(job: "pb.Job") -> str:
     from protos.generated import recognizer_pb2 as pb
 
     return pb.JobStatus.Name(job.status).removeprefix("JOB_STATUS_").lower()
+
+
+def kind_name(job: "pb.Job") -> str:
+    from protos.generated import recognizer_pb2 as pb
+
+    return "precompute" if job.kind == pb.JOB_KIND_PRECOMPUTE else "train"
 
 
 def _call(

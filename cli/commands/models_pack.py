@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from cli.ui.backbone_options import BackboneChoice, backbone_options
+from cache.backbones.choice import BackboneChoice
+from cli.ui.backbone_options import backbone_options
 from cli.ui.detector_options import DetectorChoice, detector_options
 
 _STORE = click.option("--store", "store_url", required=True, help="Folder or s3:// URL of the store.")

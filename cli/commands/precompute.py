@@ -2,22 +2,30 @@
 
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
-from cli.ui.backbone_options import BackboneChoice, backbone_options, parse_statistics
+from cache.backbones.choice import BackboneChoice
+from cli.ui.backbone_options import NAMED, backbone_options, parse_statistics, require_backbones
 from cli.ui.json_output import print_json_line
+from cli.ui.options import replica_options
 from cli.ui.params import COUNT, THREADS
 from cli.ui.precompute_progress import extraction_progress, json_progress
 from stal_data.amounts import amount
 from stal_data.owner import end_with
+from svc_common.config import ClientConfig
 
 if TYPE_CHECKING:
     from cache.precompute import Estimate
 
 _WORDS = "stal.words"
+_INTERRUPTED = 130  # as a shell reports Ctrl-C
+_LOCAL = ("store", "devices", "shard", "decode_threads", "estimate_only", "backbone", "allow_download")
+"""Parameters of this machine, beside those of each backbone: a service has its own."""
 
 
 class _KeepsWords(click.Command):
@@ -30,10 +38,10 @@ class _KeepsWords(click.Command):
 
 
 @click.command(cls=_KeepsWords)
-@click.argument("dataset", type=click.Path(path_type=Path))
+@click.argument("dataset")
 @click.option("--split", required=True, help="Split of the data set, such as train.")
-@click.option("--store", required=True, help="Folder or s3:// URL of the store; made when missing.")
-@backbone_options()
+@click.option("--store", help="Folder or s3:// URL of the store; made when missing. Used without --recognizer.")
+@backbone_options(required=False)
 @click.option(
     "--view",
     "views",
@@ -95,10 +103,12 @@ class _KeepsWords(click.Command):
 )
 @click.option("--estimate", "estimate_only", is_flag=True, help="Measure a few clips, print time and bytes, and stop.")
 @click.option("--json", "as_json", is_flag=True, help="Print progress and results as lines of JSON.")
+@replica_options("recognizer", required=False)
 def precompute(
-    dataset: Path,
+    clients: tuple[ClientConfig, ...],
+    dataset: str,
     split: str,
-    store: str,
+    store: str | None,
     shard: str | None,
     estimate_only: bool,
     as_json: bool,
@@ -111,6 +121,8 @@ def precompute(
     """Run the backbones once over a split of DATASET and fill the feature cache.
 
     Stopped or killed, the same command goes on where it was; several machines may run it on one store.
+    With --recognizer the services at these addresses compute, and go on when this command is interrupted: with the
+    backbones that their operator chose, on a DATASET below their data root.
 
     \b
     Examples:
@@ -120,7 +132,17 @@ def precompute(
         --statistics fast=mean,slope/2x2/int8
       stal-cli precompute data --split train --store store --vit vit.safetensors --autocast fp16 --device cuda:0,cuda:1
       stal-cli precompute data --split train --store store --backbone timm:resnet18=resnet18.safetensors
+      stal-cli precompute chaotic-world --split train --view identity --view hflip \\
+        --recognizer gpu1:50052,gpu2:50052 --tls-ca ca.pem --token-file token
     """
+    named_here = click.get_current_context().get_parameter_source("addresses") is ParameterSource.COMMANDLINE
+    if clients and (named_here or store is None):
+        _refuse_local_options()
+        _by_services(clients, dataset, split, statistics, options, as_json)
+        return
+    if store is None:
+        raise click.UsageError("Give --store STORE, or the addresses of running services with --recognizer HOST:PORT.")
+    require_backbones(backbones)
     if "TORCHELASTIC_RUN_ID" in os.environ:
         end_with(os.getppid())  # torchrun, at whose SIGKILL its ranks would go on
     # A kill costs little more than a shard, and to wait for the batches that devices are at may take minutes.
@@ -137,7 +159,7 @@ def precompute(
 
     part = read_part(shard, os.environ)
     targets = resolve_devices(devices, local_rank(os.environ))
-    opened = Dataset.open(dataset).split(split)
+    opened = Dataset.open(Path(dataset)).split(split)
     target = Store.open(store, create=not estimate_only, may_lack=estimate_only)
     threads = decode_threads or default_decode_threads(local_processes(os.environ) * len(targets))
     chosen = PrecomputeOptions(
@@ -172,13 +194,60 @@ def precompute(
             )
             sets = feature_sets(opened, target, chosen)
     for features in sets:
-        done, total = int(features.done.sum()), len(features.key_frames)
         name = f"{features.dataset}/{features.split}/{features.id}"
-        if as_json:
-            print_json_line({"set": name, "view": features.spec.view, "rows": done, "of": total})
-        else:
-            rows = amount(total, "row") if done == total else f"{done} of {amount(total, 'row')}"
-            click.echo(f"{name}: {rows}, {features.spec.view}")
+        done, total = int(features.done.sum()), len(features.key_frames)
+        _print_set(name, features.spec.view, done, total, as_json=as_json)
+
+
+def _refuse_local_options() -> None:
+    context = click.get_current_context()
+    given = {
+        parameter.name: parameter.opts[0]
+        for parameter in context.command.params
+        if context.get_parameter_source(str(parameter.name)) is ParameterSource.COMMANDLINE
+    }
+    local = {*_LOCAL, *NAMED, *(f"{name}_preset" for name in NAMED)}
+    if refused := [option for name, option in given.items() if name in local]:
+        raise click.UsageError(
+            f"{', '.join(refused)}: not with --recognizer. The service's operator chooses store, device and weights "
+            "with the options of 'stal-cli serve recognizer'; leave it out, or compute here with --store."
+        )
+
+
+def _by_services(
+    clients: tuple[ClientConfig, ...],
+    dataset: str,
+    split: str,
+    statistics: tuple[str, ...],
+    options: dict[str, Any],
+    as_json: bool,
+) -> None:
+    import asyncio
+
+    from cli.workflow.precompute_services import precompute_at
+    from protos.generated import recognizer_pb2 as pb
+    from recognizer_svc.runs.run_dir import new_run_id
+
+    options |= {"rows_per_shard": options["rows_per_shard"] or 0}
+    request = pb.PrecomputeRequest(
+        job_id=new_run_id("precompute"), dataset=dataset, split=split, statistics=statistics, **options
+    )
+    try:
+        with json_progress() if as_json else extraction_progress() as progress:
+            sets = asyncio.run(precompute_at(clients, request, progress=progress, note=_note))
+    except KeyboardInterrupt:
+        _note("What was started goes on; 'stal-cli jobs list --recognizer ADDRESS' shows it.")
+        sys.exit(_INTERRUPTED)
+    for found in sets:
+        _print_set(found.name, found.view, found.rows, found.rows_total, as_json=as_json)
+
+
+def _print_set(name: str, view: str, done: int, total: int, *, as_json: bool) -> None:
+    if as_json:
+        print_json_line({"set": name, "view": view, "rows": done, "of": total})
+    else:
+        rows = amount(total, "row") if done == total else f"{done} of {amount(total, 'row')}"
+        click.echo(f"{name}: {rows}, {view}")
 
 
 def _note(text: str) -> None:

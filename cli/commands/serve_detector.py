@@ -33,11 +33,7 @@ from svc_common.config import ServerConfig
 )
 @click.option("--max-delay-ms", type=Real(0, 10_000), default=5.0, show_default=True, help="Wait for a fuller batch.")
 @click.option(
-    "--queue-size",
-    type=click.IntRange(1, 10_000),
-    default=64,
-    show_default=True,
-    help="Frames accepted and unanswered.",
+    "--max-streams", type=click.IntRange(1, 512), default=64, show_default=True, help="Clients' streams at once."
 )
 @server_options(default_port=50051)
 def detector(
@@ -49,7 +45,7 @@ def detector(
     data_root: Path | None,
     max_batch: int,
     max_delay_ms: float,
-    queue_size: int,
+    max_streams: int,
 ) -> None:
     """Find people in images with YOLO, until SIGTERM or Ctrl-C.
 
@@ -82,7 +78,7 @@ def detector(
             name=name,
             gpu_pass=max_batch,
         ),
-        batcher=BatcherConfig(max_batch=max_batch, max_delay_s=max_delay_ms / 1000, queue_size=queue_size),
+        batcher=BatcherConfig(max_batch=max_batch, max_delay_s=max_delay_ms / 1000, max_streams=max_streams),
         data_root=data_root,
     )
     metrics = Metrics()

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from cli.ui.backbone_options import BackboneChoice, backbone_options
+from cache.backbones.choice import BackboneChoice
+from cli.ui.backbone_options import backbone_options
 from cli.ui.options import server_options
 from cli.ui.params import LONGEST_S, Real
 from cli.ui.staging_options import StageOptions, stage_options
@@ -16,9 +17,7 @@ from svc_common.config import ServerConfig
 @click.option("--store", "store_url", required=True, help="Folder or s3:// URL of the store; made when missing.")
 @stage_options
 @click.option("--device", default="auto", show_default=True, help="Of the scoring: auto, cpu or cuda:N.")
-@click.option(
-    "--max-jobs", type=click.IntRange(1, 64), default=1, show_default=True, help="Training jobs that run at once."
-)
+@click.option("--max-jobs", type=click.IntRange(1, 64), default=1, show_default=True, help="Jobs that run at once.")
 @click.option(
     "--max-queued",
     type=click.IntRange(0, 1000),
@@ -79,7 +78,8 @@ from svc_common.config import ServerConfig
 @click.option(
     "--data-root",
     type=click.Path(path_type=Path),
-    help="Folder whose data sets recipes with training.backbone may name. Without it they are refused.",
+    help="Folder whose data sets precompute jobs, and recipes with training.backbone, may name. Without it they are "
+    "refused.",
 )
 @click.option(
     "--machine",
@@ -115,7 +115,8 @@ def recognizer(
 ) -> None:
     """Train heads on cached features and score actions, until SIGTERM or Ctrl-C.
 
-    With the weights of backbones it also scores videos that clients send, whose features nobody has computed.
+    With the weights of backbones it also scores videos that clients send, whose features nobody has computed. With
+    --data-root, too, it computes the features of data sets: precompute --recognizer.
 
     Training jobs go on when the service ends, and the next one on this machine takes them over; --cancel-jobs stops
     them instead.
@@ -125,6 +126,7 @@ def recognizer(
       stal-cli serve recognizer --store store
       stal-cli serve recognizer --store shared-store --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem \\
           --token-file token --interface eth1
+      stal-cli serve recognizer --store store --data-root datasets --slowfast slowfast.safetensors
       stal-cli serve recognizer --store store --model chaotic.stal --device cuda:0
     """
     import asyncio
@@ -136,7 +138,7 @@ def recognizer(
     from recognizer_svc.service.server import RecognizerConfig, serve
 
     store = Store.open(store_url, create=True, stage=stage.stage())
-    named = {choice.kind for choice in backbones}
+    chosen, named = tuple(backbones), {choice.kind for choice in backbones}
     for folder in packed_models:
         model = read_packed_model(folder.absolute())
         click.echo(f"{folder} is the run {install(model, store)}.", err=True)
@@ -156,6 +158,7 @@ def recognizer(
         stall_timeout_s=job_stall_s,
         interface=interface,
         data_root=None if data_root is None else data_root.absolute(),
+        backbones=(*chosen, *(choice for choice in backbones if choice.kind not in named)),
         machine=machine,
         end_with_service=cancel_jobs,
     )

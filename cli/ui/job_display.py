@@ -1,6 +1,7 @@
-"""A training job as it runs: a live display on a terminal, plain lines elsewhere. Everything goes to stderr."""
+"""A job as it runs: a live display on a terminal, plain lines elsewhere. Everything goes to stderr."""
 
 import time
+from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -8,9 +9,11 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from cli.ui.precompute_progress import extraction_progress
 from stal_data.amounts import amount
 
 if TYPE_CHECKING:
+    from cache.precompute import Progress as Extraction
     from protos.generated import recognizer_pb2 as pb
 
 _LINE_EVERY_S = 10.0
@@ -22,6 +25,8 @@ class JobDisplay:
     def __init__(self) -> None:
         self._console = Console(stderr=True)
         self._bar: Progress | None = None
+        self._extraction: Extraction | None = None
+        self._open = ExitStack()
         self._figures: dict[str, Any] = {"loss": "-", "rate": "-", "speed": "-", "map": "-"}
         self._last_line = float("-inf")
 
@@ -46,6 +51,7 @@ class JobDisplay:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
+        self._open.close()
 
     def show(self, update: "pb.JobUpdate") -> None:
         """One update of the job."""
@@ -67,10 +73,20 @@ class JobDisplay:
             self._line(
                 f"epoch {found.epoch}: validation mAP {found.map:.4f} (best {found.best_map:.4f}, ground-truth boxes)"
             )
+        elif kind == "precompute":
+            self._show_rows(update.event.precompute)
         elif kind == "log":
             self._line(update.event.log.message)
         elif kind == "error":
             self._line(f"error on rank {update.event.error.rank}: {update.event.error.message}")
+
+    def _show_rows(self, event: "pb.PrecomputeEvent") -> None:
+        if self._extraction is None:
+            if self._bar is not None:  # a terminal shows one display at a time
+                self._bar.stop()
+                self._bar = None
+            self._extraction = self._open.enter_context(extraction_progress())
+        self._extraction("check" if event.phase == "check" else "extract", event.rows_done, event.rows_total)
 
     def _show_job(self, job: "pb.Job") -> None:
         from protos.generated import recognizer_pb2 as pb
@@ -79,6 +95,9 @@ class JobDisplay:
             self._update(description="waiting for its turn")
         elif job.status == pb.JOB_STATUS_RUNNING:
             self._update(description="starting")
+            if job.kind == pb.JOB_KIND_PRECOMPUTE:
+                self._line(f"{job.run_id}: computes features on {job.host}")
+                return
             why = f"; {job.message}" if job.message else ""
             self._line(
                 f"{job.run_id}: attempt {job.attempt}, {amount(job.launch.nproc_per_node, 'process')} on {job.host}, "

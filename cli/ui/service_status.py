@@ -100,7 +100,7 @@ async def _describe_detector(client: ClientConfig, answer: ServiceStatus) -> Ser
         answer,
         model=f"{info.name} {info.weights[:15]} {info.image_height}x{info.image_width}",
         device=info.device,
-        load=f"{info.pending_frames}/{info.queue_size} frames",
+        load=f"{info.pending_frames} frames, {info.streams}/{info.max_streams} streams",
     )
 
 

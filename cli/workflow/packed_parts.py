@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import click
 
-from cli.ui.backbone_options import BackboneChoice
+from cache.backbones.choice import BackboneChoice
 from cli.ui.detector_options import DetectorChoice
 from recognizer_svc.packed_models.description import PackedModel
 from stal_data.digests import sha256_of

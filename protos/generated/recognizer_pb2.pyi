@@ -19,6 +19,25 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _JobKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _JobKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    JOB_KIND_UNSPECIFIED: _JobKind.ValueType  # 0
+    """Of services that know training alone."""
+    JOB_KIND_TRAIN: _JobKind.ValueType  # 1
+    JOB_KIND_PRECOMPUTE: _JobKind.ValueType  # 2
+
+class JobKind(_JobKind, metaclass=_JobKindEnumTypeWrapper): ...
+
+JOB_KIND_UNSPECIFIED: JobKind.ValueType  # 0
+"""Of services that know training alone."""
+JOB_KIND_TRAIN: JobKind.ValueType  # 1
+JOB_KIND_PRECOMPUTE: JobKind.ValueType  # 2
+Global___JobKind: _TypeAlias = JobKind  # noqa: Y015
+
 class _JobStatus:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -158,6 +177,69 @@ class Launch(_message.Message):
 Global___Launch: _TypeAlias = Launch  # noqa: Y015
 
 @_typing.final
+class PrecomputeRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    DATASET_FIELD_NUMBER: _builtins.int
+    SPLIT_FIELD_NUMBER: _builtins.int
+    VIEWS_FIELD_NUMBER: _builtins.int
+    DTYPE_FIELD_NUMBER: _builtins.int
+    STATISTICS_FIELD_NUMBER: _builtins.int
+    AUTOCAST_FIELD_NUMBER: _builtins.int
+    COMPILED_FIELD_NUMBER: _builtins.int
+    BATCH_SIZE_FIELD_NUMBER: _builtins.int
+    ROWS_PER_SHARD_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """Chosen by the client, unique among the jobs and runs of the store; the letters of a run_id."""
+    dataset: _builtins.str
+    """Folder of the data set, relative to the service's data root."""
+    split: _builtins.str
+    dtype: _builtins.str
+    """Of the stored maps: "float16" or "float32"; "" means float16."""
+    autocast: _builtins.str
+    """"none", "bf16" or "fp16"; "" means none."""
+    compiled: _builtins.bool
+    """Compile the backbones first."""
+    batch_size: _builtins.int
+    """Clips computed at once; 0 means 8."""
+    rows_per_shard: _builtins.int
+    """Key frames written at once, only for a new set; 0 leaves it to the service."""
+    request_id: _builtins.str
+    """As in TrainRequest."""
+    @_builtins.property
+    def views(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """"identity", "hflip" or both; none means identity."""
+
+    @_builtins.property
+    def statistics(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """"full" or "MAP=STATISTIC,..."; none means the defaults of the backbones."""
+
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        dataset: _builtins.str = ...,
+        split: _builtins.str = ...,
+        views: _abc.Iterable[_builtins.str] | None = ...,
+        dtype: _builtins.str = ...,
+        statistics: _abc.Iterable[_builtins.str] | None = ...,
+        autocast: _builtins.str = ...,
+        compiled: _builtins.bool = ...,
+        batch_size: _builtins.int = ...,
+        rows_per_shard: _builtins.int = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["autocast", b"autocast", "batch_size", b"batch_size", "compiled", b"compiled", "dataset", b"dataset", "dtype", b"dtype", "job_id", b"job_id", "request_id", b"request_id", "rows_per_shard", b"rows_per_shard", "split", b"split", "statistics", b"statistics", "views", b"views"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PrecomputeRequest: _TypeAlias = PrecomputeRequest  # noqa: Y015
+
+@_typing.final
 class Job(_message.Message):
     """A node's share of a run's latest attempt."""
 
@@ -173,6 +255,7 @@ class Job(_message.Message):
     STARTED_S_FIELD_NUMBER: _builtins.int
     ENDED_S_FIELD_NUMBER: _builtins.int
     RUN_DIR_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     status: Global___JobStatus.ValueType
     message: _builtins.str
@@ -186,7 +269,8 @@ class Job(_message.Message):
     started_s: _builtins.float
     ended_s: _builtins.float
     run_dir: _builtins.str
-    """Folder of the run in the store, as the service sees it."""
+    """Folder of the run, or of a precompute job, in the store, as the service sees it."""
+    kind: Global___JobKind.ValueType
     @_builtins.property
     def launch(self) -> Global___Launch: ...
     def __init__(
@@ -202,10 +286,11 @@ class Job(_message.Message):
         started_s: _builtins.float = ...,
         ended_s: _builtins.float = ...,
         run_dir: _builtins.str = ...,
+        kind: Global___JobKind.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["launch", b"launch"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "created_s", b"created_s", "ended_s", b"ended_s", "host", b"host", "launch", b"launch", "message", b"message", "run_dir", b"run_dir", "run_id", b"run_id", "started_s", b"started_s", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "created_s", b"created_s", "ended_s", b"ended_s", "host", b"host", "kind", b"kind", "launch", b"launch", "message", b"message", "run_dir", b"run_dir", "run_id", b"run_id", "started_s", b"started_s", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -250,6 +335,7 @@ class JobEvent(_message.Message):
     LOG_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     DONE_FIELD_NUMBER: _builtins.int
+    PRECOMPUTE_FIELD_NUMBER: _builtins.int
     seq: _builtins.int
     """From 1, without gaps, over all attempts of the run."""
     time_s: _builtins.float
@@ -268,6 +354,8 @@ class JobEvent(_message.Message):
     def error(self) -> Global___ErrorEvent: ...
     @_builtins.property
     def done(self) -> Global___DoneEvent: ...
+    @_builtins.property
+    def precompute(self) -> Global___PrecomputeEvent: ...
     def __init__(
         self,
         *,
@@ -280,12 +368,13 @@ class JobEvent(_message.Message):
         log: Global___LogEvent | None = ...,
         error: Global___ErrorEvent | None = ...,
         done: Global___DoneEvent | None = ...,
+        precompute: Global___PrecomputeEvent | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "done", b"done", "epoch", b"epoch", "error", b"error", "event", b"event", "log", b"log", "step", b"step", "validation", b"validation"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "done", b"done", "epoch", b"epoch", "error", b"error", "event", b"event", "log", b"log", "precompute", b"precompute", "step", b"step", "validation", b"validation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "done", b"done", "epoch", b"epoch", "error", b"error", "event", b"event", "log", b"log", "seq", b"seq", "step", b"step", "time_s", b"time_s", "validation", b"validation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "done", b"done", "epoch", b"epoch", "error", b"error", "event", b"event", "log", b"log", "precompute", b"precompute", "seq", b"seq", "step", b"step", "time_s", b"time_s", "validation", b"validation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["step", "epoch", "validation", "checkpoint", "log", "error", "done"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["step", "epoch", "validation", "checkpoint", "log", "error", "done", "precompute"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -597,26 +686,99 @@ class DoneEvent(_message.Message):
     EPOCHS_FIELD_NUMBER: _builtins.int
     BEST_MAP_FIELD_NUMBER: _builtins.int
     WALL_S_FIELD_NUMBER: _builtins.int
+    SETS_FIELD_NUMBER: _builtins.int
     epochs: _builtins.int
     best_map: _builtins.float
     """Absent where the run has no validation split."""
     wall_s: _builtins.float
+    @_builtins.property
+    def sets(self) -> _containers.RepeatedCompositeFieldContainer[Global___FilledSet]:
+        """What a precompute job has filled."""
+
     def __init__(
         self,
         *,
         epochs: _builtins.int = ...,
         best_map: _builtins.float | None = ...,
         wall_s: _builtins.float = ...,
+        sets: _abc.Iterable[Global___FilledSet] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_best_map", b"_best_map", "best_map", b"best_map"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_best_map", b"_best_map", "best_map", b"best_map", "epochs", b"epochs", "wall_s", b"wall_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_best_map", b"_best_map", "best_map", b"best_map", "epochs", b"epochs", "sets", b"sets", "wall_s", b"wall_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__best_map: _TypeAlias = _typing.Literal["best_map"]  # noqa: Y015
     _WhichOneofArgType__best_map: _TypeAlias = _typing.Literal["_best_map", b"_best_map"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__best_map) -> _WhichOneofReturnType__best_map | None: ...
 
 Global___DoneEvent: _TypeAlias = DoneEvent  # noqa: Y015
+
+@_typing.final
+class FilledSet(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VIEW_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    ROWS_TOTAL_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"DATASET/SPLIT/ID" """
+    view: _builtins.str
+    rows: _builtins.int
+    """Done, and of how many."""
+    rows_total: _builtins.int
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        view: _builtins.str = ...,
+        rows: _builtins.int = ...,
+        rows_total: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "rows", b"rows", "rows_total", b"rows_total", "view", b"view"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FilledSet: _TypeAlias = FilledSet  # noqa: Y015
+
+@_typing.final
+class PrecomputeEvent(_message.Message):
+    """How far a precompute job is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PHASE_FIELD_NUMBER: _builtins.int
+    ROWS_DONE_FIELD_NUMBER: _builtins.int
+    ROWS_TOTAL_FIELD_NUMBER: _builtins.int
+    ROWS_PER_S_FIELD_NUMBER: _builtins.int
+    ROWS_SKIPPED_FIELD_NUMBER: _builtins.int
+    phase: _builtins.str
+    """"check": frames are checked; "extract": features are computed."""
+    rows_done: _builtins.int
+    """Rows of the phase that are done, those of other jobs included as far as this one has seen them."""
+    rows_total: _builtins.int
+    rows_per_s: _builtins.float
+    """Since the phase began."""
+    rows_skipped: _builtins.int
+    """Rows that were done when the phase began."""
+    def __init__(
+        self,
+        *,
+        phase: _builtins.str = ...,
+        rows_done: _builtins.int = ...,
+        rows_total: _builtins.int = ...,
+        rows_per_s: _builtins.float = ...,
+        rows_skipped: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["phase", b"phase", "rows_done", b"rows_done", "rows_per_s", b"rows_per_s", "rows_skipped", b"rows_skipped", "rows_total", b"rows_total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PrecomputeEvent: _TypeAlias = PrecomputeEvent  # noqa: Y015
 
 @_typing.final
 class PredictRequest(_message.Message):

@@ -41,6 +41,11 @@ class RecognizerStub:
                 request_serializer=protos_dot_generated_dot_recognizer__pb2.TrainRequest.SerializeToString,
                 response_deserializer=protos_dot_generated_dot_recognizer__pb2.JobUpdate.FromString,
                 _registered_method=True)
+        self.Precompute = channel.unary_stream(
+                '/stal.recognizer.v2.Recognizer/Precompute',
+                request_serializer=protos_dot_generated_dot_recognizer__pb2.PrecomputeRequest.SerializeToString,
+                response_deserializer=protos_dot_generated_dot_recognizer__pb2.JobUpdate.FromString,
+                _registered_method=True)
         self.WatchJob = channel.unary_stream(
                 '/stal.recognizer.v2.Recognizer/WatchJob',
                 request_serializer=protos_dot_generated_dot_recognizer__pb2.WatchJobRequest.SerializeToString,
@@ -105,6 +110,15 @@ class RecognizerServicer:
 
     def Train(self, request, context):
         """Starts a training job and streams its updates as WatchJob does. The job goes on when the client leaves.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Precompute(self, request, context):
+        """Starts a job that computes the features of a split with the service's backbones, and streams its updates as WatchJob
+        does. The job goes on when the client leaves. What is computed already is skipped. Services of one store share the
+        work when each gets the request, with a job_id of its own; each job ends when the set is complete.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -199,6 +213,11 @@ def add_RecognizerServicer_to_server(servicer, server):
                     request_deserializer=protos_dot_generated_dot_recognizer__pb2.TrainRequest.FromString,
                     response_serializer=protos_dot_generated_dot_recognizer__pb2.JobUpdate.SerializeToString,
             ),
+            'Precompute': grpc.unary_stream_rpc_method_handler(
+                    servicer.Precompute,
+                    request_deserializer=protos_dot_generated_dot_recognizer__pb2.PrecomputeRequest.FromString,
+                    response_serializer=protos_dot_generated_dot_recognizer__pb2.JobUpdate.SerializeToString,
+            ),
             'WatchJob': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchJob,
                     request_deserializer=protos_dot_generated_dot_recognizer__pb2.WatchJobRequest.FromString,
@@ -283,6 +302,33 @@ class Recognizer:
             target,
             '/stal.recognizer.v2.Recognizer/Train',
             protos_dot_generated_dot_recognizer__pb2.TrainRequest.SerializeToString,
+            protos_dot_generated_dot_recognizer__pb2.JobUpdate.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Precompute(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/stal.recognizer.v2.Recognizer/Precompute',
+            protos_dot_generated_dot_recognizer__pb2.PrecomputeRequest.SerializeToString,
             protos_dot_generated_dot_recognizer__pb2.JobUpdate.FromString,
             options,
             channel_credentials,

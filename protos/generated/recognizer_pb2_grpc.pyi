@@ -37,6 +37,11 @@ class RecognizerStub:
     def __new__(cls, channel: _aio.Channel) -> RecognizerAsyncStub: ...
     Train: _grpc.UnaryStreamMultiCallable[_recognizer_pb2.TrainRequest, _recognizer_pb2.JobUpdate]
     """Starts a training job and streams its updates as WatchJob does. The job goes on when the client leaves."""
+    Precompute: _grpc.UnaryStreamMultiCallable[_recognizer_pb2.PrecomputeRequest, _recognizer_pb2.JobUpdate]
+    """Starts a job that computes the features of a split with the service's backbones, and streams its updates as WatchJob
+    does. The job goes on when the client leaves. What is computed already is skipped. Services of one store share the
+    work when each gets the request, with a job_id of its own; each job ends when the set is complete.
+    """
     WatchJob: _grpc.UnaryStreamMultiCallable[_recognizer_pb2.WatchJobRequest, _recognizer_pb2.JobUpdate]
     """Streams a job's events from `from_seq` on, those of the past first, until the job ends. The first and the last
     update are the job itself.
@@ -76,6 +81,11 @@ class RecognizerAsyncStub(RecognizerStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Train: _aio.UnaryStreamMultiCallable[_recognizer_pb2.TrainRequest, _recognizer_pb2.JobUpdate]  # type: ignore[assignment]
     """Starts a training job and streams its updates as WatchJob does. The job goes on when the client leaves."""
+    Precompute: _aio.UnaryStreamMultiCallable[_recognizer_pb2.PrecomputeRequest, _recognizer_pb2.JobUpdate]  # type: ignore[assignment]
+    """Starts a job that computes the features of a split with the service's backbones, and streams its updates as WatchJob
+    does. The job goes on when the client leaves. What is computed already is skipped. Services of one store share the
+    work when each gets the request, with a job_id of its own; each job ends when the set is complete.
+    """
     WatchJob: _aio.UnaryStreamMultiCallable[_recognizer_pb2.WatchJobRequest, _recognizer_pb2.JobUpdate]  # type: ignore[assignment]
     """Streams a job's events from `from_seq` on, those of the past first, until the job ends. The first and the last
     update are the job itself.
@@ -118,6 +128,17 @@ class RecognizerServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_recognizer_pb2.JobUpdate], _abc.AsyncIterator[_recognizer_pb2.JobUpdate]]:
         """Starts a training job and streams its updates as WatchJob does. The job goes on when the client leaves."""
+
+    @_abc_1.abstractmethod
+    def Precompute(
+        self,
+        request: _recognizer_pb2.PrecomputeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_recognizer_pb2.JobUpdate], _abc.AsyncIterator[_recognizer_pb2.JobUpdate]]:
+        """Starts a job that computes the features of a split with the service's backbones, and streams its updates as WatchJob
+        does. The job goes on when the client leaves. What is computed already is skipped. Services of one store share the
+        work when each gets the request, with a job_id of its own; each job ends when the set is complete.
+        """
 
     @_abc_1.abstractmethod
     def WatchJob(

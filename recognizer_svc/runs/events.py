@@ -17,7 +17,7 @@ _CUT_OFF = b"<cut off>"
 _BYTES_PER_READ = 1 << 20  # 1 MiB: what one watcher holds in memory of a long history
 _TAIL_BYTES = 1 << 16
 
-EventType = Literal["step", "epoch", "validation", "checkpoint", "log", "error", "done"]
+EventType = Literal["step", "epoch", "validation", "checkpoint", "log", "error", "done", "precompute"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

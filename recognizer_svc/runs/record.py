@@ -34,6 +34,13 @@ class JobStatus(StrEnum):
         return self not in (JobStatus.QUEUED, JobStatus.RUNNING)
 
 
+class JobKind(StrEnum):
+    """What a job does."""
+
+    TRAIN = "train"
+    PRECOMPUTE = "precompute"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Launch:
     """How the processes of one node are started."""
@@ -85,6 +92,7 @@ class JobRecord:
     host: str
     """Machine on which the processes run; pids mean something only there."""
     created_s: float
+    kind: JobKind = JobKind.TRAIN
     events_offset: int
     """Bytes of events.jsonl that earlier attempts wrote."""
     request_id: str = ""
@@ -117,7 +125,14 @@ def read_record(path: Path) -> JobRecord | None:
     try:
         raw = parse_json(path.read_bytes(), str(path), "")
         launch = Launch(**_known(Launch, raw["launch"]))
-        return JobRecord(**_known(JobRecord, raw) | {"status": JobStatus(raw["status"]), "launch": launch})
+        return JobRecord(
+            **_known(JobRecord, raw)
+            | {
+                "status": JobStatus(raw["status"]),
+                "kind": JobKind(raw.get("kind", JobKind.TRAIN)),  # earlier versions knew one
+                "launch": launch,
+            }
+        )
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, StalError) as error:

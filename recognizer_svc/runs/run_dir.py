@@ -12,6 +12,8 @@ STORE/runs/<run id>/    what decides a score carries a checksum, as do the .json
   state.json            {"status": queued | running | succeeded | failed | cancelled | imported}, by who made the run
   tags.json             {"tags": [...]}, names that users gave the run
   job/                  records, locks and logs of the job, one each for each node
+
+STORE/jobs/<job id>/    of a precompute job: request.json, and events.jsonl, state.json and job/ as above
 """
 
 import secrets
@@ -42,6 +44,7 @@ class RunDir:
         self.store_root = root.absolute().parent.parent
         """The store that the run lies in: the features are read from there."""
         self.recipe = root / "recipe.yaml"
+        self.request = root / "request.json"
         self.label_map = root / "label_map.pbtxt"
         self.provenance = root / "provenance.json"
         self.events = root / "events.jsonl"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cache.store import Store
+from recognizer_svc.runs.record import JobKind, JobRecord
 from recognizer_svc.runs.run_dir import OLD_SUFFIX, SUFFIX, RunDir
 from recognizer_svc.runs.summary import Comparison, RunSummary, compare, summarise
 from stal_data.errors import ConflictError, InputError, NotFoundError, did_you_mean
@@ -43,6 +44,23 @@ class RunStore:
             known = [other.run_id for other in self.present()]
             raise NotFoundError(f"There is no run '{run_id}' in '{self.store.name}'. {did_you_mean(run_id, known)}")
         return run
+
+    def precompute_job(self, job_id: str) -> RunDir:
+        """Where a precompute job lies or would lie, the name checked."""
+        return RunDir(self.store.jobs_dir / check_name("job id", job_id))
+
+    def folder_of(self, record: JobRecord) -> RunDir:
+        """Where a job lies."""
+        return self.precompute_job(record.run_id) if record.kind is JobKind.PRECOMPUTE else self.run(record.run_id)
+
+    def present_jobs(self) -> list[RunDir]:
+        """The folders on this machine that may hold a job: those of runs, then those of precompute jobs."""
+        return self.present() + [RunDir(path.parent) for path in sorted(self.store.jobs_dir.glob("[!.]*/request.json"))]
+
+    def find_present_job(self, job_id: str) -> RunDir:
+        """The folder of a job that is on this machine."""
+        found = self.precompute_job(job_id)
+        return found if found.request.exists() else self.find_present(job_id)
 
     def all(self) -> list[RunDir]:
         """All runs of the store; their small files are on this machine then."""

@@ -45,15 +45,18 @@ class Submission:
     default_processes: bool = False
     """The number of processes is the service's choice, and may be lowered."""
 
+    def files(self, runs: RunStore) -> JobFiles:
+        return JobFiles(runs.run(self.run_id), self.launch.node_rank)
+
 
 OwnedJob = tuple[JobFiles, JobRecord, FileLock]
 """A node's share of a run's job, for whoever owns it now."""
 
 
-def find_sent_before(runs: RunStore, submission: Submission) -> JobRecord | None:
+def find_sent_before(files: JobFiles, request_id: str) -> JobRecord | None:
     """The job that an earlier sending of the same request made."""
-    record = read_record(JobFiles(runs.run(submission.run_id), submission.launch.node_rank).record)
-    same = record is not None and submission.request_id and record.request_id == submission.request_id
+    record = read_record(files.record)
+    same = record is not None and request_id and record.request_id == request_id
     return record if same else None
 
 
@@ -81,6 +84,8 @@ def queue_job(runs: RunStore, submission: Submission, recipe: Recipe | None, *, 
     """
     run_id, launch = submission.run_id, submission.launch
     files = JobFiles(runs.run(run_id), launch.node_rank)
+    if runs.precompute_job(run_id).request.exists():
+        raise ConflictError(f"'{run_id}' is the name of a precompute job; choose another --run-id.")
     if submission.resume:
         refuse_imported(runs.find_present(run_id))
     elif (launch.nnodes == 1 and files.run.recipe.exists()) or (runs.store.in_bucket and files.run.events.exists()):
@@ -115,7 +120,7 @@ def take_over(files: JobFiles) -> OwnedJob | None:
 
 def find_orphans(runs: RunStore, host: str) -> list[OwnedJob]:
     """Take over the jobs of this machine whose service is gone. host: what their records call it."""
-    found = [(run, record) for run in runs.present() for record in readable_records(JobFiles(run))]
+    found = [(run, record) for run in runs.present_jobs() for record in readable_records(JobFiles(run))]
     mine = [(run, record) for run, record in found if not record.status.ended and record.host == host]
     taken = [take_over(JobFiles(run, record.launch.node_rank)) for run, record in mine]
     return [job for job in taken if job is not None]

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from cache.store import Store
-from recognizer_svc.runs.record import JobRecord, JobStatus, cancel_requested, write_record
+from recognizer_svc.runs.record import JobKind, JobRecord, JobStatus, cancel_requested, write_record
 from recognizer_svc.runs.run_dir import JobFiles
 from recognizer_svc.service import launch as launching
 from recognizer_svc.service.job_sync import EVERY_S, Exchange
@@ -119,10 +119,10 @@ class Job:
         limits, record = self._limits, self.record
         # Recorded before and after: a service killed in between finds the launcher by its command line.
         self._save(status=JobStatus.RUNNING, started_s=time.time())
-        if limits.in_this_process and record.launch.one_process:
+        if limits.in_this_process and record.launch.one_process and record.kind is JobKind.TRAIN:
             self._process = TrainingThread(self.files, record.launch, limits.data_root)
             return
-        self._process = launching.start(self.files, record.launch, limits)
+        self._process = launching.start(self.files, record.launch, limits, record.kind)
         pid = self._process.pid
         _LOG.info("job started", extra={"fields": {"pid": pid, "attempt": record.attempt}})
         self._save(pid=pid, pgid=pid, process_started_s=process_start_s(pid))
@@ -142,7 +142,10 @@ class Job:
             if now > kill_deadline:
                 _LOG.warning("job gets SIGKILL after %g s", now - term_deadline)
                 await self._threads.run(self._kill)
-            await asyncio.sleep(_POLL_S)
+            if isinstance(self._process, TrainingThread):
+                await self._threads.run(self._process.join, _POLL_S)
+            else:
+                await asyncio.sleep(_POLL_S)
 
     def is_alive(self) -> bool:
         """True while the launcher runs."""

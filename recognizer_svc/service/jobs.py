@@ -1,9 +1,10 @@
-"""The training jobs of one service: a bounded queue, a few running ones, and those that it finds in the store."""
+"""The jobs of one service: a bounded queue, a few running ones, and those that it finds in the store."""
 
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -13,6 +14,7 @@ from recognizer_svc.runs.record import JobRecord, JobStatus, read_record, reques
 from recognizer_svc.runs.run_dir import JobFiles, RunDir
 from recognizer_svc.runs.store import RunStore
 from recognizer_svc.service.admission import (
+    OwnedJob,
     Submission,
     check_submission,
     find_orphans,
@@ -23,6 +25,7 @@ from recognizer_svc.service.admission import (
 from recognizer_svc.service.job import Job
 from recognizer_svc.service.job_sync import EVERY_S, Exchange
 from recognizer_svc.service.limits import JobLimits
+from recognizer_svc.service.precompute_admission import PrecomputeSubmission, check_precompute, queue_precompute
 from recognizer_svc.service.processes import job_processes
 from recognizer_svc.service.threads import Threads
 from stal_data.errors import ConflictError, InputError, NotFoundError, StalError
@@ -70,7 +73,7 @@ class JobManager:
             _LOG.info("took over job %s (%s)", job.record.run_id, job.record.status)
             self._own(job)
 
-    async def submit(self, submission: Submission) -> JobRecord:
+    async def submit(self, submission: Submission | PrecomputeSubmission) -> JobRecord:
         """Take a job in; it starts as soon as a place is free, also when the caller leaves meanwhile."""
         limits, nnodes = self.limits, submission.launch.nnodes
         if nnodes > 1 and limits.interface is None:
@@ -82,18 +85,24 @@ class JobManager:
         await self._admission.acquire()
         return await self._to_its_end(self._admit(submission), f"job {submission.run_id} could not be taken in")
 
-    async def _admit(self, submission: Submission) -> JobRecord:
+    async def _admit(self, submission: Submission | PrecomputeSubmission) -> JobRecord:
         """Take in the submission whose turn it is."""
         limits = self.limits
         try:
-            sent_before = await self.threads.run(find_sent_before, self._runs, submission)
+            sent_before = await self.threads.run(find_sent_before, submission.files(self._runs), submission.request_id)
             if sent_before is not None:
                 return sent_before
             self._refuse_more()
-            recipe = await self.threads.run(check_submission, self._runs, submission, limits.data_root)
+            queue: Callable[[], OwnedJob]
+            if isinstance(submission, PrecomputeSubmission):
+                await self.threads.run(check_precompute, submission, limits)
+                queue = partial(queue_precompute, self._runs, submission, host=limits.host)
+            else:
+                recipe = await self.threads.run(check_submission, self._runs, submission, limits.data_root)
+                queue = partial(queue_job, self._runs, submission, recipe, host=limits.host)
             async with self._owning:
                 self._refuse_more()
-                owned = await self.threads.run(queue_job, self._runs, submission, recipe, host=limits.host)
+                owned = await self.threads.run(queue)
                 self._own(self._job(*owned))
             return owned[1]
         finally:
@@ -155,7 +164,7 @@ class JobManager:
         record = await self.get(run_id)
         if record.status.ended:
             return record, None
-        files = JobFiles(self._runs.run(run_id), record.launch.node_rank)
+        files = JobFiles(self._runs.folder_of(record), record.launch.node_rank)
         job = self._jobs.get(run_id)
         if job is not None:
             job.cancel()
@@ -184,7 +193,7 @@ class JobManager:
         """
         shown = await self.get(run_id)
         yield shown
-        run = self._runs.run(run_id)
+        run = self._runs.folder_of(shown)
         reader = EventReader(run.events, from_seq=from_seq, offset=shown.events_offset if skip_history else 0)
         exchange = Exchange(self._store, JobFiles(run), shown.launch)
         while True:
@@ -204,7 +213,11 @@ class JobManager:
                 return
             if self._stopping:
                 raise ServiceUnavailableError(f"the service is stopping; job {run_id} goes on")
-            await asyncio.sleep(_WATCH_POLL_S if run_id in self._jobs else _FOREIGN_POLL_S)
+            if (job := self._jobs.get(run_id)) is None:
+                await asyncio.sleep(_FOREIGN_POLL_S)
+            else:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(job.ended.wait(), _WATCH_POLL_S)
 
     async def drain(self, *, cancel_jobs: bool) -> None:
         """Take no more jobs, end all watching; with `cancel_jobs` also the jobs, each after a last checkpoint."""
@@ -228,14 +241,14 @@ class JobManager:
         self.threads.close()
 
     def _read(self, run_id: str) -> JobRecord:
-        record = self._read_job(self._runs.find_present(run_id))
+        record = self._read_job(self._runs.find_present_job(run_id))
         if record is None:
             raise NotFoundError(f"Run '{run_id}' has no job in the store.")
         return record
 
     def _read_all(self) -> list[JobRecord]:
         records = []
-        for run in self._runs.present():
+        for run in self._runs.present_jobs():
             try:
                 records.append(self._read_job(run))
             except ConflictError as error:

@@ -5,7 +5,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from recognizer_svc.runs.record import Launch
+from recognizer_svc.runs.record import JobKind, Launch
 from recognizer_svc.runs.run_dir import JobFiles
 from recognizer_svc.service.limits import JobLimits, interface_address, loopback_interface
 from recognizer_svc.service.processes import JOB_DIR_OPTION, NODE_RANK_VARIABLE
@@ -14,6 +14,7 @@ from stal_data.owner import owned
 
 LAUNCHER_MODULE = "recognizer_svc.training.launcher"
 WORKER_MODULE = "recognizer_svc.training.worker"
+PRECOMPUTE_MODULE = "recognizer_svc.precompute.worker"
 
 
 def default_processes() -> int:
@@ -48,6 +49,15 @@ def command(files: JobFiles, launch: Launch, *, local_address: str, data_root: P
     ]
 
 
+def precompute_command(files: JobFiles, limits: JobLimits) -> list[str]:
+    """The argument list of a precompute job's process."""
+    return [
+        *python_command(PRECOMPUTE_MODULE),
+        *(JOB_DIR_OPTION, str(files.run.root), "--data-root", str(limits.data_root)),
+        *(word for choice in limits.backbones for word in choice.words()),
+    ]
+
+
 def environment(files: JobFiles, launch: Launch, *, interface: str, stop_timeout_s: float) -> dict[str, str]:
     """The launcher's environment.
 
@@ -66,7 +76,7 @@ def environment(files: JobFiles, launch: Launch, *, interface: str, stop_timeout
     return env
 
 
-def start(files: JobFiles, launch: Launch, limits: JobLimits) -> subprocess.Popen[bytes]:
+def start(files: JobFiles, launch: Launch, limits: JobLimits, kind: JobKind = JobKind.TRAIN) -> subprocess.Popen[bytes]:
     """Start the launcher. Its output goes to the job's log, after that of earlier attempts.
 
     Not asyncio's subprocess: that one kills its child when the service's loop closes.
@@ -75,9 +85,13 @@ def start(files: JobFiles, launch: Launch, limits: JobLimits) -> subprocess.Pope
     # A job of one node stays on loopback.
     name = limits.interface if limits.interface is not None and launch.nnodes > 1 else loopback_interface()
     env = environment(files, launch, interface=name, stop_timeout_s=limits.stop_timeout_s)
+    if kind is JobKind.PRECOMPUTE:
+        words = precompute_command(files, limits)
+    else:
+        words = command(files, launch, local_address=interface_address(name), data_root=limits.data_root)
     with files.log.open("ab") as log:
         return subprocess.Popen(
-            command(files, launch, local_address=interface_address(name), data_root=limits.data_root),
+            words,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

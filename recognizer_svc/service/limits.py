@@ -6,6 +6,7 @@ from pathlib import Path
 
 import psutil
 
+from cache.backbones.choice import BackboneChoice
 from stal_data.errors import InputError, NotFoundError, did_you_mean
 from stal_data.names import check_name
 
@@ -27,7 +28,9 @@ class JobLimits:
     interface: str | None = None
     """Trusted network interface for the unencrypted traffic of jobs with several nodes; None refuses them."""
     data_root: Path | None = None
-    """Folder whose data sets a recipe may name for joint training; None refuses such recipes."""
+    """Folder whose data sets precompute jobs, and recipes for joint training, may name; None refuses them."""
+    backbones: tuple[BackboneChoice, ...] = ()
+    """With which precompute jobs compute features; without any they are refused."""
     machine: str | None = None
     """Name of this machine in the records of jobs; None means its host name. A service finds its jobs by it."""
 

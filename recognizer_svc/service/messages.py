@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from protos.generated import recognizer_pb2 as pb
 from recognizer_svc.people import UNKNOWN, People
+from recognizer_svc.precompute.request import FeatureRequest
 from recognizer_svc.runs.events import Event
 from recognizer_svc.runs.record import JobRecord, Launch
 from recognizer_svc.runs.run_dir import RunDir
@@ -17,6 +18,7 @@ from recognizer_svc.scoring.micro_batch import MAX_BOXES_AROUND
 from recognizer_svc.scoring.queries import Prediction, PredictQuery, RecognizeQuery
 from recognizer_svc.service.admission import Submission
 from recognizer_svc.service.launch import default_backend, default_processes
+from recognizer_svc.service.precompute_admission import PrecomputeSubmission
 from recognizer_svc.training.recipe_sections import Layout
 from stal_data.errors import InputError
 from stal_data.keyframes import KeyFrame, ScoredKeyFrame
@@ -67,6 +69,22 @@ def to_submission(request: pb.TrainRequest) -> Submission:
     )
 
 
+def to_precompute(request: pb.PrecomputeRequest) -> PrecomputeSubmission:
+    """Defaults filled in."""
+    wanted = FeatureRequest(
+        dataset=request.dataset,
+        split=request.split,
+        views=tuple(request.views) or FeatureRequest.views,
+        dtype=request.dtype or FeatureRequest.dtype,
+        statistics=tuple(request.statistics),
+        autocast=request.autocast or FeatureRequest.autocast,
+        compiled=request.compiled,
+        batch_size=request.batch_size or FeatureRequest.batch_size,
+        rows_per_shard=request.rows_per_shard or None,
+    )
+    return PrecomputeSubmission(run_id=request.job_id, request_id=request.request_id, wanted=wanted)
+
+
 def from_job(record: JobRecord, run: RunDir) -> pb.Job:
     return pb.Job(
         run_id=record.run_id,
@@ -79,6 +97,7 @@ def from_job(record: JobRecord, run: RunDir) -> pb.Job:
         started_s=record.started_s,
         ended_s=record.ended_s,
         run_dir=str(run.root),
+        kind=pb.JobKind.Value(f"JOB_KIND_{record.kind.name}"),
     )
 
 

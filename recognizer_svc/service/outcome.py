@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from recognizer_svc.runs.events import read_events
-from recognizer_svc.runs.record import JobRecord, JobStatus
+from recognizer_svc.runs.record import JobKind, JobRecord, JobStatus
 from recognizer_svc.runs.run_dir import JobFiles
 from stal_data.log_tail import log_tail
 
@@ -25,6 +25,9 @@ def decide(
     # A job of several nodes ends here when this node's processes are through; rank 0 may be elsewhere.
     if any(event.type == "done" for event in ends) or (exit_code == 0 and record.launch.nnodes > 1):
         return JobStatus.SUCCEEDED, ""
+    precomputes = record.kind is JobKind.PRECOMPUTE
+    if cancelled and precomputes:
+        return JobStatus.CANCELLED, "Cancelled on request; the same request goes on from the rows that are done."
     if cancelled:
         if files.run.checkpoint("latest").exists():
             return JobStatus.CANCELLED, "Cancelled on request; --resume continues it from its last checkpoint."
@@ -38,7 +41,8 @@ def decide(
     message = message or _elastic_message(files.error)
     if not message:
         code = "ended" if exit_code is None else f"exited with code {exit_code}"
-        message = f"The launcher {code} before training was done. The end of {files.log}:\n{log_tail(files.log)}"
+        who, what = ("process", "precompute") if precomputes else ("launcher", "training")
+        message = f"The {who} {code} before {what} was done. The end of {files.log}:\n{log_tail(files.log)}"
     return JobStatus.FAILED, message[-_MESSAGE_LIMIT:]
 
 

@@ -3,7 +3,8 @@
 import asyncio
 import io
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast
@@ -22,7 +23,7 @@ from stal_data.errors import ConflictError, StalError
 from stal_data.keyframes import KeyFrame, ScoredKeyFrame
 from stal_data.media.images import MAX_FILE_BYTES, MAX_FILE_PIXELS, decode_image
 from stal_data.preprocess import resize_frame
-from svc_common.client import RetryPolicy, call_metadata, is_retryable, pause_s
+from svc_common.client import RetryPolicy, is_retryable, pause_s
 from svc_common.errors import DeadlineError, ServiceError, error_of
 
 if TYPE_CHECKING:
@@ -48,12 +49,15 @@ class VideoRequest:
     checkpoint: best, latest, or "" for best where there is one.
     time: the video's name and its clock. Where it lacks num_frames, the last frame is the end of the video.
     sending: of pictures; encoded files go as they are, unless it is `resized`.
+    answered_ms: key frames up to this time have their answers; they get no other, but the head sees those within its
+        reach. So the items begin with the frames of the first key frame in reach of the one after it.
     """
 
     run_id: str
     checkpoint: str = ""
     time: VideoTime = field(default_factory=lambda: VideoTime(video="video"))
     sending: Sending = "resized"
+    answered_ms: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -76,45 +80,55 @@ VideoItem: TypeAlias = VideoPicture | PeopleAt
 
 
 class VideoStreams:
-    """The streams that score a video, one after another. Use once."""
+    """The streams that score a video, one after another, each at the next service. Use once."""
 
     def __init__(
         self,
-        stub: "pb_grpc.RecognizerAsyncStub",
+        services: Sequence[tuple[str, "pb_grpc.RecognizerAsyncStub"]],
         video: VideoRequest,
         items: AsyncIterator[VideoItem],
         *,
-        address: str,
+        metadata: tuple[tuple[str, str], ...],
         timeout_s: float,
     ) -> None:
-        self._stub, self._video, self._items = stub, video, items
-        self._address, self._timeout_s = address, timeout_s
-        self._metadata = call_metadata()
+        """services: addresses and stubs, in the order in which they are tried. metadata: of each call."""
+        self._services, self._video, self._items = deque(services), video, items
+        self._metadata, self._timeout_s = metadata, timeout_s
         self._header: pb.VideoHeader | None = None
         self._unanswered: Unanswered | None = None
         self._source_error: Exception | None = None
         self._reading: asyncio.Task[None] | None = None
 
+    @property
+    def _address(self) -> str:
+        return self._services[0][0]
+
     async def answers(self) -> AsyncGenerator[pb.VideoHeader | ScoredKeyFrame]:
         """Yield the header, then the key frames; see `RecognizerClient.recognize_video`."""
         found: StalError
-        delays = _FIRST_CONTACT.delays()
+        delays, failed = _FIRST_CONTACT.delays(), 0
         try:
             while self._unanswered is None or not self._unanswered.done:
                 try:
                     async with aclosing(self._stream()) as answers:
                         async for answer in answers:
                             if isinstance(answer, ScoredKeyFrame):
-                                delays = _RESTART.delays()
+                                delays, failed = _RESTART.delays(), 0
                             yield answer
                 except grpc.aio.AioRpcError as error:
                     found = error_of(error, service=SERVICE, address=self._address)
-                    delay = next(delays, None) if is_retryable(error) else None
+                    if not is_retryable(error):
+                        raise found from error
                 except DeadlineError as error:
-                    found, delay = error, next(delays, None)
+                    found = error
                 else:
                     continue
-                if delay is None:
+                failed += 1
+                self._services.rotate(-1)
+                if failed % len(self._services):
+                    log.warning("%s; going on with the one at %s", found, self._address)
+                    continue
+                if (delay := next(delays, None)) is None:
                     raise found
                 delay = pause_s(delay, found)
                 log.warning("%s; trying again in %.1f s", found, delay)
@@ -128,7 +142,7 @@ class VideoStreams:
 
     async def _stream(self) -> AsyncGenerator[pb.VideoHeader | ScoredKeyFrame]:
         opened, ended = asyncio.Event(), asyncio.Event()
-        call = self._stub.RecognizeVideo(self._requests(opened, ended), metadata=self._metadata)
+        call = self._services[0][1].RecognizeVideo(self._requests(opened, ended), metadata=self._metadata)
         responses = aiter(call)
         try:
             while (response := await self._next(responses)) is not None:
@@ -174,7 +188,8 @@ class VideoStreams:
             self._header, model = header, header.model
             clip = ClipSpec(num_frames=header.clip_span, stride=header.clip_stride)
             reach = reach_ms(model.neighbours, model.neighbour_ms, model.bank_s)
-            self._unanswered = Unanswered(self._video.time, clip, reach_ms=reach)
+            answered_ms = self._video.answered_ms
+            self._unanswered = Unanswered(self._video.time, clip, reach_ms=reach, answered_ms=answered_ms)
             # A task: grpc cancels the iterator of a broken stream, and a cancelled source could not go on.
             self._reading = asyncio.create_task(self._read(self._unanswered))
         elif (header.model.digest, list(header.sizes)) != (self._header.model.digest, list(self._header.sizes)):
@@ -192,7 +207,7 @@ class VideoStreams:
             video=time.video,
             start_s=time.start_s,
             num_frames=time.num_frames or 0,
-            answered_ms=None if before is None else before.answered_ms,
+            answered_ms=self._video.answered_ms if before is None else before.answered_ms,
         )
         yield pb.RecognizeVideoRequest(start=start)
         # grpc may leave the iterator of a broken stream waiting; it ends by itself then.

@@ -35,14 +35,18 @@ class _KeyFrame:
 class Unanswered:
     """Holds the latest frames, and those of key frames without an answer and of what a head sees around these."""
 
-    def __init__(self, video: VideoTime, clip: ClipSpec, *, reach_ms: int) -> None:
-        """reach_ms: how far before and after a key frame the head looks."""
+    def __init__(self, video: VideoTime, clip: ClipSpec, *, reach_ms: int, answered_ms: int | None = None) -> None:
+        """reach_ms: how far before and after a key frame the head looks.
+
+        answered_ms: key frames up to this time have got their answers from streams before.
+        """
         self.time, self._clip, self._reach_ms = video, clip, reach_ms
         self._frames: dict[int, pb.VideoFrame] = {}
         self._needed = Counter[int]()
         self._newest = 0
         self._key_frames: list[_KeyFrame] = []
-        self._newest_ms = self._answered_ms = -1
+        self._newest_ms = -1
+        self._answered_ms = -1 if answered_ms is None else answered_ms
         self._complete = False
         self._changed = asyncio.Event()
         self._waiting_since = time.monotonic()

@@ -20,6 +20,7 @@ from stal_data.amounts import amount
 from stal_data.errors import ConflictError
 from stal_data.keyframes import KeyFrame, ScoredKeyFrame
 from svc_common.errors import BusyError, DeadlineError, ServiceUnavailableError
+from svc_common.fair_queue import Flow
 from svc_common.watched_pool import WatchedPool
 
 if TYPE_CHECKING:
@@ -146,9 +147,9 @@ class VideoScoring:
 
         return await self._run(deadline, "open", find)
 
-    async def features(self, video: OpenVideo, clip: "Clip", deadline: float) -> Row:
+    async def features(self, video: OpenVideo, clip: "Clip", deadline: float, flow: Flow) -> Row:
         """Compute what the head reads of a clip."""
-        row = await asyncio.wrap_future(self._batches.add((video.source, clip), deadline))
+        row = await asyncio.wrap_future(self._batches.add((video.source, clip), deadline, flow))
         return {name: row[name] for name in video.arrays}
 
     async def score(

@@ -292,7 +292,10 @@ def test_labels_of_people_close_to_one_another_do_not_cover_each_other() -> None
         return [int((picture[:96] == colour).all(axis=2).sum()) for colour in colours]
 
     close = {label: person(0.4 + 0.01 * label, (label, 0.9), y=0.5) for label in (1, 2, 3)}
-    assert labels(close) == [labels({number: found})[0] for number, found in close.items()]
+    alone = [labels({number: found})[0] for number, found in close.items()]
+    assert labels(close) == alone
+    top = {label: person(0.4, (label, 0.9), y=0) for label in (1, 2, 3)}  # nothing is free above them
+    assert all(a >= b for a, b in zip(labels(top), alone, strict=True)), "beside the boxes"
 
 
 def test_colours_belong_to_label_ids() -> None:

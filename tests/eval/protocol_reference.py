@@ -92,7 +92,7 @@ def iou_float32(a: Box, b: Box) -> float:
     return width * height / (float((x2 - x1) * (y2 - y1) + (u2 - u1) * (v2 - v1)) - width * height)
 
 
-def claims(
+def matches(
     rows: list[Found], boxes: list[Truth], overlap: Callable[[Box, Box], float] = iou
 ) -> list[tuple[float, bool]]:
     """Score and whether right, of rows of one key frame and label; the first row that finds a box has it."""
@@ -123,14 +123,14 @@ def by_key(rows: Iterable[Row]) -> dict[Key, list[Row]]:
 def pascal(frames: dict[Key, list[Found]], truth: dict[Key, list[Truth]], labels: list[int], rank: Rank) -> Scores:
     """The evaluator that ava, published and pyslowfast share.
 
-    frames: rows of each key frame in the order in which they may claim boxes.
+    frames: rows of each key frame in the order in which they may match boxes.
     """
     scores: Scores = {}
     for label in labels:
         results: list[tuple[float, bool]] = []
         for key, rows in frames.items():
             mine = [row for row in rows if row.label == label and has_area(row)]
-            results += claims(mine, [box for box in truth.get(key, []) if box.label == label])
+            results += matches(mine, [box for box in truth.get(key, []) if box.label == label])
         count = sum(box.label == label for boxes in truth.values() for box in boxes)
         scores[label] = ap(results, count, rank) if count else None
     return scores
@@ -181,7 +181,7 @@ def mmaction2(
         for key in boxes:
             rows = sorted((row for row in frames.get(key, []) if row.label == label), key=lambda row: -row.score)
             if key not in excluded:
-                results += claims(rows, [box for box in boxes[key] if box.label == label], iou_float32)
+                results += matches(rows, [box for box in boxes[key] if box.label == label], iou_float32)
         count = sum(row.label == label for row in known)
         if results and count:
             scores[label] = ap(results, count, rank, np.float32)

@@ -59,7 +59,7 @@ def test_areas_and_breakdowns_add_up_under_every_protocol(
 ) -> None:
     frames = predictions_frame(predictions), ground_truth_frame(ground_truth)
     excluded = [KeyFrame("a", 0)]
-    capacities = swept if PROTOCOLS[protocol].claim_order == "score" else None
+    capacities = swept if PROTOCOLS[protocol].match_order == "score" else None
     options = {"exclusions": excluded, "protocol": protocol, "capacities": capacities}
     try:
         metrics = stal_eval.evaluate(*frames, LABEL_MAP, **options).metrics()

@@ -12,7 +12,7 @@ import stal_eval
 from stal_data.errors import InputError
 from stal_data.keyframes import KeyFrame
 from stal_eval.cut_ties import heap_arrays, heap_ranks
-from stal_eval.protocol import PROTOCOLS, Protocol
+from stal_eval.protocol import PROTOCOLS, Protocol, recorded_fields
 from stal_eval.rounding import round_decimals
 from tests.eval import protocol_reference as reference
 from tests.eval.brute_force import Box, Found, Truth
@@ -255,7 +255,7 @@ def test_of_two_boxes_as_near_the_heap_decides_which_is_looked_at() -> None:
     assert ap(found, truth, PROTOCOLS["ava"]) == 1.0  # the heap has the box on the left before it
 
 
-def test_equal_scores_rank_as_claimed_or_the_last_first() -> None:
+def test_equal_scores_rank_as_matched_or_the_last_first() -> None:
     twice = [RIGHT, RIGHT]
     assert ap(twice, TRUTH, STAL) == 1.0
     assert ap(twice, TRUTH, replace(STAL, tie_order="reversed_stable")) == 0.5
@@ -302,7 +302,15 @@ def test_bad_protocols_name_the_rule() -> None:
         evaluate([RIGHT], TRUTH, "pyslowfast", capacities="50:60")
     with pytest.raises(InputError, match="cut_ties is 'random', but must be one of file_order, heap"):
         Protocol(name="own", cut_ties="random")  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="tie_order is 'file', which is for rows that claim boxes by score"):
-        Protocol(name="own", claim_order="file_order", capacities="0")
+    with pytest.raises(InputError, match="tie_order is 'file', which is for rows that match boxes by score"):
+        Protocol(name="own", match_order="file_order", capacities="0")
     with pytest.raises(InputError, match="score_decimals is 12, but must be from 0 to 6"):
         Protocol(name="own", score_decimals=12)
+
+
+def test_results_of_earlier_versions_name_the_order_of_matches_otherwise() -> None:
+    assert recorded_fields({"claim_order": "score"}) == {
+        "match_order": "score",
+        "precision": "float64",
+        "tie_order": "file",
+    }

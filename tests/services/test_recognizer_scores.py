@@ -36,6 +36,7 @@ from stal_data.keyframes import KeyFrame, ScoredKeyFrame
 from stal_eval.table import load_table
 from svc_common.config import ClientConfig, ServerConfig
 from svc_common.errors import BusyError, DeadlineError
+from svc_common.fair_queue import Flow
 from svc_common.metrics import Metrics
 from svc_common.server import ServiceServer
 from tests.recognizer.toy_store import LABELS, toy_spec
@@ -44,6 +45,7 @@ from tests.services.recognizer_process import stal_cli
 
 DETECTOR = DetectorSpec(name="toy-detector", weights="sha256:0", height=64, width=96, confidence=0.3, library="none")
 BOX = pb.Box(x1=0.1, y1=0.1, x2=0.5, y2=0.9)
+FLOW = Flow("connection", "batch")
 
 
 def predict_request(**fields: object) -> pb.PredictRequest:
@@ -414,11 +416,11 @@ async def test_calls_beyond_the_limit_are_refused_and_late_ones_dropped(trained:
         boxes_N4=np.array([[0.1, 0.1, 0.5, 0.9]], np.float32),
         feature_set="",
     )
-    late = asyncio.create_task(scoring.recognize(query, deadline=time.monotonic()))
-    good = asyncio.create_task(scoring.recognize(query, deadline=float("inf")))
+    late = asyncio.create_task(scoring.recognize(query, time.monotonic(), FLOW))
+    good = asyncio.create_task(scoring.recognize(query, float("inf"), FLOW))
     await asyncio.sleep(0)
     with pytest.raises(BusyError, match="--max-requests"):
-        await scoring.recognize(query, deadline=float("inf"))
+        await scoring.recognize(query, float("inf"), FLOW)
     split = PredictQuery(run_id=TRAINED, checkpoint="", dataset="toy", split="test", proposals=None, feature_set="")
     with pytest.raises(BusyError):
         await anext(scoring.predict(split, deadline=float("inf")))
@@ -429,6 +431,14 @@ async def test_calls_beyond_the_limit_are_refused_and_late_ones_dropped(trained:
     # The places are free again.
     assert len([answer async for answer in scoring.predict(split, deadline=float("inf"))]) == 2
     scoring.close()
+
+
+async def test_a_client_states_its_priority(trained: Trained) -> None:
+    async with RecognizerClient(trained.service.client, priority="live") as client:
+        assert (await client.recognize(recognize_request()))[1].shape == (1, 4)
+    async with RecognizerClient(trained.service.client, priority="urgent") as client:
+        with pytest.raises(InputError, match="stal-priority is 'urgent', but must be live or batch"):
+            await client.recognize(recognize_request())
 
 
 async def test_the_clients_deadline_ends_the_call(trained: Trained) -> None:

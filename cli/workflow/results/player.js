@@ -44,6 +44,7 @@ function load(number) {
     return element("li", {}, element("label", { title: `at ${count} key frames, of all people` }, ...inside));
   });
   $("classes").replaceChildren(...items);
+  document.querySelector("main").classList.toggle("plain", !items.length); // nothing to filter
   play(now.source, false);
   filter();
 }

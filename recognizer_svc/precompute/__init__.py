@@ -1,0 +1,1 @@
+"""Computing the features of a split as a job of the service."""
