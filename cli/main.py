@@ -39,6 +39,7 @@ COMMANDS = {
     "eval": ("cli.commands.evaluate:evaluate", "Capacity-swept mAP of a predictions file; compare two results."),
     "segments": ("cli.commands.segments:segments", "When each tracked person performs which action."),
     "infer": ("cli.commands.infer:infer", "Videos in, actions out: detect, precompute and predict in one command."),
+    "watch": ("cli.commands.watch:watch", "Recognize actions live: a camera, rtsp://, http(s)://, or a file."),
     "demo": ("cli.commands.demo:demo", "The whole workflow on synthetic data, on this machine."),
     "status": ("cli.commands.status:status", "Every configured service in one table."),
     "health": ("cli.commands.health:health", "Ask one service whether it is ready (for exec probes)."),

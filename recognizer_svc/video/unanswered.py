@@ -160,8 +160,10 @@ class Unanswered:
                 if (frame := self._frames.get(number)) is not None:
                     sent.add(number)
                     yield pb.RecognizeVideoRequest(frame=frame)
-            if set(item.clip) - sent:
-                await self._change()
+            if missing := set(item.clip) - sent:
+                # Something may have changed while frames were sent: that was not waited for.
+                if not (ended() or self._complete or missing & self._frames.keys()):
+                    await self._change()
                 continue
             if told is None and (told := self.time.num_frames) is not None:
                 yield pb.RecognizeVideoRequest(num_frames=told)

@@ -103,3 +103,18 @@ async def test_frames_and_key_frames_out_of_order_are_refused() -> None:
     unanswered.add_key_frame(1000, SOMEBODY)
     with pytest.raises(InputError, match="v,0001 comes after one at 1000 ms"):
         unanswered.add_key_frame(1000, SOMEBODY)
+
+
+async def test_an_end_that_comes_while_frames_are_sent_is_not_missed() -> None:
+    """The window from frame 19 on is cut at the odd frame 69, so that the clip needs frames of the other parity."""
+    unanswered = Unanswered(VideoTime(video="v"), SPEC, reach_ms=0)
+    for number in range(1, 70):
+        unanswered.add_frame(pb.VideoFrame(number=number), number)
+    unanswered.add_key_frame(2000, SOMEBODY)
+    requests = unanswered.requests(None, lambda: False)
+    found = [await anext(requests)]
+    unanswered.complete(failed=False)
+    async with asyncio.timeout(60):
+        found += [request async for request in requests]
+    assert {request.frame.number for request in found if request.HasField("frame")} >= set(planned(2000, 0, 69))
+    assert [request.WhichOneof("request") for request in found][-2:] == ["num_frames", "key_frame"]

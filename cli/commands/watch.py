@@ -1,0 +1,236 @@
+"""`stal-cli watch`: who does what before a camera, a second or two after it happens."""
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cli.ui.options import client_settings, wait_option
+from cli.ui.params import LONGEST_S, Real
+from svc_common.addresses import split_list
+from svc_common.config import ClientConfig
+
+if TYPE_CHECKING:
+    from cli.workflow.streaming.live import LiveSettings
+    from cli.workflow.streaming.outputs import Output
+    from cli.workflow.streaming.reader import LiveClock
+    from cli.workflow.streaming.source import Opener
+    from recognizer_svc.video.client import Sending
+
+_MIN_SCORE = 0.3
+_PARTING_S = 10.0
+"""How long key frames get for their answers after Ctrl-C or SIGTERM."""
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("source", envvar="STAL_SOURCE")
+@click.option(
+    "--detector",
+    "detectors",
+    metavar="ADDRESSES",
+    required=True,
+    envvar="STAL_DETECTOR",
+    show_envvar=True,
+    help="Running detector service, HOST:PORT; several with commas between.",
+)
+@click.option(
+    "--recognizer",
+    "recognizers",
+    metavar="ADDRESSES",
+    required=True,
+    envvar="STAL_RECOGNIZER",
+    show_envvar=True,
+    help="Running recognizer service that holds backbones, HOST:PORT; several with commas between.",
+)
+@click.option("--run", "run_id", required=True, help="Run of the recognizer's store that scores.")
+@click.option("--checkpoint", type=click.Choice(["best", "latest"]), help="Default: best where there is one.")
+@click.option(
+    "--every", "every_s", type=Real(0.04, 60), default=1.0, show_default=True, help="Seconds between key frames."
+)
+@click.option(
+    "--max-lag-s",
+    type=Real(0, 10),
+    default=2.0,
+    show_default=True,
+    help="How long an answer may be due; then key frames are dropped until it is there.",
+)
+@click.option(
+    "--min-score", type=Real(0, 1), default=_MIN_SCORE, show_default=True, help="Minimum score of actions shown."
+)
+@click.option(
+    "--give-up-after-s",
+    type=Real(0, LONGEST_S),
+    default=300.0,
+    show_default=True,
+    help="End with an error when the source has sent no picture for so long.",
+)
+@click.option(
+    "--frames",
+    "sending",
+    type=click.Choice(["resized", "png", "jpeg"]),
+    default="resized",
+    show_default=True,
+    help="How frames travel to the recognizer. resized: pixels as the backbones see them, exact. png: exact. jpeg: of "
+    "quality 95, which changes scores a little.",
+)
+@click.option(
+    "--webhook", metavar="URL", envvar="STAL_WEBHOOK", show_envvar=True, help="POST each key frame as JSON to this URL."
+)
+@click.option(
+    "--mqtt",
+    metavar="URL",
+    envvar="STAL_MQTT",
+    show_envvar=True,
+    help="Publish each key frame at mqtt://[USER:PASSWORD@]HOST[:PORT]/TOPIC, or mqtts:// (the extra mqtt).",
+)
+@click.option(
+    "--page",
+    "page_port",
+    is_flag=False,
+    flag_value=8765,
+    type=click.IntRange(0, 65535),
+    metavar="[PORT]",
+    help="Show a live page on this machine at PORT (8765; 0 takes a free one).",
+)
+@wait_option
+@client_settings
+def watch(
+    source: str,
+    detectors: str,
+    recognizers: str,
+    wait_s: float,
+    settings: dict[str, Any],
+    run_id: str,
+    checkpoint: str | None,
+    every_s: float,
+    max_lag_s: float,
+    min_score: float,
+    give_up_after_s: float,
+    sending: "Sending",
+    webhook: str | None,
+    mqtt: str | None,
+    page_port: int | None,
+) -> None:
+    """Recognize actions live in SOURCE: a camera (/dev/video0), rtsp://, http(s)://, or a file at its own pace.
+
+    Writes a line of JSON for each key frame to standard output: when it was, who is where, doing what, how long the
+    answer took. Where the services cannot keep up, whole key frames are dropped and counted. A source that is cut is
+    opened again. Messages go to stderr; Ctrl-C or SIGTERM ends the command with a summary.
+
+    \b
+    Examples:
+      stal-cli watch rtsp://camera/stream --detector 127.0.0.1:50051 --recognizer 127.0.0.1:50052 --run acar-1 --page
+      stal-cli watch /dev/video0 --detector gpu1:50051 --recognizer gpu1:50052 --run acar-1 \\
+          --tls-ca ca.pem --token-file token --webhook https://alarms.example/actions
+      stal-cli watch street.mp4 --detector 127.0.0.1:50051 --recognizer 127.0.0.1:50052 --run acar-1 --every 0.5 \\
+          --mqtt mqtt://broker/street/actions
+    """
+    import asyncio
+    import logging
+
+    from cli.workflow.streaming.live import LiveSettings
+    from cli.workflow.streaming.outputs import JsonLines, Output, Webhook
+    from cli.workflow.streaming.source import opener_of, source_name
+
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    live = LiveSettings(
+        name=source_name(source),
+        run_id=run_id,
+        checkpoint=checkpoint or "",
+        every_ms=round(1000 * every_s),
+        max_lag_s=max_lag_s,
+        min_score=min_score,
+        give_up_after_s=give_up_after_s,
+        sending=sending,
+    )
+    open_source = opener_of(source)
+    outputs: list[Output] = [JsonLines()]
+    try:
+        if webhook is not None:
+            outputs.append(Webhook(webhook, _note))
+        if mqtt is not None:
+            from cli.workflow.streaming.mqtt import Mqtt
+
+            outputs.append(Mqtt(mqtt, _note))
+        services = [
+            tuple(ClientConfig(address=address, wait_s=wait_s, **settings) for address in split_list(addresses))
+            for addresses in (detectors, recognizers)
+        ]
+        asyncio.run(recognize_live(live, open_source, services[0], services[1], outputs, page_port=page_port))
+    finally:
+        for output in outputs:
+            output.close()
+            if text := output.summary():
+                _note(text)
+
+
+def _note(text: str) -> None:
+    click.echo(f"watch: {text}", err=True)
+
+
+async def recognize_live(
+    live: "LiveSettings",
+    open_source: "Opener",
+    detectors: tuple[ClientConfig, ...],
+    recognizers: tuple[ClientConfig, ...],
+    outputs: "list[Output]",
+    *,
+    page_port: int | None = None,
+    clock: "LiveClock | None" = None,
+) -> None:
+    """Run until the source ends or a signal comes, then print the summary. A page is added to the outputs."""
+    import asyncio
+    import signal
+
+    from cli.workflow.streaming.live import Lags, LiveRecognition
+    from cli.workflow.streaming.live_frames import FrameBuffer
+    from cli.workflow.streaming.page import LivePage
+    from cli.workflow.streaming.reader import LiveClock, LiveReader
+    from detector_svc.client.detector_client import DetectorClient, DetectorClientConfig
+    from recognizer_svc.client import RecognizerClient
+
+    clock, lags, buffer = clock or LiveClock(), Lags(), FrameBuffer()
+    if page_port is not None:
+        outputs.append(page := LivePage(page_port, lags.percentiles))
+        _note(f"live page: {page.address}")
+    reader = LiveReader(
+        open_source,
+        buffer,
+        every_ms=live.every_ms,
+        give_up_after_s=live.give_up_after_s,
+        note=_note,
+        clock=clock,
+    )
+    detector = DetectorClient(DetectorClientConfig(services=detectors))
+    recognition = LiveRecognition(
+        live, reader=reader, buffer=buffer, detector=detector, outputs=outputs, lags=lags, note=_note, now=clock.now
+    )
+
+    async def work() -> None:
+        await detector.info()
+        async with RecognizerClient(*recognizers) as recognizer:
+            await recognition.run(recognizer)
+
+    loop, working, told = asyncio.get_running_loop(), asyncio.create_task(work()), False
+
+    def stop() -> None:
+        nonlocal told
+        told = True
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+        reader.stop()
+        loop.call_later(_PARTING_S if recognition.waiting else 0, working.cancel)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
+    try:
+        await working
+    except asyncio.CancelledError:
+        if not told:
+            raise
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+        reader.close()
+        _note(recognition.summary())

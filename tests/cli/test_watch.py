@@ -1,0 +1,171 @@
+"""`watch`: live recognition, with scripted sources and services of this process."""
+
+import asyncio
+import os
+import signal
+import threading
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from cli.main import root
+from svc_common.errors import ServiceUnavailableError
+from tests.cli.live_case import Timeless, ToyRecognizer, live_services, opening, read, shots
+from tests.detector.replica import ReplicaService
+from tests.services.echo import in_a_thread
+
+SECOND = 1000
+
+
+async def test_a_line_for_each_key_frame_says_when_who_and_what(capsys: pytest.CaptureFixture[str]) -> None:
+    async with live_services() as services:
+        await services.watch(opening(shots(7.5, 10.1)))
+    records, err = read(capsys)
+    assert [record["source_ms"] for record in records] == [7500, 8500, 9500]
+    assert records[0] == {
+        "source": "camera",
+        "time": "2026-05-04T00:00:00.000+00:00",
+        "source_ms": 7500,
+        "people": [{"box": [0, 0, 0.5, 0.5], "confidence": 0.5, "actions": {"walk": 0.75}}],
+        "lag_s": records[0]["lag_s"],
+        "dropped": 0,
+    }
+    assert "3 key frames scored" in err
+    assert "p95" in err
+
+
+async def test_key_frames_are_dropped_as_long_as_the_recognizer_is_behind(capsys: pytest.CaptureFixture[str]) -> None:
+    """The answer to 0 s is due at 1.28 s and late at 2.28 s. At 8 s, at most the latest 2 s are not taken yet."""
+    async with live_services() as services:
+        loop, recognizer = asyncio.get_running_loop(), services.recognizer
+        recognizer.answering.clear()
+
+        def feed():
+            yield from shots(0, 8)
+            loop.call_soon_threadsafe(recognizer.answering.set)
+            yield from shots(8, 10)
+
+        await services.watch(opening(feed()), max_lag_s=1)
+    records, err = read(capsys)
+    scored = [record["source_ms"] // SECOND for record in records]
+    assert scored[:3] == [0, 1, 2]
+    assert not {3, 4, 5} & set(scored)
+    assert recognizer.taken == [SECOND * second for second in scored]
+    assert f"{10 - len(scored)} dropped in all" in err
+
+
+async def test_a_cut_source_is_opened_again_and_another_stream_begins(capsys: pytest.CaptureFixture[str]) -> None:
+    clock, refused = Timeless(), OSError("connection refused")
+    async with live_services() as services:
+        source = opening(shots(3, 4.5), refused, refused, shots(0, 1.5))
+        await services.watch(source, clock=clock.clock())
+    records, err = read(capsys)
+    assert [record["source_ms"] for record in records] == [3000, 4000, 0, 1000]
+    assert clock.pauses == [0.5, 1, 2]
+    assert services.recognizer.taken == [0, 1000, 0, 1000]
+    assert err.count("the source is cut (connection refused)") == 2
+    assert "source cut 3 times" in err
+
+
+async def test_a_source_that_stays_away_ends_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    refused = OSError("connection refused")
+    async with live_services() as services:
+        with pytest.raises(ServiceUnavailableError, match=r"no picture for 4 s \(connection refused\)"):
+            await services.watch(opening(shots(0, 1.5), *[refused] * 9), give_up_after_s=3)
+    records, err = read(capsys)
+    assert [record["source_ms"] for record in records] == [0, 1000]
+    assert "2 key frames scored" in err
+
+
+@pytest.mark.parametrize(
+    ("second", "reason"),
+    [
+        (shots(2, 3), "clock went back by 4.5"),
+        (shots(600, 601), "clock leapt by 593.5"),
+        (shots(6.52, 7.52, size=(24, 32)), "pictures are 24x32 instead of 32x24"),
+    ],
+    ids=["back", "leap", "size"],
+)
+async def test_another_stream_begins_where_clock_or_size_jump(
+    second: object, reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    times = []
+
+    def feed():
+        yield from shots(5, 6.5)
+        for shot in second:
+            times.append(shot.time_s)
+            yield shot
+
+    async with live_services() as services:
+        await services.watch(opening(feed()))
+    records, err = read(capsys)
+    assert [record["source_ms"] for record in records] == [5000, 6000, round(1000 * times[0])]
+    assert services.recognizer.streams == 2
+    assert reason in err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_ends_the_command_with_its_answers_and_summary(
+    number: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    released = threading.Event()
+
+    def feed():
+        yield from shots(0, 2.5)
+        os.kill(os.getpid(), number)
+        assert released.wait(60)  # as a read that waits for the network
+
+    async with live_services() as services:
+        try:
+            await services.watch(opening(feed(), ends=False))
+        finally:
+            released.set()
+    records, err = read(capsys)
+    assert [record["source_ms"] for record in records] == [0, 1000, 2000]
+    assert "3 key frames scored" in err
+
+
+def write_video(path: Path, *, seconds: float) -> None:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=30)
+        stream.width, stream.height = 64, 48
+        for number in range(round(30 * seconds)):
+            picture = np.full((48, 64, 3), number, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+
+
+def test_a_file_is_watched_by_the_command(tmp_path: Path) -> None:
+    write_video(tmp_path / "street.mp4", seconds=0.6)
+    services = {}
+
+    async def made(kind: type) -> object:
+        return kind()
+
+    for name, kind in (("detector", ReplicaService), ("recognizer", ToyRecognizer)):
+        services[name] = asyncio.run(made(kind))
+    with in_a_thread(services["detector"]) as detector, in_a_thread(services["recognizer"]) as recognizer:
+        addresses = ["--detector", f"127.0.0.1:{detector}", "--recognizer", f"127.0.0.1:{recognizer}"]
+        words = ["watch", str(tmp_path / "street.mp4"), *addresses, "--run", "first", "--every", "0.2"]
+        result = CliRunner().invoke(root, words, catch_exceptions=False)
+    assert [line.split('"source_ms": ')[1].split(",")[0] for line in result.stdout.splitlines()] == ["0", "200", "400"]
+    assert "scored by first best" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("source", "words", "message"),
+    [
+        ("gone.mp4", (), "does not exist"),
+        ("concat:a|b", (), "does not exist"),
+        ("ftp://a/b.mp4", (), "give a file, /dev/videoN, or rtsp, rtsps, http, https://"),
+        ("http://a/b", ("--webhook", "file:///etc/passwd"), "must be an address with http:// or https://"),
+    ],
+)
+def test_addresses_that_cannot_be_used_are_refused(source: str, words: tuple[str, ...], message: str) -> None:
+    options = ["--detector", "a:1", "--recognizer", "a:2", "--run", "first", *words]
+    result = CliRunner().invoke(root, ["watch", source, *options])
+    assert message in str(result.exception)
