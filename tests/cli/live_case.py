@@ -6,6 +6,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from fractions import Fraction
 from itertools import count
 
 import numpy as np
@@ -65,12 +66,12 @@ class ToyRecognizer(EchoService, rpc.RecognizerServicer):
 
 
 def shots(
-    begin_s: float, end_s: float, *, fps: float = 25, size: tuple[int, int] = SIZE, before: Callable[[], object] = int
+    begin_s: float, end_s: float, *, fps: int = 25, size: tuple[int, int] = SIZE, before: Callable[[], object] = int
 ) -> Iterator[Shot]:
     """Grey pictures, the brighter the later. before: called before each of them, in the reader's thread."""
     for number in count():
-        time_s = begin_s + number / fps
-        if time_s >= end_s - 1e-9:
+        time_s = Fraction(str(begin_s)) + Fraction(number, fps)
+        if time_s >= Fraction(str(end_s)):
             return
         before()
         yield Shot(time_s, size, lambda number=number: np.full((size[1], size[0], 3), number % 256, np.uint8))

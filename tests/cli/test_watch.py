@@ -58,7 +58,7 @@ async def test_key_frames_are_dropped_as_long_as_the_recognizer_is_behind(capsys
 
 
 async def test_a_cut_source_is_opened_again_and_another_stream_begins(capsys: pytest.CaptureFixture[str]) -> None:
-    clock, refused = Timeless(), OSError("connection refused")
+    clock, refused = Timeless(), OSError(111, "connection refused")
     async with live_services() as services:
         source = opening(shots(3, 4.5), refused, refused, shots(0, 1.5))
         await services.watch(source, clock=clock.clock())
@@ -71,7 +71,7 @@ async def test_a_cut_source_is_opened_again_and_another_stream_begins(capsys: py
 
 
 async def test_a_source_that_stays_away_ends_the_command(capsys: pytest.CaptureFixture[str]) -> None:
-    refused = OSError("connection refused")
+    refused = OSError(111, "connection refused")
     async with live_services() as services:
         with pytest.raises(ServiceUnavailableError, match=r"no picture for 4 s \(connection refused\)"):
             await services.watch(opening(shots(0, 1.5), *[refused] * 9), give_up_after_s=3)

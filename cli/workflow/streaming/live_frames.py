@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,8 @@ LEAP_S = 2.0
 """A longer gap is a leap: the frames in it would show one still picture."""
 _LONGEST_S = 86400
 """Then a stream is followed by another, since it may have 7 days of frames only."""
-_STEP_S = 1 / FPS
+_HALF = Fraction(1, 2)
+_STEP_S = Fraction(1, FPS)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,7 +54,8 @@ class LiveTimeline:
         self._every_ms, self.stream = every_ms, 1
         self._held: tuple[Shot, float, datetime] | None = None
         self._size = (0, 0)
-        self._first_s = self._last_s = 0.0
+        self._first_s: Fraction | float = 0
+        self._last_s: Fraction | float = 0
         self._slot = self._keys = 0
 
     def jump(self, shot: Shot) -> str | None:
@@ -61,9 +64,9 @@ class LiveTimeline:
             return None
         time_s, size = self._time(shot), shot.size
         if time_s < self._last_s - BACK_S:
-            return f"the source's clock went back by {self._last_s - time_s:.1f} s"
+            return f"the source's clock went back by {float(self._last_s - time_s):.1f} s"
         if time_s > self._last_s + LEAP_S:
-            return f"the source's clock leapt by {time_s - self._last_s:.1f} s"
+            return f"the source's clock leapt by {float(time_s - self._last_s):.1f} s"
         if size != self._size:
             return "the pictures are {}x{} instead of {}x{}".format(*size, *self._size)
         return "the stream is a day long" if time_s > self._first_s + _LONGEST_S else None
@@ -74,7 +77,7 @@ class LiveTimeline:
         if self._held is None:
             self._first_s, self._slot, self._keys, self._size = time_s, 0, 0, shot.size
         else:
-            slot = int((time_s - self._first_s) * FPS + 0.5)
+            slot = int((time_s - self._first_s) * FPS + _HALF)
             if slot > self._slot:
                 yield from self._shown(slot)
         self._held, self._last_s = (shot, arrived_s, arrived), time_s
@@ -86,7 +89,7 @@ class LiveTimeline:
             self._held = None
             self.stream += 1
 
-    def _time(self, shot: Shot) -> float:
+    def _time(self, shot: Shot) -> Fraction | float:
         return self._last_s + _STEP_S if shot.time_s is None else shot.time_s
 
     def _shown(self, end: int) -> Iterator[LiveFrame]:
@@ -103,7 +106,7 @@ class LiveTimeline:
                 stream=self.stream,
                 number=slot + 1,
                 key_ms=key_ms if is_key else None,
-                source_ms=round(1000 * (self._first_s + slot / FPS)),
+                source_ms=round(1000 * (self._first_s + slot * _STEP_S)),
                 arrived_s=arrived_s,
                 arrived=arrived,
                 picture=picture,

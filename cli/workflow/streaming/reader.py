@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from fractions import Fraction
 
 import av
 
@@ -88,7 +89,7 @@ class LiveReader:
                     self._deliver(*self._timeline.restart(), wait=paced)
                     return
             except (av.FFmpegError, OSError) as error:
-                reason = str(error)
+                reason = error.strerror or type(error).__name__  # the rest may show a password
             self._deliver(*self._timeline.restart(), wait=paced)
             silent_s = self._clock.now() - self._latest_s
             if silent_s >= self._give_up_after_s:
@@ -102,7 +103,7 @@ class LiveReader:
                 self._note(f"the source is cut ({reason}); opening it again in {pause_s:g} s")
                 self._clock.wait(self._stop, pause_s)
 
-    def _read(self, feed: Feed) -> float | None:
+    def _read(self, feed: Feed) -> Fraction | float | None:
         """Deliver pictures until no more come; returns the time of the last one on the source's clock."""
         begun_s, first_s, last_s = self._clock.now(), None, None
         for shot in feed.shots:
@@ -116,7 +117,7 @@ class LiveReader:
                 begun_s, first_s = self._clock.now(), None
             if feed.paced and shot.time_s is not None:
                 first_s = shot.time_s if first_s is None else first_s
-                self._clock.wait(self._stop, max(0.0, begun_s + shot.time_s - first_s - self._clock.now()))
+                self._clock.wait(self._stop, max(0.0, begun_s + float(shot.time_s - first_s) - self._clock.now()))
             self._latest_s = self._clock.now()
             self._deliver(*self._timeline.add(shot, self._latest_s, self._clock.utc()), wait=feed.paced)
         return last_s

@@ -3,6 +3,8 @@
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import urlsplit
@@ -32,7 +34,7 @@ class Shot(NamedTuple):
     picture: returns RGB [H, W, 3], upright.
     """
 
-    time_s: float | None
+    time_s: Fraction | float | None
     size: tuple[int, int]
     picture: Callable[[], NDArray[np.uint8]]
 
@@ -47,7 +49,7 @@ class Feed:
 
     shots: Iterator[Shot]
     paced: bool
-    ends: Callable[[float], bool] = lambda _: False
+    ends: Callable[[Fraction | float], bool] = lambda _: False
     close: Callable[[], None] = lambda: None
 
 
@@ -102,7 +104,8 @@ def _open(
 
 def _shots(container: InputContainer, stream: VideoStream) -> Iterator[Shot]:
     for frame in container.decode(stream):
-        yield Shot(frame.time, (frame.width, frame.height), lambda frame=frame: _picture(frame))  # type: ignore[misc]
+        time_s = None if frame.pts is None or frame.time_base is None else frame.pts * frame.time_base
+        yield Shot(time_s, (frame.width, frame.height), partial(_picture, frame))
 
 
 def _picture(frame: VideoFrame) -> NDArray[np.uint8]:
