@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
 
 from cli.workflow.streaming.outputs import MAX_QUEUED, Record
 from stal_data.errors import InputError
@@ -31,7 +32,7 @@ class Mqtt:
             )
         self._queued = self._sent = self._refused = 0
         self._changed = threading.Condition()
-        self._client = client = paho.Client(paho.CallbackAPIVersion.VERSION2)
+        self._client = client = paho.Client(CallbackAPIVersion.VERSION2)
         client.max_queued_messages_set(MAX_QUEUED)
 
         def published(*_: Any) -> None:
