@@ -118,5 +118,6 @@ class StoreScoring:
             *("--store", str(self.store), "--output", str(predictions)),
             inputs=made_from,
             products=[Product(predictions)],
+            here=True,
         )
         return proposals
