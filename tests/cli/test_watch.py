@@ -37,22 +37,26 @@ async def test_a_line_for_each_key_frame_says_when_who_and_what(capsys: pytest.C
     assert "p95" in err
 
 
-async def test_key_frames_are_dropped_as_long_as_the_recognizer_is_behind(capsys: pytest.CaptureFixture[str]) -> None:
-    """The answer to 0 s is due at 1.28 s and late at 2.28 s. At 8 s, at most the latest 2 s are not taken yet."""
+@pytest.mark.parametrize(("held", "until_s", "lost"), [("recognizer", 8, {3, 4, 5}), ("detector", 5.5, {3})])
+async def test_key_frames_are_dropped_as_long_as_a_service_is_behind(
+    held: str, until_s: float, lost: set[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The answer to 0 s is due at 1.28 s and late at 2.28 s. At most 2 s before the end are not taken yet."""
     async with live_services() as services:
         loop, recognizer = asyncio.get_running_loop(), services.recognizer
-        recognizer.answering.clear()
+        answering = getattr(services, held).answering
+        answering.clear()
 
         def feed():
-            yield from shots(0, 8)
-            loop.call_soon_threadsafe(recognizer.answering.set)
-            yield from shots(8, 10)
+            yield from shots(0, until_s)
+            loop.call_soon_threadsafe(answering.set)
+            yield from shots(until_s, 10)
 
         await services.watch(opening(feed()), max_lag_s=1)
     records, err = read(capsys)
     scored = [record["source_ms"] // SECOND for record in records]
     assert scored[:3] == [0, 1, 2]
-    assert not {3, 4, 5} & set(scored)
+    assert not lost & set(scored)
     assert recognizer.taken == [SECOND * second for second in scored]
     assert f"{10 - len(scored)} dropped in all" in err
 
