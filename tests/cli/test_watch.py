@@ -37,7 +37,7 @@ async def test_a_line_for_each_key_frame_says_when_who_and_what(capsys: pytest.C
     assert "p95" in err
 
 
-@pytest.mark.parametrize(("held", "until_s", "lost"), [("recognizer", 8, {3, 4, 5}), ("detector", 5.5, {3})])
+@pytest.mark.parametrize(("held", "until_s", "lost"), [("recognizer", 8, {3, 4, 5}), ("detector", 5.6, {3})])
 async def test_key_frames_are_dropped_as_long_as_a_service_is_behind(
     held: str, until_s: float, lost: set[int], capsys: pytest.CaptureFixture[str]
 ) -> None:
