@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import av
@@ -110,6 +111,30 @@ async def test_another_stream_begins_where_clock_or_size_jump(
     assert [record["source_ms"] for record in records] == [5000, 6000, round(1000 * times[0])]
     assert services.recognizer.streams == 2
     assert reason in err
+
+
+async def test_old_pictures_after_a_stall_are_dropped_and_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing comes for 5 s, then at once what was taken from 1 to 4.5 s."""
+    clock = Timeless()
+
+    def passes(seconds: float) -> Callable[[], None]:
+        def later() -> None:
+            clock.now_s += seconds
+
+        return later
+
+    def feed():
+        yield from shots(0, 1, before=passes(0.04))
+        passes(5)()
+        yield from shots(1, 4.5, before=passes(0.001))
+        yield from shots(4.5, 5.3, before=passes(0.04))
+
+    async with live_services() as services:
+        await services.watch(opening(feed(), paced=False), clock=clock.clock())
+    records, err = read(capsys)
+    assert [record["source_ms"] for record in records] == [0, 4500]
+    assert "sent old pictures: 4 key frames dropped" in err
+    assert "4 dropped in all" in err
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -1,5 +1,6 @@
 """The thread that reads a live source, and opens it again when it is cut."""
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -10,10 +11,12 @@ from fractions import Fraction
 import av
 
 from cli.workflow.streaming.live_frames import FrameBuffer, LiveFrame, LiveTimeline
-from cli.workflow.streaming.source import Feed, Opener
+from cli.workflow.streaming.source import Feed, Opener, Shot
 from svc_common.errors import ServiceUnavailableError
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 15.0
+_STALL_S = 2.0
+"""What a camera sends after so long without a picture may be old ones, which a buffer on the way has kept."""
 _PARTING_S = 1.0
 """How long the thread gets to end; it may be waiting for the network."""
 
@@ -42,11 +45,14 @@ class LiveReader:
     ) -> None:
         """note: told of cuts and jumps, in the thread. give_up_after_s: without a picture, then the buffer ends."""
         self._open, self._buffer, self._note, self._clock = open_source, buffer, note, clock
-        self._give_up_after_s = give_up_after_s
+        self._give_up_after_s, self._every_ms = give_up_after_s, every_ms
         self._timeline = LiveTimeline(every_ms)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="source", daemon=True)
         self._latest_s = 0.0
+        self._came: tuple[float, Fraction | float] | None = None
+        """When the latest picture came, and its time on the source's clock."""
+        self._backlog_from_s: Fraction | float | None = None
         self.dropped = 0
         """Key frames that found no room."""
         self.cuts = self.jumps = 0
@@ -89,7 +95,8 @@ class LiveReader:
                     self._deliver(*self._timeline.restart(), wait=paced)
                     return
             except (av.FFmpegError, OSError) as error:
-                reason = error.strerror or type(error).__name__  # the rest may show a password
+                # The rest of an error may show a password.
+                reason = "it is silent" if isinstance(error, av.error.ExitError) else error.strerror or "it fails"
             self._deliver(*self._timeline.restart(), wait=paced)
             silent_s = self._clock.now() - self._latest_s
             if silent_s >= self._give_up_after_s:
@@ -106,10 +113,16 @@ class LiveReader:
     def _read(self, feed: Feed) -> Fraction | float | None:
         """Deliver pictures until no more come; returns the time of the last one on the source's clock."""
         begun_s, first_s, last_s = self._clock.now(), None, None
+        if self._came is not None:
+            self._end_backlog(self._came[1])
+            self._came = None
         for shot in feed.shots:
             if self._stop.is_set():
                 break
             last_s = shot.time_s if shot.time_s is not None else last_s
+            if not feed.paced and self._old(shot):
+                self._latest_s = self._clock.now()
+                continue
             if (reason := self._timeline.jump(shot)) is not None:
                 self.jumps += 1
                 self._note(f"{reason}; another stream begins")
@@ -121,6 +134,31 @@ class LiveReader:
             self._latest_s = self._clock.now()
             self._deliver(*self._timeline.add(shot, self._latest_s, self._clock.utc()), wait=feed.paced)
         return last_s
+
+    def _old(self, shot: Shot) -> bool:
+        """Whether a camera's picture is one of a backlog: after a stall, all that come faster than they were taken."""
+        if shot.time_s is None:
+            return False
+        before, self._came = self._came, (self._clock.now(), shot.time_s)
+        if before is None:
+            return False
+        gap_s, taken_s = self._came[0] - before[0], shot.time_s - before[1]
+        if self._backlog_from_s is not None:
+            if 2 * gap_s < taken_s:
+                return True
+            self._end_backlog(shot.time_s)
+        elif gap_s > _STALL_S and 0 <= 2 * taken_s < gap_s:
+            self._deliver(*self._timeline.restart())
+            self._backlog_from_s = shot.time_s
+            return True
+        return False
+
+    def _end_backlog(self, time_s: Fraction | float) -> None:
+        if self._backlog_from_s is not None:
+            lost = math.ceil(1000 * max(0, time_s - self._backlog_from_s) / self._every_ms)
+            self.dropped += lost
+            self._note(f"the source stalled and sent old pictures: {lost} key frames dropped; another stream begins")
+            self._backlog_from_s = None
 
     def _deliver(self, *frames: LiveFrame, wait: bool = False) -> None:
         for place, frame in enumerate(frames):

@@ -22,8 +22,8 @@ from stal_data.media.turning import Turn, turn_of_matrix
 
 _SCHEMES = ("rtsp", "rtsps", "http", "https")
 _CAMERA = re.compile(r"/dev/video\d+")
-SILENCE_S = 10.0
-"""A source that sends nothing for so long is taken for cut."""
+SILENCE_S = 5.0
+"""A source that sends nothing for so long is taken for cut; PyAV takes up to twice as long to say so."""
 _END_S = 2.0
 """A file that a server sends has come to its end where no more than this is missing."""
 
