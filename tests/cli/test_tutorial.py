@@ -54,5 +54,6 @@ def test_every_command_of_the_page_works(tmp_path: Path) -> None:
     assert (tmp_path / "eval" / "report.html").is_file()
     assert (tmp_path / "out" / "videos" / "new" / "new-annotated.mp4").stat().st_size > 0
     with (tmp_path / "out" / "actions.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert {row["video"] for row in rows} == {"new"}
+        header, *rows = csv.reader(file)
+    assert header == ["video", "person", "action", "start_s", "end_s", "score"]
+    assert {row[0] for row in rows} <= {"new"}, "a detector of a few steps may find nobody to follow"
