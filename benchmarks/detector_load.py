@@ -117,7 +117,7 @@ def print_page(options: argparse.Namespace, inputs: Inputs, results: Results) ->
     print(
         f"\nServer's RSS at the quarters of the {options.overload_minutes:g} minutes of {OVERLOAD_STREAMS} streams: "
         f"{', '.join(f'{value:.0f}' for value in quarters)} MB. {OVERLOAD_STREAMS} streams offer "
-        f"{OVERLOAD_STREAMS * WINDOW} frames at a time, the queue takes {options.queue}."
+        f"{OVERLOAD_STREAMS * WINDOW} frames at a time."
     )
 
 
@@ -128,7 +128,6 @@ def main() -> None:
     parser.add_argument("--confidence", type=float, default=0.3)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--queue", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3, help="Turns of in-process and service.")
     parser.add_argument("--seconds", type=float, default=20, help="Of each measurement but the last.")
     parser.add_argument("--overload-minutes", type=float, default=3)

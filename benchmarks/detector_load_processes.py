@@ -128,8 +128,7 @@ class Pinned:
                 self.server_core,
                 "cli.main",
                 *("serve", "detector", *self._model, "--image-size", "x".join(map(str, options.image_size))),
-                *("--max-batch", options.batch, "--queue-size", options.queue),
-                *("--port", 0, "--port-file", port_file, "--metrics-port", metrics_port),
+                *("--max-batch", options.batch, "--port", 0, "--port-file", port_file, "--metrics-port", metrics_port),
                 stdout=log,
                 stderr=log,
             )

@@ -21,6 +21,7 @@ from stal_data.keyframes import ScoredKeyFrame
 from svc_common.client import RetryPolicy, call_metadata, call_with_retries, is_retryable, open_channel, pause_s
 from svc_common.config import ClientConfig
 from svc_common.errors import error_of
+from svc_common.fair_queue import Priority
 from svc_common.waiting import wait_for_start
 
 # A wrong address should show at once; a service that was there a moment ago gets the time to restart.
@@ -54,10 +55,13 @@ class SplitScores:
 class RecognizerClient:
     """Use with `async with`."""
 
-    def __init__(self, config: ClientConfig, *others: ClientConfig) -> None:
-        """others: services with the same heads, among which recognize_video chooses; other calls go to one of all."""
+    def __init__(self, config: ClientConfig, *others: ClientConfig, priority: Priority = "batch") -> None:
+        """others: services with the same heads, among which recognize_video chooses; other calls go to one of all.
+
+        priority: `live` goes before batches.
+        """
         self._configs = (config, *others)
-        self._metadata = call_metadata()
+        self._metadata = call_metadata(priority)
 
     async def __aenter__(self) -> Self:
         await wait_for_start(self._configs)
@@ -166,7 +170,7 @@ class RecognizerClient:
         After a lost connection another stream goes on with the first key frame that has no answer. Of several services
         the one with the most free streams is taken, and after a failure the next; all must have the same head.
         """
-        streams = VideoStreams(await self._least_busy(), video, items, timeout_s=timeout_s)
+        streams = VideoStreams(await self._least_busy(), video, items, metadata=self._metadata, timeout_s=timeout_s)
         async with aclosing(streams.answers()) as answers:
             async for answer in answers:
                 yield answer

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from stal_data.amounts import amount
 from stal_data.annotations import read_annotations, read_exclusions
 from stal_data.dataset_spec import FILE_NAME, DatasetSpec, FramesSpec, SplitSpec, read_spec
 from stal_data.errors import InputError, NotFoundError, did_you_mean
@@ -86,7 +87,7 @@ class Dataset:
         if not key_frames:
             raise InputError(
                 f"Split '{name}' of {self.path} has no key frames"
-                + (f" left after {len(exclusions)} exclusions" if exclusions else "")
+                + (f" left after {amount(len(exclusions), 'exclusion')}" if exclusions else "")
                 + f": check {spec.annotations or 'splits.' + name + '.videos'}."
             )
         return Split(

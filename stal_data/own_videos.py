@@ -64,7 +64,7 @@ def _video_files(paths: Sequence[Path], note: Callable[[str], None]) -> Iterable
         if folder.left_out:
             named = ", ".join(f"{item.name} ({reason})" for item, reason in folder.left_out[:MAX_NAMED])
             more = len(folder.left_out) - MAX_NAMED
-            note(f"Left out of {path}: {named}{f' and {more} others' if more > 0 else ''}. Name what is a video, too.")
+            note(f"Left out of {path}: {named}{f' and {more} more' if more > 0 else ''}. Name what is a video, too.")
         yield from folder.videos
 
 

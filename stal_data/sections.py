@@ -65,6 +65,8 @@ def _text(problem: Any, unions: Collection[str]) -> str:
     where, message = ".".join(names) or "top level", problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "string_type" and isinstance(problem["input"], (bool, int, float)):
         message = "YAML reads this as another type than text: put it in quotes"
+    elif problem["type"] in ("bool_parsing", "bool_type"):
+        message = "it must be true or false"
     if problem["type"] == "missing" or isinstance(problem["input"], Mapping):
         return f"{where}: {message}"
     return f"{where} is {shown(problem['input'])}: {message}"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import yaml
 
+from stal_data.amounts import amount
 from stal_data.csv_lines import csv_text, read_csv
 from stal_data.dataset import Dataset
 from stal_data.dataset_spec import FILE_NAME
@@ -58,7 +59,9 @@ def split_dataset(
     lines = _lines(dataset, sources)
     counts = _counts(key_frames)
     if len(counts) < len(fractions):
-        raise InputError(f"{', '.join(sources)} have {len(counts)} videos, but {len(fractions)} splits need as many.")
+        raise InputError(
+            f"{', '.join(sources)}: {amount(len(counts), 'video')}, but {len(fractions)} splits need as many."
+        )
     # A video whose key frames are all excluded counts for nothing.
     videos = (*lines, *(key.video for key in exclusions))
     split_of = dict.fromkeys(videos, next(iter(fractions))) | stratify(counts, fractions, seed)

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 from stal_data.keyframes import KeyFrame
 from stal_data.labels import LabelMap
+from stal_eval.columns import Table
 from stal_eval.extra import pd
 from stal_eval.protocol import Protocol
 from stal_eval.rounding import round_decimals
-from stal_eval.table import Table
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -58,9 +58,8 @@ class Choice:
         if self.split is None:
             return "given, not chosen by its mAP"
         if self.is_on(scored):
-            return (
-                f"chosen on the scored split itself ({self.split}), so it is too optimistic: give mAP at 50 beside it"
-            )
+            where = f"chosen on the scored split itself ({self.split})"
+            return f"{where}, so this mAP is too optimistic: give mAP at 50 beside it"
         return f"chosen on {self.split}, applied to {scored}"
 
 

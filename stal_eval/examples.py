@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stal_data.keyframes import KeyFrame
-from stal_eval.alignment import Alignment
 from stal_eval.outcomes import ROW_OUTCOMES, TRUTH_OUTCOMES
 
-if TYPE_CHECKING:  # compiled code, which a report of a finished result does not need
+if TYPE_CHECKING:  # pandas and compiled code, which a report of a finished result does not need
+    from stal_eval.alignment import Alignment
     from stal_eval.breakdown import Outcomes
     from stal_eval.matching import Matching
 
@@ -46,7 +46,7 @@ class Example:
 
 
 def pick_examples(
-    alignment: Alignment, matching: "Matching", outcomes: "Outcomes", ap_K: NDArray[np.float64]
+    alignment: "Alignment", matching: "Matching", outcomes: "Outcomes", ap_K: NDArray[np.float64]
 ) -> tuple[Example, ...]:
     """Return at most MAX_EXAMPLES different key frames: the one with the most errors of the weakest class, of the next
     weakest, and so on; then the second one of each class.
@@ -83,7 +83,7 @@ def pick_examples(
 
 
 def _people(
-    places: NDArray[np.int64], alignment: Alignment, matching: "Matching", outcomes: "Outcomes"
+    places: NDArray[np.int64], alignment: "Alignment", matching: "Matching", outcomes: "Outcomes"
 ) -> tuple[Mark, ...]:
     truth = alignment.ground_truth
     return tuple(
@@ -97,7 +97,7 @@ def _people(
 
 
 def _boxes(
-    places: NDArray[np.int64], alignment: Alignment, matching: "Matching", outcomes: "Outcomes"
+    places: NDArray[np.int64], alignment: "Alignment", matching: "Matching", outcomes: "Outcomes"
 ) -> tuple[Mark, ...]:
     rows = alignment.predictions
     return tuple(

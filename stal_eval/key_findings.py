@@ -6,6 +6,7 @@ from pathlib import PurePath
 
 import numpy as np
 
+from stal_data.amounts import amount
 from stal_data.keyframes import KeyFrame
 from stal_data.times import format_time
 from stal_eval.alignment import Alignment
@@ -34,8 +35,8 @@ def check_keys(alignment: Alignment) -> tuple[Finding, ...]:
     if counts.key_frames_with_both >= _SHARED * fewer:
         return ()
     predicted, annotated = _times(alignment)
-    shared = f"Predictions and ground truth share {counts.key_frames_with_both or 'no'} key frame"
-    shared += "s" if counts.key_frames_with_both > 1 else ""
+    both = counts.key_frames_with_both
+    shared = f"Predictions and ground truth share {amount(both, 'key frame') if both else 'no key frame'}"
     if len(predicted.keys() & annotated.keys()) < _SHARED * min(len(predicted), len(annotated)):
         return (_video_ids(predicted, annotated, shared),)
     return (_timestamps(predicted, annotated, shared),)

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from stal_data.amounts import amount
 from stal_eval.alignment import Counts
 from stal_eval.capacities import NO_LIMIT, parse_capacities
 from stal_eval.chosen_capacity import Choice
@@ -134,8 +135,8 @@ def _warnings(counts: Counts, protocol: Protocol) -> list[str]:
     annotated = counts.key_frames_with_ground_truth
     if 0 < counts.key_frames_with_both < _FEW_PREDICTED * annotated:
         warnings.append(
-            f"{annotated - counts.key_frames_with_both} of {annotated} key frames with ground truth have no "
-            "prediction: check that the predictions file is complete."
+            f"{annotated - counts.key_frames_with_both} of {amount(annotated, 'key frame')} with ground truth, but "
+            "without a prediction: check that the predictions file is complete."
         )
     if counts.listed_exclusions and protocol.exclusions == "ignored":
         warnings.append(
@@ -148,14 +149,14 @@ def _warnings(counts: Counts, protocol: Protocol) -> list[str]:
         )
     if counts.repeated_ground_truth_rows:
         warnings.append(
-            f"{counts.repeated_ground_truth_rows} ground-truth rows repeat the key frame, box and class of an earlier "
-            "one. No prediction can find them, but they count in the recall, in other evaluators too: leave them in a "
-            "published file, so that figures can be compared; remove them from your own."
+            f"{amount(counts.repeated_ground_truth_rows, 'ground-truth row')} with the key frame, box and class of an "
+            "earlier one. No prediction can find such rows, but they count in the recall, in other evaluators too: "
+            "leave them in a published file, so that figures can be compared; remove them from your own."
         )
     if counts.ground_truth_rows_outside_label_map:
         warnings.append(
-            f"{counts.ground_truth_rows_outside_label_map} ground-truth rows have labels outside the label map and do "
-            "not count."
+            f"Not counted: {amount(counts.ground_truth_rows_outside_label_map, 'ground-truth row')} with labels "
+            "outside the label map."
         )
     return warnings
 

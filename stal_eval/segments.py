@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stal_data.errors import InputError
-from stal_data.labels import LabelMap
-from stal_eval.table import Table
+from stal_eval.columns import Table
 
 COLUMNS = ("video", "person", "action", "start_s", "end_s", "score")
 _LONE_STEP_MS = 1000.0
@@ -146,9 +145,11 @@ def _runs(
             yield int(run[0]), int(run[-1])
 
 
-def segments_csv(segments: Sequence[Segment], label_map: LabelMap) -> str:
-    """Return the content of an actions.csv: a header, then a line for each segment; times in seconds."""
-    names = dict(zip(label_map.ids, label_map.names, strict=True))
+def segments_csv(segments: Sequence[Segment], names: Mapping[int, str]) -> str:
+    """Return the content of an actions.csv: a header, then a line for each segment; times in seconds.
+
+    names: by label id.
+    """
     content = io.StringIO()
     writer = csv.writer(content, lineterminator="\n")
     writer.writerow(COLUMNS)

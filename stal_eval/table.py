@@ -3,7 +3,6 @@
 import hashlib
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,34 +11,10 @@ from numpy.typing import NDArray
 from stal_data.errors import InputError, did_you_mean
 from stal_data.rows import BOX_SLACK
 from stal_data.times import MAX_TIME_S, NOISE_ULPS
+from stal_eval.columns import Table
 from stal_eval.csv_file import NUMBERS, UnreadableError, digest_of, read_columns, read_lines
 from stal_eval.extra import pd
 from stal_eval.rules import LABEL_MAX, PERSON, Kind, broken_rule, columns_of
-
-
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """N rows in file order.
-
-    source: what messages call it. digest: sha256 (hex) of the file's bytes, or of the columns of a DataFrame.
-    videos, video_N: video ids, and for each row the position of its own. time_ms_N: milliseconds.
-    boxes_N4: x1,y1,x2,y2 in [0,1]. label_N: ids as in the label map. score_N: None for ground truth.
-    person_N: of predictions, the person's id in the video; of ground truth, a number for each id; -1: unknown.
-    """
-
-    source: str
-    digest: str
-    videos: tuple[str, ...]
-    video_N: NDArray[np.int64]
-    time_ms_N: NDArray[np.int64]
-    boxes_N4: NDArray[np.float64]
-    label_N: NDArray[np.int64]
-    score_N: NDArray[np.float64] | None
-    person_N: NDArray[np.int64]
-
-    @property
-    def num_rows(self) -> int:
-        return len(self.label_N)
 
 
 def load_table(rows: Path | str | pd.DataFrame, kind: Kind) -> Table:

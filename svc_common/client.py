@@ -11,8 +11,10 @@ import grpc
 from stal_data.errors import StalError
 from svc_common.config import ClientConfig, read_tokens
 from svc_common.errors import BusyError, error_of, is_broken_write, is_too_large
+from svc_common.fair_queue import Priority
 from svc_common.logs import REQUEST_ID_HEADER, outgoing_request_id
 from svc_common.options import channel_options
+from svc_common.priorities import PRIORITY_HEADER
 from svc_common.reloaded import Reloaded
 from svc_common.secret_files import warn_of_readable
 from svc_common.version import API_VERSION, VERSION_HEADER
@@ -105,9 +107,13 @@ def open_channel(config: ClientConfig) -> grpc.aio.Channel:
     return grpc.aio.secure_channel(config.address, credentials, options=options, interceptors=interceptors)
 
 
-def call_metadata() -> tuple[tuple[str, str], ...]:
-    """What every call sends along: the id under which services log it, and the version of the interface."""
-    return ((REQUEST_ID_HEADER, outgoing_request_id()), (VERSION_HEADER, API_VERSION))
+def call_metadata(priority: Priority = "batch") -> tuple[tuple[str, str], ...]:
+    """What every call sends along: the id under which services log it, the interface's version, and its priority."""
+    return (
+        (REQUEST_ID_HEADER, outgoing_request_id()),
+        (VERSION_HEADER, API_VERSION),
+        (PRIORITY_HEADER, priority),
+    )
 
 
 async def call_with_retries(

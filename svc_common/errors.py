@@ -1,6 +1,7 @@
 """The one place that turns an error into a gRPC status and a gRPC status into an error."""
 
 import os
+import re
 from urllib.parse import quote
 
 import grpc
@@ -13,6 +14,8 @@ MAX_DETAILS_BYTES = 6000
 RETRY_TRAILER = "grpc-retry-pushback-ms"
 """gRPC's own name for it: clients of other makes that have a retry policy obey it without knowing this service."""
 _LONGEST_RETRY_S = 60.0
+_UNRESOLVED = re.compile(r"(errors resolving|DNS resolution failed) ")
+"""How gRPC says that a name has no address."""
 
 
 class ServiceError(StalError):
@@ -116,6 +119,11 @@ def shorten(text: str) -> str:
 def error_of(error: grpc.aio.AioRpcError, *, service: str, address: str) -> StalError:
     """The project's error for a failed call. service: `detector` or `recognizer`, as in `stal-cli serve`."""
     code, details = error.code(), error.details() or ""
+    if code is grpc.StatusCode.UNAVAILABLE and _UNRESOLVED.search(details):
+        return ServiceUnavailableError(
+            f"The address {address} of the {service} service does not resolve{through_proxy(address)} ({details}). "
+            "Correct the name, or give an IP address."
+        )
     if code is grpc.StatusCode.UNAVAILABLE or is_broken_write(error):
         return ServiceUnavailableError(
             f"The {service} service at {address} does not answer{through_proxy(address)} ({details}). "

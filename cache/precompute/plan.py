@@ -10,6 +10,7 @@ import numpy as np
 
 from cache.feature_store import RowIndex
 from cache.spec import ClipSpec
+from stal_data.amounts import amount
 from stal_data.clips import clip_frames, resolve_window
 from stal_data.dataset import Split
 from stal_data.errors import InputError, StalError
@@ -128,10 +129,9 @@ def _rows(items: list[AnnotatedKeyFrame], media: Media, clip_spec: ClipSpec) -> 
 
 def _summary(split: Split, problems: list[str]) -> str:
     distinct = list(dict.fromkeys(problems))
-    count = "1 problem" if len(distinct) == 1 else f"{len(distinct)} problems"
     lines = "".join(f"\n  {problem}" for problem in distinct[:LISTED])
     rest = f"\n  and {len(distinct) - LISTED} more" if len(distinct) > LISTED else ""
     return (
-        f"Nothing was computed: {count} with the media of split '{split.name}' of '{split.dataset}' "
-        f"({len(split.key_frames)} key frames):{lines}{rest}"
+        f"Nothing was computed: {amount(len(distinct), 'problem')} with the media of split '{split.name}' of "
+        f"'{split.dataset}' ({amount(len(split.key_frames), 'key frame')}):{lines}{rest}"
     )

@@ -13,6 +13,7 @@ from cache.precompute.shard_queue import ShardQueue
 from cache.spec import FeatureSpec, View
 from cache.split_store import publish_split
 from cache.store import Store
+from stal_data.amounts import amount
 from stal_data.dataset import Split
 from stal_data.errors import ConflictError
 
@@ -47,7 +48,7 @@ def precompute(
     prepared = prepare(split, store, options, progress=progress)
     if options.part is not None and note:
         num_shards = next(iter(prepared.writers.values())).manifest.num_shards
-        note(f"{options.part}: {len(prepared.shards)} of the set's {num_shards} shards")
+        note(f"{options.part}: {len(prepared.shards)} of the set's {amount(num_shards, 'shard')}")
     ShardQueue(
         media=split.media,
         plan=prepared.plan,

@@ -15,6 +15,7 @@ from cli.commands.dataset_suggest import suggest
 from cli.commands.dataset_tools import convert_command, import_command
 from cli.ui.json_output import json_option, print_json
 from cli.ui.params import COUNT_FROM_0, SEED
+from stal_data.amounts import amount
 
 if TYPE_CHECKING:
     from stal_data.validation import Finding, Report
@@ -71,7 +72,7 @@ def synth(out: Path, seed: int, train_videos: int, test_videos: int, style: str)
         render_dataset(
             out, seed=seed, train_videos=train_videos, test_videos=test_videos, style=style, progress=progress
         )
-    click.echo(f"Wrote {train_videos} train and {test_videos} test videos to {out}.")
+    click.echo(f"Wrote {amount(train_videos, 'train video')} and {amount(test_videos, 'test video')} to {out}.")
 
 
 @dataset.command()
@@ -106,7 +107,9 @@ def validate(dataset: Path, splits: tuple[str, ...], decode: bool, limit: int, a
         for counts in report.counts:
             click.echo(counts.line())
         errors, warnings = len(report.errors), len(report.findings) - len(report.errors)
-        click.echo(f"{errors} errors, {warnings} warnings." if report.findings else "No problem found.")
+        click.echo(
+            f"{amount(errors, 'error')}, {amount(warnings, 'warning')}." if report.findings else "No problem found."
+        )
     if report.errors:
         sys.exit(1)
 
@@ -130,7 +133,8 @@ def info(dataset: Path, as_json: bool) -> None:
     all_media = [
         [split.media.info(video) for video in sorted({item.key.video for item in split.key_frames})] for split in splits
     ]
-    media = {"kind": opened.spec.media.kind, "videos": len(opened.media.videos()), "decoder": opened.media.decoder}
+    videos = len(opened.media.videos())
+    media = {"kind": opened.spec.media.kind, "videos": videos, "decoder": opened.media.decoder}
     if as_json:
         seconds = [sum(item.duration_s for item in infos) for infos in all_media]
         counted = [asdict(counts) | {"duration_s": s} for counts, s in zip(all_counts, seconds, strict=True)]
@@ -138,7 +142,7 @@ def info(dataset: Path, as_json: bool) -> None:
         print_json({"name": opened.name, "path": opened.path, "media": media, "splits": counted, "label_map": labels})
         return
     click.echo(f"Data set {opened.name} ({opened.path})")
-    click.echo(f"Media: {media['kind']}, {media['videos']} videos, decoder {media['decoder']}")
+    click.echo(f"Media: {media['kind']}, {amount(videos, 'video')}, decoder {media['decoder']}")
     for counts, infos in zip(all_counts, all_media, strict=True):
         sizes = _distinct(f"{item.width}x{item.height}" for item in infos)
         rates = _distinct(f"{float(item.rate):.5g}" for item in infos)
@@ -146,7 +150,7 @@ def info(dataset: Path, as_json: bool) -> None:
         click.echo(counts.line())
         click.echo(f"  {minutes:.1f} min, {sizes} pixels, {rates} frames a second")
     if opened.label_map is not None:
-        click.echo(f"Label map: {opened.label_map.num_classes} classes, sha256 {opened.label_map.digest}")
+        click.echo(f"Label map: {amount(opened.label_map.num_classes, 'class')}, sha256 {opened.label_map.digest}")
         width = max(map(len, opened.label_map.names))
         click.echo(f"{'instances':<{width + 6}}" + "".join(f"{counts.split:>12}" for counts in all_counts))
         for label in opened.label_map.labels:
@@ -177,7 +181,9 @@ def from_videos(videos: tuple[Path, ...], output: Path, name: str) -> None:
         click.echo(note, err=True)
     split = opened.split(SPLIT)
     num_videos, num_key_frames = len(opened.media.videos()), len(split.key_frames)
-    click.echo(f"Wrote {opened.path}: {num_videos} videos, {num_key_frames} key frames in split '{SPLIT}'.")
+    click.echo(
+        f"Wrote {opened.path}: {amount(num_videos, 'video')}, {amount(num_key_frames, 'key frame')} in split '{SPLIT}'."
+    )
 
 
 @dataset.command("ground-truth")
@@ -202,7 +208,7 @@ def ground_truth(dataset: Path, split: str, output: Path) -> None:
         raise InputError(f"Split '{split}' has no annotations, so there is no ground truth to write.")
     write_ground_truth(output, opened.key_frames)
     rows = sum(len(labels) for item in opened.key_frames for labels in item.labels)
-    click.echo(f"Wrote {rows} rows of {len(opened.key_frames)} key frames to {output}.")
+    click.echo(f"Wrote {amount(rows, 'row')} of {amount(len(opened.key_frames), 'key frame')} to {output}.")
 
 
 def _print_findings(report: "Report", limit: int) -> None:
@@ -221,4 +227,4 @@ def _print_findings(report: "Report", limit: int) -> None:
 
 def _distinct(values: Iterable[str]) -> str:
     distinct = sorted(set(values))
-    return ", ".join(distinct[:4]) + (f" and {len(distinct) - 4} others" if len(distinct) > 4 else "")
+    return ", ".join(distinct[:4]) + (f" and {amount(len(distinct) - 4, 'other')}" if len(distinct) > 4 else "")

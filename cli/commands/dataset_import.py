@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from stal_data.amounts import amount
+
 if TYPE_CHECKING:
     from stal_data.published.annotations import AnnotationReport
 
@@ -66,12 +68,15 @@ def _once(pairs: tuple[tuple[str, Path], ...], option: str) -> dict[str, Path]:
 
 def _print_annotations(report: "AnnotationReport") -> None:
     click.echo(
-        f"Split {report.split}: {report.elements} elements, {report.key_frames} key frames, "
-        f"{report.duplicates_merged} duplicates merged; {report.people} people, {report.rows} rows of which "
-        f"{report.repeated_rows} repeat another."
+        f"Split {report.split}: {amount(report.elements, 'element')}, {amount(report.key_frames, 'key frame')}, "
+        f"{amount(report.duplicates_merged, 'duplicate')} merged; {amount(report.people, 'person', 'people')}, "
+        f"{amount(report.rows, 'row')} of which {report.repeated_rows} repeated."
     )
     if report.key_frames_with_two_windows:
-        click.echo(f"  {report.key_frames_with_two_windows} key frames have two windows: the first is used.", err=True)
+        click.echo(
+            f"  {amount(report.key_frames_with_two_windows, 'key frame')} with two windows: the first is used.",
+            err=True,
+        )
     if report.lost_rows is None:
         click.echo("  The first row of the CSV behind it is lost; --csv names it.")
         return
@@ -81,4 +86,7 @@ def _print_annotations(report: "AnnotationReport") -> None:
     if len(report.lost_rows) > 20:
         click.echo(f"  ... and {len(report.lost_rows) - 20} more lost rows, listed in the report.")
     if report.rows_not_in_csv:
-        click.echo(f"  {report.rows_not_in_csv} rows of the pickle are not in the CSV: is it the right one?", err=True)
+        click.echo(
+            f"  {amount(report.rows_not_in_csv, 'row')} of the pickle not found in the CSV: is it the right one?",
+            err=True,
+        )

@@ -8,6 +8,7 @@ import click
 
 from cli.ui.json_output import json_option, print_json
 from cli.ui.params import COUNT, Real
+from stal_data.amounts import amount
 
 if TYPE_CHECKING:
     from stal_data.dataset import Dataset
@@ -68,10 +69,13 @@ def people(dataset: Path, split: str, predictions: Path, label_map: Path | None,
     for note in convert(found, options["target"], output, model_version=predictions.name):
         click.echo(note, err=True)
     if empty:
-        click.echo(f"{empty} boxes without area are left out.", err=True)
+        click.echo(f"{amount(empty, 'box')} without area left out.", err=True)
     boxes = sum(len(item.labels) for item in found.key_frames)
     actions = sum(len(labels) for item in found.key_frames for labels in item.labels)
-    click.echo(f"Wrote {boxes} boxes with {actions} actions in {len(found.key_frames)} key frames to {output}.")
+    click.echo(
+        f"Wrote {amount(boxes, 'box')} with {amount(actions, 'action')} in "
+        f"{amount(len(found.key_frames), 'key frame')} to {output}."
+    )
 
 
 @suggest.command("next")

@@ -3,12 +3,18 @@
 from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cli.ui.json_output import json_option, print_json
 from cli.ui.params import Real
+from stal_data.amounts import amount
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from stal_data.imports.run import ReadFile
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -62,6 +68,7 @@ def import_command(files: tuple[Path, ...], output: Path, as_json: bool, **optio
       stal-cli dataset import ava_train_v2.2.csv --label-map ava_action_list_v2.2.pbtxt --output ava --name ava
       stal-cli dataset import multisports_GT.pkl --videos trainval --output multisports --name multisports
     """
+    from cli.ui.progress import counted
     from stal_data.formats.sources import Reading
     from stal_data.imports.media import ImportedMedia, read_starts
     from stal_data.imports.run import REPORT_NAME, ImportOptions, import_files
@@ -93,23 +100,31 @@ def import_command(files: tuple[Path, ...], output: Path, as_json: bool, **optio
         drop_unknown_labels=options["unknown_labels"] == "drop",
         reading=reading,
     )
-    report = import_files(files, output, settings, media, lambda path: click.echo(f"Reading {path} ...", err=True))
+    with counted("reading", unit="files") as progress:
+        report = import_files(files, output, settings, media, progress)
     if as_json:
         print_json(asdict(report))
         return
-    for item in report.files:
-        click.echo(f"{item.file}: {item.format}, {item.videos} videos, {item.tracks} tracks, {item.boxes} boxes")
+    click.echo(_summary(report.files))
     for counts in report.splits:
         click.echo(counts.line())
     click.echo(
-        f"{report.interpolated} boxes interpolated, {report.clipped} cut at the picture's edge, "
-        f"{report.merged} repeated annotations merged, {report.renumbered} people renumbered."
+        f"{amount(report.interpolated, 'box')} interpolated, {report.clipped} cut at the picture's edge, "
+        f"{amount(report.merged, 'repeated annotation')} merged, {amount(report.renumbered, 'person', 'people')} "
+        "renumbered."
     )
     for reason, count in report.dropped.items():
-        click.echo(f"Dropped: {count} {reason}.", err=True)
+        click.echo(f"Dropped: {reason} ({count}).", err=True)
     click.echo(f"Wrote {output} and {output / REPORT_NAME}.")
     if media.missing:
         click.echo(f"No media: put the videos into {output / 'videos'}, or set media in dataset.yaml.", err=True)
+
+
+def _summary(files: "Sequence[ReadFile]") -> str:
+    """What was read, in all; the report has it by file."""
+    formats = ", ".join(sorted({item.format for item in files}))
+    tracks, boxes = sum(item.tracks for item in files), sum(item.boxes for item in files)
+    return f"Read {amount(len(files), 'file')} ({formats}): {amount(tracks, 'track')}, {amount(boxes, 'box')}"
 
 
 @click.command("convert")

@@ -8,6 +8,7 @@ import click
 from cli.commands.detect_import import check_options, import_boxes, import_options
 from cli.ui.options import replica_options
 from cli.ui.params import LONGEST_S, Real
+from stal_data.amounts import amount
 from stal_data.media.timeline import FPS
 from svc_common.config import ClientConfig
 
@@ -113,12 +114,12 @@ def detect(
     path, found = run_until_sigterm(run())
     counts, detector = np.diff(found.offsets_K1), found.detector
     click.echo(
-        f"{path}: {counts.sum()} boxes on {len(counts)} key frames, {(counts == 0).sum()} of them without people, by "
-        f"'{detector.name}' at confidence {detector.confidence:.2f} "
-        f"in {time.monotonic() - start:.1f} s"
+        f"{path}: {amount(int(counts.sum()), 'box')} on {amount(len(counts), 'key frame')}, {(counts == 0).sum()} of "
+        f"them without people, by '{detector.name}' at confidence {detector.confidence:.2f} in "
+        f"{time.monotonic() - start:.1f} s"
     )
     if (tracks := found.tracks) is not None:
         click.echo(
-            f"{(tracks.ids_N > 0).sum()} of these boxes are in a track, by {tracks.tracker}; {len(tracks.boxes_P4)} "
-            f"boxes on {len(tracks.frames)} frames between key frames are filed, too"
+            f"Boxes in a track, by {tracks.tracker}: {(tracks.ids_N > 0).sum()}; also filed: "
+            f"{amount(len(tracks.boxes_P4), 'box')} on {amount(len(tracks.frames), 'frame')} between key frames"
         )

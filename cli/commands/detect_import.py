@@ -8,6 +8,7 @@ import click
 from click.core import ParameterSource
 
 from cli.ui.params import COUNT_FROM_0, IMAGE_SIZE, Real
+from stal_data.amounts import amount
 
 F = TypeVar("F", bound=Callable[..., Any])
 _BOTH = ("dataset", "split", "store", "name", "files")
@@ -65,25 +66,30 @@ def import_boxes(files: tuple[Path, ...], dataset: str, split: str, store: str, 
     opened = Dataset.open(Path(dataset)).split(split)
     path, report = import_proposals(files, opened, Store.open(store, create=True), **options)
     click.echo(
-        f"{report.elements} elements with {report.box_rows} boxes, {report.key_frames} key frames: "
-        f"{report.duplicates_merged} duplicates merged, {report.boxes} boxes kept."
+        f"{amount(report.elements, 'element')} with {amount(report.box_rows, 'box')}, "
+        f"{amount(report.key_frames, 'key frame')}: {amount(report.duplicates_merged, 'duplicate')} merged, "
+        f"{amount(report.boxes, 'box')} kept."
     )
     if report.key_frames_with_differing_boxes:
         click.echo(
-            f"{report.key_frames_with_differing_boxes} key frames have elements with different boxes: all are kept.",
+            f"{amount(report.key_frames_with_differing_boxes, 'key frame')} with elements of different boxes: all "
+            "boxes are kept.",
             err=True,
         )
     if report.tracks:
         click.echo("The track ids of the boxes are kept.")
     if report.boxes_elsewhere:
-        click.echo(f"{report.boxes_elsewhere} boxes are on frames of no key frame, or beyond the picture.", err=True)
+        click.echo(
+            f"{amount(report.boxes_elsewhere, 'box')} left out: on frames of no key frame, or beyond the picture.",
+            err=True,
+        )
     if report.excluded_key_frames:
-        click.echo(f"{report.excluded_key_frames} key frames are excluded from the split and left out.", err=True)
-    _print_keys(report.unknown_key_frames, "are not in the split and left out")
-    _print_keys(report.key_frames_without_element, "of the split are not in the file and get no boxes")
+        click.echo(f"{amount(report.excluded_key_frames, 'key frame')} left out: excluded from the split.", err=True)
+    _print_keys(report.unknown_key_frames, "left out: not in the split")
+    _print_keys(report.key_frames_without_element, "of the split without boxes: not in the files")
     click.echo(f"Wrote {path}.")
 
 
 def _print_keys(keys: tuple[str, ...], what: str) -> None:
     if keys:
-        click.echo(f"{len(keys)} key frames {what}, the first is {keys[0]}.", err=True)
+        click.echo(f"{amount(len(keys), 'key frame')} {what}; the first is {keys[0]}.", err=True)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli.ui.params import BATCH, CONFIDENCE, COUNT, IMAGE_SIZE, SEED, Real
+from stal_data.amounts import amount
 
 if TYPE_CHECKING:
     from detector_svc.yolo.yolo_folders import YoloPart
@@ -118,7 +119,8 @@ def train(
         )
     click.echo(
         f"{output}: recall {quality.recall:.3f}, precision {quality.precision:.3f} at IoU 0.5 and confidence "
-        f"{config.confidence} on {quality.people} people of {len(val_part.images)} key frames kept out of training"
+        f"{config.confidence} on {amount(quality.people, 'person', 'people')} of "
+        f"{amount(len(val_part.images), 'key frame')} kept out of training"
     )
     recalls = {size: "-" if share is None else f"{share:.3f}" for size, share in quality.recall_by_size().items()}
     click.echo("recall by box size: " + ", ".join(f"{size} {share}" for size, share in recalls.items()))
@@ -151,8 +153,8 @@ def convert(
     with counted("converting", unit="key frames") as update:
         folder = write_yolo_folder(output, train_part, val_part, progress=update)
     click.echo(
-        f"{folder.data_yaml}: {folder.images} images with {folder.boxes} people to train on, "
-        f"{folder.val_images} to validate on"
+        f"{folder.data_yaml}: {amount(folder.images, 'image')} with {amount(folder.boxes, 'person', 'people')} to "
+        f"train on, {folder.val_images} to validate on"
     )
 
 

@@ -10,6 +10,7 @@ from functools import partial
 from importlib import util
 from pathlib import Path
 
+from stal_data.amounts import amount
 from stal_data.hosts import is_loopback
 from svc_common.proxies import EXCEPTIONS, VARIABLES, proxy_of, without_password
 
@@ -110,7 +111,7 @@ def check_devices() -> tuple[str, list[str]]:
         failures=failures,
     )
     if count == 0:
-        return f"CPU only, {torch.get_num_threads()} threads (torch {torch.__version__})", problems
+        return f"CPU only, {amount(torch.get_num_threads(), 'thread')} (torch {torch.__version__})", problems
     names = ", ".join(torch.cuda.get_device_name(index) for index in range(count))
     return f"{names} (torch {torch.__version__}, driver {driver_version() or 'unknown'})", problems
 

@@ -1,11 +1,13 @@
 """`stal-cli infer`: videos in; a page that plays them with their people, annotated videos and predictions out."""
 
 import sys
+from collections.abc import Mapping
 from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from cache.backbones.choice import BackboneChoice
 from cli.ui.backbone_options import backbone_options
@@ -17,7 +19,15 @@ from stal_data.errors import StalError
 from svc_common.addresses import split_list
 from svc_common.config import ClientConfig
 
+if TYPE_CHECKING:
+    from recognizer_svc.video.client import Sending
+
 MIN_SCORE = 0.3
+_WITH_RECOGNIZER = (
+    *("videos", "run_id", "detector", "recognizer", "sending", "wait_s", "fuse_confidence", "min_score", "no_video"),
+    *("output", "as_json", "tls_ca", "tls_cert", "tls_key", "token_file", "server_name", "insecure", "max_message_mb"),
+)
+"""Parameters that say something where services do the work."""
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -28,7 +38,9 @@ MIN_SCORE = 0.3
     metavar="DIR",
     help="Packed model that scores the actions ('models pack'); weights that it holds need not be named.",
 )
-@click.option("--run", "run_id", help="Instead of --model: a run of the store; see `stal-cli runs list`.")
+@click.option(
+    "--run", "run_id", help="Instead of --model: a run of the store, or of the recognizer; see `stal-cli runs list`."
+)
 @click.option(
     "--store",
     type=click.Path(file_okay=False, path_type=Path),
@@ -41,6 +53,21 @@ MIN_SCORE = 0.3
     help="Running detector service instead of --detector-weights; as `detect` takes it, with the options below.",
 )
 @detector_options
+@click.option(
+    "--recognizer",
+    metavar="ADDRESSES",
+    help="Running recognizer service that computes features and scores, with backbones (serve recognizer --model); "
+    "several with commas between. Needs --detector; no weights, no store.",
+)
+@click.option(
+    "--frames",
+    "sending",
+    type=click.Choice(["resized", "png", "jpeg"]),
+    default="resized",
+    show_default=True,
+    help="How frames travel to --recognizer. resized: pixels as the backbones see them, exact. png: exact. jpeg: of "
+    "quality 95, which changes scores a little.",
+)
 @wait_option
 @click.option("--track", is_flag=True, help="Follow people between key frames (the extra track); see 'detect --track'.")
 @click.option("--flip-average", is_flag=True, help="Average the scores with those of the mirrored videos.")
@@ -64,6 +91,8 @@ def infer(
     backbones: list[BackboneChoice],
     detector: str | None,
     chosen_detector: DetectorChoice,
+    recognizer: str | None,
+    sending: "Sending",
     wait_s: float,
     track: bool,
     flip_average: bool,
@@ -79,10 +108,14 @@ def infer(
     Detects people through a detector service (a private one unless --detector names one), computes features into the
     store with the backbones that the head was trained on, and scores them with the head. The output folder, which
     must be new, empty, or of an earlier infer, gets index.html, which plays the videos with boxes and a timeline;
-    predictions.csv, actions.jsonl and coco.json; and for each video a folder in videos/ with an annotated MP4 and
-    WebVTT subtitles. A video that fails does not stop the others; the command then ends with exit code 1. Run again, it
-    makes only what is missing or whose videos, weights or run have changed; features and proposals stay in the store,
-    where other runs and output folders find them.
+    predictions.csv, actions.jsonl and coco.json; with tracks actions.csv, which says when each person performs which
+    action; and for each video a folder in videos/ with an annotated MP4 and WebVTT subtitles. A video that fails does
+    not stop the others; the command then ends with exit code 1. Run again, it makes only what is missing or whose
+    videos, weights or run have changed; features and proposals stay in the store, where other runs and output folders
+    find them.
+
+    With --recognizer, services detect and score, and this machine needs neither weights nor torch: it sends the
+    frames, keeps the answers, and goes on behind them when it is run again.
 
     \b
     Examples:
@@ -93,10 +126,18 @@ def infer(
           --vit vit.safetensors --detector gpu1:50051 --tls-ca ca.pem --token-file token --output street-out
       stal-cli infer day/*.mp4 --store store --run acar-1 --slowfast slowfast.safetensors \\
           --vit vit.safetensors --detector-weights person.pt --no-video --output day-out
+      stal-cli infer street.mp4 --detector gpu1:50051 --recognizer gpu2:50052,gpu3:50052 --run acar-1 \\
+          --tls-ca ca.pem --token-file token --output street-out
     """
-    if (model is None) == (run_id is None):
+    if recognizer is not None:
+        _refuse_options_of_this_machine()
+        if detector is None:
+            raise click.UsageError("--recognizer needs --detector, the addresses of a running detector service")
+    elif _given("sending"):
+        raise click.UsageError("--frames needs --recognizer; on this machine frames do not travel")
+    elif (model is None) == (run_id is None):
         raise click.UsageError("give either --model DIR or --run RUN with --store DIR")
-    if model is None and store is None:
+    elif model is None and store is None:
         raise click.UsageError("--run needs --store, the store that holds it")
     if str(store).startswith("s3:/"):
         raise click.UsageError(
@@ -104,32 +145,54 @@ def infer(
         )
     if detector is not None and chosen_detector.weights is not None:
         raise click.UsageError("give --detector-weights FILE or --detector HOST:PORT, not both")
-    from cli.workflow.detect_stage import Detector
     from cli.workflow.inference import InferenceRequest, run_inference
-    from cli.workflow.packed_parts import backbones_with, detector_with
-    from recognizer_svc.packed_models.description import read_packed_model
+    from cli.workflow.store_scoring import StoreScoring
+    from cli.workflow.streaming.service_scoring import ServiceScoring
 
-    packed = None if model is None else read_packed_model(model.resolve())
-    names = () if detector is None else split_list(detector)
-    services = tuple(ClientConfig(address=name, wait_s=wait_s, **settings) for name in names)
-    chosen = chosen_detector if services else detector_with(packed, chosen_detector)
+    reach = {"wait_s": wait_s, **settings}
+    detectors, recognizers = (
+        () if addresses is None else tuple(ClientConfig(address=name, **reach) for name in split_list(addresses))
+        for addresses in (detector, recognizer)
+    )
+    scoring: StoreScoring | ServiceScoring
+    thresholds: Mapping[int, float] = {}
+    if recognizers:
+        scoring = ServiceScoring(
+            detectors=detectors,
+            recognizers=recognizers,
+            run_id=run_id or "",
+            sending=sending,
+            fuse_confidence=fuse_confidence,
+        )
+    else:
+        from cli.workflow.detect_stage import Detector
+        from cli.workflow.packed_parts import backbones_with, detector_with
+        from recognizer_svc.packed_models.description import read_packed_model
+
+        packed = None if model is None else read_packed_model(model.resolve())
+        chosen = chosen_detector if detectors else detector_with(packed, chosen_detector)
+        scoring = StoreScoring(
+            store=(store or output / "store").resolve(),
+            run_id=run_id or (packed.run_id if packed is not None else ""),
+            model=packed,
+            backbones=backbones_with(packed, backbones),
+            detector=Detector(
+                weights=None if detectors or chosen.weights is None else chosen.weights.resolve(),
+                options=() if detectors else chosen.words(),
+                services=detectors,
+                connection=client_words(settings),
+                track=track,
+            ),
+            flip_average=flip_average,
+            fuse_confidence=fuse_confidence,
+        )
+        if packed is not None and min_score is None:
+            thresholds = packed.thresholds
     request = InferenceRequest(
         videos=tuple(video.resolve() for video in videos),
-        store=(store or output / "store").resolve(),
-        run_id=run_id or (packed.run_id if packed is not None else ""),
-        model=packed,
-        backbones=backbones_with(packed, backbones),
-        detector=Detector(
-            weights=None if services or chosen.weights is None else chosen.weights.resolve(),
-            options=() if services else chosen.words(),
-            services=services,
-            connection=client_words(settings),
-            track=track,
-        ),
-        flip_average=flip_average,
-        fuse_confidence=fuse_confidence,
+        scoring=scoring,
         min_score=MIN_SCORE if min_score is None else min_score,
-        thresholds=packed.thresholds if packed is not None and min_score is None else {},
+        thresholds=thresholds,
         annotate=not no_video,
         output=output.resolve(),
     )
@@ -144,3 +207,19 @@ def infer(
     if failed:
         listed = "".join(f"\n{video}: {reason}" for video, reason in failed.items())
         raise StalError(f"{len(failed)} of {len(scored) + len(failed)} videos failed:{listed}")
+
+
+def _given(parameter: str) -> bool:
+    return click.get_current_context().get_parameter_source(parameter) is not ParameterSource.DEFAULT
+
+
+def _refuse_options_of_this_machine() -> None:
+    for parameter in click.get_current_context().command.params:
+        if parameter.name is None or parameter.name in _WITH_RECOGNIZER or not _given(parameter.name):
+            continue
+        option = parameter.opts[0]
+        why = {
+            "--track": "people are sent as they are found, before anybody knows who is who",
+            "--flip-average": "the service scores the videos as they are, not mirrored",
+        }.get(option, "the services hold the models, and nothing is kept in a store")
+        raise click.UsageError(f"{option} cannot be used with --recognizer: {why}. Leave out one of both.")

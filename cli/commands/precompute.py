@@ -15,6 +15,7 @@ from cli.ui.json_output import print_json_line
 from cli.ui.options import replica_options
 from cli.ui.params import COUNT, THREADS
 from cli.ui.precompute_progress import extraction_progress, json_progress
+from stal_data.amounts import amount
 from stal_data.owner import end_with
 from svc_common.config import ClientConfig
 
@@ -132,7 +133,7 @@ def precompute(
       stal-cli precompute data --split train --store store --vit vit.safetensors --autocast fp16 --device cuda:0,cuda:1
       stal-cli precompute data --split train --store store --backbone timm:resnet18=resnet18.safetensors
       stal-cli precompute chaotic-world --split train --view identity --view hflip \\
-        --recognizer 10.0.0.1:50052,10.0.0.2:50052
+        --recognizer gpu1:50052,gpu2:50052 --tls-ca ca.pem --token-file token
     """
     named_here = click.get_current_context().get_parameter_source("addresses") is ParameterSource.COMMANDLINE
     if clients and (named_here or store is None):
@@ -245,7 +246,7 @@ def _print_set(name: str, view: str, done: int, total: int, *, as_json: bool) ->
     if as_json:
         print_json_line({"set": name, "view": view, "rows": done, "of": total})
     else:
-        rows = f"{total} rows" if done == total else f"{done} of {total} rows"
+        rows = amount(total, "row") if done == total else f"{done} of {amount(total, 'row')}"
         click.echo(f"{name}: {rows}, {view}")
 
 
@@ -256,7 +257,7 @@ def _note(text: str) -> None:
 def _print_estimate(found: "Estimate") -> None:
     from cli.commands.cache_commands.text import size
 
-    click.echo(f"{found.num_clips} key frames to compute, {size(found.num_bytes)} to write")
+    click.echo(f"{amount(found.num_clips, 'key frame')} to compute, {size(found.num_bytes)} to write")
     free = "" if found.free_bytes is None else f"; {size(found.free_bytes)} free"
     click.echo(f"{size(found.row_bytes)} a key frame and view{free}")
     if not found.num_clips:
@@ -266,7 +267,7 @@ def _print_estimate(found: "Estimate") -> None:
         f"about {_duration(found.total_s)}: checking {1 / found.check_s_per_clip:.3g} clips/s, then decoding "
         f"{1 / found.decode_s_per_clip:.3g} clips/s {beside} computing {1 / found.compute_s_per_clip:.3g} clips/s"
     )
-    click.echo(f"measured on {found.measured_clips} clips; the time to write is not in it")
+    click.echo(f"measured on {amount(found.measured_clips, 'clip')}; the time to write is not in it")
     if found.free_bytes is not None and found.num_bytes > found.free_bytes:
         click.echo(f"The disk is too small: {size(found.num_bytes - found.free_bytes)} more are needed.")
 

@@ -11,6 +11,7 @@ from cli.ui.evaluation_recipe import recipe_option
 from cli.ui.options import client_options
 from cli.ui.recognizer import recognizer_at
 from cli.ui.staging_options import StageOptions, stage_options
+from stal_data.amounts import amount
 from stal_data.errors import InputError, StalError
 from svc_common.config import ClientConfig
 
@@ -109,7 +110,7 @@ def predict(
     )
     recognizer = recognizer_at(client, store_url, stage=stage)
     num_key_frames, num_boxes = asyncio.run(write_predictions(recognizer, request, output))
-    click.echo(f"{output}: {num_boxes} people in {num_key_frames} key frames")
+    click.echo(f"{output}: {amount(num_boxes, 'person', 'people')} in {amount(num_key_frames, 'key frame')}")
 
 
 async def write_predictions(recognizer: "Recognizer", request: "pb.PredictRequest", output: Path) -> tuple[int, int]:

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from cli.ui.params import LONGEST_S, Real
+from stal_data.amounts import amount
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _S = Real(0, LONGEST_S)
@@ -74,11 +75,12 @@ def segments(
     found = find_segments(table, scores, rules)
     assert table.person_N is not None
     if unknown := int((table.person_N < 0).sum()):
-        click.echo(f"Note: {unknown} of {table.num_rows} rows have no track and are left out", err=True)
+        click.echo(f"Note: {unknown} of {amount(table.num_rows, 'row')} left out: no track", err=True)
     if outside := table.num_rows - int(np.isin(table.label_N, classes.ids).sum()):
-        click.echo(f"Note: {outside} rows are of classes outside {label_map} and left out", err=True)
-    write_atomically(output, segments_csv(found, classes))
+        click.echo(f"Note: {amount(outside, 'row')} left out: of classes outside {label_map}", err=True)
+    write_atomically(output, segments_csv(found, dict(zip(classes.ids, classes.names, strict=True))))
     people = {(segment.video, segment.person) for segment in found}
     click.echo(
-        f"{output}: {len(found)} segments of {len(people)} people in {len({video for video, _ in people})} videos"
+        f"{output}: {amount(len(found), 'segment')} of {amount(len(people), 'person', 'people')} in "
+        f"{amount(len({video for video, _ in people}), 'video')}"
     )

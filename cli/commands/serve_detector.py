@@ -4,39 +4,23 @@ from pathlib import Path
 
 import click
 
+from cli.ui.detector_options import DetectorChoice, detector_options_with
 from cli.ui.options import server_options
-from cli.ui.params import CONFIDENCE, IMAGE_SIZE, NUMBER_LIST, Real
+from cli.ui.params import Real
 from svc_common.config import ServerConfig
 
 
 @click.command()
-@click.option(
-    "--weights",
-    type=click.Path(dir_okay=False, path_type=Path),
-    required=True,
-    help="Ultralytics checkpoint (.pt), or its export (.onnx, with the extra onnx).",
+@detector_options_with(
+    click.option(
+        "--weights",
+        "detector_weights",
+        type=click.Path(dir_okay=False, path_type=Path),
+        required=True,
+        help="Ultralytics checkpoint (.pt), or its export (.onnx, with the extra onnx).",
+    )
 )
 @click.option("--kind", default="yolo", show_default=True, help="Detector that the weights are of.")
-@click.option(
-    "--image-size",
-    type=IMAGE_SIZE,
-    help="Input of the network, height x width; default: what the weights were trained at.",
-)
-@click.option(
-    "--confidence",
-    type=CONFIDENCE,
-    default=0.3,
-    show_default=True,
-    help="Boxes below it are dropped.",
-)
-@click.option(
-    "--overlap",
-    type=Real(0, 1, min_open=True),
-    default=0.7,
-    show_default=True,
-    help="IoU above which two boxes are one person.",
-)
-@click.option("--classes", type=NUMBER_LIST, help="Class ids that are people; default: those named person.")
 @click.option("--name", help="What proposals are filed under; default: the weight file's name.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda:N.")
 @click.option(
@@ -49,27 +33,19 @@ from svc_common.config import ServerConfig
 )
 @click.option("--max-delay-ms", type=Real(0, 10_000), default=5.0, show_default=True, help="Wait for a fuller batch.")
 @click.option(
-    "--queue-size",
-    type=click.IntRange(1, 10_000),
-    default=64,
-    show_default=True,
-    help="Frames accepted and unanswered.",
+    "--max-streams", type=click.IntRange(1, 512), default=64, show_default=True, help="Clients' streams at once."
 )
 @server_options(default_port=50051)
 def detector(
     server: ServerConfig,
-    weights: Path,
+    chosen_detector: DetectorChoice,
     kind: str,
-    image_size: tuple[int, int] | None,
-    confidence: float,
-    overlap: float,
-    classes: tuple[int, ...] | None,
     name: str | None,
     device: str,
     data_root: Path | None,
     max_batch: int,
     max_delay_ms: float,
-    queue_size: int,
+    max_streams: int,
 ) -> None:
     """Find people in images with YOLO, until SIGTERM or Ctrl-C.
 
@@ -92,19 +68,17 @@ def detector(
     from svc_common.metrics import Metrics
     from svc_common.server import ServiceServer
 
+    assert chosen_detector.weights is not None
     config = DetectorServiceConfig(
         kind=kind,
         detector=DetectorConfig(
-            weights=weights,
-            image_size=image_size,
-            confidence=confidence,
-            overlap=overlap,
-            classes=classes,
+            weights=chosen_detector.weights,
+            **chosen_detector.settings(),
             device=device,
             name=name,
             gpu_pass=max_batch,
         ),
-        batcher=BatcherConfig(max_batch=max_batch, max_delay_s=max_delay_ms / 1000, queue_size=queue_size),
+        batcher=BatcherConfig(max_batch=max_batch, max_delay_s=max_delay_ms / 1000, max_streams=max_streams),
         data_root=data_root,
     )
     metrics = Metrics()

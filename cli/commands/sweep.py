@@ -13,10 +13,12 @@ import click
 
 from cli.ui.json_output import json_option, print_json
 from cli.ui.options import client_options
+from cli.ui.recipe_options import RecipeCommand
 from cli.ui.recognizer import recognizer_at
 from cli.ui.sigterm import run_until_sigterm
 from cli.ui.staging_options import StageOptions, stage_options
 from cli.ui.tracking import Tracking, tracker_option
+from stal_data.amounts import amount
 from stal_data.errors import StalError, shown_problems
 from svc_common.config import ClientConfig
 
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 INTERRUPTED = 130  # as a shell reports Ctrl-C
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.command(cls=RecipeCommand, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.argument("recipes", nargs=-1, required=True, metavar="RECIPE...")
 @click.option("--store", "store_url", required=True, help="Folder or s3:// URL of the store; the service's, too.")
 @stage_options
@@ -108,7 +110,9 @@ def sweep(
     if client is None:
         _check_data(store, plan)
     click.echo(
-        f"{len(plan.runs)} runs: {len(plan.cells)} cells x {seeds} seeds; validation on {plan.chosen_on}.", err=True
+        f"{amount(len(plan.runs), 'run')}: {amount(len(plan.cells), 'cell')} x {amount(seeds, 'seed')}; validation on "
+        f"{plan.chosen_on}.",
+        err=True,
     )
     for note in plan.notes:
         click.echo(note, err=True)
@@ -198,6 +202,6 @@ def _print(report: "Report") -> None:
         clear = sum(delta.is_clear for delta in against.seeds)
         click.echo(
             f"{against.verdict}: {difference} points, 95 % interval over videos {interval}; "
-            f"it leaves out 0 for {clear} of {len(against.seeds)} seeds."
+            f"it leaves out 0 for {clear} of {amount(len(against.seeds), 'seed')}."
         )
     click.echo(f"Wrote {report.output / 'sweep.csv'} and {report.output / 'index.html'}.")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cli.ui.options import client_options
+from cli.ui.recipe_options import RecipeCommand
 from cli.ui.recognizer import recognizer_at
 from cli.ui.sigterm import run_until_sigterm
 from cli.ui.staging_options import StageOptions, stage_options
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 INTERRUPTED = 130  # as a shell reports Ctrl-C
 
 
-@click.command()
+@click.command(cls=RecipeCommand)
 @click.argument("recipe", required=False)
 @click.option("--store", "store_url", help="Folder or s3:// URL of the store; used without --recognizer.")
 @stage_options

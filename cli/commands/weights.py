@@ -10,6 +10,7 @@ import click
 from cache.backbones import BACKBONES
 from cli.ui.backbone_options import preset_options
 from cli.ui.json_output import json_option, print_json
+from stal_data.amounts import amount
 
 if TYPE_CHECKING:
     from recognizer_svc.training.import_checkpoint import Import
@@ -118,7 +119,7 @@ def _report(imported: "Import") -> None:
     if ignored:
         _table("Ignored", ("file", "reason", "entries", "names"), ignored)
     if imported.epoch is not None:
-        click.echo(f"Trained for {imported.epoch} epochs.")
+        click.echo(f"Trained for {amount(imported.epoch, 'epoch')}.")
 
 
 def _by_reason(imported: "Import") -> list[tuple[str, ...]]:

@@ -27,19 +27,21 @@ class DetectorChoice:
     overlap: float | None
     classes: tuple[int, ...] | None
 
+    def settings(self) -> dict[str, Any]:
+        """The choice with its defaults, but for the weights: fields of a DetectorConfig and of a PackedDetector."""
+        return {
+            "image_size": self.image_size,
+            "confidence": CONFIDENCE_DEFAULT if self.confidence is None else self.confidence,
+            "overlap": OVERLAP_DEFAULT if self.overlap is None else self.overlap,
+            "classes": self.classes,
+        }
+
     def packed(self, digest: str) -> "PackedDetector":
         """The choice with its defaults, for weights of this digest."""
         from recognizer_svc.packed_models.description import PackedDetector
 
         assert self.weights is not None
-        return PackedDetector(
-            name=self.weights.stem,
-            digest=digest,
-            image_size=self.image_size,
-            confidence=CONFIDENCE_DEFAULT if self.confidence is None else self.confidence,
-            overlap=OVERLAP_DEFAULT if self.overlap is None else self.overlap,
-            classes=self.classes,
-        )
+        return PackedDetector(name=self.weights.stem, digest=digest, **self.settings())
 
     def or_else(self, packed: "PackedDetector") -> "DetectorChoice":
         """The choice, with a packed detector's settings where nothing was given."""
@@ -56,47 +58,50 @@ class DetectorChoice:
 
 def detector_options(command: Command) -> Command:
     """Give a command the options; it gets a DetectorChoice as `chosen_detector`."""
+    exists = click.Path(exists=True, dir_okay=False, path_type=Path)
+    weights = click.option("--detector-weights", type=exists, help="YOLO weights, .pt or .onnx.")
+    return detector_options_with(weights)(command)
 
-    @wraps(command)
-    def with_choice(
-        *,
-        detector_weights: Path | None,
-        image_size: tuple[int, int] | None,
-        confidence: float | None,
-        overlap: float | None,
-        classes: tuple[int, ...] | None,
-        **options: Any,
-    ) -> Any:
-        choice = DetectorChoice(
-            weights=detector_weights, image_size=image_size, confidence=confidence, overlap=overlap, classes=classes
-        )
-        return command(chosen_detector=choice, **options)
 
-    decorated: Any = with_choice
-    for option in reversed(
-        (
-            click.option(
-                "--detector-weights",
-                type=click.Path(exists=True, dir_okay=False, path_type=Path),
-                help="YOLO weights, .pt or .onnx.",
-            ),
-            click.option(
-                "--image-size",
-                type=IMAGE_SIZE,
-                help="Detector input, height x width; default: what its weights were trained at.",
-            ),
-            click.option(
-                "--confidence", type=CONFIDENCE, help=f"Least box confidence. [default: {CONFIDENCE_DEFAULT}]"
-            ),
-            click.option(
-                "--overlap",
-                type=Real(0, 1, min_open=True),
-                help=f"IoU above which two boxes are one person. [default: {OVERLAP_DEFAULT}]",
-            ),
-            click.option(
-                "--classes", type=NUMBER_LIST, help="Detector class ids that are people; default: those named person."
-            ),
-        )
-    ):
-        decorated = option(decorated)
-    return cast(Command, decorated)
+def detector_options_with(weights: Callable[[Any], Any]) -> Callable[[Command], Command]:
+    """The same, with another option `detector_weights`."""
+    options = (
+        weights,
+        click.option(
+            "--image-size",
+            type=IMAGE_SIZE,
+            help="Detector input, height x width; default: what its weights were trained at.",
+        ),
+        click.option("--confidence", type=CONFIDENCE, help=f"Least box confidence. [default: {CONFIDENCE_DEFAULT}]"),
+        click.option(
+            "--overlap",
+            type=Real(0, 1, min_open=True),
+            help=f"IoU above which two boxes are one person. [default: {OVERLAP_DEFAULT}]",
+        ),
+        click.option(
+            "--classes", type=NUMBER_LIST, help="Detector class ids that are people; default: those named person."
+        ),
+    )
+
+    def decorate(command: Command) -> Command:
+        @wraps(command)
+        def with_choice(
+            *,
+            detector_weights: Path | None,
+            image_size: tuple[int, int] | None,
+            confidence: float | None,
+            overlap: float | None,
+            classes: tuple[int, ...] | None,
+            **given: Any,
+        ) -> Any:
+            choice = DetectorChoice(
+                weights=detector_weights, image_size=image_size, confidence=confidence, overlap=overlap, classes=classes
+            )
+            return command(chosen_detector=choice, **given)
+
+        decorated: Any = with_choice
+        for option in reversed(options):
+            decorated = option(decorated)
+        return cast(Command, decorated)
+
+    return decorate

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cli.ui.precompute_progress import extraction_progress
+from stal_data.amounts import amount
 
 if TYPE_CHECKING:
     from cache.precompute import Progress as Extraction
@@ -99,7 +100,7 @@ class JobDisplay:
                 return
             why = f"; {job.message}" if job.message else ""
             self._line(
-                f"{job.run_id}: attempt {job.attempt}, {job.launch.nproc_per_node} process(es) on {job.host}, "
+                f"{job.run_id}: attempt {job.attempt}, {amount(job.launch.nproc_per_node, 'process')} on {job.host}, "
                 f"{job.launch.backend}{why}"
             )
 

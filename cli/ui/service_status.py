@@ -7,6 +7,7 @@ from typing import Literal
 
 from detector_svc.client.detector_client import DetectorClient, DetectorClientConfig
 from recognizer_svc.client import RecognizerClient
+from stal_data.amounts import amount
 from stal_data.errors import StalError
 from svc_common.addresses import Resolver, resolve_all, resolve_name
 from svc_common.client import RetryPolicy
@@ -99,7 +100,7 @@ async def _describe_detector(client: ClientConfig, answer: ServiceStatus) -> Ser
         answer,
         model=f"{info.name} {info.weights[:15]} {info.image_height}x{info.image_width}",
         device=info.device,
-        load=f"{info.pending_frames}/{info.queue_size} frames",
+        load=f"{info.pending_frames} frames, {info.streams}/{info.max_streams} streams",
     )
 
 
@@ -108,7 +109,7 @@ async def _describe_recognizer(client: ClientConfig, answer: ServiceStatus) -> S
         models, info = await asyncio.gather(recognizer.list_models(), recognizer.get_info())
     return replace(
         answer,
-        model=f"{len(models)} heads" + (f", newest {models[0].run_id}" if models else ""),
+        model=amount(len(models), "head") + (f", newest {models[0].run_id}" if models else ""),
         device=info.device,
         load=f"{info.requests}/{info.max_requests} calls, "
         + (f"{info.streams}/{info.max_streams} videos, " if info.backbones else "")

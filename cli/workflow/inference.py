@@ -8,29 +8,25 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from cache.backbones.choice import BackboneChoice
-from cache.files import locked
-from cache.store import Store
-from cli.workflow.detect_stage import Detector, detect, private_service
-from cli.workflow.feature_stage import as_trained, precompute
-from cli.workflow.fingerprints import RUN_PARTS, Unchanged, digest_of
+from cli.workflow.fingerprints import Unchanged, digest_of
 from cli.workflow.output_folder import claimed
 from cli.workflow.results.subtitles import web_vtt
 from cli.workflow.results.writing import FILES, ScoredVideo, file_name, write_results
-from cli.workflow.stages import Product, Service, Stages, StartError
+from cli.workflow.stages import Product, Stages, StartError
 from cli.workflow.stored_names import stored_name
-from recognizer_svc.packed_models.description import PackedModel
-from recognizer_svc.runs.run_dir import RunDir
-from stal_data.errors import NotFoundError, StalError
+from stal_data.errors import StalError
 from stal_data.files import write_atomically
 from stal_data.labels import LabelMap
 from stal_data.media.video_folder import by_video_id
-from stal_data.own_videos import SPLIT
 from svc_common.errors import ServiceError
+
+if TYPE_CHECKING:
+    from cli.workflow.store_scoring import StoreScoring
+    from cli.workflow.streaming.service_scoring import ServiceScoring
 
 ANNOTATED = "-annotated.mp4"
 """End of an annotated video's name."""
@@ -41,14 +37,8 @@ class InferenceRequest:
     """One call of `infer`."""
 
     videos: tuple[Path, ...]
-    store: Path
-    run_id: str
-    model: PackedModel | None
-    """Installed in the store as the run `run_id`; None where the run is there."""
-    backbones: tuple[BackboneChoice, ...]
-    detector: Detector
-    flip_average: bool
-    fuse_confidence: bool
+    scoring: "StoreScoring | ServiceScoring"
+    """How people are found and scored."""
     min_score: float
     thresholds: Mapping[int, float]
     """By label id, in place of `min_score`."""
@@ -69,22 +59,12 @@ def run_inference(request: InferenceRequest) -> Inferred:
 
     A single video that does not raises its error.
     """
-    run = request.store / "runs" / request.run_id
-    if request.model is None and not (run / "label_map.pbtxt").exists():
-        raise NotFoundError(
-            f"--run {request.run_id!r}: no such run in {request.store}. `stal-cli runs list --store {request.store}` "
-            "lists them."
-        )
+    request.scoring.check()
     files = by_video_id(request.videos)
-    watched = {video: Unchanged([path, *filter(None, [request.detector.weights])]) for video, path in files.items()}
+    watched = {video: Unchanged([path, *request.scoring.files]) for video, path in files.items()}
     inferred, digests = Inferred([], {}), dict[tuple[Path, tuple[str, ...]], str]()
     with claimed(request.output, "infer"):
-        if request.model is not None:
-            from recognizer_svc.packed_models.install import install
-
-            install(request.model, Store.open(request.store, create=True))
-        label_map = LabelMap.read(run / "label_map.pbtxt")
-        with private_service(request.detector, request.output) as service:
+        with request.scoring.ready(request.output) as label_map:
             started = time.monotonic()
             for number, (video, path) in enumerate(files.items()):
                 if len(files) > 1:
@@ -93,10 +73,10 @@ def run_inference(request: InferenceRequest) -> Inferred:
                     click.echo(f"{video} ({number + 1} of {len(files)}{left})")
                 stages = Stages(request.output / "videos" / file_name(video), digests=digests)
                 try:
-                    scored = _infer(stages, service, request, run, label_map, video, path, watched[video])
+                    scored = _infer(stages, request, label_map, video, path, watched[video])
                     inferred.scored.append(scored)
                 except (StartError, ServiceError):
-                    raise  # of a detector: it concerns all videos
+                    raise  # it concerns all videos
                 except (StalError, OSError) as error:
                     # An error of the system is the video's own only if it names it.
                     if len(files) == 1 or (isinstance(error, OSError) and error.filename != str(path)):
@@ -109,14 +89,7 @@ def run_inference(request: InferenceRequest) -> Inferred:
 
 
 def _infer(
-    stages: Stages,
-    service: Service | None,
-    request: InferenceRequest,
-    run: Path,
-    label_map: LabelMap,
-    video: str,
-    path: Path,
-    watched: Unchanged,
+    stages: Stages, request: InferenceRequest, label_map: LabelMap, video: str, path: Path, watched: Unchanged
 ) -> ScoredVideo:
     predictions, dataset = stages.root / "predictions.csv", stages.root / "dataset"
     name = stored_name(path.stem, [[path.stem, stages.digest(path)]])
@@ -127,49 +100,11 @@ def _infer(
         products=[Product(dataset)],
     )
     content = {"dataset": stages.digest(dataset), str(path): stages.digest(path)}
-    # Whoever works on the same video at the same time waits here, and then finds that all is done.
-    with locked(request.store / "features" / name / SPLIT / ".locks" / "infer.lock"):
-        proposals = detect(
-            stages,
-            request.detector,
-            service,
-            folder=dataset,
-            store=request.store,
-            dataset=name,
-            split=SPLIT,
-            inputs=content,
-            watched=watched,
-        )
-        files = [Path(choice.weights) for choice in request.backbones if choice.weights is not None]
-        words = [word for choice in request.backbones for word in choice.words()]
-        if request.flip_average:
-            words += ["--view", "identity", "--view", "hflip"]
-        views = precompute(
-            stages,
-            "precompute",
-            *(str(dataset), "--split", SPLIT, "--store", str(request.store), *words),
-            *as_trained(RunDir(run), [choice.kind for choice in request.backbones]),
-            store=request.store,
-            dataset=name,
-            split=SPLIT,
-            inputs=content | {str(path): stages.digest(path) for path in files if path.is_file()},
-        )
-        made = " ".join(f"--set {features.path.name}" for features in views)
-        watched.check(f" Delete the features: stal-cli cache prune {request.store} {made} --dataset {name}")
-    content["proposals"] = stages.digest(proposals)
-    made_from = {"run": stages.digest(run, RUN_PARTS), "proposals": content["proposals"]}
-    for name_of_view, view in zip(("features", "mirrored_features"), views, strict=False):
-        made_from[name_of_view] = stages.digest(view.path, view.parts)
-    scoring = {"--flip-average": request.flip_average, "--fuse-confidence": request.fuse_confidence}
-    stages.run(
-        "predict",
-        *("predict", "--run", request.run_id, "--dataset", name, "--split", SPLIT),
-        *("--boxes", f"proposals:{proposals.stem}", "--feature-set", views[0].path.name),
-        *(option for option, chosen in scoring.items() if chosen),
-        *("--store", str(request.store), "--output", str(predictions)),
-        inputs=made_from,
-        products=[Product(predictions)],
+    proposals = request.scoring.score(
+        stages, video, dataset=dataset, predictions=predictions, content=content, watched=watched
     )
+    if proposals is not None:
+        content["proposals"] = stages.digest(proposals)
     scored = ScoredVideo(
         video=video,
         path=path,

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cache.files import explaining_full_disk
+from stal_data.amounts import amount
 from stal_data.errors import ConflictError
 from stal_data.file_lock import FileLock
 
@@ -19,7 +20,7 @@ def claimed(root: Path, command: str) -> Iterator[None]:
     root.mkdir(parents=True, exist_ok=True)
     mark = root / _MARK
     if not mark.exists() and (held := sorted(path.name for path in root.iterdir())):
-        names = ", ".join(held[:3]) + (f" and {len(held) - 3} others" if len(held) > 3 else "")
+        names = ", ".join(held[:3]) + (f" and {amount(len(held) - 3, 'other')}" if len(held) > 3 else "")
         raise ConflictError(
             f"The output folder '{root}' holds {names}, but no mark of {command} ({_MARK}), so these may be yours; "
             "nothing was touched. Name a new or empty folder with --output."

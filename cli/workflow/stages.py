@@ -6,7 +6,9 @@ import shlex
 import shutil
 import subprocess
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
@@ -85,6 +87,7 @@ class Stages:
         inputs: Mapping[str, str],
         products: Sequence[Product] | Callable[[], Sequence[Product]],
         connection: Callable[[], Sequence[str]] = tuple,
+        here: bool = False,
     ) -> None:
         """Run `stal-cli WORDS CONNECTION` as the stage `name`; raise StageError with the log's end when it fails.
 
@@ -92,10 +95,10 @@ class Stages:
         products: or a function that says what was made, where only the command's output tells.
         connection: returns the options that say how a service is reached, called only to run the stage; as they change
         nothing of what the stage makes, it is not run again when they are others.
+        here: in this process, which imports torch once for all videos. Not for what decodes files, which may crash it.
         """
-        self.make(
-            name, lambda: self._execute(name, (*words, *connection())), asked=words, inputs=inputs, products=products
-        )
+        execute = self._call if here else self._execute
+        self.make(name, lambda: execute(name, (*words, *connection())), asked=words, inputs=inputs, products=products)
 
     def make(
         self,
@@ -160,10 +163,30 @@ class Stages:
             finally:
                 _end(process)
         if code != 0:
-            raise StageError(
-                f"stage {name} failed with exit code {code}: stal-cli {shlex.join(words)}\n{log_tail(log_path)}\n"
-                f"The whole log is {log_path}; run the same command again to go on from this stage."
-            )
+            raise self._failed(name, f" with exit code {code}", words)
+
+    def _call(self, name: str, words: Sequence[str]) -> None:
+        """Do the same in this process."""
+        from cli.main import root
+
+        self.log(name).parent.mkdir(parents=True, exist_ok=True)
+        command = root.get_command(click.Context(root), words[0])
+        assert command is not None
+        with self.log(name).open("w", encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):
+            log.write(f"$ stal-cli {shlex.join(words)}\n")
+            try:
+                command.main(list(words[1:]), standalone_mode=False)
+            except Exception as error:
+                log.write(f"Error: {error}\n" if isinstance(error, StalError) else traceback.format_exc())
+                log.flush()
+                raise self._failed(name, "", words) from error
+
+    def _failed(self, name: str, how: str, words: Sequence[str]) -> StageError:
+        log_path = self.log(name)
+        return StageError(
+            f"stage {name} failed{how}: stal-cli {shlex.join(words)}\n{log_tail(log_path)}\n"
+            f"The whole log is {log_path}; run the same command again to go on from this stage."
+        )
 
 
 def _check_own(name: str, products: Sequence[Product], now: Mapping[str, str], before: Mapping[str, Any]) -> None:

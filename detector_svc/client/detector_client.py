@@ -19,6 +19,7 @@ from svc_common.addresses import Resolver, resolve_all, resolve_name
 from svc_common.client import RetryPolicy, call_metadata, call_with_retries, open_channel, pause_s
 from svc_common.config import ClientConfig
 from svc_common.errors import BusyError, DeadlineError, ServiceError, ServiceUnavailableError, error_of
+from svc_common.fair_queue import Priority
 from svc_common.waiting import wait_for_start
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,8 @@ class DetectorClientConfig:
     """Longest wait for one answer; for a unary call its deadline."""
     retry: RetryPolicy = _RESTART
     """Attempts at each replica without a single answer in between."""
+    priority: Priority = "batch"
+    """`live` goes before batches."""
     resolve_every_s: float = 5.0
     """How often names are looked up while frames are sent."""
 
@@ -72,7 +75,7 @@ class DetectorClient:
     def __init__(self, config: DetectorClientConfig, *, resolve: Resolver = resolve_name) -> None:
         """resolve: how names become addresses."""
         self._config, self._resolve = config, resolve
-        self._metadata = call_metadata()
+        self._metadata = call_metadata(config.priority)
         self._model: dict[str, str | float] | None = None
         """What every replica must run, once one has said so."""
 

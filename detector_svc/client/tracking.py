@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from cache.tracks import Tracks
 from detector_svc.detections import FrameDetections, joined
+from stal_data.boxes import intersection_over_union
 from stal_data.clips import key_image_frame
 from stal_data.dataset import Split
 from stal_data.errors import InputError, how_to_install
@@ -26,7 +27,7 @@ _STARTS_A_TRACK = 0.25
 _LOST_S = 2.0
 """How long a track outlives its last box."""
 _MIN_IOU = 0.1
-"""Of a box with the place that the tracker expects."""
+"""Of a box with the place that the tracker expects, or, before a track, with its first box."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,9 +105,10 @@ class PersonTracker:
             minimum_consecutive_frames=2,
         )
         ids: dict[str, NDArray[np.int64]] = {}
+        numbers: dict[str, int] = {}
         started: list[tuple[Any, str, int]] = []
         for frame in frames:
-            seen = found[frame.id]
+            seen, numbers[frame.id] = found[frame.id], frame.number
             boxes_N4 = seen.boxes_N4.astype(np.float64)
             known = set(tracker.tracks)
             answer = tracker.update(
@@ -123,7 +125,28 @@ class PersonTracker:
             for track in (track for track in tracker.tracks if track not in known):
                 away_N = np.abs(boxes_N4 - track.get_state_bbox()).sum(axis=1)
                 started.append((track, frame.id, int(np.where(ids_N < 0, away_N, np.inf).argmin())))
+        _extend_backwards([(numbers[frame_id], found[frame_id].boxes_N4, ids_N) for frame_id, ids_N in ids.items()])
         return {frame_id: np.where(ids_N >= 0, ids_N + 1, -1) for frame_id, ids_N in ids.items()}
+
+
+def _extend_backwards(frames: Sequence[tuple[int, NDArray[np.float32], NDArray[np.int64]]]) -> None:
+    """Give boxes without an id that of a track that begins later, within _LOST_S, in about the same place.
+
+    The tracker drops a box that has none in the next frame, and starts no track at a weak one.
+    frames: number, boxes and ids of each, in order; the ids are changed.
+    """
+    begins = {track: number for number, _, ids_N in reversed(frames) for track in ids_N.tolist()}
+    first: dict[int, tuple[int, NDArray[np.float32]]] = {}
+    for number, boxes_N4, ids_N in reversed(frames):
+        free = np.flatnonzero(ids_N < 0)
+        later = [track for track, (at, _) in first.items() if number < begins[track] and at - number <= _LOST_S * FPS]
+        if free.size and later:
+            overlap_TF = intersection_over_union(np.stack([first[track][1] for track in later]), boxes_N4[free])
+            while overlap_TF.max() >= _MIN_IOU:
+                track, place = np.unravel_index(overlap_TF.argmax(), overlap_TF.shape)
+                ids_N[free[place]] = later[track]
+                overlap_TF[track], overlap_TF[:, place] = 0, 0
+        first |= {track: (number, box_4) for track, box_4 in zip(ids_N.tolist(), boxes_N4, strict=True) if track >= 0}
 
 
 def _concatenated(ids: Iterable[NDArray[np.int64]]) -> NDArray[np.int64]:

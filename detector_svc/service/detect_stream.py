@@ -5,24 +5,29 @@ import time
 from collections.abc import AsyncIterator
 
 from detector_svc.detections import to_message
-from detector_svc.service.micro_batcher import MicroBatcher
+from detector_svc.service.micro_batcher import WINDOW, MicroBatcher
 from protos.generated import detector_pb2 as pb
 from stal_data.errors import InputError
+from svc_common.fair_queue import Flow
 from svc_common.request_stream import IDLE_S, RequestStream
 
-WINDOW = 32
-"""Frames of one stream without a written answer; beyond it the service stops reading, which slows the client down."""
+_WINDOW_BYTES = 32 << 20  # 32 MiB
+"""Of encoded images without an answer; beyond it the service stops reading, too."""
 MAX_ID_LENGTH = 512
 
 
 class DetectStream:
     """Use once: iterate over `answers`, then `close` in any case."""
 
-    def __init__(self, batcher: MicroBatcher, *, time_remaining_s: float | None, idle_s: float = IDLE_S) -> None:
-        self._batcher = batcher
+    def __init__(
+        self, batcher: MicroBatcher, flow: Flow, *, time_remaining_s: float | None, idle_s: float = IDLE_S
+    ) -> None:
+        """flow: the place that the stream holds in the batcher."""
+        self._batcher, self._flow = batcher, flow
         self._deadline = None if time_remaining_s is None else time.monotonic() + time_remaining_s
         self._requests = RequestStream[pb.DetectRequest](idle_s=idle_s)
         self._window = asyncio.Semaphore(WINDOW)
+        self._bytes, self._freed = 0, asyncio.Event()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._answers: asyncio.Queue[pb.DetectResponse | None] = asyncio.Queue()
         self._reader: asyncio.Task[None] | None = None
@@ -60,6 +65,9 @@ class DetectStream:
     async def _next(self, requests: AsyncIterator[pb.DetectRequest]) -> pb.DetectRequest | None:
         """The next frame, once the window has room; None at the end."""
         await self._window.acquire()
+        while self._bytes >= _WINDOW_BYTES:
+            self._freed.clear()
+            await self._freed.wait()
         return await self._requests.next(requests)
 
     def _accept(self, frame: pb.DetectRequest) -> None:
@@ -68,18 +76,21 @@ class DetectStream:
             raise InputError(f"frame_id has {len(name)} characters; it must have 1 to {MAX_ID_LENGTH}.")
         if name in self._tasks:
             raise InputError(f"frame_id '{name}' is used by another frame that has no answer yet; ids must be unique.")
+        self._bytes += len(frame.image)
         self._tasks[name] = asyncio.create_task(self._answer(name, frame.image))
 
     async def _answer(self, name: str, image: bytes) -> None:
         try:
-            found = await self._batcher.detect(image, name, deadline=self._deadline)
+            found = await self._batcher.detect(image, name, self._flow, deadline=self._deadline)
             answer = pb.DetectResponse(frame_id=name, detections=to_message(found))
         except InputError as error:
             answer = pb.DetectResponse(frame_id=name, error=str(error))
-        except Exception as error:  # noqa: BLE001 - full queue, passed deadline, failed model: not this frame's fault
+        except Exception as error:  # noqa: BLE001 - passed deadline, failed model: not this frame's fault
             self.end(error)
             self._window.release()
             return
         finally:
             del self._tasks[name]
+            self._bytes -= len(image)
+            self._freed.set()
         self._answers.put_nowait(answer)

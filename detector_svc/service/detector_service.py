@@ -2,7 +2,8 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from detector_svc import DETECTORS
 from detector_svc.detections import to_message
 from detector_svc.detector_protocol import Detector, DetectorConfig
 from detector_svc.service.detect_stream import DetectStream
-from detector_svc.service.micro_batcher import BatcherConfig, BatcherMetrics, MicroBatcher
+from detector_svc.service.micro_batcher import WINDOW, BatcherConfig, BatcherMetrics, MicroBatcher
 from protos.generated import detector_pb2 as pb
 from protos.generated import detector_pb2_grpc as rpc
 from stal_data.clips import key_frame_image
@@ -23,7 +24,9 @@ from stal_data.dataset import Split
 from stal_data.errors import ConflictError, InputError, NotFoundError, did_you_mean
 from stal_data.keyframes import AnnotatedKeyFrame
 from svc_common.errors import ServiceUnavailableError
+from svc_common.fair_queue import Flow
 from svc_common.metrics import Metrics
+from svc_common.priorities import priority_of
 from svc_common.watched_pool import WatchedPool
 
 _OPENING = 2
@@ -96,20 +99,27 @@ class DetectorService(rpc.DetectorServicer):
     async def Detect(  # noqa: N802
         self, request_iterator: AsyncIterator[pb.DetectRequest], context: "grpc.aio.ServicerContext[Any, Any]"
     ) -> AsyncIterator[pb.DetectResponse]:
-        stream = DetectStream(self._ready, time_remaining_s=context.time_remaining())
-        self._streams.add(stream)
-        try:
-            async for answer in stream.answers(request_iterator):
-                yield answer
-        finally:
-            self._streams.discard(stream)
-            await stream.close()
+        with self._ready.stream(priority_of(context)) as flow:
+            stream = DetectStream(self._ready, flow, time_remaining_s=context.time_remaining())
+            self._streams.add(stream)
+            try:
+                async for answer in stream.answers(request_iterator):
+                    yield answer
+            finally:
+                self._streams.discard(stream)
+                await stream.close()
 
     async def Propose(  # noqa: N802
         self,
         request: pb.ProposeRequest,
-        context: "grpc.aio.ServicerContext[Any, Any]",  # noqa: ARG002
+        context: "grpc.aio.ServicerContext[Any, Any]",
     ) -> AsyncIterator[pb.ProposeResponse]:
+        with self._ready.stream(priority_of(context)) as flow:
+            async with aclosing(self._proposals(request, flow)) as answers:
+                async for answer in answers:
+                    yield answer
+
+    async def _proposals(self, request: pb.ProposeRequest, flow: Flow) -> AsyncGenerator[pb.ProposeResponse]:
         loop, batcher = asyncio.get_running_loop(), self._ready
         split = await loop.run_in_executor(
             self._openers, open_split, self._config.data_root, request.dataset, request.split
@@ -119,14 +129,14 @@ class DetectorService(rpc.DetectorServicer):
 
         async def detect(item: AnnotatedKeyFrame) -> pb.ProposeResponse:
             image = await loop.run_in_executor(self._readers, key_frame_image, split.media, item)
-            found = to_message(await batcher.detect(image, str(item.key), wait=True))
+            found = to_message(await batcher.detect(image, str(item.key), flow))
             key_frame = pb.KeyFrameDetections(video=item.key.video, time_ms=item.key.time_ms, detections=found)
             return pb.ProposeResponse(key_frame=key_frame)
 
         tasks: deque[asyncio.Task[pb.ProposeResponse]] = deque()
         try:
             for item in split.key_frames:
-                if len(tasks) == 2 * batcher.config.max_batch:
+                if len(tasks) == WINDOW:
                     yield await tasks.popleft()
                 tasks.append(asyncio.create_task(detect(item)))
             while tasks:
@@ -155,7 +165,9 @@ class DetectorService(rpc.DetectorServicer):
             device=detector.device,
             max_batch=batcher.config.max_batch,
             pending_frames=batcher.pending,
-            queue_size=batcher.config.queue_size,
+            queue_size=WINDOW * batcher.config.max_streams,
+            streams=batcher.streams,
+            max_streams=batcher.config.max_streams,
         )
 
 

@@ -1,6 +1,7 @@
-"""Micro-batching: frames of all streams meet in one bounded queue and go through the model together.
+"""Micro-batching: frames of all streams go through the model together, each stream in its turn.
 
-Decoding and scaling run in a thread pool, inference in one thread of its own; the event loop only passes frames on.
+Frames wait encoded in a fair queue, and a few batches of them decoded. Decoding and scaling run in a thread pool,
+inference in one thread of its own; the event loop only passes frames on.
 The batcher ends, and with it the service's being live, when the model hangs or fails on everything for a while; so
 does the watch over the threads when one of them hangs.
 """
@@ -11,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -21,22 +23,24 @@ from detector_svc.service.failed_batches import detect_each
 from stal_data.errors import InputError, StalError
 from stal_data.media.images import decode_image
 from svc_common.errors import BusyError, DeadlineError, ServiceUnavailableError
+from svc_common.fair_queue import FairQueue, Flow, Priority
 from svc_common.watched_pool import WatchedPool
 
-_SOONEST_RETRY_S, _LATEST_RETRY_S = 0.05, 10.0
-_NEWEST = 0.1
-"""Weight of the newest batch in the running mean of a frame's time."""
+WINDOW = 32
+"""Frames of one stream without a written answer; beyond it the service stops reading, which slows the client down."""
+_DECODED_BATCHES = 2
+"""That wait for the model, or are being decoded."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatcherConfig:
-    """Limits of the queue."""
+    """Limits."""
 
     max_batch: int = 8
     max_delay_s: float = 0.005
     """How long a frame waits for others to share its batch."""
-    queue_size: int = 64
-    """Frames that are accepted and not yet answered, over all streams."""
+    max_streams: int = 64
+    """Streams at once; more are refused."""
     hung_s: float = 600.0
     """A batch that takes longer has hung: the slowest sound one, of many large images on few CPUs and repeated frame by
     frame after a fault, takes minutes. Loading and warming up are over before the first batch."""
@@ -48,9 +52,9 @@ class BatcherConfig:
     """... but not sooner than this after the first of them: a full queue of frames fails within a moment."""
 
     def __post_init__(self) -> None:
-        if self.max_batch < 1 or self.queue_size < self.max_batch:
+        if self.max_batch < 1 or self.max_streams < 1:
             raise InputError(
-                f"--max-batch {self.max_batch} must be at least 1 and at most --queue-size {self.queue_size}."
+                f"--max-batch {self.max_batch} and --max-streams {self.max_streams} must both be at least 1."
             )
         if not 0 <= self.max_delay_s <= 10:
             raise InputError(f"The batching delay of {self.max_delay_s} s must be 0 to 10 s.")
@@ -59,14 +63,14 @@ class BatcherConfig:
 @dataclass(kw_only=True, eq=False)
 class _Item:
     frame_id: str
-    image: PreparedImage
+    data: bytes
     answer: asyncio.Future[FrameDetections]
     deadline: float | None
     queued_at: float = field(default_factory=time.monotonic)
 
 
 class BatcherMetrics:
-    """Prometheus metrics of the queue and the model."""
+    """Prometheus metrics of the queues and the model."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.batch_size = Histogram(
@@ -75,12 +79,13 @@ class BatcherMetrics:
         self.inference_s = Histogram("stal_detector_inference_seconds", "Time of one batch", registry=registry)
         self.decode_s = Histogram(
             "stal_detector_decode_seconds",
-            "From a frame's acceptance to its scaled image",
+            "Decoding and scaling of a frame",
             registry=registry,
         )
         self.queue_s = Histogram(
-            "stal_detector_queue_seconds", "Wait of a scaled frame for its batch", registry=registry
+            "stal_detector_queue_seconds", "From a frame's acceptance to its batch", registry=registry
         )
+        self.streams = Gauge("stal_detector_streams", "In progress", registry=registry)
         self.pending = Gauge("stal_detector_pending_frames", "Accepted and not yet answered", registry=registry)
         self.dropped = Counter("stal_detector_dropped_frames", "Deadline passed in the queue", registry=registry)
 
@@ -94,16 +99,18 @@ class MicroBatcher:
 
     def __init__(self, detector: Detector, config: BatcherConfig, metrics: BatcherMetrics) -> None:
         self.detector, self.config, self._metrics = detector, config, metrics
-        self._slots = asyncio.Semaphore(config.queue_size)
-        self._queue: asyncio.Queue[_Item] = asyncio.Queue()  # the slots bound it
+        self._waiting = FairQueue[_Item]()  # the windows of the streams bound it
+        self._decoded: asyncio.Queue[tuple[_Item, PreparedImage]] = asyncio.Queue()  # `_fill` bounds it
+        self._filled = 0
+        """Frames that are decoded, or being so."""
         self._decoders = WatchedPool(name="decode", hung_s=config.decode_hung_s)
         self._model_thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         self._task: asyncio.Task[None] | None = None
         self._watch: asyncio.Task[None] | None = None
+        self.streams = 0
+        """In progress."""
         self.pending = 0
         """Frames accepted and not yet answered."""
-        self._frame_s = 0.0
-        """From one frame's answer to the next one's, lately."""
         self._failed_batches, self._failing_since = 0, 0.0
 
     @contextlib.contextmanager
@@ -141,24 +148,50 @@ class MicroBatcher:
         self._decoders.shutdown(cancel_futures=True)
         self._model_thread.shutdown()
 
-    async def detect(
-        self, data: bytes, frame_id: str, *, deadline: float | None = None, wait: bool = False
-    ) -> FrameDetections:
-        """Detect people in an encoded image.
+    @contextlib.contextmanager
+    def stream(self, priority: Priority) -> Iterator[Flow]:
+        """Hold the place of a stream, which has at most WINDOW frames waiting; BusyError when there are too many."""
+        if self.streams >= self.config.max_streams:
+            raise BusyError(f"{self.streams} streams are in progress, as many as --max-streams allows")
+        self.streams += 1
+        try:
+            with self._metrics.streams.track_inprogress():
+                yield Flow(object(), priority)
+        finally:
+            self.streams -= 1
+
+    async def detect(self, data: bytes, frame_id: str, flow: Flow, *, deadline: float | None = None) -> FrameDetections:
+        """Detect people in an encoded image, once it is the flow's turn.
 
         deadline: on the clock of time.monotonic; a frame still queued then is dropped with DeadlineError.
-        wait: when the queue is full, wait for a place instead of raising BusyError.
         """
-        if self._slots.locked() and not wait:
-            raise BusyError(f"the queue of {self.config.queue_size} frames is full", retry_after_s=self._drained_in_s())
-        async with self._slots:
-            with self._counted():
-                loop = asyncio.get_running_loop()
-                with self._metrics.decode_s.time():
-                    image = await loop.run_in_executor(self._decoders, self._prepare, data, frame_id)
-                item = _Item(frame_id=frame_id, image=image, answer=loop.create_future(), deadline=deadline)
-                self._queue.put_nowait(item)
+        item = _Item(frame_id=frame_id, data=data, answer=asyncio.get_running_loop().create_future(), deadline=deadline)
+        with self._counted():
+            self._waiting.add(flow, item)
+            try:
+                self._fill()
                 return await self._answer(item)
+            finally:
+                self._waiting.discard(flow, item)
+
+    def _fill(self) -> None:
+        """Decode as many frames as there is room for."""
+        while self._filled < _DECODED_BATCHES * self.config.max_batch and (item := self._waiting.take()) is not None:
+            if self._is_wanted(item):
+                self._filled += 1
+                decoding = asyncio.get_running_loop().run_in_executor(self._decoders, self._prepare, item)
+                decoding.add_done_callback(partial(self._pass_on, item))
+
+    def _pass_on(self, item: _Item, decoding: asyncio.Future[PreparedImage]) -> None:
+        if decoding.cancelled():  # the service stops
+            return
+        if (error := decoding.exception()) is None:
+            self._decoded.put_nowait((item, decoding.result()))
+            return
+        if not item.answer.done():
+            item.answer.set_exception(error)
+        self._filled -= 1
+        self._fill()
 
     async def _answer(self, item: _Item) -> FrameDetections:
         assert self._task is not None
@@ -171,12 +204,9 @@ class MicroBatcher:
         finally:
             item.answer.cancel()  # nobody waits any more, whether it is there or not
 
-    def _drained_in_s(self) -> float:
-        """How long the frames that are accepted now will take."""
-        return min(max(self.pending * self._frame_s, _SOONEST_RETRY_S), _LATEST_RETRY_S)
-
-    def _prepare(self, data: bytes, frame_id: str) -> PreparedImage:
-        return self.detector.prepare(decode_image(data, f"Frame '{frame_id}'"))
+    def _prepare(self, item: _Item) -> PreparedImage:
+        with self._metrics.decode_s.time():
+            return self.detector.prepare(decode_image(item.data, f"Frame '{item.frame_id}'"))
 
     async def _run(self) -> None:
         while True:
@@ -184,15 +214,17 @@ class MicroBatcher:
             if batch:
                 await self._infer(batch)
 
-    async def _collect(self) -> list[_Item]:
+    async def _collect(self) -> list[tuple[_Item, PreparedImage]]:
         """Wait for a frame, then for others until the batch is full or the delay is over."""
-        items = [await self._queue.get()]
+        items = [await self._decoded.get()]
         until = asyncio.get_running_loop().time() + self.config.max_delay_s
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(until):
                 while len(items) < self.config.max_batch:
-                    items.append(await self._queue.get())
-        return [item for item in items if self._is_wanted(item)]
+                    items.append(await self._decoded.get())
+        self._filled -= len(items)
+        self._fill()
+        return [(item, image) for item, image in items if self._is_wanted(item)]
 
     def _is_wanted(self, item: _Item) -> bool:
         if item.answer.done():  # the stream was cancelled
@@ -203,12 +235,12 @@ class MicroBatcher:
             return False
         return True
 
-    async def _infer(self, batch: list[_Item]) -> None:
+    async def _infer(self, batch: list[tuple[_Item, PreparedImage]]) -> None:
         start = time.monotonic()
         self._metrics.batch_size.observe(len(batch))
-        for item in batch:
+        for item, _ in batch:
             self._metrics.queue_s.observe(start - item.queued_at)
-        images, frame_ids = [item.image for item in batch], [item.frame_id for item in batch]
+        images, frame_ids = [image for _, image in batch], [item.frame_id for item, _ in batch]
         running = asyncio.get_running_loop().run_in_executor(
             self._model_thread, detect_each, self.detector, images, frame_ids
         )
@@ -217,10 +249,8 @@ class MicroBatcher:
                 answers = await running
         except TimeoutError:
             raise ModelLostError(f"the model has been at one batch for {self.config.hung_s:g} s") from None
-        seconds = time.monotonic() - start
-        self._metrics.inference_s.observe(seconds)
-        self._frame_s += (seconds / len(batch) - self._frame_s) * (_NEWEST if self._frame_s else 1)
-        for item, answer in zip(batch, answers, strict=True):
+        self._metrics.inference_s.observe(time.monotonic() - start)
+        for (item, _), answer in zip(batch, answers, strict=True):
             if item.answer.done():
                 continue
             if isinstance(answer, FrameDetections):

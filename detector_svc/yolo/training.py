@@ -21,6 +21,7 @@ from detector_svc.yolo.recall_precision import Quality, measure
 from detector_svc.yolo.torch_network import TorchNetwork, check_kind, check_path, choose_device
 from detector_svc.yolo.yolo_detector import YoloDetector
 from detector_svc.yolo.yolo_folders import YoloPart, write_yolo_folder
+from stal_data.amounts import amount
 from stal_data.errors import InputError, NotFoundError, StalError
 from stal_data.files import write_atomically
 from stal_data.work_folder import work_folder
@@ -135,7 +136,7 @@ def train_detector(
         }
         write_atomically(numbers_path, json.dumps(numbers, indent=2) + "\n")
 
-    say(f"{output}: the weights are written; measuring them on {data.val_images} key frames")
+    say(f"{output}: the weights are written; measuring them on {amount(data.val_images, 'key frame')}")
     try:
         write_numbers(None, None)  # those of older weights must not stay beside these
         detector = YoloDetector(serving)

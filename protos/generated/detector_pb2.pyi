@@ -236,6 +236,8 @@ class GetInfoResponse(_message.Message):
     PENDING_FRAMES_FIELD_NUMBER: _builtins.int
     QUEUE_SIZE_FIELD_NUMBER: _builtins.int
     OVERLAP_FIELD_NUMBER: _builtins.int
+    STREAMS_FIELD_NUMBER: _builtins.int
+    MAX_STREAMS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     weights: _builtins.str
     """"sha256:" and the hex digest of the weight file."""
@@ -253,6 +255,9 @@ class GetInfoResponse(_message.Message):
     queue_size: _builtins.int
     overlap: _builtins.float
     """Of two boxes with a greater IoU only the better one is returned."""
+    streams: _builtins.int
+    """Calls of Detect and Propose in progress, and how many may be."""
+    max_streams: _builtins.int
     @_builtins.property
     def classes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of the model's classes that count as a person."""
@@ -272,10 +277,12 @@ class GetInfoResponse(_message.Message):
         pending_frames: _builtins.int = ...,
         queue_size: _builtins.int = ...,
         overlap: _builtins.float = ...,
+        streams: _builtins.int = ...,
+        max_streams: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "confidence", b"confidence", "device", b"device", "image_height", b"image_height", "image_width", b"image_width", "library", b"library", "max_batch", b"max_batch", "name", b"name", "overlap", b"overlap", "pending_frames", b"pending_frames", "queue_size", b"queue_size", "weights", b"weights"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "confidence", b"confidence", "device", b"device", "image_height", b"image_height", "image_width", b"image_width", "library", b"library", "max_batch", b"max_batch", "max_streams", b"max_streams", "name", b"name", "overlap", b"overlap", "pending_frames", b"pending_frames", "queue_size", b"queue_size", "streams", b"streams", "weights", b"weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

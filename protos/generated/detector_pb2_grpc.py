@@ -58,8 +58,9 @@ class DetectorServicer:
 
     def Detect(self, request_iterator, context):
         """Encoded images in, boxes out, matched by frame_id. Answers come in any order; every request gets exactly one.
-        RESOURCE_EXHAUSTED when the queue is full and UNAVAILABLE when the service stops: what was accepted is answered
-        first, the rest may be sent again.
+        All streams get their turns: a client that sends faster than its answers come is read from more slowly. Metadata:
+        "stal-priority: live" goes before other streams. RESOURCE_EXHAUSTED when there are too many streams, and UNAVAILABLE
+        when the service stops: what was accepted is answered first, the rest may be sent again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -35,8 +35,9 @@ class DetectorStub:
     def __new__(cls, channel: _aio.Channel) -> DetectorAsyncStub: ...
     Detect: _grpc.StreamStreamMultiCallable[_detector_pb2.DetectRequest, _detector_pb2.DetectResponse]
     """Encoded images in, boxes out, matched by frame_id. Answers come in any order; every request gets exactly one.
-    RESOURCE_EXHAUSTED when the queue is full and UNAVAILABLE when the service stops: what was accepted is answered
-    first, the rest may be sent again.
+    All streams get their turns: a client that sends faster than its answers come is read from more slowly. Metadata:
+    "stal-priority: live" goes before other streams. RESOURCE_EXHAUSTED when there are too many streams, and UNAVAILABLE
+    when the service stops: what was accepted is answered first, the rest may be sent again.
     """
     Propose: _grpc.UnaryStreamMultiCallable[_detector_pb2.ProposeRequest, _detector_pb2.ProposeResponse]
     """Runs a split of a data set that lies below the service's data root. The first answer is a header, then
@@ -51,8 +52,9 @@ class DetectorAsyncStub(DetectorStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Detect: _aio.StreamStreamMultiCallable[_detector_pb2.DetectRequest, _detector_pb2.DetectResponse]  # type: ignore[assignment]
     """Encoded images in, boxes out, matched by frame_id. Answers come in any order; every request gets exactly one.
-    RESOURCE_EXHAUSTED when the queue is full and UNAVAILABLE when the service stops: what was accepted is answered
-    first, the rest may be sent again.
+    All streams get their turns: a client that sends faster than its answers come is read from more slowly. Metadata:
+    "stal-priority: live" goes before other streams. RESOURCE_EXHAUSTED when there are too many streams, and UNAVAILABLE
+    when the service stops: what was accepted is answered first, the rest may be sent again.
     """
     Propose: _aio.UnaryStreamMultiCallable[_detector_pb2.ProposeRequest, _detector_pb2.ProposeResponse]  # type: ignore[assignment]
     """Runs a split of a data set that lies below the service's data root. The first answer is a header, then
@@ -70,8 +72,9 @@ class DetectorServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_detector_pb2.DetectResponse], _abc.AsyncIterator[_detector_pb2.DetectResponse]]:
         """Encoded images in, boxes out, matched by frame_id. Answers come in any order; every request gets exactly one.
-        RESOURCE_EXHAUSTED when the queue is full and UNAVAILABLE when the service stops: what was accepted is answered
-        first, the rest may be sent again.
+        All streams get their turns: a client that sends faster than its answers come is read from more slowly. Metadata:
+        "stal-priority: live" goes before other streams. RESOURCE_EXHAUSTED when there are too many streams, and UNAVAILABLE
+        when the service stops: what was accepted is answered first, the rest may be sent again.
         """
 
     @_abc_1.abstractmethod

@@ -5,6 +5,7 @@ from recognizer_svc.losses.sigmoid import Sigmoid
 from recognizer_svc.packed_models.description import PackedModel
 from recognizer_svc.training.checkpoint import Checkpoint
 from recognizer_svc.training.recipe import Recipe
+from stal_data.amounts import amount
 
 _BOXES = {"detected": "a detector's", "both": "the annotated people's, and a detector's in clips of their own"}
 
@@ -26,7 +27,7 @@ def model_card(model: PackedModel, checkpoint: Checkpoint, name: str) -> str:
         "| | |",
         "|---|---|",
         f"| recipe | `{recipe.name}` (recipe.yaml) |",
-        f"| checkpoint | {name}, after {progress.epochs_done} epochs |",
+        f"| checkpoint | {name}, after {amount(progress.epochs_done, 'epoch')} |",
         f"| trained on | {recipe.data.trained_on}, seed {recipe.training.seed} |",
         *_unusual(recipe),
         f"| validation mAP | {scored} |",

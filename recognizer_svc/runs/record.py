@@ -9,6 +9,7 @@ from typing import Any
 
 from cache.files import explaining_full_disk
 from recognizer_svc.runs.run_dir import JobFiles, RunDir
+from stal_data.amounts import amount
 from stal_data.errors import ConflictError, InputError, StalError
 from stal_data.files import write_atomically
 from stal_data.sealed import parse_json, read_json, sealed_json
@@ -70,8 +71,8 @@ class Launch:
             raise InputError(f"backend is '{self.backend}', but must be gloo (CPU or GPU) or nccl (GPU).")
         if (self.nnodes > 1) != bool(self.rdzv_endpoint):
             raise InputError(
-                f"rdzv_endpoint is '{self.rdzv_endpoint}' with {self.nnodes} node(s): several nodes need HOST:PORT "
-                "of node 0, one node takes none."
+                f"rdzv_endpoint is '{self.rdzv_endpoint}' with {amount(self.nnodes, 'node')}: several nodes need "
+                "HOST:PORT of node 0, one node takes none."
             )
         if self.rdzv_endpoint and not is_address(self.rdzv_endpoint):
             raise InputError(

@@ -21,6 +21,7 @@ from recognizer_svc.scoring.queries import Prediction, PredictQuery, RecognizeQu
 from recognizer_svc.scoring.row_predictions import ClipToScore, clips_to_score, repeated
 from recognizer_svc.scoring.served_models import ServedModels
 from recognizer_svc.training.row_layout import counts_note
+from stal_data.amounts import amount
 from stal_data.errors import InputError, StalError
 from stal_data.keyframes import KeyFrame
 
@@ -61,7 +62,7 @@ class Engine:
                 f"{query.layout}; --layout chooses"
             )
         if dropped:
-            notes.append(f"{dropped} boxes without area are left out")
+            notes.append(f"{amount(dropped, 'box')} without area left out")
         shown = [clip.people for clip in clips]
         scored, how = combined_scores(self._store, model.predictor, query, features, shown, proposals)
         return Prediction(

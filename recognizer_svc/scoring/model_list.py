@@ -83,6 +83,10 @@ def choose_checkpoint(run: RunDir, checkpoint: str) -> str:
     if chosen is None:
         raise NotFoundError(
             f"Run '{run.run_id}' has no {checkpoint or 'finished'} checkpoint"
-            + (f", only {', '.join(present)}." if present else "; it has not finished its first epoch.")
+            + (
+                f", only {present[0]}: name that or none. Training keeps the best with --set validation.keep_best=true."
+                if present
+                else "; it has not finished its first epoch."
+            )
         )
     return chosen

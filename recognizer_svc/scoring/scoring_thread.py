@@ -1,4 +1,4 @@
-"""Scores from trained heads: everything that computes runs in one thread, in the order of arrival."""
+"""Scores from trained heads: everything that computes runs in one thread."""
 
 import asyncio
 import time
@@ -19,6 +19,7 @@ from recognizer_svc.scoring.served_models import ServedModels
 from recognizer_svc.video.video_scoring import MAX_STREAMS, VideoScoring
 from stal_data.keyframes import ScoredKeyFrame
 from svc_common.errors import BusyError, DeadlineError
+from svc_common.fair_queue import Flow
 from svc_common.watched_pool import WatchedPool
 
 if TYPE_CHECKING:
@@ -108,10 +109,10 @@ class Scoring:
                 with suppress(RuntimeError):  # the service stops
                     self._thread.submit(prediction.scored.close)
 
-    async def recognize(self, query: RecognizeQuery, deadline: float) -> Scored:
-        """The head, and scores [N, classes] of the boxes."""
+    async def recognize(self, query: RecognizeQuery, deadline: float, flow: Flow) -> Scored:
+        """The head, and scores [N, classes] of the boxes. flow: with whose calls it waits."""
         with self._place():
-            scored = await asyncio.wrap_future(self._batches.add(query, deadline))
+            scored = await asyncio.wrap_future(self._batches.add(query, deadline, flow))
         self._close_features_later()
         return scored
 

@@ -142,7 +142,10 @@ class Job:
             if now > kill_deadline:
                 _LOG.warning("job gets SIGKILL after %g s", now - term_deadline)
                 await self._threads.run(self._kill)
-            await asyncio.sleep(_POLL_S)
+            if isinstance(self._process, TrainingThread):
+                await self._threads.run(self._process.join, _POLL_S)
+            else:
+                await asyncio.sleep(_POLL_S)
 
     def is_alive(self) -> bool:
         """True while the launcher runs."""

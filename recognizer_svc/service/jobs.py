@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -212,7 +213,11 @@ class JobManager:
                 return
             if self._stopping:
                 raise ServiceUnavailableError(f"the service is stopping; job {run_id} goes on")
-            await asyncio.sleep(_WATCH_POLL_S if run_id in self._jobs else _FOREIGN_POLL_S)
+            if (job := self._jobs.get(run_id)) is None:
+                await asyncio.sleep(_FOREIGN_POLL_S)
+            else:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(job.ended.wait(), _WATCH_POLL_S)
 
     async def drain(self, *, cancel_jobs: bool) -> None:
         """Take no more jobs, end all watching; with `cancel_jobs` also the jobs, each after a last checkpoint."""

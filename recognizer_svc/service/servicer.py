@@ -23,6 +23,9 @@ from recognizer_svc.service import messages
 from recognizer_svc.service.jobs import JobManager
 from recognizer_svc.video.stream import VideoStream
 from stal_data.errors import InputError, NotFoundError
+from svc_common.calls_per_client import Context as RemoteContext
+from svc_common.fair_queue import Flow
+from svc_common.priorities import priority_of
 
 # Quoted: only the type stubs make this class generic. None where a call comes from this process.
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any] | None"
@@ -75,15 +78,17 @@ class RecognizerServicer(pb_grpc.RecognizerServicer):
                     key_frames = map(messages.from_scored, answer)
                     yield pb.PredictResponse(batch=pb.PredictBatch(key_frames=key_frames))
 
-    async def Recognize(self, request: pb.RecognizeRequest, context: Context) -> pb.RecognizeResponse:
-        model, scores_NC = await self._scoring.recognize(messages.to_recognize_query(request), _deadline(context))
+    async def Recognize(self, request: pb.RecognizeRequest, context: RemoteContext) -> pb.RecognizeResponse:
+        query, flow = messages.to_recognize_query(request), Flow(context.peer(), priority_of(context))
+        model, scores_NC = await self._scoring.recognize(query, _deadline(context), flow)
         actors = [pb.Scores(scores=scores_C.tolist()) for scores_C in scores_NC]
         return pb.RecognizeResponse(model=messages.from_model(model), actors=actors)
 
     async def RecognizeVideo(
-        self, request_iterator: AsyncIterator[pb.RecognizeVideoRequest], context: Context
+        self, request_iterator: AsyncIterator[pb.RecognizeVideoRequest], context: RemoteContext
     ) -> AsyncIterator[pb.RecognizeVideoResponse]:
-        stream = VideoStream(self._scoring.video, deadline=_deadline(context))
+        flow = Flow(object(), priority_of(context))
+        stream = VideoStream(self._scoring.video, flow, deadline=_deadline(context))
         async with self._scoring.video.place(stream):
             async for answer in stream.answers(request_iterator):
                 yield answer

@@ -31,8 +31,12 @@ class TrainingThread:
         """As an exit code; None while it trains."""
         return None if self._thread.is_alive() else int(self._failed)
 
+    def join(self, timeout_s: float | None = None) -> None:
+        """Return when it has ended, or after the timeout."""
+        self._thread.join(timeout_s)
+
     def wait(self) -> int:
-        self._thread.join()
+        self.join()
         return int(self._failed)
 
     def _train(self) -> None:

@@ -13,6 +13,7 @@ from cache.split_store import PublishedSplit
 from recognizer_svc.data import LabelledKeyFrame
 from recognizer_svc.people import People
 from recognizer_svc.training.recipe_sections import Data
+from stal_data.amounts import amount
 from stal_data.boxes import intersection_over_union
 from stal_data.errors import InputError
 from stal_data.keyframes import KeyFrame
@@ -63,7 +64,7 @@ def detected_clips(split: PublishedSplit, label_map: LabelMap, proposals: Propos
             "of this split's people with data.proposals."
         )
     note = (
-        f"training on {len(clips)} key frames of {name} with {matched + negative} boxes of "
+        f"training on {amount(len(clips), 'key frame')} of {name} with {amount(matched + negative, 'box')} of "
         f"'{proposals.detector.name}': {matched} match an annotated person (IoU of {data.match_iou:g} or more), "
         f"{negative} are negatives; {missed} of {annotated} annotated people have no box; {empty} key frames without "
         "boxes skipped"
@@ -71,7 +72,7 @@ def detected_clips(split: PublishedSplit, label_map: LabelMap, proposals: Propos
     return DetectedClips(
         clips=clips,
         people=people,
-        note=f"{note}; {left_out} boxes without area left out" if left_out else note,
+        note=f"{note}; {amount(left_out, 'box')} without area left out" if left_out else note,
     )
 
 

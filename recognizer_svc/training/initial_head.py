@@ -11,6 +11,7 @@ from recognizer_svc.heads.batch import FeatureShapes
 from recognizer_svc.training.head_file import HeadInfo, load_head_file
 from recognizer_svc.training.inputs import RunInputs
 from recognizer_svc.training.recipe import Recipe
+from stal_data.amounts import amount
 from stal_data.errors import ConflictError, InputError
 
 
@@ -40,7 +41,10 @@ def load_initial_head(recipe: Recipe, store: Store, inputs: RunInputs) -> Initia
     if recipe.training.new_classifier:
         for tensor in head_of(info.section.kind).classifier:
             state.pop(tensor, None)
-        notes.append(f"its classifier ({info.num_classes} classes) is left out; one for {classes} classes starts anew")
+        notes.append(
+            f"its classifier ({amount(info.num_classes, 'class')}) is left out; one for {amount(classes, 'class')} "
+            "starts anew"
+        )
     elif info.num_classes != classes:
         raise InputError(
             f"{where} has {info.num_classes} classes and the label map {classes}. Train with the label map it was made "

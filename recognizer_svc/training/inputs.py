@@ -24,6 +24,7 @@ from recognizer_svc.training.row_layout import counts_note, row_clips, single_pe
 from recognizer_svc.training.sets import open_sets, open_training_proposals
 from recognizer_svc.training.splits import open_splits
 from recognizer_svc.training.surroundings import open_neighbourhood, surroundings_notes
+from stal_data.amounts import amount
 from stal_data.errors import InputError, how_to_install
 from stal_data.labels import LabelMap
 
@@ -106,8 +107,8 @@ def open_inputs(recipe: Recipe, store: Store, data_root: Path | None = None) -> 
     repeats_K = repeat_factors(items, data.repeat_threshold)
     if data.repeat_threshold is not None:
         notes.append(
-            f"an epoch has {clips_per_epoch(repeats_K)} clips of {len(items)}; those of rare classes are drawn up to "
-            f"{repeats_K.max():.1f} times (data.repeat_threshold {data.repeat_threshold:g})"
+            f"an epoch has {amount(clips_per_epoch(repeats_K), 'clip')} of {len(items)}; those of rare classes are "
+            f"drawn up to {repeats_K.max():.1f} times (data.repeat_threshold {data.repeat_threshold:g})"
         )
     around = open_neighbourhood(trained_on, recipe, people)
     if around is not None:
@@ -185,10 +186,12 @@ def _clips(split: PublishedSplit, label_map: LabelMap, layout: Layout) -> tuple[
     people, empty = sum(len(item.boxes_N4) for item in items), len(split.key_frames) - len(items)
     if layout == "key_frames":
         return items, [
-            f"training on {len(items)} key frames of {name} with {people} people; {empty} without people skipped"
+            f"training on {amount(len(items), 'key frame')} of {name} with {amount(people, 'person', 'people')}; "
+            f"{empty} without people skipped"
         ]
     clips = row_clips(split, label_map)
-    told = f"training on {len(clips)} rows of {len(items)} key frames of {name}, one person and action a clip"
+    rows, key_frames = amount(len(clips), "row"), amount(len(items), "key frame")
+    told = f"training on {rows} of {key_frames} of {name}, one person and action a clip"
     return clips, [note for note in (told, counts_note(split)) if note]
 
 

@@ -157,6 +157,19 @@ def shipped_recipes() -> tuple[str, ...]:
     )
 
 
+def known_keys() -> tuple[str, ...]:
+    """Dotted names of all keys but those of heads and losses, which depend on their kind."""
+    fields: dict[str, tuple[type[Section], ...]] = {
+        "data": (Data,),
+        "validation": (Validation,),
+        "optimizer": (Sgd, AdamW),
+        "schedule": (StepSchedule, CosineSchedule),
+        "training": (Training,),
+    }
+    found = [f"{section}.{key}" for section, models in fields.items() for model in models for key in model.model_fields]
+    return tuple(dict.fromkeys(found))
+
+
 def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe and apply overrides.
 

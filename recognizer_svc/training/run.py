@@ -25,6 +25,7 @@ from recognizer_svc.training.resident import keep_resident
 from recognizer_svc.training.run_state import RunState
 from recognizer_svc.training.schedule import learning_rate
 from recognizer_svc.training.seeds import seed_of
+from stal_data.amounts import amount
 from stal_data.files import write_atomically
 from stal_data.sealed import sealed_text
 
@@ -59,8 +60,8 @@ class Run(RunState):
         if done.epochs_done < self.recipe.training.epochs and best is not None:
             log.message(
                 f"ended after {done.epochs_done} of {self.recipe.training.epochs} epochs: the best validation mAP, "
-                f"{best.map:.4f}, is that of epoch {best.epoch}, {done.epochs_done - best.epoch} epochs ago; to go on, "
-                "raise validation.stop_after_epochs or set it to null, and resume"
+                f"{best.map:.4f}, is that of epoch {best.epoch}, {amount(done.epochs_done - best.epoch, 'epoch')} ago; "
+                "to go on, raise validation.stop_after_epochs or set it to null, and resume"
             )
         self._export(log)
         log.done(epochs=done.epochs_done, best_map=None if best is None else best.map)
@@ -77,10 +78,10 @@ class Run(RunState):
         done = self.progress
         if done.epochs_done >= self.recipe.training.epochs:
             log.message(
-                f"all {done.epochs_done} epochs are trained already; to go on, raise training.epochs and resume"
+                f"trained for {amount(done.epochs_done, 'epoch')} already; to go on, raise training.epochs and resume"
             )
         elif not self.finished and (done.epochs_done or done.steps_done):
-            log.message(f"resumed after {done.epochs_done} epochs and {done.steps_done} steps")
+            log.message(f"resumed after {amount(done.epochs_done, 'epoch')} and {amount(done.steps_done, 'step')}")
 
     def _batch_norm_note(self) -> str | None:
         """Why the statistics of BatchNorm are poor, where a process sees so few clips."""

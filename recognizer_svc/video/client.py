@@ -23,7 +23,7 @@ from stal_data.errors import ConflictError, StalError
 from stal_data.keyframes import KeyFrame, ScoredKeyFrame
 from stal_data.media.images import MAX_FILE_BYTES, MAX_FILE_PIXELS, decode_image
 from stal_data.preprocess import resize_frame
-from svc_common.client import RetryPolicy, call_metadata, is_retryable, pause_s
+from svc_common.client import RetryPolicy, is_retryable, pause_s
 from svc_common.errors import DeadlineError, ServiceError, error_of
 
 if TYPE_CHECKING:
@@ -88,12 +88,12 @@ class VideoStreams:
         video: VideoRequest,
         items: AsyncIterator[VideoItem],
         *,
+        metadata: tuple[tuple[str, str], ...],
         timeout_s: float,
     ) -> None:
-        """services: addresses and stubs, in the order in which they are tried."""
+        """services: addresses and stubs, in the order in which they are tried. metadata: of each call."""
         self._services, self._video, self._items = deque(services), video, items
-        self._timeout_s = timeout_s
-        self._metadata = call_metadata()
+        self._metadata, self._timeout_s = metadata, timeout_s
         self._header: pb.VideoHeader | None = None
         self._unanswered: Unanswered | None = None
         self._source_error: Exception | None = None

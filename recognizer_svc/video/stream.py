@@ -18,6 +18,7 @@ from stal_data.errors import InputError
 from stal_data.keyframes import KeyFrame
 from stal_data.media.images import decode_image
 from stal_data.preprocess import resize_frame
+from svc_common.fair_queue import Flow
 from svc_common.request_stream import IDLE_S, RequestStream
 
 if TYPE_CHECKING:
@@ -34,9 +35,9 @@ _UNANSWERED = 32
 class VideoStream:
     """Use once: iterate over `answers`, then `close` in any case."""
 
-    def __init__(self, scoring: VideoScoring, *, deadline: float, idle_s: float = IDLE_S) -> None:
-        """deadline: on the clock of time.monotonic()."""
-        self._scoring, self._deadline = scoring, deadline
+    def __init__(self, scoring: VideoScoring, flow: Flow, *, deadline: float, idle_s: float = IDLE_S) -> None:
+        """flow: with what the stream's clips wait. deadline: on the clock of time.monotonic()."""
+        self._scoring, self._flow, self._deadline = scoring, flow, deadline
         self._requests = RequestStream[pb.RecognizeVideoRequest](idle_s=idle_s)
         self._window: FrameWindow[asyncio.Future[Frame]] = FrameWindow()
         self._computing: dict[KeyFrame, list[asyncio.Future[Frame]]] = {}
@@ -190,7 +191,9 @@ class VideoStream:
     async def _compute(self, key: KeyFrame) -> None:
         try:
             frames = [await frame for frame in self._computing[key]]
-            self._key_frames.rows.add(key, await self._scoring.features(self._video, (key, frames), self._deadline))
+            clip = (key, frames)
+            row = await self._scoring.features(self._video, clip, self._deadline, self._flow)
+            self._key_frames.rows.add(key, row)
         except Exception as error:  # noqa: BLE001 - as above
             self.end(error)
         finally:

@@ -16,9 +16,11 @@ from recognizer_svc.scoring.metrics import ScoringMetrics
 from recognizer_svc.scoring.micro_batch import MicroBatches
 from recognizer_svc.video.key_frames import ComputedRows, Row
 from recognizer_svc.video.timeline import reach_ms
+from stal_data.amounts import amount
 from stal_data.errors import ConflictError
 from stal_data.keyframes import KeyFrame, ScoredKeyFrame
 from svc_common.errors import BusyError, DeadlineError, ServiceUnavailableError
+from svc_common.fair_queue import Flow
 from svc_common.watched_pool import WatchedPool
 
 if TYPE_CHECKING:
@@ -116,7 +118,9 @@ class VideoScoring:
         """Let a stream be in progress for the time of the block, and close it."""
         try:
             if len(self.streams) >= self.max_streams:
-                raise BusyError(f"{len(self.streams)} videos are being scored, as many as --max-streams allows")
+                raise BusyError(
+                    f"--max-streams allows {amount(len(self.streams), 'video')} at a time, and as many are being scored"
+                )
             self.streams.add(stream)
             yield
         finally:
@@ -143,9 +147,9 @@ class VideoScoring:
 
         return await self._run(deadline, "open", find)
 
-    async def features(self, video: OpenVideo, clip: "Clip", deadline: float) -> Row:
+    async def features(self, video: OpenVideo, clip: "Clip", deadline: float, flow: Flow) -> Row:
         """Compute what the head reads of a clip."""
-        row = await asyncio.wrap_future(self._batches.add((video.source, clip), deadline))
+        row = await asyncio.wrap_future(self._batches.add((video.source, clip), deadline, flow))
         return {name: row[name] for name in video.arrays}
 
     async def score(

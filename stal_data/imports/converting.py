@@ -3,6 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
+from stal_data.amounts import amount
 from stal_data.csv_lines import write_csv
 from stal_data.dataset import Split
 from stal_data.errors import InputError
@@ -32,7 +33,7 @@ def convert(split: Split, to: str, output: Path, *, model_version: str | None = 
     if to == "cvat":
         write_together({output / f"{video.name}.xml": cvat_xml(video, label_map.names) for video in videos})
         unknown = sum(person.person < 0 for person in people)
-        return [f"{unknown} boxes of unknown people are tracks of one frame each."] if unknown else []
+        return [f"{amount(unknown, 'box')} of unknown people written as tracks of one frame each."] if unknown else []
     if to == "label_studio":
         infos = {video.name: split.media.info(video.name) for video in videos}
         frames = {name: round(info.duration_s * info.rate) for name, info in infos.items()}

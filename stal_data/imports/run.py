@@ -83,11 +83,11 @@ def import_files(
     output: Path,
     options: ImportOptions,
     media: ImportedMedia,
-    progress: Callable[[Path], None] = lambda _: None,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> ImportReport:
     """Write the data set into the folder `output`, and the report beside it; nothing is written after an error.
 
-    progress: called with each file when its turn comes.
+    progress: called with the numbers of files that are read, and of all, after each file.
     """
     check_name("--name", options.name)
     target = output / FILE_NAME
@@ -96,8 +96,7 @@ def import_files(
     report, dropped = ImportReport(), Counter[str]()
     splits: dict[str, MergedKeyFrames] = defaultdict(MergedKeyFrames)
     names: dict[str, None] = {}
-    for path in paths:
-        progress(path)
+    for number, path in enumerate(paths, 1):
         source = Source(path)
         tool = recognised(source, options.format)
         content = tool.read(source, options.reading)
@@ -117,6 +116,7 @@ def import_files(
             found = _key_frames(video, str(path), options, media, report, dropped)
             for split in (options.split,) if video.splits is None else video.splits:
                 splits[check_name("The split", split)].add(id_of(video.name), found)
+        progress(number, len(paths))
     if not any(merged.people for merged in splits.values()):
         reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items())
         raise InputError(

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from os.path import realpath  # Path.resolve raises RuntimeError for links in a circle
 from pathlib import Path
 
+from stal_data.amounts import amount
 from stal_data.annotations import group_rows
 from stal_data.dataset import Dataset
 from stal_data.dataset_spec import SplitSpec
@@ -141,6 +142,6 @@ def _shared_videos(path: Path, videos: dict[str, set[str]]) -> Iterator[Finding]
                     severity="warning",
                     rule="shared-videos",
                     path=path,
-                    message=f"{len(shared)} videos are in both '{first}' and '{second}' ({', '.join(shared[:5])}"
+                    message=f"{amount(len(shared), 'video')} in both '{first}' and '{second}' ({', '.join(shared[:5])}"
                     f"{', ...' if len(shared) > 5 else ''}): scores on one say little after training on the other.",
                 )

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from stal_data.amounts import amount
 from stal_data.dataset import Split
 from stal_data.keyframes import AnnotatedKeyFrame
 from stal_data.labels import LabelMap
@@ -52,9 +53,9 @@ class Counts:
     def line(self) -> str:
         """What a command prints of the split."""
         return (
-            f"Split {self.split}: {self.videos} videos, {self.key_frames} key frames "
-            f"({self.without_people} without people, {self.excluded} excluded), {self.boxes} boxes, "
-            f"{self.actions} actions"
+            f"Split {self.split}: {amount(self.videos, 'video')}, {amount(self.key_frames, 'key frame')} "
+            f"({self.without_people} without people, {self.excluded} excluded), {amount(self.boxes, 'box')}, "
+            f"{amount(self.actions, 'action')}"
         )
 
     @classmethod

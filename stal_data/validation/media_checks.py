@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
+from stal_data.amounts import amount
 from stal_data.clips import clip_frames, key_image_frame, resolve_window
 from stal_data.errors import InputError, StalError
 from stal_data.keyframes import AnnotatedKeyFrame, KeyFrame
@@ -36,7 +37,9 @@ class MediaChecker:
         try:
             info = self._media.info(video)
         except StalError as error:
-            yield self._finding("media", key_frames[0].key, f"{error} ({len(key_frames)} key frames need it)")
+            yield self._finding(
+                "media", key_frames[0].key, f"{error} (needed by {amount(len(key_frames), 'key frame')})"
+            )
             return
         for note in info.notes:
             yield self._finding("clock", key_frames[0].key, f"video '{video}': {note}.", severity="warning")
@@ -77,7 +80,7 @@ class MediaChecker:
                 severity="error",
                 rule="frames",
                 path=missing[0].parent,
-                message=f"{len(missing)} frames that clips need are missing: {names} (first needed by key frame "
+                message=f"{amount(len(missing), 'frame')} missing that clips need: {names} (first needed by key frame "
                 f"{first_key} of {self._path}"
                 + (f":{self._lines[first_key]}" if first_key in self._lines else "")
                 + "). Extract the video again, or exclude the key frames.",

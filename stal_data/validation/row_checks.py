@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from stal_data.amounts import amount
 from stal_data.formats import AnnotationFormat, Row
 from stal_data.keyframes import AnnotatedKeyFrame, KeyFrame
 from stal_data.labels import LabelMap
@@ -115,5 +116,5 @@ def unused_classes(
             severity="warning",
             rule="unused-class",
             path=path,
-            message=f"{len(unused)} of {label_map.num_classes} classes have no instance: {names}{more}.",
+            message=f"{len(unused)} of {amount(label_map.num_classes, 'class')} without an instance: {names}{more}.",
         )

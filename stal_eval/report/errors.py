@@ -42,7 +42,7 @@ def _side(counts: Mapping[str, int], title: str, words: Mapping[str, str]) -> st
         for outcome, value in counts.items()
         if value
     )
-    heading = f"<h4>{title}: {count(total)} {'row' if total == 1 else 'rows'}</h4>"
+    heading = f"<h4>{title}: {count(total, 'row')}</h4>"
     return f'<div>{heading}{_bar(counts, words, total)}<ul class="legend">{items}</ul></div>'
 
 

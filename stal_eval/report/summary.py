@@ -18,10 +18,10 @@ def cards(metrics: Metrics) -> str:
         (
             "mAP",
             points(chosen["mAP"]),
-            f"at {capacity_words(chosen['capacity'])}, {escape(chosen['note'])}",
+            f"{_counted(chosen['capacity'])} The capacity was {escape(chosen['note'])}.",
             _bounds(ties, "chosen"),
         ),
-        ("mAP at capacity 50", points(metrics["mAP_at_50"]), "a fixed capacity", _bounds(ties, "at_50")),
+        ("mAP at capacity 50", points(metrics["mAP_at_50"]), _counted(50), _bounds(ties, "at_50")),
         (
             "best mAP",
             points(best["mAP"]),
@@ -70,6 +70,14 @@ def inputs(metrics: Metrics) -> str:
     return f'<div class="wide"><table class="inputs"><tbody>{cells}</tbody></table></div>'
 
 
+def _counted(capacity: int) -> str:
+    """What a capacity means."""
+    if not capacity:
+        return "Every row counts (no capacity limit)."
+    rows = "row counts" if capacity == 1 else f"{count(capacity)} rows count"
+    return f"Of each key frame, the best-scored {rows} (capacity {capacity})."
+
+
 def _swept(capacities: Sequence[int]) -> str:
     return f"{len(capacities)} from {capacities[0]} to {capacities[-1] or 'no limit'}"
 
@@ -79,5 +87,5 @@ def _bounds(ties: Mapping[str, Any], point: str) -> str:
         return ""
     lower, upper = points(ties[point]["mAP_lower"]), points(ties[point]["mAP_upper"])
     if lower == upper:
-        return "whatever the order of equal scores"
-    return f"{lower} to {upper} over the orders of equal scores"
+        return "The same for every order of equal scores."
+    return f"{lower} to {upper} with equal scores in other orders."

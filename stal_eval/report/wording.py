@@ -1,5 +1,6 @@
 """What the page calls things: outcomes, operating points, and how it writes numbers."""
 
+from stal_data.amounts import noun
 from stal_eval.outcomes import NEAR_IOU
 
 TRUTH_WORDS = {
@@ -30,9 +31,10 @@ def points(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.2f}"
 
 
-def count(value: int) -> str:
-    """Return a whole number with narrow spaces between thousands."""
-    return f"{value:,}".replace(",", "\u202f")
+def count(value: int, one: str | None = None) -> str:
+    """Return a whole number with narrow spaces between thousands. one: what is counted, in the singular."""
+    text = f"{value:,}".replace(",", "\u202f")
+    return text if one is None else f"{text} {noun(value, one)}"
 
 
 def capacity_words(capacity: int) -> str:

@@ -72,7 +72,7 @@ def test_boxes_on_frames_become_those_of_key_frames(form: str, data: Path, tmp_p
         file, words = _write_coco(tmp_path, by_name="name" in form, scale=2 if "larger" in form else 1)
     done = _import(file, data, *words)
     assert done.exit_code == 0, f"{done.output} {done.exception}"
-    assert "1 boxes are on frames of no key frame" in done.stderr
+    assert "1 box left out: on frames of no key frame" in done.stderr
     found = open_proposals(Store.open(tmp_path / "store"), "small", "test", "other")
     assert {
         (key.time_ms // 1000, tuple(box.tolist()), float(score))

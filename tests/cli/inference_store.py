@@ -80,5 +80,6 @@ class Inference:
 @contextmanager
 def in_this_process(store: Path, patch: pytest.MonkeyPatch) -> Iterator[Inference]:
     inference = Inference(store)
-    patch.setattr(Stages, "_execute", lambda stages, name, words: inference.execute(stages, name, words))
+    for method in ("_execute", "_call"):
+        patch.setattr(Stages, method, lambda stages, name, words: inference.execute(stages, name, words))
     yield inference

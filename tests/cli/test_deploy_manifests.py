@@ -15,7 +15,7 @@ from cli.main import root
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 KUBERNETES = DEPLOY / "kubernetes"
-RENDERED = ["overlays/cpu", "overlays/gpu", "jobs", "overlays/jobs-gpu"]
+RENDERED = ["overlays/cpu", "overlays/gpu", "overlays/autoscaled", "jobs", "overlays/jobs-gpu"]
 kubectl = pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl, whose kustomize renders")
 
 Document = dict[str, Any]
@@ -116,6 +116,35 @@ def test_training_finds_as_many_recognizers_as_it_has_nodes(overlay: str) -> Non
     (job,) = load((KUBERNETES / "jobs" / "train.yaml").read_text())
     (recognizer,) = [document for document in render(overlay) if document["kind"] == "StatefulSet"]
     assert recognizer["spec"]["replicas"] == job["spec"]["completions"]
+
+
+@kubectl
+def test_autoscalers_alone_set_the_replicas_of_what_exists_by_metrics_that_the_adapter_serves() -> None:
+    rendered = render("overlays/autoscaled")
+    scaled = {
+        (item["kind"], item["metadata"]["name"]): item.get("spec", {})
+        for item in rendered
+        if "replicas" not in item.get("spec", {})
+    }
+    (job,) = load((KUBERNETES / "jobs" / "train.yaml").read_text())
+    adapter = (DEPLOY / "prometheus" / "adapter.yaml").read_text()
+    scalers = [item["spec"] for item in rendered if item["kind"] == "HorizontalPodAutoscaler"]
+    assert len(scalers) == 2
+    for scaler in scalers:
+        target = scaler["scaleTargetRef"]
+        assert "template" in scaled[target["kind"], target["name"]]
+        assert job["spec"]["completions"] <= scaler["minReplicas"] < scaler["maxReplicas"]
+        for metric in scaler["metrics"]:
+            assert re.search(rf"\b{metric['pods']['metric']['name']}\b", adapter)
+
+
+@kubectl
+def test_the_scoring_service_selects_the_recognizers() -> None:
+    rendered = {
+        (item["kind"], item["metadata"]["name"]): item.get("spec", {}) for item in render("overlays/autoscaled")
+    }
+    labels = rendered["StatefulSet", "recognizer"]["template"]["metadata"]["labels"]
+    assert rendered["Service", "scoring"]["selector"].items() <= labels.items()
 
 
 def test_every_mount_has_its_volume() -> None:

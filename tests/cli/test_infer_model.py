@@ -143,6 +143,11 @@ def test_tracked_people_have_ids_and_move_between_key_frames(
     assert stages.ran == ["dataset", "detect", "precompute", "predict"]
     found = read_predictions(out / "predictions.csv", min_score=0)
     assert {person.track for people in found.values() for person in people} - {-1}
+    run_id = read_packed_model(model).run_id
+    words = ["--label-map", out / "store" / "runs" / run_id / "label_map.pbtxt", "--min-score", "0.9"]
+    stal_cli("segments", out / "predictions.csv", *words, "--output", tmp_path / "actions.csv")
+    assert (out / "actions.csv").read_bytes() == (tmp_path / "actions.csv").read_bytes()
     stages.ran.clear()
     stal_cli("infer", street, "--model", model, "--output", out)
     assert stages.ran == ["detect", "predict"], "other proposals, without tracks"
+    assert not (out / "actions.csv").exists()

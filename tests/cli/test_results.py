@@ -1,7 +1,9 @@
 """What `infer` writes about the people of videos: files for people and programs."""
 
+import csv
 import json
 import re
+from dataclasses import replace
 from fractions import Fraction
 from html import unescape
 from pathlib import Path
@@ -13,6 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cache.proposal_store import DetectorSpec, Proposals, write_proposals
+from cache.store import Store
+from cache.tracks import Tracks
 from cli.workflow.predictions import Person
 from cli.workflow.results.annotated_video import write_annotated_video
 from cli.workflow.results.drawing import PeoplePainter, action_colour
@@ -21,6 +26,7 @@ from cli.workflow.results.subtitles import web_vtt
 from cli.workflow.results.writing import write_results
 from stal_data.dataset import Dataset
 from stal_data.errors import InputError
+from stal_data.keyframes import KeyFrame
 from stal_data.media import MediaInfo
 from stal_data.media.video import VideoFiles
 from stal_data.own_videos import write_video_dataset
@@ -46,6 +52,44 @@ def written(street: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     write_results(folder / "out", videos, NAMES)
     return folder / "out"
+
+
+def test_people_with_tracks_have_segments(written: Path) -> None:
+    with (written / "actions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["video"], row["person"], row["action"]) for row in rows] == [
+        ("street", "1", "walk"),
+        ("street", "1", HOSTILE),
+        ("street", "2", "wave"),
+    ]
+
+
+def test_tracking_that_finds_nobody_leaves_a_table_without_rows(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "v.mp4", constant(25, 50))
+    none = np.zeros(0, dtype=np.int64)
+    boxes_04, scores_0, offsets_1 = np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(1, np.int64)
+    proposals = Proposals(
+        dataset="case",
+        split="all",
+        key_frames=(KeyFrame("v", 0),),
+        offsets_K1=np.zeros(2, np.int64),
+        boxes_N4=boxes_04,
+        scores_N=scores_0,
+        detector=DetectorSpec(name="d", weights="sha256:0", height=32, width=32, confidence=0.3, library="l"),
+        tracks=Tracks(
+            tracker="t",
+            ids_N=none,
+            frames=(),
+            offsets_M1=offsets_1,
+            boxes_P4=boxes_04,
+            scores_P=scores_0,
+            ids_P=none,
+        ),
+    )
+    written = write_proposals(Store.open(str(tmp_path / "store"), create=True), proposals)
+    video = replace(scored(tmp_path / "out" / "v", people_in(path, [{}, {}]), path), proposals=written)
+    write_results(tmp_path / "out", [video], NAMES)
+    assert (tmp_path / "out" / "actions.csv").read_text() == "video,person,action,start_s,end_s,score\n"
 
 
 boxes = st.tuples(*[st.floats(0, 0.5)] * 2, *[st.floats(0.5, 1)] * 2)
@@ -281,7 +325,10 @@ def test_labels_of_people_close_to_one_another_do_not_cover_each_other() -> None
         return [int((picture[:96] == colour).all(axis=2).sum()) for colour in colours]
 
     close = {label: person(0.4 + 0.01 * label, (label, 0.9), y=0.5) for label in (1, 2, 3)}
-    assert labels(close) == [labels({number: found})[0] for number, found in close.items()]
+    alone = [labels({number: found})[0] for number, found in close.items()]
+    assert labels(close) == alone
+    top = {label: person(0.4, (label, 0.9), y=0) for label in (1, 2, 3)}  # nothing is free above them
+    assert all(a >= b for a, b in zip(labels(top), alone, strict=True)), "beside the boxes"
 
 
 def test_colours_belong_to_label_ids() -> None:

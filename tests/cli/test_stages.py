@@ -173,6 +173,25 @@ def test_a_failure_shows_the_end_of_the_log_and_is_run_again(tmp_path: Path) -> 
             Stages(tmp_path).run("broken", "x", inputs={}, products=[])
 
 
+@pytest.mark.parametrize("here", [False, True], ids=["in a child", "here"])
+def test_a_command_fails_alike_here_and_in_a_child(
+    here: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stages = Stages(tmp_path / "out")
+
+    def check(*words: object) -> None:
+        stages.run("check", *map(str, words), inputs={}, products=[], here=here)
+
+    check("dataset", "synth", "--help")
+    assert "Render a synthetic data set" in stages.log("check").read_text()
+    with pytest.raises(StageError, match="There is no data set at") as missing:
+        check("dataset", "info", tmp_path)
+    assert "run the same command again to go on from this stage" in str(missing.value)
+    with pytest.raises(StageError, match="No such option"):
+        check("dataset", "synth", "--no-such")
+    assert "Render" not in capsys.readouterr().out
+
+
 def test_a_stage_that_was_done_does_not_ask_how_its_service_is_reached(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

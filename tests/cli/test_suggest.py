@@ -167,7 +167,7 @@ def test_a_bad_row_of_predictions_is_refused(line: str, message: str, tmp_path: 
 def test_predictions_of_another_split_are_refused(own: Path, tmp_path: Path) -> None:
     (tmp_path / "p.csv").write_text(f"yard,0,{LEFT},1,0.5\n")
     done, _ = _suggest(own, tmp_path / "p.csv", "cvat")
-    assert "1 key frames that split 'all' lacks, the first is yard,0000" in str(done.exception)
+    assert "1 key frame that split 'all' lacks, the first is yard,0000" in str(done.exception)
     (tmp_path / "p.csv").write_text(f"street,0,{LEFT},9,0.5\n")
     assert "Label 9 is not in" in str(_suggest(own, tmp_path / "p.csv", "cvat")[0].exception)
 

@@ -50,7 +50,7 @@ def test_errors_are_listed_up_to_a_limit_and_exit_with_1(tmp_path: Path) -> None
 def test_a_data_set_is_described(tmp_path: Path) -> None:
     result = _run("info", write_small_dataset(tmp_path))
     assert result.exit_code == 0
-    assert "Split train: 1 videos, 2 key frames (0 without people, 0 excluded), 4 boxes, 6 actions" in result.stdout
+    assert "Split train: 1 video, 2 key frames (0 without people, 0 excluded), 4 boxes, 6 actions" in result.stdout
     assert "80x48 pixels, 25 frames a second" in result.stdout
     assert result.stdout.splitlines()[-1].split() == ["3", "wave", "2", "2"]
 
@@ -60,7 +60,7 @@ def test_videos_become_a_data_set_wherever_the_command_runs(tmp_path: Path, monk
     monkeypatch.chdir(tmp_path)
     result = _run("from-videos", "street.mp4", "--output", "own", "--name", "own")
     assert result.exit_code == 0, result.output
-    assert "1 videos, 3 key frames in split 'all'" in result.stdout
+    assert "1 video, 3 key frames in split 'all'" in result.stdout
     monkeypatch.chdir("/")
     split = Dataset.open(tmp_path / "own").split("all")
     assert split.media.read("street", [1]).shape == (1, 48, 80, 3)
@@ -77,7 +77,7 @@ def test_what_from_videos_leaves_out_is_named(tmp_path: Path) -> None:
     result = _run("from-videos", tmp_path / "mix", "--output", tmp_path / "own", "--name", "own")
     assert result.exit_code == 0, result.output
     assert "b.mp4 (a broken link), more (a folder, which is not looked into). Name what is a video" in result.stderr
-    assert "1 videos, 2 key frames in split 'all'" in result.stdout
+    assert "1 video, 2 key frames in split 'all'" in result.stdout
 
 
 def test_a_mistake_is_one_line_and_exit_code_1(tmp_path: Path) -> None:

@@ -88,8 +88,8 @@ def test_a_tool_s_file_becomes_a_data_set_that_validates(tmp_path: Path, videos:
     out = tmp_path / "out"
     done = run_dataset("import", path, "--videos", videos, "--output", out, "--name", "own", "--split", "train")
     assert done.exit_code == 0, done.output
-    assert f"{path}: cvat, 1 videos, 4 tracks, 4 boxes" in done.stdout
-    assert "Split train: 1 videos, 4 key frames (1 without people, 0 excluded), 4 boxes, 5 actions" in done.stdout
+    assert "Read 1 file (cvat): 4 tracks, 4 boxes" in done.stdout
+    assert "Split train: 1 video, 4 key frames (1 without people, 0 excluded), 4 boxes, 5 actions" in done.stdout
     assert (out / "label_map.pbtxt").read_text().count("label_id") == 3
     assert json.loads((out / "import_report.json").read_text())["splits"][0]["boxes"] == 4
     done = run_dataset("validate", out, "--decode")
@@ -156,7 +156,7 @@ def test_actions_that_the_label_map_lacks_are_an_error_or_dropped_and_counted(tm
     assert "lacks actions of the files: 'walk'" in str(done.exception)
     assert "Did you mean 'walks'?" in str(done.exception)
     done = run_dataset(*words, "--output", tmp_path / "b", "--unknown-labels", "drop", "--videos", videos)
-    assert "Dropped: 2 actions 'walk', which the label map lacks" in done.stderr
+    assert "Dropped: actions 'walk', which the label map lacks (2)." in done.stderr
     split = Dataset.open(tmp_path / "b").split("all")
     assert sum(map(len, (item.labels for item in split.key_frames))) == 5  # all people stay
 

@@ -125,7 +125,7 @@ def test_bad_fractions_are_refused(fractions: str, message: str) -> None:
 def test_what_cannot_be_divided_is_refused_and_nothing_is_written(many: Path, tmp_path: Path) -> None:
     out = ("--output", tmp_path / "new", "--name", "new")
     few = _split(many, "--from", "test", "--fractions", "a=0.5,b=0.5", *out)
-    assert "have 1 videos, but 2 splits need as many" in str(few.exception)
+    assert "1 video, but 2 splits need as many" in str(few.exception)
     (many / "excluded.csv").write_text("a,0001\n")
     clash = _split(many, "--fractions", "a=0.5,b=0.5", *out)
     assert "a,0001 is excluded in one split and used in another" in str(clash.exception)

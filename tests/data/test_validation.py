@@ -128,7 +128,7 @@ def test_missing_frames_are_named_with_the_folder_and_the_line_that_needs_them(r
     (finding,) = _validate(root).errors
     assert (finding.rule, finding.path) == ("frames", root / "frames" / "b")
     # Of every second frame 60 alone is in the clip of key frame 2, which starts at an even number.
-    assert "1 frames that clips need are missing: b_000060.png" in finding.message
+    assert "1 frame missing that clips need: b_000060.png" in finding.message
     assert f"key frame b,0002 of {root / 'test.csv'}:4" in finding.message
 
 

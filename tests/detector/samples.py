@@ -108,13 +108,16 @@ def make_server(
     image_size: tuple[int, int] | None = (90, 160),
     data_root: Path | None = None,
     read_hung_s: float = 600.0,
+    kind: str = "yolo",
     port: int = 0,
     **batcher: object,
 ) -> ServiceServer:
     """A service over the tiny weights; `start` it and always `stop` it."""
     yolo = DetectorConfig(weights=weights, image_size=image_size, confidence=0.5, device="cpu")
     limits = BatcherConfig(**batcher)
-    config = DetectorServiceConfig(detector=yolo, batcher=limits, data_root=data_root, read_hung_s=read_hung_s)
+    config = DetectorServiceConfig(
+        detector=yolo, kind=kind, batcher=limits, data_root=data_root, read_hung_s=read_hung_s
+    )
     metrics = Metrics()
     service = DetectorService(config, metrics)
     listening = ServerConfig(port=port, metrics_port=0, reflection=True)

@@ -154,3 +154,16 @@ def test_bad_options_are_usage_errors(dataset: Path, tmp_path: Path) -> None:
     result = CliRunner().invoke(detector, ["--weights", "w.pt", "--image-size", "180"])
     assert result.exit_code == 2
     assert "180x320" in result.stderr
+
+
+def test_every_command_that_starts_a_detector_has_the_defaults_of_the_detector() -> None:
+    from cli.commands.infer import infer
+    from cli.commands.models_pack import pack
+    from cli.commands.serve_detector import detector
+    from detector_svc.detector_protocol import DetectorConfig
+
+    known = DetectorConfig(weights=Path("w.pt"))
+    for command in (detector, infer, pack):
+        helped = " ".join(CliRunner().invoke(command, ["--help"]).stdout.split())
+        assert f"Least box confidence. [default: {known.confidence}]" in helped
+        assert f"IoU above which two boxes are one person. [default: {known.overlap}]" in helped

@@ -20,6 +20,7 @@ from stal_data.media.images import decode_image
 from svc_common.client import open_channel
 from svc_common.config import ClientConfig
 from svc_common.errors import ServiceUnavailableError
+from svc_common.fair_queue import Flow
 from svc_common.metrics import Metrics
 from tests.detector.samples import encoded, make_client, numbered, picture, serving
 from tests.services.hostile import PATH_TRICKS
@@ -131,7 +132,7 @@ class Nothing:
 
 async def test_a_stream_without_frames_ends_and_says_how_to_go_on() -> None:
     batcher = MicroBatcher(Nothing(), BatcherConfig(), BatcherMetrics(Metrics().registry))
-    stream = DetectStream(batcher, time_remaining_s=None, idle_s=0.05)
+    stream = DetectStream(batcher, Flow("stream", "batch"), time_remaining_s=None, idle_s=0.05)
 
     async def silent() -> AsyncIterator[pb.DetectRequest]:
         await asyncio.Event().wait()

@@ -32,7 +32,7 @@ async def collect(client: DetectorClient, images: dict[str, bytes]) -> list[tupl
 
 
 async def test_concurrent_streams_get_each_frame_once_with_its_own_boxes(weights: Path, detector: YoloDetector) -> None:
-    async with serving(weights, queue_size=256) as server:
+    async with serving(weights) as server:
         client = make_client(server.port)
         streams = [{f"{stream}-{n}": encoded(picture(20 * stream + n)) for n in range(20)} for stream in range(4)]
         answers = await asyncio.gather(*(collect(client, images) for images in streams))
@@ -129,10 +129,10 @@ async def test_a_passed_deadline_frees_the_queue(weights: Path) -> None:
         assert len(await collect(client, {"next": encoded(picture(1))})) == 1
 
 
-async def test_a_full_queue_slows_a_client_down_and_loses_nothing(weights: Path) -> None:
-    images = {str(number): encoded(picture(number)) for number in range(30)}
-    async with serving(weights, max_batch=1, queue_size=3) as server:
-        client = make_client(server.port, window=12)
+async def test_a_slow_model_slows_a_client_down_and_loses_nothing(weights: Path) -> None:
+    images = {str(number): encoded(picture(number)) for number in range(80)}
+    async with serving(weights, max_batch=1) as server:
+        client = make_client(server.port, window=100)
         answers = await collect(client, images)
     assert sorted(name for name, _ in answers) == sorted(images)
     assert all(isinstance(found, FrameDetections) for _, found in answers)

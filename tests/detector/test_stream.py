@@ -1,17 +1,22 @@
 """One stream on the server, without a connection."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 
 import pytest
 from prometheus_client import CollectorRegistry
 
-from detector_svc.service.detect_stream import WINDOW, DetectStream
-from detector_svc.service.micro_batcher import BatcherConfig, BatcherMetrics, MicroBatcher
+from detector_svc.service import detect_stream
+from detector_svc.service.detect_stream import DetectStream
+from detector_svc.service.micro_batcher import WINDOW, BatcherConfig, BatcherMetrics, MicroBatcher
 from detector_svc.yolo.yolo_detector import YoloDetector
 from protos.generated import detector_pb2 as pb
 from svc_common.errors import BusyError
+from svc_common.fair_queue import Flow
 from tests.detector.samples import encoded, picture
+
+FLOW = Flow("stream", "batch")
 
 
 async def test_a_client_that_never_reads_is_not_read_from(detector: YoloDetector) -> None:
@@ -24,9 +29,9 @@ async def test_a_client_that_never_reads_is_not_read_from(detector: YoloDetector
             taken += 1
             yield pb.DetectRequest(frame_id=str(taken), image=image)
 
-    batcher = MicroBatcher(detector, BatcherConfig(queue_size=2 * WINDOW), BatcherMetrics(CollectorRegistry()))
+    batcher = MicroBatcher(detector, BatcherConfig(), BatcherMetrics(CollectorRegistry()))
     batcher.start()
-    stream = DetectStream(batcher, time_remaining_s=None)
+    stream = DetectStream(batcher, FLOW, time_remaining_s=None)
     answers = stream.answers(eager())
     try:
         await anext(answers)
@@ -56,7 +61,7 @@ async def test_a_frame_on_its_way_when_a_stream_ends_is_not_cancelled(detector: 
 
     batcher = MicroBatcher(detector, BatcherConfig(), BatcherMetrics(CollectorRegistry()))
     batcher.start()
-    stream = DetectStream(batcher, time_remaining_s=None)
+    stream = DetectStream(batcher, FLOW, time_remaining_s=None)
     answers = stream.answers(slow())
     try:
         await anext(answers)
@@ -69,3 +74,36 @@ async def test_a_frame_on_its_way_when_a_stream_ends_is_not_cancelled(detector: 
     arrive.set()
     async with asyncio.timeout(120):
         await arrived.wait()
+
+
+async def test_of_large_images_fewer_wait(detector: YoloDetector, monkeypatch: pytest.MonkeyPatch) -> None:
+    image, taken, release = encoded(picture(1)), 0, threading.Event()
+    monkeypatch.setattr(detect_stream, "_WINDOW_BYTES", 2 * len(image))
+
+    async def eager() -> AsyncIterator[pb.DetectRequest]:
+        nonlocal taken
+        for _ in range(10):
+            taken += 1
+            yield pb.DetectRequest(frame_id=str(taken), image=image)
+
+    batcher = MicroBatcher(detector, BatcherConfig(), BatcherMetrics(CollectorRegistry()))
+    batcher.start()
+    batcher._model_thread.submit(release.wait)
+    stream = DetectStream(batcher, FLOW, time_remaining_s=None)
+    answers = stream.answers(eager())
+    try:
+        first = asyncio.create_task(anext(answers))
+        async with asyncio.timeout(60):
+            while batcher.pending < 2:
+                await asyncio.sleep(0)
+        for _ in range(100):  # turns of the loop
+            await asyncio.sleep(0)
+        assert taken == 2
+        release.set()
+        await first
+        assert len([answer async for answer in answers]) == 9
+    finally:
+        release.set()
+        await answers.aclose()
+        await stream.close()
+        await batcher.stop()

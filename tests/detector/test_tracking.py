@@ -163,6 +163,32 @@ def test_boxes_in_no_track() -> None:
     assert tracks.frames == ()
 
 
+def ids_of(*frames: FrameDetections, step: int = 5) -> list[list[int]]:
+    """The ids in key frames that follow each other after so many frames of the time line."""
+    plan = [
+        TrackedFrame(video="v", number=1 + step * place, key=KeyFrame("v", 40 * step * place))
+        for place in range(len(frames))
+    ]
+    tracks = PersonTracker(25 / step).tracks(plan, {item.id: found for item, found in zip(plan, frames, strict=True)})
+    return [ids.tolist() for ids in np.split(tracks.ids_N, np.cumsum([len(found) for found in frames])[:-1])]
+
+
+def test_a_box_that_is_missed_after_the_first_belongs_to_the_track() -> None:
+    sure, nobody = seen((0, 0.9)), seen()
+    assert ids_of(sure, nobody, sure, sure) == [[1], [], [1], [1]]
+    assert ids_of(sure, *[nobody] * 9, sure, sure) == [[1], *[[]] * 9, [1], [1]]
+    assert ids_of(sure, *[nobody] * 10, sure, sure) == [[-1], *[[]] * 10, [1], [1]], "more than 2 s before"
+
+
+def test_weak_boxes_before_a_track_belong_to_it() -> None:
+    """As far as they lie in its place, one in each frame, each next to the following one."""
+    sure = seen((0.3, 0.9))
+    assert ids_of(seen((0.24, 0.2), (0.7, 0.2)), seen((0.27, 0.2)), sure, sure) == [[1, -1], [1], [1], [1]]
+    assert ids_of(seen((0.25, 0.2), (0.31, 0.2)), sure, sure) == [[-1, 1], [1], [1]]
+    two = seen((0.3, 0.9), (0.7, 0.9))
+    assert ids_of(seen((0.69, 0.2), (0.32, 0.2)), two, two) == [[2, 1], [1, 2], [1, 2]]
+
+
 def test_the_command_says_what_was_tracked(split: Split, tmp_path: Path) -> None:
     def run(*options: str) -> tuple[int, str]:
         words = [str(split.media.root.parent), "--split", "test", "--store", str(tmp_path / "store"), *options]
@@ -183,8 +209,8 @@ def test_the_command_says_what_was_tracked(split: Split, tmp_path: Path) -> None
         loop.close()
     assert code == 0, said
     assert "22 boxes on 8 key frames" in said
-    assert "22 of these boxes are in a track, by ByteTrack, trackers-" in said
-    assert "2 frames a second; 16 boxes on 6 frames between key frames are filed, too" in said
+    assert "Boxes in a track, by ByteTrack, trackers-" in said
+    assert "2 frames a second: 22; also filed: 16 boxes on 6 frames between key frames" in said
     assert "detecting: 14/14 frames" in said
     for options, text in (
         (("--detect-fps", "3"), "--detect-fps has no effect without --track"),

@@ -34,7 +34,7 @@ def test_a_capacity_chosen_on_the_scored_split_is_said_aloud() -> None:
     assert chosen["capacity"] == 5
     assert chosen["chosen_on"]["is_scored_split"] is True
     assert (chosen["chosen_on"]["split"], chosen["chosen_on"]["dataset"]) == ("val", "mine")
-    assert "chosen on the scored split itself (val of mine), so it is too optimistic" in chosen["note"]
+    assert "chosen on the scored split itself (val of mine), so this mAP is too optimistic" in chosen["note"]
 
 
 def test_a_capacity_from_another_split_is_applied_and_both_splits_are_named(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_the_command_prints_where_the_capacity_was_chosen(tmp_path: Path) -> Non
         return result.output
 
     output = run("--split", "val", "--dataset", "small", "--output", tmp_path / "val")
-    assert "chosen on the scored split itself (val of small), so it is too optimistic" in output
+    assert "chosen on the scored split itself (val of small), so this mAP is too optimistic" in output
     metrics_file = tmp_path / "val" / "metrics.json"
     content = json.loads(metrics_file.read_text())
     content["chosen"]["chosen_on"]["ground_truth"] = "another"

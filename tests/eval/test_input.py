@@ -14,9 +14,10 @@ import stal_eval
 from stal_data.errors import InputError, NotFoundError
 from stal_data.keyframes import KeyFrame
 from stal_data.times import parse_time
+from stal_eval.columns import Table
 from stal_eval.exclusions import load_exclusions
 from stal_eval.rules import PREDICTION_COLUMNS, broken_rule
-from stal_eval.table import Table, load_table
+from stal_eval.table import load_table
 from tests.eval.brute_force import Found, Truth
 from tests.eval.frames import LABEL_MAP, ground_truth_frame, predictions_frame
 
@@ -266,7 +267,7 @@ def test_unknown_label_ids_are_left_out_and_counted(tmp_path: Path) -> None:
     assert result.mean_ap == 1.0
     assert result.counts.prediction_rows_outside_label_map == 2
     assert result.counts.ground_truth_rows_outside_label_map == 1
-    assert "1 ground-truth rows have labels outside the label map" in result.warnings[0]
+    assert "1 ground-truth row with labels outside the label map" in result.warnings[0]
 
 
 def test_ground_truth_that_no_label_matches_is_refused_with_the_reason(tmp_path: Path) -> None:
@@ -367,8 +368,8 @@ def test_ground_truth_given_twice_and_predictions_cut_short_are_warned_about(tmp
     files = write(tmp_path / "p.csv", GOOD), write(tmp_path / "g.csv", GOOD_TRUTH, other, other[:-1] + "7")
     result = stal_eval.evaluate(*files, LABEL_MAP)
     assert result.counts.repeated_ground_truth_rows == 1
-    assert "1 of 2 key frames with ground truth have no prediction" in result.warnings[0]
-    assert "1 ground-truth rows repeat the key frame, box and class" in result.warnings[1]
+    assert "1 of 2 key frames with ground truth, but without a prediction" in result.warnings[0]
+    assert "1 ground-truth row with the key frame, box and class" in result.warnings[1]
 
 
 def test_a_pipe_is_refused_because_it_can_be_read_only_once(tmp_path: Path) -> None:

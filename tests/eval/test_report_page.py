@@ -87,6 +87,17 @@ def test_it_shows_the_figures_of_the_result(case: Case, html: str) -> None:
         assert outcome in text
 
 
+def test_the_first_card_says_what_its_map_counts_and_where_the_capacity_is_from(case: Case, html: str) -> None:
+    capacity, cards = case.result.best.capacity, html.split('<ul class="cards">')[1].split("</li>")
+    text = " ".join(Page(f"<ul>{cards[0]}</li></ul>").texts)
+    rows = "row counts" if capacity == 1 else f"{capacity} rows count"
+    assert f"Of each key frame, the best-scored {rows} (capacity {capacity})." in text
+    assert "The capacity was chosen on the scored split itself" in text
+    assert "so this mAP is too optimistic: give mAP at 50 beside it." in text
+    assert re.search(r"with equal scores in other orders\.|The same for every order of equal scores\.", text)
+    assert "the best-scored 50 rows count (capacity 50)" in cards[1]
+
+
 def test_every_breakdown_adds_up_on_the_page(case: Case, html: str) -> None:
     errors = case.result.metrics()["errors"]
     for point in errors:

@@ -172,10 +172,10 @@ def test_the_command_takes_thresholds_from_a_result(files: tuple[Path, Path, Pat
     output = tmp_path / "actions.csv"
     words = (predictions, "--label-map", label_map, "--smooth", 0, "--output", output)
     code, said, notes = run(*words, "--thresholds", metrics)
-    assert (code, said) == (0, f"{output}: 2 segments of 1 people in 1 videos\n")
+    assert (code, said) == (0, f"{output}: 2 segments of 1 person in 1 video\n")
     assert "no segments of watch" in notes
-    assert "1 of 10 rows have no track" in notes
-    assert "1 rows are of classes outside" in notes
+    assert "1 of 10 rows left out: no track" in notes
+    assert "1 row left out: of classes outside" in notes
     with output.open(newline="") as file:
         header, *rows = csv.reader(file)
     assert header == ["video", "person", "action", "start_s", "end_s", "score"]

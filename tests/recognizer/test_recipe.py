@@ -43,6 +43,7 @@ def test_later_overrides_win():
     ("override", "message"),
     [
         ("head.dept=1", r"head: unknown key 'dept'. Did you mean 'depth'\?"),
+        ("validation.keep_best=best", r"validation.keep_best is 'best': it must be true or false"),
         ("trainig.epochs=1", r"top level: unknown key 'trainig'. Did you mean 'training'\?"),
         ("head.kind=acarr", "head: .*'acarr'.*'acar', 'linear'"),
         ("head.depth=two", "head.depth is 'two': .*integer"),

@@ -1,4 +1,4 @@
-"""What a service logs and counts: ids that tie the lines of a call and a job together, and the dashboard's names."""
+"""What a service logs and counts: ids that tie the lines of a call and a job together, and the names in `deploy/`."""
 
 import asyncio
 import json
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from recognizer_svc.runs.events import last_step
 from svc_common.logs import REQUEST_ID_HEADER, checked_request_id, log_context, log_fields, outgoing_request_id
@@ -16,6 +17,7 @@ from tests.services.conftest import Trained, metrics_page
 from tests.services.echo import calling, serving
 
 DASHBOARD = Path(__file__).parents[2] / "deploy" / "grafana" / "stal.json"
+ADAPTER = DASHBOARD.parents[1] / "prometheus" / "adapter.yaml"
 
 
 def _names(page: str) -> set[str]:
@@ -58,7 +60,7 @@ def test_progress_of_a_running_job_is_exported_and_gone_at_its_end(trained: Trai
     assert 'stal_jobs_finished_total{status="succeeded"} 1.0' in after
 
 
-async def test_the_dashboard_names_only_metrics_that_services_export(
+async def test_dashboard_and_adapter_name_only_metrics_that_services_export(
     trained: Trained,
 ) -> None:
     from detector_svc.service.micro_batcher import BatcherMetrics
@@ -69,6 +71,7 @@ async def test_the_dashboard_names_only_metrics_that_services_export(
         exported |= _names(await asyncio.to_thread(metrics_page, server.metrics_port))
     dashboard = json.loads(DASHBOARD.read_text())
     queries = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", ())]
+    queries.extend(rule["seriesQuery"] for rule in yaml.safe_load(ADAPTER.read_text())["rules"]["custom"])
     named = {name for query in queries for name in re.findall(r"\b(?:stal|process)_\w+", query)}
     assert len(named) > 15
     assert named <= exported

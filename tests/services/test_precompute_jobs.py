@@ -11,6 +11,7 @@ import pytest
 
 from cache.feature_store import FeatureSet
 from cache.store import Store
+from cli.workflow.precompute_services import precompute_at
 from protos.generated import recognizer_pb2 as pb
 from recognizer_svc.client import RecognizerClient
 from recognizer_svc.precompute.request import FeatureRequest
@@ -19,6 +20,7 @@ from recognizer_svc.runs.store import RunStore
 from recognizer_svc.service.jobs import JobManager
 from recognizer_svc.service.limits import JobLimits
 from recognizer_svc.service.precompute_admission import PrecomputeSubmission
+from recognizer_svc.service.processes import job_processes, kill_all
 from stal_data.errors import ConflictError, InputError, NotFoundError
 from svc_common.errors import BusyError
 from tests.recognizer.joint_store import write_dataset
@@ -118,6 +120,27 @@ async def test_cancelled_resumed_and_left(services: list[RecognizerProcess], loc
     assert "left: succeeded" in watched.stdout
     assert f"{NUM_ROWS} of {NUM_ROWS}" in watched.stderr
     check_equal(Store.open(tmp_path / "store"), local)
+
+
+async def test_a_set_is_filled_although_one_of_two_machines_is_lost(
+    services: list[RecognizerProcess], local: Store, tmp_path: Path
+) -> None:
+    first, second = services
+    store = Store.open(tmp_path / "store")
+    lost: list[str] = []
+
+    def progress(phase: str, done: int, total: int) -> None:
+        if phase == "extract" and done and not lost:
+            first.kill()
+            processes = job_processes(store.jobs_dir / "shared-1", 0)
+            kill_all(processes)
+            lost.extend(str(process.pid) for process in processes)
+
+    clients = [first.client, second.client]
+    sets = await precompute_at(clients, request("shared"), progress=progress, note=print)
+    assert lost
+    assert [(found.view, found.rows) for found in sets] == [("identity", NUM_ROWS), ("hflip", NUM_ROWS)]
+    check_equal(store, local)
 
 
 async def test_what_is_refused(data_root: Path, tmp_path: Path) -> None:

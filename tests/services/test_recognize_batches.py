@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -24,9 +25,11 @@ from recognizer_svc.scoring.scoring_thread import Scoring
 from stal_data.errors import InputError, NotFoundError
 from stal_data.keyframes import KeyFrame
 from svc_common.errors import DeadlineError
+from svc_common.fair_queue import LIVE_SHARE, Flow
 from tests.services.conftest import TRAINED, Trained
 
 FOREVER = float("inf")
+FLOW = Flow("connection", "batch")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -65,7 +68,7 @@ async def together(scoring: Scoring, wanted: list[RecognizeQuery]) -> list[objec
     """The answers to calls that all came while the thread was busy."""
     release = threading.Event()
     scoring._thread.submit(release.wait)
-    calls = [asyncio.create_task(scoring.recognize(query, FOREVER)) for query in wanted]
+    calls = [asyncio.create_task(scoring.recognize(query, FOREVER, FLOW)) for query in wanted]
     await asyncio.sleep(0)
     release.set()
     return await asyncio.gather(*calls, return_exceptions=True)
@@ -74,7 +77,7 @@ async def together(scoring: Scoring, wanted: list[RecognizeQuery]) -> list[objec
 async def test_waiting_calls_share_a_pass_and_get_what_they_would_get_alone(trained: Trained) -> None:
     wanted = [query for seed in range(2) for query in queries(trained.store, boxes=3, seed=seed)]
     with scoring_on(trained.store) as (scoring, registry):
-        alone = [await scoring.recognize(query, FOREVER) for query in wanted]
+        alone = [await scoring.recognize(query, FOREVER, FLOW) for query in wanted]
         before = registry.get_sample_value("stal_scoring_batch_calls_count")
         found = await together(scoring, wanted)
         passes = registry.get_sample_value("stal_scoring_batch_calls_count") - before
@@ -101,6 +104,39 @@ async def test_bounds_of_a_pass_hold(trained: Trained) -> None:
         await together(scoring, [around] * 3)
         assert registry.get_sample_value("stal_scoring_batch_calls_count") == 3
     assert (micro_batch.MAX_CALLS, micro_batch.MAX_BOXES) == (MAX_CLIPS, MAX_ACTORS)
+
+
+def order(trained: Trained, calls: dict[Flow, list[int]]) -> list[Flow]:
+    """Whose calls are computed one after another. calls: the boxes of each; all came while the thread was busy."""
+    (first, *_) = queries(trained.store, boxes=micro_batch.MAX_BOXES)
+    release, computed = threading.Event(), []
+    with ThreadPoolExecutor(1) as thread:
+        batches = micro_batch.recognize_batches(
+            thread, lambda taken: computed.extend(taken) or [None], ScoringMetrics(CollectorRegistry()), max_calls=1
+        )
+        thread.submit(release.wait)
+        for flow, boxes in calls.items():
+            for number in boxes:
+                batches.add(replace(first, run_id=str(flow), boxes_N4=first.boxes_N4[:number]), FOREVER, flow)
+        release.set()
+    names = {str(flow): flow for flow in calls}
+    return [names[query.run_id] for query in computed]
+
+
+def test_connections_take_turns(trained: Trained) -> None:
+    many, few = Flow("many", "batch"), Flow("few", "batch")
+    assert order(trained, {many: [1] * 6, few: [1, 1]}) == [many, few, many, few, *[many] * 4]
+
+
+def test_a_call_with_many_boxes_counts_as_several(trained: Trained) -> None:
+    large, small = Flow("large", "batch"), Flow("small", "batch")
+    assert order(trained, {large: [micro_batch.MAX_BOXES], small: [1] * 12}) == [*[small] * 7, large, *[small] * 5]
+
+
+def test_live_calls_go_first(trained: Trained) -> None:
+    live, batch = Flow("live", "live"), Flow("batch", "batch")
+    found = order(trained, {batch: [1] * 3, live: [1] * (LIVE_SHARE + 1)})
+    assert found == [*[live] * LIVE_SHARE, batch, live, batch, batch]
 
 
 async def test_a_bad_call_does_not_hurt_the_others(trained: Trained) -> None:
@@ -135,9 +171,9 @@ async def test_late_and_cancelled_calls_are_not_computed(trained: Trained) -> No
     release = threading.Event()
     with scoring_on(trained.store) as (scoring, registry):
         scoring._thread.submit(release.wait)
-        late = asyncio.create_task(scoring.recognize(query, time.monotonic()))
-        gone = asyncio.create_task(scoring.recognize(query, FOREVER))
-        good = asyncio.create_task(scoring.recognize(query, FOREVER))
+        late = asyncio.create_task(scoring.recognize(query, time.monotonic(), FLOW))
+        gone = asyncio.create_task(scoring.recognize(query, FOREVER, FLOW))
+        good = asyncio.create_task(scoring.recognize(query, FOREVER, FLOW))
         await asyncio.sleep(0)
         gone.cancel()
         await asyncio.sleep(0)
@@ -161,10 +197,10 @@ async def test_feature_sets_stay_open_for_a_while_only(trained: Trained, monkeyp
     monkeypatch.setattr(open_features.FeatureSet, "__init__", counted)
     with scoring_on(trained.store) as (scoring, _):
         for _ in range(3):
-            await scoring.recognize(query, FOREVER)
+            await scoring.recognize(query, FOREVER, FLOW)
         assert len(opened) == 1
         monkeypatch.setattr(open_features, "KEPT_S", 0.0)
-        await scoring.recognize(query, FOREVER)
+        await scoring.recognize(query, FOREVER, FLOW)
         assert len(opened) == 2
         scoring._close_features()
         await asyncio.wrap_future(scoring._thread.submit(int))

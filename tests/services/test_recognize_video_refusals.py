@@ -142,7 +142,7 @@ async def test_the_service_says_what_it_holds_and_refuses_more_streams_than_it_m
             ("vit", "tiny", "random:0"),
         ]
         assert (info.streams, info.max_streams) == (1, 1)
-        with pytest.raises(BusyError, match="1 videos are being scored, as many as --max-streams allows"):
+        with pytest.raises(BusyError, match="--max-streams allows 1 video at a time, and as many are being scored"):
             await anext(it.client.recognize_video(video_case.request("plain"), video_case.items()))
         await stream.aclose()
         # The place is free again once the service has heard of it.

@@ -3,14 +3,13 @@
 import asyncio
 import threading
 from dataclasses import replace
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
 from cache.store import Store
-from recognizer_svc.runs.events import Event, EventReader, EventWriter
+from recognizer_svc.runs.events import Event
 from recognizer_svc.runs.record import JobRecord, JobStatus, Launch, read_record
 from recognizer_svc.runs.run_dir import JobFiles, RunDir
 from recognizer_svc.runs.store import RunStore
@@ -389,16 +388,3 @@ async def test_who_cancels_a_job_is_told_when_its_end_cannot_be_recorded(store: 
         await jobs.cancel("one")
     assert job_processes(run.root, 0) == []
     await jobs.stop()
-
-
-def test_a_line_cut_off_by_a_crash_is_skipped_and_nothing_after_it(tmp_path: Path) -> None:
-    path = tmp_path / "events.jsonl"
-    with EventWriter(path) as events:
-        events.write("log", message="one")
-    with path.open("ab") as file:
-        file.write(b'{"seq": 2, "time": 1.0, "ty')
-    reader = EventReader(path)
-    assert [event.seq for event in reader.read()[0]] == [1]
-    with EventWriter(path) as events:
-        events.write("log", message="two")
-    assert [(event.seq, event.values["message"]) for event in reader.read()[0]] == [(2, "two")]

@@ -12,38 +12,37 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from cache.feature_store import FeatureWriter, RowIndex, open_feature_set
+from cache.feature_store import open_feature_set
 from cache.proposal_store import DetectorSpec, Proposals, write_proposals
-from cache.spec import FeatureSpec
-from cache.split_store import load_split, publish_split
+from cache.split_store import load_split
 from cache.store import Store
 from cache.tracks import Tracks
 from cli.commands.predict import write_predictions
 from cli.workflow.predictions import read_predictions
 from protos.generated import recognizer_pb2 as pb
 from recognizer_svc.client import RecognizerClient, SplitScores
-from recognizer_svc.features import check_fits, open_fitting
-from recognizer_svc.heads.batch import FeatureShapes
 from recognizer_svc.scoring.models import ModelCache
 from recognizer_svc.scoring.predict import BoxesOfKeyFrame, Predictor
 from recognizer_svc.scoring.queries import PredictQuery, RecognizeQuery
 from recognizer_svc.scoring.scoring_thread import Scoring
 from recognizer_svc.service.server import RecognizerConfig, RecognizerService
 from recognizer_svc.training.checkpoint import load_checkpoint, save_checkpoint
-from stal_data.dataset import Split
 from stal_data.errors import ConflictError, InputError, NotFoundError
 from stal_data.keyframes import KeyFrame, ScoredKeyFrame
 from stal_eval.table import load_table
 from svc_common.config import ClientConfig, ServerConfig
 from svc_common.errors import BusyError, DeadlineError
+from svc_common.fair_queue import Flow
 from svc_common.metrics import Metrics
 from svc_common.server import ServiceServer
 from tests.recognizer.toy_store import LABELS, toy_spec
 from tests.services.conftest import TRAINED, Trained
 from tests.services.recognizer_process import stal_cli
+from tests.services.split_copy import copy_split
 
 DETECTOR = DetectorSpec(name="toy-detector", weights="sha256:0", height=64, width=96, confidence=0.3, library="none")
 BOX = pb.Box(x1=0.1, y1=0.1, x2=0.5, y2=0.9)
+FLOW = Flow("connection", "batch")
 
 
 def predict_request(**fields: object) -> pb.PredictRequest:
@@ -188,7 +187,7 @@ async def test_proposals_are_scored_and_boxes_without_area_left_out(trained: Tra
     head, items = await predict(trained, request)
     assert [item.key for item in items] == list(keys)
     assert all(item.scores_NC.shape == (1, 4) for item in items)
-    assert head.notes == (f"{len(keys)} boxes without area are left out",)
+    assert head.notes == (f"{len(keys)} boxes without area left out",)
     assert (await predict(trained, predict_request(proposals=pb.ProposedBoxes(name="toy-detector"))))[0] == head
     fused, weighted = await predict(trained, predict_request(proposals=pb.ProposedBoxes(fuse_confidence=True)))
     assert fused.notes == (*head.notes, "scores are multiplied by the confidence of 'toy-detector'")
@@ -315,44 +314,10 @@ def test_a_head_is_loaded_once_and_again_when_its_file_changes(trained: Trained,
     second = models.get("copy", "")
     assert second.info.digest != first.info.digest
     assert second.info.epoch == first.info.epoch + 1
-    with pytest.raises(NotFoundError, match="no best checkpoint, only latest"):
+    with pytest.raises(
+        NotFoundError, match=r"no best checkpoint, only latest: name that or none.*validation.keep_best=true"
+    ):
         models.get("copy", "best")
-
-
-def copy_split(store: Store, name: str, spec: FeatureSpec) -> None:
-    """Publish the toy test split once more under another name, with features of another spec."""
-    split = load_split(store, "toy", "test")
-    publish_split(
-        store,
-        Split(
-            dataset="toy",
-            name=name,
-            key_frames=split.key_frames,
-            exclusions=frozenset(),
-            annotated=True,
-            label_map=LABELS,
-            media=None,  # the features are copied
-        ),
-    )
-    features = open_feature_set(store, "toy", "test")
-    arrays = features.read(range(len(features.key_frames)))
-    writer = FeatureWriter.open(
-        store,
-        dataset="toy",
-        split=name,
-        spec=spec,
-        index=RowIndex(
-            key_frames=features.key_frames,
-            windows_K2=features.index.windows_K2,
-            sources_K=features.index.sources_K,
-        ),
-        shapes=features.shapes,
-        rows_per_shard=64,
-    )
-    for shard in writer.pending():
-        with writer.claim(shard) as claim:
-            floats = {array: values.astype(np.float32) for array, values in arrays.items()}
-            writer.write_shard(claim, floats)
 
 
 async def test_features_of_another_decoder_are_scored_with_a_note(trained: Trained) -> None:
@@ -375,30 +340,6 @@ async def test_features_of_another_backbone_are_refused_by_field(trained: Traine
         await predict(trained, predict_request(split="foreign", feature_set=other.id))
 
 
-def test_a_backbone_that_the_head_does_not_use_does_not_matter(trained: Trained) -> None:
-    checkpoint = Predictor.load(trained.store.runs_dir / TRAINED).checkpoint
-    spec = checkpoint.feature_spec
-    without_vit = spec.of_kinds(["slowfast"])
-    slowfast_only = FeatureShapes.of(spec, checkpoint.shapes.arrays, ["slowfast"])
-    assert check_fits(checkpoint.feature_spec, slowfast_only, without_vit) == ()
-    with pytest.raises(ConflictError, match="vit"):
-        check_fits(checkpoint.feature_spec, checkpoint.shapes, without_vit)
-
-
-def test_mirrored_features_are_not_scored(trained: Trained) -> None:
-    checkpoint = Predictor.load(trained.store.runs_dir / TRAINED).checkpoint
-    mirrored = open_feature_set(trained.store, "toy", "train", view="hflip")
-    with pytest.raises(InputError, match="view 'hflip'"):
-        open_fitting(
-            trained.store,
-            "toy",
-            "train",
-            trained_on=checkpoint.feature_spec,
-            shapes=checkpoint.shapes,
-            set_id=mirrored.id,
-        )
-
-
 async def test_calls_beyond_the_limit_are_refused_and_late_ones_dropped(trained: Trained) -> None:
     scoring = Scoring(trained.store, device="cpu", max_requests=2)
     release = threading.Event()
@@ -412,11 +353,11 @@ async def test_calls_beyond_the_limit_are_refused_and_late_ones_dropped(trained:
         boxes_N4=np.array([[0.1, 0.1, 0.5, 0.9]], np.float32),
         feature_set="",
     )
-    late = asyncio.create_task(scoring.recognize(query, deadline=time.monotonic()))
-    good = asyncio.create_task(scoring.recognize(query, deadline=float("inf")))
+    late = asyncio.create_task(scoring.recognize(query, time.monotonic(), FLOW))
+    good = asyncio.create_task(scoring.recognize(query, float("inf"), FLOW))
     await asyncio.sleep(0)
     with pytest.raises(BusyError, match="--max-requests"):
-        await scoring.recognize(query, deadline=float("inf"))
+        await scoring.recognize(query, float("inf"), FLOW)
     split = PredictQuery(run_id=TRAINED, checkpoint="", dataset="toy", split="test", proposals=None, feature_set="")
     with pytest.raises(BusyError):
         await anext(scoring.predict(split, deadline=float("inf")))
@@ -427,6 +368,14 @@ async def test_calls_beyond_the_limit_are_refused_and_late_ones_dropped(trained:
     # The places are free again.
     assert len([answer async for answer in scoring.predict(split, deadline=float("inf"))]) == 2
     scoring.close()
+
+
+async def test_a_client_states_its_priority(trained: Trained) -> None:
+    async with RecognizerClient(trained.service.client, priority="live") as client:
+        assert (await client.recognize(recognize_request()))[1].shape == (1, 4)
+    async with RecognizerClient(trained.service.client, priority="urgent") as client:
+        with pytest.raises(InputError, match="stal-priority is 'urgent', but must be live or batch"):
+            await client.recognize(recognize_request())
 
 
 async def test_the_clients_deadline_ends_the_call(trained: Trained) -> None:

@@ -34,7 +34,7 @@ TOKEN = "a-token-of-enough-length"
 
 class Answering(EchoService):
     async def GetInfo(self, request, context):
-        return pb.GetInfoResponse(name="echo", pending_frames=3, queue_size=64)
+        return pb.GetInfoResponse(name="echo", pending_frames=3, streams=2, max_streams=64)
 
 
 def status(*words: str, **environment: str) -> Result:
@@ -154,7 +154,7 @@ def test_refused_and_ready_are_told_apart_by_the_token(tmp_path: Path) -> None:
     assert "token" in rows[0]
     assert "ready" in rows[1]
     assert "echo" in rows[1]
-    assert "3/64 frames" in rows[1]
+    assert "3 frames, 2/64 streams" in rows[1]
 
 
 class Waiting(EchoService):

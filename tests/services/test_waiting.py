@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from recognizer_svc.client import RecognizerClient
 from svc_common.config import ClientConfig, ServerConfig
+from svc_common.errors import ServiceUnavailableError
 from svc_common.probe import probe
 from svc_common.server import ServiceServer
 from svc_common.waiting import wait_for_start
@@ -82,3 +84,11 @@ async def test_nobody_waits_where_it_does_not_help(told: Told, address: str, wai
 async def test_waiting_ends_in_time_and_leaves_the_error_to_the_call(told: Told) -> None:
     await wait_for_start([ClientConfig(address=f"127.0.0.1:{unused_port()}", wait_s=0.01)])
     assert len(told.texts) == 1
+
+
+async def test_a_name_without_an_address_is_an_error_that_says_so_at_once(told: Told) -> None:
+    config = ClientConfig(address="no.such.name.invalid:1", wait_s=600, insecure=True)
+    with pytest.raises(ServiceUnavailableError, match=r"no\.such\.name\.invalid:1 of the recognizer .*not resolve"):
+        async with RecognizerClient(config) as recognizer:
+            await recognizer.get_info()
+    assert not told.texts

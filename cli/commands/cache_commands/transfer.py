@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from cli.commands.cache_commands.text import find_set, of_split
+from stal_data.amounts import amount
 from stal_data.errors import NotFoundError
 
 
@@ -40,7 +41,7 @@ def copy(source: str, target: str, dataset: str | None, split: str | None, set_i
         with counted(name, unit="rows") as progress:
             result = copy_feature_set(folder, opened, progress)
         click.echo(
-            f"{name}: {result.copied} rows copied, {result.present} were there"
+            f"{name}: {amount(result.copied, 'row')} copied, {result.present} there before"
             + (f", {result.missing} are not computed in the source" if result.missing else "")
             + ("" if published else "; the source publishes no split")
         )
@@ -65,7 +66,7 @@ def export(store: str, set_id: str, dataset: str | None, split: str | None, outp
     path = find_set(Store.open(store), set_id, dataset, split)
     with counted("export", unit="rows") as progress:
         rows = export_hdf5(path, output, progress)
-    click.echo(f"{output}: {rows} rows")
+    click.echo(f"{output}: {amount(rows, 'row')}")
 
 
 @click.command("import")

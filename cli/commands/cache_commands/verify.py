@@ -8,6 +8,7 @@ import click
 from cache.backbones import backbone_of
 from cli.commands.cache_commands.text import SHOWN, names, of_split
 from cli.ui.json_output import json_option, print_json
+from stal_data.amounts import amount
 from stal_data.errors import ConflictError, InputError, NotFoundError
 
 if TYPE_CHECKING:
@@ -86,8 +87,8 @@ def _verify_set(path: "Path", store: str, say: "Say", *, repair: bool, every: bo
         say(f"{name}: cannot be opened")
         return [f"{name}: {error}"]
     say(
-        f"{name}: {int(marks.done_K.sum())} rows checked, {len(damaged)} damaged shards"
-        + (f", {len(missing)} rows not computed yet: {names(missing, every=every)}" if missing else "")
+        f"{name}: {amount(int(marks.done_K.sum()), 'row')} checked, {amount(len(damaged), 'damaged shard')}"
+        + (f", {amount(len(missing), 'row')} not computed yet: {names(missing, every=every)}" if missing else "")
     )
     if not damaged:
         return []

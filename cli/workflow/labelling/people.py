@@ -9,6 +9,7 @@ import numpy as np
 from cli.workflow.predictions import Person
 from cli.workflow.results.people import followed
 from recognizer_svc.people import People
+from stal_data.amounts import amount
 from stal_data.dataset import Split
 from stal_data.errors import InputError
 from stal_data.keyframes import AnnotatedKeyFrame, KeyFrame
@@ -25,7 +26,7 @@ def suggested_split(
     """
     if unknown := sorted(people.keys() - {item.key for item in split.key_frames}):
         raise InputError(
-            f"The predictions have {len(unknown)} key frames that split '{split.name}' lacks, the first is "
+            f"The predictions have {amount(len(unknown), 'key frame')} that split '{split.name}' lacks, the first is "
             f"{unknown[0]}: give the split that was predicted."
         )
     for label in {label for found in people.values() for who in found for label, _ in who.actions}:

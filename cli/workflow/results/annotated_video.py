@@ -1,5 +1,6 @@
-"""A copy of a video with its people drawn in: H.264 in MP4, without sound."""
+"""A copy of a video with its people drawn in: H.264 in MP4, with its sound."""
 
+import math
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from cache.files import replacing
 from cli.workflow.results.drawing import PeoplePainter
 from cli.workflow.results.people import VideoPeople
+from cli.workflow.results.sound import copying_sound
 from stal_data.files import naming
 from stal_data.media.video import VideoFiles
 
@@ -30,8 +32,8 @@ def write_annotated_video(
     """Write the MP4; return the names of actions that no font can write, which show as label ids.
 
     The video has the size, the pictures and the times of the source, whatever its rate; an odd side is one pixel
-    longer. One picture after the other is read, drawn on and encoded. names: by label id. progress: called with
-    (pictures done, pictures in all).
+    longer. One picture after the other is read, drawn on and encoded. Sound is as in `copying_sound`.
+    names: by label id. progress: called with (pictures done, pictures in all).
     """
     info = people.info
     width, height = info.width + info.width % 2, info.height + info.height % 2
@@ -50,21 +52,24 @@ def write_annotated_video(
         codec.color_range = ColorRange.MPEG
         reformatter, latest = VideoReformatter(), -1
         media, total = VideoFiles({people.video: source}), max(1, round(info.duration_s * info.rate))
-        for done, (second, picture_HW3) in enumerate(media.pictures(people.video), start=1):
-            drawn_HW3 = _even(picture_HW3)
-            painter.draw(drawn_HW3[: info.height, : info.width], people.at(1000 * second))
-            frame = reformatter.reformat(
-                av.VideoFrame.from_ndarray(drawn_HW3, format="rgb24"),
-                format="yuv420p",
-                dst_colorspace=Colorspace.ITU709,
-                dst_color_range=ColorRange.MPEG,
-            )
-            # From the start of the player's clock on there is a picture, and no two have one time.
-            frame.pts = latest = 0 if latest < 0 else max(latest + 1, round(second / _CLOCK))
-            frame.time_base = _CLOCK
-            file.mux(stream.encode(frame))
-            progress(min(done, total), total)
-        file.mux(stream.encode(None))
+        with copying_sound(source, file) as write_sound:
+            for done, (second, picture_HW3) in enumerate(media.pictures(people.video), start=1):
+                drawn_HW3 = _even(picture_HW3)
+                painter.draw(drawn_HW3[: info.height, : info.width], people.at(1000 * second))
+                frame = reformatter.reformat(
+                    av.VideoFrame.from_ndarray(drawn_HW3, format="rgb24"),
+                    format="yuv420p",
+                    dst_colorspace=Colorspace.ITU709,
+                    dst_color_range=ColorRange.MPEG,
+                )
+                # From the start of the player's clock on there is a picture, and no two have one time.
+                frame.pts = latest = 0 if latest < 0 else max(latest + 1, round(second / _CLOCK))
+                frame.time_base = _CLOCK
+                file.mux(stream.encode(frame))
+                write_sound(second)
+                progress(min(done, total), total)
+            file.mux(stream.encode(None))
+            write_sound(math.inf)
     return painter.unwritable
 
 

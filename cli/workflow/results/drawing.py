@@ -44,13 +44,16 @@ class PeoplePainter:
         """Draw people, by id, into an RGB picture."""
         height, width = picture_HW3.shape[:2]
         line = max(2, round(self._size / 6))
-        taken: list[tuple[int, int, int, int]] = []
+        placed: list[tuple[int, Person, tuple[int, int]]] = []
         for person, found in sorted(people.items()):
             sides = np.rint(np.clip(found.box, 0, 1) * (width, height, width, height)).astype(int).tolist()
             x1, y1, x2, y2 = sides[0], sides[1], max(sides[2], sides[0] + line), max(sides[3], sides[1] + line)
             colour = action_colour(found.actions[0][0]) if found.actions else NO_ACTION
             picture_HW3[y1 : y1 + line, x1:x2] = picture_HW3[y2 - line : y2, x1:x2] = colour
             picture_HW3[y1:y2, x1 : x1 + line] = picture_HW3[y1:y2, x2 - line : x2] = colour
+            placed.append((person, found, (x1, y1)))
+        taken: list[tuple[int, int, int, int]] = []
+        for person, found, (x1, y1) in placed:  # labels lie above all boxes
             texts = [
                 (f"{self._words[label][0]} {100 * score:.0f}%", action_colour(label), self._words[label][1])
                 for label, score in found.actions[:MAX_LABELS]
@@ -60,9 +63,15 @@ class PeoplePainter:
             tall, wide = sum(map(len, labels)), max(label_HW3.shape[1] for label_HW3 in labels)
             x = max(0, min(x1, width - wide))
             y = y1 - tall if y1 >= tall else min(y1, max(0, height - tall))  # above the box, else inside
-            for left, top, right, bottom in sorted(taken, key=lambda area: -area[1]):  # or above those of others
-                if x < right and x + wide > left and y < bottom and y + tall > top:
-                    y = max(0, top - tall)
+            # Where labels of others stand, the nearest place above them, or else below.
+            beside = [(top, bottom) for left, top, right, bottom in taken if x < right and x + wide > left]
+            places = [y, *(place for top, bottom in beside for place in (top - tall, bottom))]
+            free = [
+                place
+                for place in places
+                if 0 <= place <= height - tall and all(place >= b or place + tall <= t for t, b in beside)
+            ]
+            y = min(free, key=lambda place: (place > y, abs(place - y)), default=y)
             taken.append((x, y, x + wide, y + tall))
             for label_HW3 in labels:
                 room_HW3 = picture_HW3[y : y + len(label_HW3), x : x + label_HW3.shape[1]]

@@ -17,7 +17,7 @@ function failed() {
   const copy = !burned && now.annotated !== null;
   $("notice").hidden = false;
   $("notice").textContent = copy
-    ? `${why}, so this is the annotated copy: its boxes ignore the filter, and it has no sound.`
+    ? `${why}, so this is the annotated copy: its boxes ignore the filter.`
     : `${why}. Convert it to MP4 (H.264), or run infer without --no-video.`;
   if (copy) play(now.annotated, true);
 }
@@ -44,6 +44,7 @@ function load(number) {
     return element("li", {}, element("label", { title: `at ${count} key frames, of all people` }, ...inside));
   });
   $("classes").replaceChildren(...items);
+  document.querySelector("main").classList.toggle("plain", !items.length); // nothing to filter
   play(now.source, false);
   filter();
 }

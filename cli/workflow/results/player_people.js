@@ -3,7 +3,8 @@ const $ = (id) => document.getElementById(id);
 const data = JSON.parse($("data").textContent);
 const blocks = [...document.querySelectorAll("script.video")];
 const [video, boxes, rows, score] = ["video", "boxes", "rows", "score"].map($);
-const LABELS = 3; // actions written at a person
+const LABELS = 3; // actions written at a person, or one where the picture is narrow
+const NARROW = 480;
 const off = new Set(); // label ids that are filtered out, kept from one video to the next
 let now; // the data of the video that is shown
 let lines = []; // the timeline's rows
@@ -75,28 +76,47 @@ function draw(ms = video.currentTime * 1000) {
   const [nearest, seen] = peopleAt(ms);
   const context = cleared(boxes);
   const taken = [];
-  if (!burned && $("shown").checked) seen.forEach((person) => drawPerson(context, person, taken));
+  if (!burned && $("shown").checked) {
+    seen.forEach((person) => drawBox(context, person));
+    seen.forEach((person) => drawLabels(context, person, taken)); // above all boxes
+  }
   $("clock").value = `${clock(ms)} / ${clock(now.length_ms)}`;
   $("needle").style.setProperty("--at", Math.min(1, ms / now.length_ms));
   if (nearest === listed) return;
   listed = nearest;
   const words = (actions) => actions.map(([label, score]) => `${data.classes[label].name} ${percent(score)}`).join(", ");
   $("now").value = seen.map(({ id, actions }) => `${id}: ${words(actions) || "none"}`).join(" · ") || "nobody";
+  $("now").style.minHeight = `${$("now").offsetHeight}px`; // what is below does not move up and down all the time
+}
+
+// The picture in the canvas, in pixels of the page: left, top, width, height.
+function pictureArea() {
+  const scale = Math.min(boxes.clientWidth / now.width, boxes.clientHeight / now.height); // the picture keeps its shape
+  const [width, height] = [now.width * scale, now.height * scale];
+  return [(boxes.clientWidth - width) / 2, (boxes.clientHeight - height) / 2, width, height];
+}
+function sidesOf(box) {
+  const [left, top, width, height] = pictureArea();
+  return box.map((side, i) => (i % 2 ? top + side * height : left + side * width));
+}
+
+function drawBox(context, { box, actions }) {
+  const [x1, y1, x2, y2] = sidesOf(box);
+  const colour = actions.length ? data.classes[actions[0][0]].colour : data.no_action;
+  for (const [lineWidth, strokeStyle] of [[4, "#0008"], [2, colour]]) {
+    Object.assign(context, { lineWidth, strokeStyle });
+    context.strokeRect(x1, y1, x2 - x1, y2 - y1);
+  }
 }
 
 // taken: where the labels of others stand, x1, y1, x2, y2.
-function drawPerson(context, { id, box, actions }, taken) {
-  const scale = Math.min(boxes.clientWidth / now.width, boxes.clientHeight / now.height); // the picture keeps its shape
-  const [width, height] = [now.width * scale, now.height * scale];
-  const [left, top] = [(boxes.clientWidth - width) / 2, (boxes.clientHeight - height) / 2];
-  const [x1, y1, x2, y2] = box.map((side, i) => (i % 2 ? top + side * height : left + side * width));
-  const texts = actions.slice(0, LABELS).map(([l, s]) => [`${data.classes[l].name} ${percent(s)}`, data.classes[l].colour]);
+function drawLabels(context, { id, box, actions }, taken) {
+  const [left, top, width, height] = pictureArea();
+  const [x1, y1] = sidesOf(box);
+  const best = actions.slice(0, width < NARROW ? 1 : LABELS);
+  const texts = best.map(([l, s]) => [`${data.classes[l].name} ${percent(s)}`, data.classes[l].colour]);
   if (!texts.length) texts.push(["", data.no_action]);
   texts[0][0] = `${id}  ${texts[0][0]}`;
-  for (const [line, colour] of [[4, "#0008"], [2, texts[0][1]]]) {
-    Object.assign(context, { lineWidth: line, strokeStyle: colour });
-    context.strokeRect(x1, y1, x2 - x1, y2 - y1);
-  }
   const size = Math.max(11, Math.min(18, height / 28));
   Object.assign(context, { font: `600 ${size}px system-ui, sans-serif`, textBaseline: "middle" });
   const line = size * 1.35;
@@ -104,8 +124,12 @@ function drawPerson(context, { id, box, actions }, taken) {
   const wide = Math.max(...texts.map(([text]) => context.measureText(text).width)) + 8;
   const x = Math.max(left, Math.min(x1, left + width - wide));
   let y = y1 - tall >= top ? y1 - tall : Math.min(y1, top + height - tall);
-  for (const [a1, b1, a2, b2] of taken.sort((one, other) => other[1] - one[1]))
-    if (x < a2 && x + wide > a1 && y < b2 && y + tall > b1) y = Math.max(top, b1 - tall);
+  const beside = taken.filter(([a1, , a2]) => x < a2 && x + wide > a1);
+  const inside = (at) => at >= top && at + tall <= top + height;
+  const free = (at) => inside(at) && beside.every(([, b1, , b2]) => at >= b2 || at + tall <= b1);
+  const places = [y, ...beside.flatMap(([, b1, , b2]) => [b1 - tall, b2])];
+  const far = (at) => Math.abs(at - y) + (at > y ? height : 0); // the nearest place above, or else below
+  y = places.sort((one, other) => far(one) - far(other)).find(free) ?? y;
   taken.push([x, y, x + wide, y + tall]);
   for (const [text, colour] of texts) {
     context.fillStyle = colour;

@@ -16,7 +16,9 @@ function filter() {
   });
   starts = [...new Set(lines.flatMap(({ segments }) => segments.map(([begin]) => begin)))].sort((a, b) => a - b);
   $("least").value = Number(score.value).toFixed(2);
-  $("count").textContent = `${lines.length} ${lines.length === 1 ? "row" : "rows"}`;
+  const rowsInAll = `${lines.length} ${lines.length === 1 ? "row" : "rows"}`;
+  $("count").textContent = now.people.length ? rowsInAll : "nobody was found";
+  $("now").style.minHeight = "";
   listed = -1;
   layOut();
 }

@@ -9,16 +9,21 @@ from shutil import copyfileobj
 
 from cache.files import replacing
 from cache.proposal_store import read_proposals
+from cache.tracks import Tracks
 from cli.workflow.results.coco import writing_coco
 from cli.workflow.results.json_lines import writing_json_lines
 from cli.workflow.results.people import VideoPeople, people_of
 from cli.workflow.results.player import writing_player
+from cli.workflow.results.segments import segments_of
 from stal_data.dataset import Dataset
+from stal_data.files import write_atomically
 from stal_data.own_videos import SPLIT
+from stal_eval.segments import Segment, segments_csv
 
 _NAME_BYTES = 255
 """The longest name of a file, on nearly every file system."""
-FILES = ("index.html", "predictions.csv", "actions.jsonl", "coco.json")
+SEGMENTS = "actions.csv"
+FILES = ("index.html", "predictions.csv", "actions.jsonl", "coco.json", SEGMENTS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +52,12 @@ class ScoredVideo:
             self.predictions,
             min_score=self.min_score,
             thresholds=self.thresholds,
-            tracks=None if self.proposals is None else read_proposals(self.proposals).tracks,
+            tracks=self.tracks(),
         )
+
+    def tracks(self) -> Tracks | None:
+        """Read who was followed between key frames; None where nobody was tracked."""
+        return None if self.proposals is None else read_proposals(self.proposals).tracks
 
 
 def file_name(video: str, end: str = "") -> str:
@@ -61,8 +70,12 @@ def file_name(video: str, end: str = "") -> str:
 
 
 def write_results(output: Path, videos: Sequence[ScoredVideo], names: Mapping[int, str]) -> None:
-    """Write `FILES`, holding one video's people at a time; predictions.csv has all scores. names: by label id."""
+    """Write `FILES`, holding one video's people at a time; predictions.csv has all scores. names: by label id.
+
+    `SEGMENTS` is written where people were tracked, even if none has a track.
+    """
     least = min(min([item.min_score, *item.thresholds.values()]) for item in videos)
+    segments, tracked = list[Segment](), False
     with ExitStack() as stack:
         partial = stack.enter_context(replacing(output / "predictions.csv"))
         predictions = stack.enter_context(partial.open("wb"))
@@ -76,3 +89,10 @@ def write_results(output: Path, videos: Sequence[ScoredVideo], names: Mapping[in
             add_lines(people)
             add_to_coco(people)
             add_to_page(people, item.path, item.annotated)
+            if any(who.track >= 0 for there in people.people for who in there.values()):
+                thresholds = dict.fromkeys(names, item.min_score) | dict(item.thresholds)
+                segments += segments_of(item.video, item.predictions, thresholds)
+                tracked = True
+            tracked = tracked or item.tracks() is not None
+    if tracked:
+        write_atomically(output / SEGMENTS, segments_csv(segments, names))

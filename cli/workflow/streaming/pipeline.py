@@ -16,7 +16,7 @@ from recognizer_svc.client import RecognizerClient
 from recognizer_svc.people import People
 from recognizer_svc.video.client import PeopleAt, VideoItem, VideoPicture, VideoRequest
 from stal_data.errors import InputError
-from stal_data.keyframes import ScoredKeyFrame
+from stal_data.keyframes import KeyFrame, ScoredKeyFrame
 from stal_data.media.images import picture_to_send
 
 _LATE_FRAMES = 100
@@ -41,7 +41,8 @@ async def seen_key_frames(
     known: Mapping[int, FrameDetections] | None = None,
     detected: Callable[[int, FrameDetections], None] = lambda *_: None,
 ) -> AsyncGenerator[pb.VideoHeader | SeenKeyFrame]:
-    """Yield the recognizer's header, then the key frames in their order. Holds a few seconds of frames.
+    """Yield the recognizer's header, then the key frames in their order. While the recognizer is slower than the
+    frames, it holds those of 32 key frames, as they are sent.
 
     frames: number on the 25 fps time line, ascending, and RGB [H, W, 3]; asked for once the header is there.
     time_of: the time in ms of the key frame whose image a frame is; None where it is that of none.
@@ -50,7 +51,7 @@ async def seen_key_frames(
     detected: called with a time in ms and what the detector has found, as soon as it has.
     What the frames or the detector raise is raised after the key frames whose people were sent before.
     """
-    people = _People(detector, known or {}, detected)
+    people = _People(detector, video.time.video, known or {}, detected)
     confidence: dict[int, NDArray[np.float32]] = {}
 
     async def items() -> AsyncGenerator[VideoItem]:
@@ -98,10 +99,13 @@ class _People:
     def __init__(
         self,
         detector: DetectorClient,
+        video: str,
         known: Mapping[int, FrameDetections],
         detected: Callable[[int, FrameDetections], None],
     ) -> None:
-        self._detector, self._known, self._detected = detector, known, detected
+        self._detector, self._video, self._known, self._detected = detector, video, known, detected
+        self._asked: dict[str, KeyFrame] = {}
+        """By the id that the detector gets, which its errors name."""
         self._images: asyncio.Queue[tuple[str, bytes] | None] = asyncio.Queue()
         self._found: dict[int, FrameDetections] = {}
         self._changed = asyncio.Event()
@@ -115,7 +119,9 @@ class _People:
         if self._detecting is None:
             self._detecting = asyncio.create_task(self._detect())
             self._detecting.add_done_callback(lambda _: self._changed.set())
-        self._images.put_nowait((str(time_ms), await asyncio.to_thread(picture_to_send, picture_HW3)))
+        key = KeyFrame(self._video, time_ms)
+        self._asked[str(key)] = key
+        self._images.put_nowait((str(key), await asyncio.to_thread(picture_to_send, picture_HW3)))
 
     def answered(self, time_ms: int) -> bool:
         return time_ms in self._found
@@ -148,6 +154,7 @@ class _People:
             async for frame_id, answer in answers:
                 if isinstance(answer, str):
                     raise InputError(answer)
-                self._detected(int(frame_id), answer)
-                self._found[int(frame_id)] = answer
+                time_ms = self._asked.pop(frame_id).time_ms
+                self._detected(time_ms, answer)
+                self._found[time_ms] = answer
                 self._changed.set()

@@ -8,6 +8,7 @@ from cli.workflow.html import page_head, table
 from cli.workflow.sweep.final import Against, Tested, delta_texts
 from cli.workflow.sweep.plan import Plan
 from cli.workflow.sweep.results import CellResult, figure
+from stal_data.amounts import amount
 
 _COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf")
 """Of the best cells of a recipe, best first; the others are grey."""
@@ -35,7 +36,7 @@ def page_text(
         *(_chart(recipe, [cell for cell in cells if cell.cell.recipe == recipe]) for recipe in recipes),
         "<h2>Cells</h2>",
         _cells(cells, chosen),
-        *([f"<h2>Test: {len(tested)} cells</h2>", _tested(tested)] if tested else ()),
+        *([f"<h2>Test: {amount(len(tested), 'cell')}</h2>", _tested(tested)] if tested else ()),
         *map(_against, against),
         "</body></html>\n",
     ]

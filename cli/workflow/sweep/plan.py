@@ -9,6 +9,7 @@ from math import prod
 from typing import Any
 
 from recognizer_svc.training.recipe import Recipe, parse_recipe, read_recipe
+from stal_data.amounts import amount
 from stal_data.errors import InputError
 from stal_data.names import check_name, is_name
 from stal_data.yaml_text import load_yaml
@@ -83,9 +84,9 @@ def make_plan(
     count = len(sources) * prod(map(len, values.values())) * seeds
     if count > MAX_RUNS:
         raise InputError(
-            f"The sweep has {count} runs ({len(sources)} recipes x "
-            f"{' x '.join(str(len(texts)) for texts in values.values()) or 1} cells x {seeds} seeds), but may have "
-            f"{MAX_RUNS} at most: shorten --grid or --seeds, or split it."
+            f"The sweep has {count} runs ({amount(len(sources), 'recipe')} x "
+            f"{' x '.join(str(len(texts)) for texts in values.values()) or 1} cells x {amount(seeds, 'seed')}), but "
+            f"may have {MAX_RUNS} at most: shorten --grid or --seeds, or split it."
         )
     runs: list[PlannedRun] = []
     notes: list[str] = []
