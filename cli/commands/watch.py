@@ -200,14 +200,14 @@ async def recognize_live(
         note=_note,
         clock=clock,
     )
-    detector = DetectorClient(DetectorClientConfig(services=detectors))
+    detector = DetectorClient(DetectorClientConfig(services=detectors, priority="live"))
     recognition = LiveRecognition(
         live, reader=reader, buffer=buffer, detector=detector, outputs=outputs, lags=lags, note=_note, now=clock.now
     )
 
     async def work() -> None:
         await detector.info()
-        async with RecognizerClient(*recognizers) as recognizer:
+        async with RecognizerClient(*recognizers, priority="live") as recognizer:
             await recognition.run(recognizer)
 
     loop, working, told = asyncio.get_running_loop(), asyncio.create_task(work()), False
