@@ -73,7 +73,11 @@ def street(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def local(store: Path, street: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Results of both runs, made on this machine."""
     folder = tmp_path_factory.mktemp("local")
-    with in_this_process(store, pytest.MonkeyPatch()) as inference, in_a_thread(ReplicaService()) as port:
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        in_this_process(store, patch) as inference,
+        in_a_thread(ReplicaService()) as port,
+    ):
         for run in ("first", "seeing"):
             inference(street, folder / run, "--detector", f"127.0.0.1:{port}", run=run)
     return folder
