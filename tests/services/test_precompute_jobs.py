@@ -3,13 +3,14 @@
 import asyncio
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from cache.feature_store import FeatureSet
+from cache.feature_store import FeatureSet, ShardClaim
 from cache.store import Store
 from cli.workflow.precompute_services import precompute_at
 from protos.generated import recognizer_pb2 as pb
@@ -63,6 +64,19 @@ def services(data_root: Path, tmp_path: Path) -> Iterator[list[RecognizerProcess
             service.kill()
 
 
+@pytest.fixture
+def held(local: Store, tmp_path: Path) -> Iterator[ExitStack]:
+    """Claims on the last shard, so that no job can fill the set before they are closed."""
+    with ExitStack() as claims:
+        for name in sets_of(local):
+            locks = tmp_path / "store/features/noise/train/.locks" / name
+            locks.mkdir(parents=True)
+            claim = ShardClaim.take(locks, NUM_ROWS - 1)
+            assert claim is not None
+            claims.enter_context(claim)
+        yield claims
+
+
 def sets_of(store: Store) -> dict[str, FeatureSet]:
     folders = store.features_dir("noise", "train").glob("[!.]*")
     return {path.name: FeatureSet(path) for path in folders if path.is_dir()}
@@ -102,7 +116,9 @@ def test_two_services_share_a_set(services: list[RecognizerProcess], local: Stor
     assert RunStore.of(store).present() == []
 
 
-async def test_cancelled_resumed_and_left(services: list[RecognizerProcess], local: Store, tmp_path: Path) -> None:
+async def test_cancelled_resumed_and_left(
+    services: list[RecognizerProcess], held: ExitStack, local: Store, tmp_path: Path
+) -> None:
     """A job is cancelled; the other service goes on; its client leaves, and its service is killed in the middle."""
     first, second = services
     async with RecognizerClient(first.client) as one, RecognizerClient(second.client) as other:
@@ -110,6 +126,7 @@ async def test_cancelled_resumed_and_left(services: list[RecognizerProcess], loc
             if update.event.precompute.phase == "extract":
                 break
         assert (await one.cancel_job("cancelled")).status == pb.JOB_STATUS_CANCELLED
+        held.close()
         async for update in other.precompute(request("left")):
             if update.event.precompute.phase == "extract":
                 break
@@ -123,18 +140,19 @@ async def test_cancelled_resumed_and_left(services: list[RecognizerProcess], loc
 
 
 async def test_a_set_is_filled_although_one_of_two_machines_is_lost(
-    services: list[RecognizerProcess], local: Store, tmp_path: Path
+    services: list[RecognizerProcess], held: ExitStack, local: Store, tmp_path: Path
 ) -> None:
     first, second = services
     store = Store.open(tmp_path / "store")
-    lost: list[str] = []
+    lost = False
 
     def progress(phase: str, done: int, total: int) -> None:
+        nonlocal lost
         if phase == "extract" and done and not lost:
             first.kill()
-            processes = job_processes(store.jobs_dir / "shared-1", 0)
-            kill_all(processes)
-            lost.extend(str(process.pid) for process in processes)
+            kill_all(job_processes(store.jobs_dir / "shared-1", 0))
+            held.close()
+            lost = True
 
     clients = [first.client, second.client]
     sets = await precompute_at(clients, request("shared"), progress=progress, note=print)
