@@ -13,7 +13,7 @@ from cache.backbones.choice import BackboneChoice
 from cli.ui.backbone_options import backbone_options
 from cli.ui.detector_options import DetectorChoice, detector_options
 from cli.ui.json_output import json_option, print_json
-from cli.ui.options import client_settings, client_words, wait_option
+from cli.ui.options import client_settings, client_words, frames_option, wait_option
 from cli.ui.params import Real
 from stal_data.errors import StalError
 from svc_common.addresses import split_list
@@ -59,15 +59,7 @@ _WITH_RECOGNIZER = (
     help="Running recognizer service that computes features and scores, with backbones (serve recognizer --model); "
     "several with commas between. Needs --detector; no weights, no store.",
 )
-@click.option(
-    "--frames",
-    "sending",
-    type=click.Choice(["resized", "png", "jpeg"]),
-    default="resized",
-    show_default=True,
-    help="How frames travel to --recognizer. resized: pixels as the backbones see them, exact. png: exact. jpeg: of "
-    "quality 95, which changes scores a little.",
-)
+@frames_option
 @wait_option
 @click.option("--track", is_flag=True, help="Follow people between key frames (the extra track); see 'detect --track'.")
 @click.option("--flip-average", is_flag=True, help="Average the scores with those of the mirrored videos.")

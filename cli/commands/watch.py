@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.ui.options import client_settings, wait_option
+from cli.ui.options import client_settings, frames_option, wait_option
 from cli.ui.params import LONGEST_S, Real
 from svc_common.addresses import split_list
 from svc_common.config import ClientConfig
@@ -63,15 +63,7 @@ _PARTING_S = 10.0
     show_default=True,
     help="End with an error when the source has sent no picture for so long.",
 )
-@click.option(
-    "--frames",
-    "sending",
-    type=click.Choice(["resized", "png", "jpeg"]),
-    default="resized",
-    show_default=True,
-    help="How frames travel to the recognizer. resized: pixels as the backbones see them, exact. png: exact. jpeg: of "
-    "quality 95, which changes scores a little.",
-)
+@frames_option
 @click.option(
     "--webhook", metavar="URL", envvar="STAL_WEBHOOK", show_envvar=True, help="POST each key frame as JSON to this URL."
 )

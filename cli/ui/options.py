@@ -20,6 +20,15 @@ wait_option = click.option(
     show_default=True,
     help="Seconds to wait for a service that is just starting.",
 )
+frames_option = click.option(
+    "--frames",
+    "sending",
+    type=click.Choice(["resized", "png", "jpeg"]),
+    default="resized",
+    show_default=True,
+    help="How frames travel to the recognizer. resized: pixels as the backbones see them, exact. png: exact. jpeg: of "
+    "quality 95, which changes scores a little.",
+)
 _MESSAGE_MB = click.option(
     "--max-message-mb",
     type=click.IntRange(1, 2047),
