@@ -159,7 +159,7 @@ def test_killed_without_torch_it_goes_on_behind_the_last_answer(
         )
         assert killed.returncode == -9, killed.stderr
         unfinished = (out / "videos" / "street" / "recognize.unfinished").read_text()
-        found = {time_ms for time_ms in range(0, 1000 * SECONDS, 1000) if f'"time_ms": {time_ms}}}' in unfinished}
+        found = {time_ms for time_ms in range(0, 1000 * SECONDS, 1000) if f'"time_ms": {time_ms},' in unfinished}
         assert {0, 1000, 2000, 3000} <= found
         result = CliRunner().invoke(root, words)
         assert result.exception is None, result.output

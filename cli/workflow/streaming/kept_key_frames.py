@@ -1,7 +1,6 @@
 """The key frames of a video that have their answers, kept on this machine until all have: a killed command goes on."""
 
 import base64
-import hashlib
 import json
 import logging
 from collections.abc import Iterator, Mapping
@@ -14,11 +13,11 @@ from numpy.typing import NDArray
 from cache.files import explaining_full_disk
 from cli.workflow.streaming.pipeline import SeenKeyFrame
 from detector_svc.detections import FrameDetections
+from stal_data.errors import InputError
 from stal_data.keyframes import KeyFrame, ScoredKeyFrame
+from stal_data.sealed import check_seal, sealed_json
 
 log = logging.getLogger(__name__)
-
-_DIGEST_BYTES = 8
 
 
 class KeptKeyFrames:
@@ -80,9 +79,8 @@ class KeptKeyFrames:
         self.path.unlink(missing_ok=True)
 
     def _add(self, item: Mapping[str, Any]) -> None:
-        text = json.dumps(item, sort_keys=True).encode()
         with explaining_full_disk(self.path):
-            self._file.write(_checksum(text) + b" " + text + b"\n")
+            self._file.write(sealed_json(item, indent=None) + b"\n")
             self._file.flush()
 
 
@@ -92,15 +90,16 @@ def _read(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
         return
     with path.open("rb") as file:
         for line in file:
-            checksum, _, text = line.partition(b" ")
-            if not line.endswith(b"\n") or checksum != _checksum(text[:-1]):
-                log.warning("'%s' is damaged behind %d bytes; what follows is made again.", path, file.tell())
+            try:
+                whole = line.endswith(b"\n") and check_seal(line[:-1], str(path), "")
+            except InputError:
+                whole = False
+            if not whole:
+                log.warning("'%s' is damaged before byte %d; what follows is made again.", path, file.tell())
                 return
-            yield json.loads(text), file.tell()
-
-
-def _checksum(text: bytes) -> bytes:
-    return hashlib.blake2b(text, digest_size=_DIGEST_BYTES).hexdigest().encode()
+            item = json.loads(line)
+            del item["seal"]
+            yield item, file.tell()
 
 
 def _text(array: NDArray[np.float32]) -> str:
