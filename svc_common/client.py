@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -10,7 +10,7 @@ import grpc
 
 from stal_data.errors import StalError
 from svc_common.config import ClientConfig, read_tokens
-from svc_common.errors import BusyError, error_of, is_broken_write, is_too_large
+from svc_common.errors import BusyError, DeadlineError, error_of, is_broken_write, is_too_large
 from svc_common.fair_queue import Priority
 from svc_common.logs import REQUEST_ID_HEADER, outgoing_request_id
 from svc_common.options import channel_options
@@ -130,3 +130,23 @@ async def call_with_retries(
             if delay is None:
                 raise found from error
         await asyncio.sleep(pause_s(delay, found))
+
+
+async def next_answer(
+    answers: AsyncIterator[T], *, timeout_s: float, waiting_s: Callable[[], float], service: str, address: str
+) -> T | None:
+    """Return the next message of a call, None at its end; DeadlineError where one has been due for too long.
+
+    waiting_s: how long one has been due; it is asked each time that `timeout_s` has passed.
+    """
+    reading = asyncio.ensure_future(anext(answers, None))
+    try:
+        while not (await asyncio.wait({reading}, timeout=timeout_s))[0]:
+            if waiting_s() >= timeout_s:
+                raise DeadlineError(
+                    f"The {service} service at {address} sent no answer for {timeout_s:g} s. Is it overloaded? Allow "
+                    "more time (--timeout-s of 'stal-cli detect')."
+                )
+        return reading.result()
+    finally:
+        reading.cancel()

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from protos.generated import detector_pb2_grpc as rpc
 from stal_data.errors import ConflictError, InputError, StalError
 from stal_data.keyframes import KeyFrame
 from svc_common.addresses import Resolver, resolve_all, resolve_name
-from svc_common.client import RetryPolicy, call_metadata, call_with_retries, open_channel, pause_s
+from svc_common.client import RetryPolicy, call_metadata, call_with_retries, next_answer, open_channel, pause_s
 from svc_common.config import ClientConfig
 from svc_common.errors import BusyError, DeadlineError, ServiceError, ServiceUnavailableError, error_of
 from svc_common.fair_queue import Priority
@@ -172,28 +173,25 @@ class DetectorClient:
                         yield KeyFrame(item.video, item.time_ms), from_message(item.detections)
 
     async def _read(
-        self, call: AsyncIterable[T], address: str, waiting_s: Callable[[], float] | None = None
+        self, call: AsyncIterable[T], address: str, waiting_s: Callable[[], float] = lambda: math.inf
     ) -> AsyncGenerator[T]:
         """Yield a call's answers; DeadlineError when none comes within the timeout.
 
-        waiting_s: how long an answer has been due; None when one is always due.
+        waiting_s: how long an answer has been due; by default one always is.
         """
-        answers, timeout_s = aiter(call), self._config.timeout_s
+        answers = aiter(call)
         try:
             while True:
-                reading = asyncio.ensure_future(anext(answers, None))
-                try:
-                    while not (await asyncio.wait({reading}, timeout=timeout_s))[0]:
-                        if waiting_s is None or waiting_s() >= timeout_s:
-                            raise DeadlineError(
-                                f"The {SERVICE} service at {address} sent no answer for {timeout_s:g} s. "
-                                "Is it overloaded? Raise --timeout-s."
-                            )
-                finally:
-                    reading.cancel()
                 with _own_errors(address):
-                    if (answer := reading.result()) is None:
-                        return
+                    answer = await next_answer(
+                        answers,
+                        timeout_s=self._config.timeout_s,
+                        waiting_s=waiting_s,
+                        service=SERVICE,
+                        address=address,
+                    )
+                if answer is None:
+                    return
                 yield answer
         finally:
             cast("grpc.aio.Call", call).cancel()

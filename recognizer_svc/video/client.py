@@ -3,6 +3,7 @@
 import asyncio
 import io
 import logging
+import math
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
@@ -23,7 +24,7 @@ from stal_data.errors import ConflictError, StalError
 from stal_data.keyframes import KeyFrame, ScoredKeyFrame
 from stal_data.media.images import MAX_FILE_BYTES, MAX_FILE_PIXELS, decode_image
 from stal_data.preprocess import resize_frame
-from svc_common.client import RetryPolicy, is_retryable, pause_s
+from svc_common.client import RetryPolicy, is_retryable, next_answer, pause_s
 from svc_common.errors import DeadlineError, ServiceError, error_of
 
 if TYPE_CHECKING:
@@ -170,17 +171,13 @@ class VideoStreams:
 
     async def _next(self, responses: AsyncIterator[pb.RecognizeVideoResponse]) -> pb.RecognizeVideoResponse | None:
         """The next message; None at the end; DeadlineError when one has been due for too long."""
-        reading = asyncio.ensure_future(anext(responses, None))
-        try:
-            while not (await asyncio.wait({reading}, timeout=self._timeout_s))[0]:
-                if self._unanswered is None or self._unanswered.waiting_s() >= self._timeout_s:
-                    raise DeadlineError(
-                        f"The {SERVICE} service at {self._address} sent no answer for {self._timeout_s:g} s. "
-                        "Is it overloaded? Allow more time."
-                    )
-            return reading.result()
-        finally:
-            reading.cancel()
+        return await next_answer(
+            responses,
+            timeout_s=self._timeout_s,
+            waiting_s=lambda: math.inf if self._unanswered is None else self._unanswered.waiting_s(),
+            service=SERVICE,
+            address=self._address,
+        )
 
     def _open(self, header: pb.VideoHeader) -> None:
         """Take the first header; later ones must be of the same head."""
