@@ -10,15 +10,9 @@ from svc_common.addresses import split_list
 from svc_common.config import ClientConfig
 
 if TYPE_CHECKING:
-    from cli.workflow.streaming.live import LiveSettings
-    from cli.workflow.streaming.outputs import Output
-    from cli.workflow.streaming.reader import LiveClock
-    from cli.workflow.streaming.source import Opener
     from recognizer_svc.video.client import Sending
 
 _MIN_SCORE = 0.3
-_PARTING_S = 10.0
-"""How long key frames get for their answers after Ctrl-C or SIGTERM."""
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -121,6 +115,7 @@ def watch(
 
     from cli.workflow.streaming.live import LiveSettings
     from cli.workflow.streaming.outputs import JsonLines, Output, Webhook
+    from cli.workflow.streaming.recognize_live import note, recognize_live
     from cli.workflow.streaming.source import opener_of, source_name
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
@@ -138,11 +133,11 @@ def watch(
     outputs: list[Output] = [JsonLines()]
     try:
         if webhook is not None:
-            outputs.append(Webhook(webhook, _note))
+            outputs.append(Webhook(webhook, note))
         if mqtt is not None:
             from cli.workflow.streaming.mqtt import Mqtt
 
-            outputs.append(Mqtt(mqtt, _note))
+            outputs.append(Mqtt(mqtt, note))
         services = [
             tuple(ClientConfig(address=address, wait_s=wait_s, **settings) for address in split_list(addresses))
             for addresses in (detectors, recognizers)
@@ -152,77 +147,4 @@ def watch(
         for output in outputs:
             output.close()
             if text := output.summary():
-                _note(text)
-
-
-def _note(text: str) -> None:
-    click.echo(f"watch: {text}", err=True)
-
-
-async def recognize_live(
-    live: "LiveSettings",
-    open_source: "Opener",
-    detectors: tuple[ClientConfig, ...],
-    recognizers: tuple[ClientConfig, ...],
-    outputs: "list[Output]",
-    *,
-    page_port: int | None = None,
-    clock: "LiveClock | None" = None,
-) -> None:
-    """Run until the source ends or a signal comes, then print the summary. A page is added to the outputs."""
-    import asyncio
-    import signal
-
-    from cli.workflow.streaming.live import Lags, LiveRecognition
-    from cli.workflow.streaming.live_frames import FrameBuffer
-    from cli.workflow.streaming.page import LivePage
-    from cli.workflow.streaming.reader import LiveClock, LiveReader
-    from detector_svc.client.detector_client import DetectorClient, DetectorClientConfig
-    from recognizer_svc.client import RecognizerClient
-
-    clock, lags, buffer = clock or LiveClock(), Lags(), FrameBuffer()
-    if page_port is not None:
-        outputs.append(page := LivePage(page_port, lags.percentiles))
-        _note(f"live page: {page.address}")
-    reader = LiveReader(
-        open_source,
-        buffer,
-        every_ms=live.every_ms,
-        give_up_after_s=live.give_up_after_s,
-        note=_note,
-        clock=clock,
-    )
-    detector = DetectorClient(DetectorClientConfig(services=detectors, priority="live"))
-    recognition = LiveRecognition(
-        live, reader=reader, buffer=buffer, detector=detector, outputs=outputs, lags=lags, note=_note, now=clock.now
-    )
-
-    async def work() -> None:
-        await detector.info()
-        async with RecognizerClient(*recognizers, priority="live") as recognizer:
-            await recognition.run(recognizer)
-
-    loop, working, told = asyncio.get_running_loop(), asyncio.create_task(work()), False
-
-    def stop() -> None:
-        nonlocal told
-        told = True
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
-        reader.stop()
-        loop.call_later(_PARTING_S if recognition.waiting else 0, working.cancel)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop)
-    try:
-        await working
-    except asyncio.CancelledError:
-        if not told:
-            raise
-    finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
-        working.cancel()
-        await asyncio.gather(working, return_exceptions=True)
-        reader.close()
-        _note(recognition.summary())
+                note(text)

@@ -12,10 +12,10 @@ from itertools import count
 import numpy as np
 import pytest
 
-from cli.commands.watch import recognize_live
 from cli.workflow.streaming.live import LiveSettings
 from cli.workflow.streaming.outputs import JsonLines, Output
 from cli.workflow.streaming.reader import LiveClock
+from cli.workflow.streaming.recognize_live import recognize_live
 from cli.workflow.streaming.source import Feed, Opener, Shot
 from protos.generated import recognizer_pb2 as pb
 from protos.generated import recognizer_pb2_grpc as rpc
