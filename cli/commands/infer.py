@@ -26,6 +26,7 @@ MIN_SCORE = 0.3
 _WITH_RECOGNIZER = (
     *("videos", "run_id", "detector", "recognizer", "sending", "wait_s", "fuse_confidence", "min_score", "no_video"),
     *("output", "as_json", "tls_ca", "tls_cert", "tls_key", "token_file", "server_name", "insecure", "max_message_mb"),
+    "keep_features",
 )
 """Parameters that say something where services do the work."""
 
@@ -60,6 +61,11 @@ _WITH_RECOGNIZER = (
     "several with commas between. Needs --detector; no weights, no store.",
 )
 @frames_option
+@click.option(
+    "--keep-features",
+    is_flag=True,
+    help="Have features and people written to the recognizer's store, where 'predict' finds them.",
+)
 @wait_option
 @click.option("--track", is_flag=True, help="Follow people between key frames (the extra track); see 'detect --track'.")
 @click.option("--flip-average", is_flag=True, help="Average the scores with those of the mirrored videos.")
@@ -85,6 +91,7 @@ def infer(
     chosen_detector: DetectorChoice,
     recognizer: str | None,
     sending: "Sending",
+    keep_features: bool,
     wait_s: float,
     track: bool,
     flip_average: bool,
@@ -127,6 +134,8 @@ def infer(
             raise click.UsageError("--recognizer needs --detector, the addresses of a running detector service")
     elif _given("sending"):
         raise click.UsageError("--frames needs --recognizer; on this machine frames do not travel")
+    elif keep_features:
+        raise click.UsageError("--keep-features needs --recognizer; on this machine features stay in --store")
     elif (model is None) == (run_id is None):
         raise click.UsageError("give either --model DIR or --run RUN with --store DIR")
     elif model is None and store is None:
@@ -154,6 +163,7 @@ def infer(
             recognizers=recognizers,
             run_id=run_id or "",
             sending=sending,
+            keep_features=keep_features,
             fuse_confidence=fuse_confidence,
         )
     else:

@@ -9,7 +9,7 @@ from cli.ui.backbone_options import backbone_options
 from cli.ui.options import server_options
 from cli.ui.params import LONGEST_S, Real
 from cli.ui.staging_options import StageOptions, stage_options
-from recognizer_svc.service.bounds import LONGEST_STOP_S
+from recognizer_svc.service.bounds import LONGEST_STOP_S, MAX_KEPT
 from svc_common.config import ServerConfig
 
 
@@ -76,6 +76,15 @@ from svc_common.config import ServerConfig
     help="Videos that are scored at once at most, with the features computed here.",
 )
 @click.option(
+    "--keep-features",
+    "max_kept",
+    type=click.IntRange(0, MAX_KEPT),
+    default=0,
+    show_default=True,
+    metavar="KEY_FRAMES",
+    help="Let clients have the features of videos of so many key frames at most written to the store; 0 refuses that.",
+)
+@click.option(
     "--data-root",
     type=click.Path(path_type=Path),
     help="Folder whose data sets precompute jobs, and recipes with training.backbone, may name. Without it they are "
@@ -109,6 +118,7 @@ def recognizer(
     packed_models: tuple[Path, ...],
     backbones: list[BackboneChoice],
     max_streams: int,
+    max_kept: int,
     data_root: Path | None,
     machine: str | None,
     cancel_jobs: bool,
@@ -170,6 +180,7 @@ def recognizer(
         max_batch=max_batch,
         backbones=tuple(choice.load for choice in backbones),
         max_streams=max_streams,
+        max_kept=max_kept,
         cancel_jobs=cancel_jobs,
     )
     asyncio.run(serve(server, config))

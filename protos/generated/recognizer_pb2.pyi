@@ -1086,12 +1086,15 @@ class Box(_message.Message):
     X2_FIELD_NUMBER: _builtins.int
     Y2_FIELD_NUMBER: _builtins.int
     PERSON_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
     x1: _builtins.float
     y1: _builtins.float
     x2: _builtins.float
     y2: _builtins.float
     person: _builtins.int
     """From 0; the same for the same person in key frames of a video. People without one are found by their boxes."""
+    confidence: _builtins.float
+    """Of the detector in the box, in [0,1]; only kept proposals have it (KeptFeatures.proposals)."""
     def __init__(
         self,
         *,
@@ -1100,13 +1103,19 @@ class Box(_message.Message):
         x2: _builtins.float = ...,
         y2: _builtins.float = ...,
         person: _builtins.int | None = ...,
+        confidence: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_person", b"_person", "person", b"person"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "_person", b"_person", "confidence", b"confidence", "person", b"person"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_person", b"_person", "person", b"person", "x1", b"x1", "x2", b"x2", "y1", b"y1", "y2", b"y2"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "_person", b"_person", "confidence", b"confidence", "person", b"person", "x1", b"x1", "x2", b"x2", "y1", b"y1", "y2", b"y2"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__confidence: _TypeAlias = _typing.Literal["confidence"]  # noqa: Y015
+    _WhichOneofArgType__confidence: _TypeAlias = _typing.Literal["_confidence", b"_confidence"]  # noqa: Y015
     _WhichOneofReturnType__person: _TypeAlias = _typing.Literal["person"]  # noqa: Y015
     _WhichOneofArgType__person: _TypeAlias = _typing.Literal["_person", b"_person"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__confidence) -> _WhichOneofReturnType__confidence | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__person) -> _WhichOneofReturnType__person | None: ...
 
 Global___Box: _TypeAlias = Box  # noqa: Y015
@@ -1215,6 +1224,7 @@ class VideoStart(_message.Message):
     START_S_FIELD_NUMBER: _builtins.int
     NUM_FRAMES_FIELD_NUMBER: _builtins.int
     ANSWERED_MS_FIELD_NUMBER: _builtins.int
+    KEEP_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     checkpoint: _builtins.str
     """As in PredictRequest."""
@@ -1229,6 +1239,10 @@ class VideoStart(_message.Message):
     goes on begins with the key frames after it and, for a head that looks at others (Model.neighbours, Model.bank_s),
     those before it that the next one sees.
     """
+    @_builtins.property
+    def keep(self) -> Global___KeptFeatures:
+        """Write the features to the store as well."""
+
     def __init__(
         self,
         *,
@@ -1238,16 +1252,65 @@ class VideoStart(_message.Message):
         start_s: _builtins.float = ...,
         num_frames: _builtins.int = ...,
         answered_ms: _builtins.int | None = ...,
+        keep: Global___KeptFeatures | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_answered_ms", b"_answered_ms", "answered_ms", b"answered_ms"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_answered_ms", b"_answered_ms", "answered_ms", b"answered_ms", "keep", b"keep"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_answered_ms", b"_answered_ms", "answered_ms", b"answered_ms", "checkpoint", b"checkpoint", "num_frames", b"num_frames", "run_id", b"run_id", "start_s", b"start_s", "video", b"video"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_answered_ms", b"_answered_ms", "answered_ms", b"answered_ms", "checkpoint", b"checkpoint", "keep", b"keep", "num_frames", b"num_frames", "run_id", b"run_id", "start_s", b"start_s", "video", b"video"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__answered_ms: _TypeAlias = _typing.Literal["answered_ms"]  # noqa: Y015
     _WhichOneofArgType__answered_ms: _TypeAlias = _typing.Literal["_answered_ms", b"_answered_ms"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__answered_ms) -> _WhichOneofReturnType__answered_ms | None: ...
 
 Global___VideoStart: _TypeAlias = VideoStart  # noqa: Y015
+
+@_typing.final
+class KeptFeatures(_message.Message):
+    """The feature set that a video's features become, as precompute makes it: Predict and Recognize read it, and precompute
+    completes what is missing. Key frames are then answered once they are on disk, up to 16 at a time, and the features of
+    all are computed, with or without people. Other content under these names is refused. num_frames must be known.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATASET_FIELD_NUMBER: _builtins.int
+    SPLIT_FIELD_NUMBER: _builtins.int
+    DECODER_FIELD_NUMBER: _builtins.int
+    TIMES_MS_FIELD_NUMBER: _builtins.int
+    SOURCES_FIELD_NUMBER: _builtins.int
+    PROPOSALS_FIELD_NUMBER: _builtins.int
+    dataset: _builtins.str
+    """Names of the data set and of a split without annotations, which has the key frames of this video alone."""
+    split: _builtins.str
+    decoder: _builtins.str
+    """What turned the file into pixels, as feature specs name it."""
+    proposals: _builtins.str
+    """File the people as proposals of this name, too; "" does not."""
+    @_builtins.property
+    def times_ms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Every key frame of the video, in the order of time; so they come."""
+
+    @_builtins.property
+    def sources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """A digest for each of them of what its frames were made from."""
+
+    def __init__(
+        self,
+        *,
+        dataset: _builtins.str = ...,
+        split: _builtins.str = ...,
+        decoder: _builtins.str = ...,
+        times_ms: _abc.Iterable[_builtins.int] | None = ...,
+        sources: _abc.Iterable[_builtins.int] | None = ...,
+        proposals: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "decoder", b"decoder", "proposals", b"proposals", "sources", b"sources", "split", b"split", "times_ms", b"times_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeptFeatures: _TypeAlias = KeptFeatures  # noqa: Y015
 
 @_typing.final
 class VideoFrame(_message.Message):

@@ -45,6 +45,8 @@ class RecognizerConfig:
     """What loads the backbones with which features of videos are computed; each once."""
     max_streams: int = MAX_STREAMS
     """Videos that are scored at once; more are refused."""
+    max_kept: int = 0
+    """Key frames of a video whose features a client may have written to the store; 0 refuses that."""
     cancel_jobs: bool = False
     """At the end cancel the jobs, each with a checkpoint, instead of leaving them to the next service."""
 
@@ -69,7 +71,7 @@ class RecognizerService:
         self._watches: list[asyncio.Task[None]] = []
 
     def register(self, server: grpc.aio.Server) -> None:
-        servicer = RecognizerServicer(self._config.store, self._jobs, self._scoring)
+        servicer = RecognizerServicer(self._config.store, self._jobs, self._scoring, max_kept=self._config.max_kept)
         pb_grpc.add_RecognizerServicer_to_server(servicer, server)
 
     async def start(self) -> list[asyncio.Task[None]]:

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from functools import partial
 from typing import Any, TypeAlias
 
 import grpc
@@ -21,6 +22,7 @@ from recognizer_svc.scoring.queries import Prediction
 from recognizer_svc.scoring.scoring_thread import Scoring
 from recognizer_svc.service import messages
 from recognizer_svc.service.jobs import JobManager
+from recognizer_svc.video.kept_features import KeptFeatures
 from recognizer_svc.video.stream import VideoStream
 from stal_data.errors import InputError, NotFoundError
 from svc_common.calls_per_client import Context as RemoteContext
@@ -35,10 +37,12 @@ _DEFAULT_JOBS = 100
 class RecognizerServicer(pb_grpc.RecognizerServicer):
     """Translates between the messages on one side, the job manager and the scoring thread on the other."""
 
-    def __init__(self, store: Store, jobs: JobManager, scoring: Scoring) -> None:
+    def __init__(self, store: Store, jobs: JobManager, scoring: Scoring, *, max_kept: int = 0) -> None:
+        """max_kept: see `RecognizerConfig`."""
         self._store, self._runs = store, RunStore.of(store)
         self._jobs = jobs
         self._scoring = scoring
+        self._keep = partial(KeptFeatures, store, max_kept)
 
     async def Train(self, request: pb.TrainRequest, context: Context = None) -> AsyncIterator[pb.JobUpdate]:
         # In a thread, because the defaults of the launch come from torch; not in one that slow readers may hold.
@@ -88,7 +92,7 @@ class RecognizerServicer(pb_grpc.RecognizerServicer):
         self, request_iterator: AsyncIterator[pb.RecognizeVideoRequest], context: RemoteContext
     ) -> AsyncIterator[pb.RecognizeVideoResponse]:
         flow = Flow(object(), priority_of(context))
-        stream = VideoStream(self._scoring.video, flow, deadline=_deadline(context))
+        stream = VideoStream(self._scoring.video, flow, deadline=_deadline(context), keep=self._keep)
         async with self._scoring.video.place(stream):
             async for answer in stream.answers(request_iterator):
                 yield answer

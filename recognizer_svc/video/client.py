@@ -20,7 +20,7 @@ from protos.generated import recognizer_pb2 as pb
 from recognizer_svc.people import People
 from recognizer_svc.video.timeline import VideoTime, reach_ms
 from recognizer_svc.video.unanswered import Unanswered
-from stal_data.errors import ConflictError, StalError
+from stal_data.errors import ConflictError, InputError, StalError
 from stal_data.keyframes import KeyFrame, ScoredKeyFrame
 from stal_data.media.images import MAX_FILE_BYTES, MAX_FILE_PIXELS, decode_image
 from stal_data.preprocess import resize_frame
@@ -50,6 +50,7 @@ class VideoRequest:
     checkpoint: best, latest, or "" for best where there is one.
     time: the video's name and its clock. Where it lacks num_frames, the last frame is the end of the video.
     sending: of pictures; encoded files go as they are, unless it is `resized`.
+    keep: what the features are kept as, see protos/recognizer.proto; not of frames that are sent as JPEG.
     answered_ms: key frames up to this time have their answers; they get no other, but the head sees those within its
         reach. So the items begin with the frames of the first key frame in reach of the one after it.
     """
@@ -58,7 +59,12 @@ class VideoRequest:
     checkpoint: str = ""
     time: VideoTime = field(default_factory=lambda: VideoTime(video="video"))
     sending: Sending = "resized"
+    keep: pb.KeptFeatures | None = None
     answered_ms: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.keep is not None and self.sending == "jpeg":
+            raise InputError("sending is jpeg, which changes features, so they cannot be kept; send png or resized.")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -71,10 +77,11 @@ class VideoPicture:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PeopleAt:
-    """A key frame and all people in it; there may be none."""
+    """A key frame and all people in it; there may be none. confidence_N: float32 in [0,1], filed with kept people."""
 
     time_ms: int
     people: People
+    confidence_N: NDArray[np.float32] | None = None
 
 
 VideoItem: TypeAlias = VideoPicture | PeopleAt
@@ -119,7 +126,7 @@ class VideoStreams:
                 except grpc.aio.AioRpcError as error:
                     found = error_of(error, service=SERVICE, address=self._address)
                     if not is_retryable(error):
-                        raise found from error
+                        raise self._source_error or found from error
                 except DeadlineError as error:
                     found = error
                 else:
@@ -186,7 +193,10 @@ class VideoStreams:
             clip = ClipSpec(num_frames=header.clip_span, stride=header.clip_stride)
             reach = reach_ms(model.neighbours, model.neighbour_ms, model.bank_s)
             answered_ms = self._video.answered_ms
-            self._unanswered = Unanswered(self._video.time, clip, reach_ms=reach, answered_ms=answered_ms)
+            every = self._video.keep is not None
+            self._unanswered = Unanswered(
+                self._video.time, clip, reach_ms=reach, answered_ms=answered_ms, every_clip=every
+            )
             # A task: grpc cancels the iterator of a broken stream, and a cancelled source could not go on.
             self._reading = asyncio.create_task(self._read(self._unanswered))
         elif (header.model.digest, list(header.sizes)) != (self._header.model.digest, list(self._header.sizes)):
@@ -205,6 +215,7 @@ class VideoStreams:
             start_s=time.start_s,
             num_frames=time.num_frames or 0,
             answered_ms=self._video.answered_ms if before is None else before.answered_ms,
+            keep=self._video.keep,
         )
         yield pb.RecognizeVideoRequest(start=start)
         # grpc may leave the iterator of a broken stream waiting; it ends by itself then.
@@ -219,7 +230,7 @@ class VideoStreams:
         try:
             async for item in self._items:
                 if isinstance(item, PeopleAt):
-                    unanswered.add_key_frame(item.time_ms, item.people)
+                    unanswered.add_key_frame(item.time_ms, item.people, item.confidence_N)
                 elif unanswered.wanted(item.number):
                     frame = await asyncio.to_thread(_message, item, self._video.sending, sizes)
                     unanswered.add_frame(frame, item.number)

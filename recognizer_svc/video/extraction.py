@@ -1,6 +1,6 @@
 """The backbones that a service holds, and features computed with them. Lives in the scoring thread. Imports torch."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,10 +26,11 @@ Clip = tuple[KeyFrame, Sequence[Frame]]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FeatureSource:
-    """Computes the features of a spec. sizes: of the frames, ascending."""
+    """Computes the features of a spec. sizes: of the frames, ascending. shapes: of a row of each array."""
 
     spec: FeatureSpec
     sizes: tuple[Size, ...]
+    shapes: Mapping[str, tuple[int, ...]]
     extractor: Extractor
 
     def rows(self, clips: Sequence[Clip]) -> list[Row | StalError]:
@@ -79,13 +80,13 @@ class Extraction:
         # Compiled code takes minutes to make; without it the same sums are added in another order.
         spec = replace(trained.of_kinds(seen_kinds(trained, checkpoint.shapes)), compiled=False, view="identity")
         if spec.id not in self._sources:
-            row_shapes(spec)  # refuses clips of another length
+            shapes = row_shapes(spec)  # refuses clips of another length
             backbones = [self._backbone(model, item) for item in spec.backbones]
             extractor = Extractor(
                 backbones, self._device, dtype=spec.dtype, autocast=spec.autocast, batch_size=BATCH_CLIPS
             )
             self._sources[spec.id] = FeatureSource(
-                spec=spec, sizes=tuple(sorted(input_sizes(spec))), extractor=extractor
+                spec=spec, sizes=tuple(sorted(input_sizes(spec))), shapes=shapes, extractor=extractor
             )
         return self._sources[spec.id]
 

@@ -1,9 +1,10 @@
 """One RecognizeVideo stream on the server: reads while there is room, answers in the order of the key frames."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from protos.generated import recognizer_pb2 as pb
 from recognizer_svc.people import People
 from recognizer_svc.service import messages
 from recognizer_svc.video.frame_window import KEPT_FRAMES, FrameWindow
+from recognizer_svc.video.kept_features import KeptFeatures
 from recognizer_svc.video.key_frames import KeyFrames
 from recognizer_svc.video.timeline import MAX_FRAMES, VideoTime
 from recognizer_svc.video.video_scoring import OpenVideo, VideoScoring
@@ -31,13 +33,17 @@ _COMPUTING = 8
 _UNANSWERED = 32
 """Key frames of a stream that have all that they need but a written answer."""
 
+Keep: TypeAlias = Callable[[pb.KeptFeatures, VideoTime, OpenVideo, int | None], KeptFeatures]
+
 
 class VideoStream:
     """Use once: iterate over `answers`, then `close` in any case."""
 
-    def __init__(self, scoring: VideoScoring, flow: Flow, *, deadline: float, idle_s: float = IDLE_S) -> None:
+    def __init__(
+        self, scoring: VideoScoring, flow: Flow, *, deadline: float, keep: Keep, idle_s: float = IDLE_S
+    ) -> None:
         """flow: with what the stream's clips wait. deadline: on the clock of time.monotonic()."""
-        self._scoring, self._flow, self._deadline = scoring, flow, deadline
+        self._scoring, self._flow, self._deadline, self._keep = scoring, flow, deadline, keep
         self._requests = RequestStream[pb.RecognizeVideoRequest](idle_s=idle_s)
         self._window: FrameWindow[asyncio.Future[Frame]] = FrameWindow()
         self._computing: dict[KeyFrame, list[asyncio.Future[Frame]]] = {}
@@ -45,6 +51,7 @@ class VideoStream:
         self._answers: asyncio.Queue[pb.RecognizeVideoResponse | None] = asyncio.Queue()
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._kept: KeptFeatures | None = None
 
     @property
     def frames(self) -> int:
@@ -99,21 +106,35 @@ class VideoStream:
         self._time = VideoTime(video=start.video, start_s=start.start_s, num_frames=start.num_frames or None)
         self._video = video = await self._scoring.open(start.run_id, start.checkpoint, self._deadline)
         answered_ms = start.answered_ms if start.HasField("answered_ms") else None
+        if start.HasField("keep"):
+            self._kept = await asyncio.to_thread(self._keep, start.keep, self._time, video, answered_ms)
+            self._video = video = replace(video, arrays=tuple(video.source.shapes))
         self._key_frames = KeyFrames(video.rows, reach_ms=video.reach_ms, answered_ms=answered_ms)
         self._put(pb.RecognizeVideoResponse(header=_header(video)))
         reading = self._start(self._read(requests))
         while True:
             self._changed.clear()
-            if ready := self._key_frames.ready()[:_UNANSWERED]:
+            if ready := (await self._ready())[:_UNANSWERED]:
                 people = dict(self._key_frames.people)
                 for item in await self._scoring.score(video, ready, people, self._deadline):
                     self._put(pb.RecognizeVideoResponse(key_frame=messages.from_scored(item)))
                 self._key_frames.answered(ready)
                 self._changed.set()
+            elif self._changed.is_set():  # while features were written
+                continue
             elif reading.done() and not self._computing and not self._decoding:
+                if self._kept is not None and not self._kept.complete:
+                    raise InputError("The video ended before the last key frame of keep.times_ms; send it to its end.")
                 return
             else:
                 await self._changed.wait()
+
+    async def _ready(self) -> list[KeyFrame]:
+        """Key frames that can be answered now; where features are kept, once they are written."""
+        if self._kept is None:
+            return self._key_frames.ready()
+        await asyncio.to_thread(self._kept.write, self._key_frames.rows)
+        return [key for key in self._key_frames.ready() if self._kept.may_answer(key)]
 
     def _put(self, answer: pb.RecognizeVideoResponse) -> None:
         self._unwritten += 1
@@ -168,8 +189,10 @@ class VideoStream:
                 f"{messages.MAX_BOXES_PER_CALL} at most."
             )
         key = KeyFrame(self._time.video, given.time_ms)
-        people: People = self._key_frames.add(key, messages.to_people(given.boxes))
-        if len(people.boxes_N4):
+        shown = messages.to_people(given.boxes)
+        people: People = self._key_frames.add(key, shown)
+        wanted = self._kept is not None and self._kept.take(key, shown.boxes_N4, given.boxes)
+        if wanted or len(people.boxes_N4):
             numbers = self._time.clip_of(key.time_ms, self._video.source.spec.clip)
             self._computing[key] = self._window.clip(key, numbers)
             self._start(self._compute(key))

@@ -43,12 +43,16 @@ class VideoTime:
                 f"num_frames is {self.num_frames}, but must be 1 to {MAX_FRAMES}; leave it out where it is not known."
             )
 
-    def clip_of(self, time_ms: int, spec: ClipSpec) -> tuple[int, ...]:
-        """Return the clip's frames as precompute takes them; a time outside the video is an error.
+    def window_of(self, time_ms: int) -> tuple[int, int]:
+        """Return the window around a key frame, end exclusive; a time outside the video is an error.
 
         As long as the number of frames is not known, the video is taken to go on.
         """
         frames = self.num_frames or MAX_FRAMES
         rate = Fraction(FPS)
         info = MediaInfo(width=1, height=1, rate=rate, num_frames=frames, start_s=self.start_s, duration_s=frames / FPS)
-        return tuple(clip_frames(window_at(KeyFrame(self.video, time_ms), info), spec.num_frames, spec.stride))
+        return window_at(KeyFrame(self.video, time_ms), info)
+
+    def clip_of(self, time_ms: int, spec: ClipSpec) -> tuple[int, ...]:
+        """Return the clip's frames as precompute takes them, of the window's."""
+        return tuple(clip_frames(self.window_of(time_ms), spec.num_frames, spec.stride))

@@ -16,6 +16,7 @@ from cache.spec import ClipSpec
 from cli.ui.progress import counted
 from cli.workflow.fingerprints import Unchanged, digest_of
 from cli.workflow.stages import Product, Stages
+from cli.workflow.stored_names import stored_name
 from cli.workflow.streaming.kept_key_frames import KeptKeyFrames
 from cli.workflow.streaming.pipeline import SeenKeyFrame, seen_key_frames
 from detector_svc.client.detector_client import DetectorClient, DetectorClientConfig, model_of
@@ -42,12 +43,14 @@ class ServiceScoring:
     """By services; what it has in common with StoreScoring is described there.
 
     run_id: of the recognizers; "" where they have but one. sending: see `recognizer_svc.video.client.Sending`.
+    keep_features: in the recognizers' store, with the people.
     """
 
     detectors: tuple[ClientConfig, ...]
     recognizers: tuple[ClientConfig, ...]
     run_id: str
     sending: Sending
+    keep_features: bool
     fuse_confidence: bool
     files: tuple[Path, ...] = ()
     _header: pb.VideoHeader = field(init=False)
@@ -76,7 +79,7 @@ class ServiceScoring:
         head, unfinished = self._header, stages.root / "recognize.unfinished"
         sizes = [[size.height, size.width] for size in head.sizes]
         inputs = {**content, "detector": digest_of(self._model), "head": digest_of([head.model.digest, sizes])}
-        asked = ["--run", self.run_id, "--frames", self.sending]
+        asked = ["--run", self.run_id, "--frames", self.sending, *["--keep-features"] * self.keep_features]
 
         def work() -> None:
             split = Dataset.open(dataset).split(SPLIT)
@@ -124,6 +127,7 @@ class ServiceScoring:
         first_ms = rest[0] - reach_ms(head.model.neighbours, head.model.neighbour_ms, head.model.bank_s)
         by_frame = {frame_at(time_ms, video, info): time_ms for time_ms in times_ms if time_ms >= first_ms}
         first = min(time.clip_of(min(by_frame.values()), ClipSpec(num_frames=head.clip_span, stride=head.clip_stride)))
+        keep = self._keep(split, time, times_ms) if self.keep_features else None
         with counted("recognize", unit="key frames") as show:
             async with (
                 RecognizerClient(*self.recognizers) as recognizer,
@@ -135,7 +139,11 @@ class ServiceScoring:
                         detector=self._detector,
                         recognizer=recognizer,
                         video=VideoRequest(
-                            run_id=self.run_id, time=time, sending=self.sending, answered_ms=kept.answered_ms
+                            run_id=self.run_id,
+                            time=time,
+                            sending=self.sending,
+                            keep=keep,
+                            answered_ms=kept.answered_ms,
                         ),
                         known=kept.people,
                         detected=kept.add_people,
@@ -153,6 +161,27 @@ class ServiceScoring:
                             f"The recognizer scores with another head of {self.run_id} than when this command began; "
                             "run it again."
                         )
+        if keep is not None:
+            click.echo(
+                f"  recognize: kept in the recognizer's store; score it again with 'predict --dataset {keep.dataset} "
+                f"--split {keep.split} --boxes proposals:{keep.proposals}'",
+                err=True,
+            )
+
+    def _keep(self, split: Split, time: VideoTime, times_ms: Sequence[int]) -> pb.KeptFeatures:
+        """Under the names that the data set has here, and with what precompute would say of it."""
+        decoder, clip = (
+            split.media.decoder,
+            ClipSpec(num_frames=self._header.clip_span, stride=self._header.clip_stride),
+        )
+        return pb.KeptFeatures(
+            dataset=split.dataset,
+            split=split.name,
+            decoder=decoder,
+            times_ms=times_ms,
+            sources=[split.media.digest(time.video, time.clip_of(time_ms, clip)) for time_ms in times_ms],
+            proposals=stored_name(str(self._model["name"]), [self._model, decoder, version("stal")]),
+        )
 
     def _write(self, predictions: Path, kept: KeptKeyFrames) -> None:
         with writing_predictions(predictions, tuple(label.id for label in self._header.model.labels)) as writer:
