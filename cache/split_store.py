@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cache import h5
 from cache.files import replacing
 from cache.store import Store
-from stal_data.dataset import Split
+from stal_data.dataset import SplitContent
 from stal_data.errors import InputError, NotFoundError, did_you_mean
 from stal_data.keyframes import AnnotatedKeyFrame, KeyFrame
 from stal_data.labels import LabelMap
@@ -63,7 +63,7 @@ class _Columns:
         return {name: values for name, values in vars(self).items() if values is not None}
 
 
-def publish_split(store: Store, split: Split) -> PublishedSplit:
+def publish_split(store: Store, split: SplitContent) -> PublishedSplit:
     """Write the split under the store; a file with the same content stays as it is."""
     columns = _to_columns(split.key_frames)
     label_map = "" if split.label_map is None else split.label_map.to_pbtxt()

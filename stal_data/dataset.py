@@ -22,8 +22,8 @@ from stal_data.media.timeline import whole_seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Split:
-    """One part of a data set.
+class SplitContent:
+    """What is known of one part of a data set.
 
     key_frames: sorted by key; excluded ones are not among them.
     annotated: whether boxes and labels are known; if not, key_frames are all whole seconds of the videos.
@@ -35,6 +35,12 @@ class Split:
     exclusions: frozenset[KeyFrame]
     annotated: bool
     label_map: LabelMap | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split(SplitContent):
+    """One part of a data set, with its frames."""
+
     media: Media
 
 

@@ -9,7 +9,7 @@ from cli.ui.backbone_options import backbone_options
 from cli.ui.options import server_options
 from cli.ui.params import LONGEST_S, Real
 from cli.ui.staging_options import StageOptions, stage_options
-from recognizer_svc.service.bounds import LONGEST_STOP_S, MAX_KEPT
+from recognizer_svc.service.bounds import LONGEST_STOP_S
 from svc_common.config import ServerConfig
 
 
@@ -78,7 +78,7 @@ from svc_common.config import ServerConfig
 @click.option(
     "--keep-features",
     "max_kept",
-    type=click.IntRange(0, MAX_KEPT),
+    type=click.IntRange(0, 20_000),
     default=0,
     show_default=True,
     metavar="KEY_FRAMES",

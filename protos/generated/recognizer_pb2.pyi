@@ -1086,15 +1086,12 @@ class Box(_message.Message):
     X2_FIELD_NUMBER: _builtins.int
     Y2_FIELD_NUMBER: _builtins.int
     PERSON_FIELD_NUMBER: _builtins.int
-    CONFIDENCE_FIELD_NUMBER: _builtins.int
     x1: _builtins.float
     y1: _builtins.float
     x2: _builtins.float
     y2: _builtins.float
     person: _builtins.int
     """From 0; the same for the same person in key frames of a video. People without one are found by their boxes."""
-    confidence: _builtins.float
-    """Of the detector in the box, in [0,1]; only kept proposals have it (KeptFeatures.proposals)."""
     def __init__(
         self,
         *,
@@ -1103,19 +1100,13 @@ class Box(_message.Message):
         x2: _builtins.float = ...,
         y2: _builtins.float = ...,
         person: _builtins.int | None = ...,
-        confidence: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "_person", b"_person", "confidence", b"confidence", "person", b"person"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_person", b"_person", "person", b"person"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "_person", b"_person", "confidence", b"confidence", "person", b"person", "x1", b"x1", "x2", b"x2", "y1", b"y1", "y2", b"y2"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_person", b"_person", "person", b"person", "x1", b"x1", "x2", b"x2", "y1", b"y1", "y2", b"y2"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__confidence: _TypeAlias = _typing.Literal["confidence"]  # noqa: Y015
-    _WhichOneofArgType__confidence: _TypeAlias = _typing.Literal["_confidence", b"_confidence"]  # noqa: Y015
     _WhichOneofReturnType__person: _TypeAlias = _typing.Literal["person"]  # noqa: Y015
     _WhichOneofArgType__person: _TypeAlias = _typing.Literal["_person", b"_person"]  # noqa: Y015
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__confidence) -> _WhichOneofReturnType__confidence | None: ...
-    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__person) -> _WhichOneofReturnType__person | None: ...
 
 Global___Box: _TypeAlias = Box  # noqa: Y015
@@ -1285,7 +1276,7 @@ class KeptFeatures(_message.Message):
     decoder: _builtins.str
     """What turned the file into pixels, as feature specs name it."""
     proposals: _builtins.str
-    """File the people as proposals of this name, too; "" does not."""
+    """File the people as proposals of this name, too, without confidence; "" does not. Those that are filed already stay."""
     @_builtins.property
     def times_ms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Every key frame of the video, in the order of time; so they come."""

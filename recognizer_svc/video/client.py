@@ -77,11 +77,10 @@ class VideoPicture:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PeopleAt:
-    """A key frame and all people in it; there may be none. confidence_N: float32 in [0,1], filed with kept people."""
+    """A key frame and all people in it; there may be none."""
 
     time_ms: int
     people: People
-    confidence_N: NDArray[np.float32] | None = None
 
 
 VideoItem: TypeAlias = VideoPicture | PeopleAt
@@ -193,9 +192,8 @@ class VideoStreams:
             clip = ClipSpec(num_frames=header.clip_span, stride=header.clip_stride)
             reach = reach_ms(model.neighbours, model.neighbour_ms, model.bank_s)
             answered_ms = self._video.answered_ms
-            every = self._video.keep is not None
             self._unanswered = Unanswered(
-                self._video.time, clip, reach_ms=reach, answered_ms=answered_ms, every_clip=every
+                self._video.time, clip, reach_ms=reach, answered_ms=answered_ms, every=self._video.keep is not None
             )
             # A task: grpc cancels the iterator of a broken stream, and a cancelled source could not go on.
             self._reading = asyncio.create_task(self._read(self._unanswered))
@@ -230,7 +228,7 @@ class VideoStreams:
         try:
             async for item in self._items:
                 if isinstance(item, PeopleAt):
-                    unanswered.add_key_frame(item.time_ms, item.people, item.confidence_N)
+                    unanswered.add_key_frame(item.time_ms, item.people)
                 elif unanswered.wanted(item.number):
                     frame = await asyncio.to_thread(_message, item, self._video.sending, sizes)
                     unanswered.add_frame(frame, item.number)

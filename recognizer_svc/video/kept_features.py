@@ -1,7 +1,6 @@
 """The features of a video on their way to the store: the set that precompute would make. No torch here."""
 
 from bisect import bisect_right
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,10 +15,9 @@ from protos.generated import recognizer_pb2 as pb
 from recognizer_svc.video.key_frames import ComputedRows
 from recognizer_svc.video.timeline import VideoTime
 from recognizer_svc.video.video_scoring import OpenVideo
-from stal_data.dataset import Split
+from stal_data.dataset import SplitContent
 from stal_data.errors import ConflictError, InputError, NotFoundError
 from stal_data.keyframes import AnnotatedKeyFrame, KeyFrame
-from stal_data.media.video import VideoFiles
 from stal_data.names import check_name, check_video_id
 from svc_common.errors import BusyError
 
@@ -75,15 +73,14 @@ class KeptFeatures:
     def complete(self) -> bool:
         return self._shard == self._manifest.num_shards
 
-    def take(self, key: KeyFrame, boxes_N4: NDArray[np.float32], given: Sequence[pb.Box]) -> bool:
+    def take(self, key: KeyFrame, boxes_N4: NDArray[np.float32]) -> bool:
         """Take note of the key frame that has come; return whether its features are needed even if nobody is there."""
         row = self._row_of.get(key, len(self._keys))
         if row != self._next and (self._begun or row > self._next):
             due = self._keys[self._next] if self._next < len(self._keys) else "none"
             raise InputError(f"Key frame {key} was sent, but the next one of keep.times_ms is {due}; leave none out.")
         if self._keep.proposals and row == len(self._people):
-            scores = [box.confidence if box.HasField("confidence") else np.nan for box in given]
-            self._people.append((boxes_N4, np.array(scores, np.float32)))
+            self._people.append(boxes_N4)
         self._next, self._begun = row + 1, True  # last, for `write`
         return row // self._manifest.rows_per_shard in self._pending
 
@@ -99,9 +96,9 @@ class KeptFeatures:
                     raise BusyError(f"the features are being written by {self._writer.owner(self._shard)}, too")
                 with claim:
                     if self._writer.is_pending(self._shard):
+                        self._file_people(rows.stop)
                         self._writer.write_shard(claim, computed.read([computed.row_of(key) for key in keys]))
-            if self._keep.proposals and self._filed < rows.stop:
-                self._file_people(rows.stop)
+            self._file_people(rows.stop)
             self._shard += 1
 
     def may_answer(self, key: KeyFrame) -> bool:
@@ -110,9 +107,10 @@ class KeptFeatures:
     def _check_split(self) -> None:
         if list_splits(self._store, self._keep.dataset, self._keep.split):
             there = load_split(self._store, self._keep.dataset, self._keep.split)
-            if there.annotated or there.exclusions or tuple(item.key for item in there.key_frames) != self._keys:
+            keys = tuple(item.key for item in there.key_frames)
+            if there.annotated or there.exclusions or there.label_map is not None or keys != self._keys:
                 raise ConflictError(
-                    f"The store's split {self._name} has annotations or other key frames; choose other names for keep."
+                    f"The store's split {self._name} has labels or other key frames; choose other names for keep."
                 )
 
     def _check_answered(self) -> None:
@@ -131,26 +129,28 @@ class KeptFeatures:
                 "video from its beginning."
             )
 
-    def _filed_people(self) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-        """Return boxes and scores of the first key frames, perhaps of all, that are proposals already."""
+    def _filed_people(self) -> list[NDArray[np.float32]]:
+        """Return the boxes of the first key frames, perhaps of all, that are proposals already."""
         try:
             found = open_proposals(self._store, self._keep.dataset, self._keep.split, self._keep.proposals)
         except NotFoundError:
             return []
         if found.key_frames != self._keys[: len(found.key_frames)]:
             raise ConflictError(f"The proposals '{self._keep.proposals}' of {self._name} are of other key frames.")
-        return [found.of(key) for key in found.key_frames]
+        return [found.of(key)[0] for key in found.key_frames]
 
     def _file_people(self, count: int) -> None:
-        """Write those of the first key frames."""
-        boxes, scores = zip(*self._people[:count], strict=True)
+        """Write those of the first key frames, unless they are written."""
+        if not self._keep.proposals or self._filed >= count:
+            return
+        boxes_N4 = np.concatenate(self._people[:count])
         proposals = Proposals(
             dataset=self._keep.dataset,
             split=self._keep.split,
             key_frames=self._keys[:count],
-            offsets_K1=np.cumsum([0, *map(len, boxes)], dtype=np.int64),
-            boxes_N4=np.concatenate(boxes),
-            scores_N=np.concatenate(scores),
+            offsets_K1=np.cumsum([0, *map(len, self._people[:count])], dtype=np.int64),
+            boxes_N4=boxes_N4,
+            scores_N=np.full(len(boxes_N4), np.nan, np.float32),
             detector=DetectorSpec(
                 name=self._keep.proposals, weights="unknown", height=0, width=0, confidence=0, library="RecognizeVideo"
             ),
@@ -181,9 +181,9 @@ def _key_frames(keep: pb.KeptFeatures, time: VideoTime, limit: int) -> tuple[Key
     return tuple(KeyFrame(time.video, time_ms) for time_ms in keep.times_ms)
 
 
-def _split(keep: pb.KeptFeatures, keys: tuple[KeyFrame, ...]) -> Split:
+def _split(keep: pb.KeptFeatures, keys: tuple[KeyFrame, ...]) -> SplitContent:
     nobody = np.zeros((0, 4), np.float32)
-    return Split(
+    return SplitContent(
         dataset=keep.dataset,
         name=keep.split,
         key_frames=tuple(
@@ -192,5 +192,4 @@ def _split(keep: pb.KeptFeatures, keys: tuple[KeyFrame, ...]) -> Split:
         exclusions=frozenset(),
         annotated=False,
         label_map=None,
-        media=VideoFiles({}),
     )

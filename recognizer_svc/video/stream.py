@@ -189,9 +189,9 @@ class VideoStream:
                 f"{messages.MAX_BOXES_PER_CALL} at most."
             )
         key = KeyFrame(self._time.video, given.time_ms)
-        shown = messages.to_people(given.boxes)
-        people: People = self._key_frames.add(key, shown)
-        wanted = self._kept is not None and self._kept.take(key, shown.boxes_N4, given.boxes)
+        everybody = messages.to_people(given.boxes)
+        people: People = self._key_frames.add(key, everybody)
+        wanted = self._kept is not None and self._kept.take(key, everybody.boxes_N4)
         if wanted or len(people.boxes_N4):
             numbers = self._time.clip_of(key.time_ms, self._video.source.spec.clip)
             self._computing[key] = self._window.clip(key, numbers)

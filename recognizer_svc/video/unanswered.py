@@ -9,9 +9,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-from numpy.typing import NDArray
-
 from cache.spec import ClipSpec
 from protos.generated import recognizer_pb2 as pb
 from recognizer_svc.people import People
@@ -39,20 +36,14 @@ class Unanswered:
     """Holds the latest frames, and those of key frames without an answer and of what a head sees around these."""
 
     def __init__(
-        self,
-        video: VideoTime,
-        clip: ClipSpec,
-        *,
-        reach_ms: int,
-        answered_ms: int | None = None,
-        every_clip: bool = False,
+        self, video: VideoTime, clip: ClipSpec, *, reach_ms: int, answered_ms: int | None = None, every: bool = False
     ) -> None:
         """reach_ms: how far before and after a key frame the head looks.
 
         answered_ms: key frames up to this time have got their answers from streams before.
-        every_clip: whether clips without people are sent, too.
+        every: whether clips without people are sent, too.
         """
-        self.time, self._clip, self._reach_ms, self._every_clip = video, clip, reach_ms, every_clip
+        self.time, self._clip, self._reach_ms, self._every = video, clip, reach_ms, every
         self._frames: dict[int, pb.VideoFrame] = {}
         self._needed = Counter[int]()
         self._newest = 0
@@ -94,7 +85,7 @@ class Unanswered:
             raise self._lacks(late)
         self.wake()
 
-    def add_key_frame(self, time_ms: int, people: People, confidence_N: NDArray[np.float32] | None = None) -> None:
+    def add_key_frame(self, time_ms: int, people: People) -> None:
         key = KeyFrame(self.time.video, time_ms)
         if time_ms <= self._newest_ms:
             raise InputError(f"Key frame {key} comes after one at {self._newest_ms} ms; they must be in order of time.")
@@ -103,11 +94,8 @@ class Unanswered:
             box = message.boxes.add(x1=x1, y1=y1, x2=x2, y2=y2)
             if person >= 0:
                 box.person = person
-        if confidence_N is not None:
-            for box, confidence in zip(message.boxes, confidence_N.tolist(), strict=True):
-                box.confidence = confidence
         self._newest_ms = time_ms
-        item = _KeyFrame(key=key, message=message, seen=self._every_clip or bool(people.with_area.any()))
+        item = _KeyFrame(key=key, message=message, seen=self._every or bool(people.with_area.any()))
         self._key_frames.append(item)
         self._plan(item)
         if item.missing and min(item.missing) <= self._newest - KEPT_FRAMES:

@@ -1,6 +1,7 @@
 """`stal-cli infer --recognizer`: the results of `infer`, from services alone; what they have answered is kept."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -84,21 +85,21 @@ def local(store: Path, street: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @contextmanager
-def recognizer(store: Path) -> Iterator[str]:
+def recognizer(store: Path, **settings: object) -> Iterator[str]:
     loaders = [
         partial(load_backbone, kind, weights=str(store.parent / f"{kind}.safetensors"), preset=None)
         for kind in BACKBONES
     ]
-    config = RecognizerConfig(store=Store.open(str(store)), device="cpu", backbones=tuple(loaders))
+    config = RecognizerConfig(store=Store.open(str(store)), device="cpu", backbones=tuple(loaders), **settings)
     with in_a_thread(RecognizerService(config, Metrics())) as port:
         yield f"127.0.0.1:{port}"
 
 
 @contextmanager
-def services(store: Path) -> Iterator[tuple[ReplicaService, list[str]]]:
+def services(store: Path, **settings: object) -> Iterator[tuple[ReplicaService, list[str]]]:
     """A detector, and the options that name it and a recognizer."""
     detector = ReplicaService()
-    with in_a_thread(detector) as port, recognizer(store) as address:
+    with in_a_thread(detector) as port, recognizer(store, **settings) as address:
         yield detector, ["--detector", f"127.0.0.1:{port}", "--recognizer", address]
 
 
@@ -141,6 +142,33 @@ def test_the_results_are_those_of_this_machine(
         plain = scores(out)
         stal_cli("infer", street, *names, "--run", "first", "--fuse-confidence", "--output", out, "--no-video")
         np.testing.assert_allclose(scores(out), plain * 0.5, rtol=1e-6)
+
+
+def test_features_that_are_kept_give_other_runs_their_scores(
+    store: Path, street: Path, local: Path, tmp_path: Path
+) -> None:
+    """With a recognizer whose store knows nothing of the video."""
+    fresh = store.parent / "fresh"
+    shutil.copytree(store, fresh, ignore=shutil.ignore_patterns("features", "proposals", "annotations"))
+    out = tmp_path / "out"
+    words = ("infer", street, "--run", "first", "--no-video", "--output", out)
+    with services(fresh, max_kept=SECONDS) as (detector, names):
+        stal_cli(*words, *names)
+        said = stal_cli(*words, *names, "--keep-features")
+        assert_same(out, local / "first")
+        assert len(detector.answered) == 2 * SECONDS
+        (command,) = re.findall("'(predict .*)'", said)
+        for run in ("first", "seeing"):
+            again = tmp_path / run / "predictions.csv"
+            stal_cli(*command.split(), "--run", run, *names[2:], "--output", again)
+            assert_same(again.parent, local / run)
+    # It has the name that it has when this machine makes it.
+    (theirs,) = store.glob("features/*/all/*/zarr.json")
+    assert (fresh / theirs.relative_to(store)).exists()
+    with services(fresh) as (_, names):
+        elsewhere = [*words[:-1], tmp_path / "refused", *names]
+        assert "start it with --keep-features" in refusal(*elsewhere, "--keep-features")
+    assert "--keep-features needs --recognizer" in refusal(*words, "--keep-features")
 
 
 def test_killed_without_torch_it_goes_on_behind_the_last_answer(

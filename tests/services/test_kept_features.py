@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from cache.feature_store import FeatureSet, open_feature_set, verify_feature_set
+from cache.feature_store import FeatureSet, FeatureWriter, open_feature_set, verify_feature_set
 from cache.precompute import PrecomputeOptions, precompute
 from cache.proposal_store import open_proposals
 from cache.split_store import load_split
 from protos.generated import recognizer_pb2 as pb
 from recognizer_svc.client import RecognizerClient
 from recognizer_svc.video import kept_features
-from recognizer_svc.video.client import PeopleAt, VideoItem, VideoRequest
+from recognizer_svc.video.client import VideoItem, VideoRequest
 from recognizer_svc.video.timeline import VideoTime
 from stal_data.errors import ConflictError, InputError, NotFoundError
 from stal_data.keyframes import KeyFrame, ScoredKeyFrame
@@ -29,7 +29,6 @@ from tests.services.video_case import FRAMES, LOADERS, RUNS, TIMES_MS, VideoCase
 HALF_FLOAT = 2e-3
 """Relative; values of float16 have 11 bits."""
 TIME = VideoTime(video="v0", num_frames=FRAMES)
-CONFIDENCE = np.float32(0.75)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -62,20 +61,12 @@ def keep_as(case: VideoCase, name: str, **changes: object) -> pb.KeptFeatures:
     return pb.KeptFeatures(**fields | changes)
 
 
-async def sure_items(case: VideoCase, late: int = 0) -> AsyncIterator[VideoItem]:
-    """With the confidence in each box."""
-    async for item in case.items(late=late):
-        if isinstance(item, PeopleAt):
-            item = replace(item, confidence_N=np.full(len(item.people.boxes_N4), CONFIDENCE))
-        yield item
-
-
 def request_to(case: VideoCase, run_id: str, name: str, **changes: object) -> VideoRequest:
     return replace(case.request(run_id), keep=keep_as(case, name), **changes)
 
 
-async def predicted(client: RecognizerClient, run_id: str, name: str, **fields: object) -> dict[KeyFrame, np.ndarray]:
-    boxes = pb.ProposedBoxes(name="seen", **fields)
+async def predicted(client: RecognizerClient, run_id: str, name: str) -> dict[KeyFrame, np.ndarray]:
+    boxes = pb.ProposedBoxes(name="seen")
     asked = pb.PredictRequest(run_id=run_id, dataset=name, split="all", proposals=boxes)
     answers = [answer async for answer in client.predict(asked)]
     return {answer.key: answer.scores_NC for answer in answers if isinstance(answer, ScoredKeyFrame)}
@@ -92,30 +83,28 @@ def assert_complete(case: VideoCase, name: str) -> FeatureSet:
     for item in case.people("v0"):
         boxes_N4, scores_N = seen.of(KeyFrame("v0", item.time_ms))
         np.testing.assert_array_equal(boxes_N4, item.people.boxes_N4)
-        assert set(scores_N.tolist()) <= {CONFIDENCE}
+        assert np.isnan(scores_N).all()
     return kept
 
 
 @pytest.mark.parametrize("run_id", RUNS)
 async def test_other_heads_score_the_video_without_its_frames(video_case: VideoCase, name: str, run_id: str) -> None:
     async with serving(video_case, max_kept=len(TIMES_MS)) as it:
-        found = await video_case.scores(it.client, request_to(video_case, run_id, name), sure_items(video_case))
+        found = await video_case.scores(it.client, request_to(video_case, run_id, name), video_case.items())
         assert [key.time_ms for key in found] == list(TIMES_MS)
         again = {other: await predicted(it.client, other, name) for other in RUNS}
-        fused = await predicted(it.client, run_id, name, fuse_confidence=True)
         boxes = [pb.Box(x1=x1, y1=y1, x2=x2, y2=y2) for x1, y1, x2, y2 in video_case.people("v0")[5].people.boxes_N4]
         asked = pb.RecognizeRequest(run_id="plain", dataset=name, split="all", video="v0", time_ms=4000, boxes=boxes)
         _, recognized = await it.client.recognize(asked)
     assert worst(found, again[run_id]) <= EXACT
     for other, scores in again.items():
         assert worst(await of(video_case, other), scores) <= EXACT
-    assert worst(fused, {key: scores * CONFIDENCE for key, scores in again[run_id].items()}) <= EXACT
     np.testing.assert_allclose(recognized, again["plain"][KeyFrame("v0", 4000)], rtol=0, atol=EXACT)
 
 
 async def test_the_set_is_that_of_precompute(video_case: VideoCase, name: str) -> None:
     async with serving(video_case, max_kept=20) as it:
-        await video_case.scores(it.client, request_to(video_case, "plain", name), sure_items(video_case, late=60))
+        await video_case.scores(it.client, request_to(video_case, "plain", name), video_case.items(late=60))
     kept, made = assert_complete(video_case, name), open_feature_set(video_case.store, "street", "train")
     assert kept.spec == made.spec
     for row, key in enumerate(kept.key_frames):
@@ -147,7 +136,7 @@ async def test_another_service_completes_the_set(video_case: VideoCase, name: st
     async with AsyncExitStack() as services:
         it = await services.enter_async_context(serving(video_case, max_kept=20))
         request = request_to(video_case, run_id, name)
-        async for answer in it.client.recognize_video(request, sure_items(video_case)):
+        async for answer in it.client.recognize_video(request, video_case.items()):
             if not isinstance(answer, ScoredKeyFrame):
                 continue
             assert answer.key not in found
@@ -177,7 +166,7 @@ async def test_a_video_that_ends_early_leaves_a_set_that_nobody_takes_for_comple
     video_case: VideoCase, name: str
 ) -> None:
     async def broken() -> AsyncIterator[VideoItem]:
-        async for item in sure_items(video_case):
+        async for item in video_case.items():
             if getattr(item, "number", 0) == 140:
                 raise OSError("the camera is gone")
             yield item
@@ -196,11 +185,11 @@ async def test_a_video_that_ends_early_leaves_a_set_that_nobody_takes_for_comple
         # The stream can go on behind the last answer, and from no later.
         late = request_to(video_case, "plain", name, answered_ms=TIMES_MS[6])
         with pytest.raises(ConflictError, match=r"v0,0004.52 was answered .*, but not kept .* from its beginning"):
-            await anext(it.client.recognize_video(late, sure_items(video_case)))
+            await anext(it.client.recognize_video(late, video_case.items()))
         on = request_to(video_case, "plain", name, answered_ms=TIMES_MS[5])
 
         async def rest() -> AsyncIterator[VideoItem]:
-            async for item in sure_items(video_case):
+            async for item in video_case.items():
                 if getattr(item, "time_ms", TIMES_MS[-1]) > TIMES_MS[5]:
                     yield item
 
@@ -208,7 +197,7 @@ async def test_a_video_that_ends_early_leaves_a_set_that_nobody_takes_for_comple
         assert_complete(video_case, name)
         # What is complete is not written again.
         before = {path: path.stat().st_mtime_ns for path in kept.path.rglob("*") if path.is_file()}
-        await video_case.scores(it.client, request_to(video_case, "plain", name), sure_items(video_case))
+        await video_case.scores(it.client, request_to(video_case, "plain", name), video_case.items())
         assert before == {path: path.stat().st_mtime_ns for path in kept.path.rglob("*") if path.is_file()}
 
 
@@ -225,8 +214,8 @@ REFUSED = {
         {"dataset": "new", "times_ms": [9000], "sources": [0]},
         "Second 0009 of video 'v0' has no frame",
     ),
-    "annotated": ({"dataset": "street", "split": "train"}, "split street/train has annotations or other key frames"),
-    "other key frames": ({"times_ms": [0], "sources": [0]}, "taken/all has annotations or other key frames"),
+    "annotated": ({"dataset": "street", "split": "train"}, "split street/train has labels or other key frames"),
+    "other key frames": ({"times_ms": [0], "sources": [0]}, "taken/all has labels or other key frames"),
     "other frames": (
         {"sources": range(10)},
         "made from something else .* source .the frames' content. of 10 key",
@@ -240,7 +229,7 @@ def taken(video_case: VideoCase) -> str:
 
     async def fill() -> None:
         async with serving(video_case, max_kept=20) as it:
-            await video_case.scores(it.client, request_to(video_case, "plain", "taken"), sure_items(video_case))
+            await video_case.scores(it.client, request_to(video_case, "plain", "taken"), video_case.items())
 
     asyncio.run(fill())
     return "taken"
@@ -292,3 +281,17 @@ async def test_key_frames_that_are_left_out_are_named(video_case: VideoCase, nam
             await refusal(it, start(num_frames=FRAMES, keep=long), people(440))
         text = await refusal(it, start(num_frames=FRAMES, keep=long))
         assert "10 key frames are written at a time, but only 3 can wait" in text
+
+
+async def test_a_shard_that_another_writes_is_left_to_it_and_the_client_comes_again(
+    video_case: VideoCase, name: str
+) -> None:
+    async with serving(video_case, max_kept=20) as it:
+        begun = start(num_frames=FRAMES, keep=keep_as(video_case, name))
+        await refusal(it, begun)
+        writer = FeatureWriter(open_feature_set(video_case.store, name, "all").path)
+        with writer.claim_or_refuse(0):
+            sent = (begun, *frames(range(1, 60)), people(0), people(440), people(1000))
+            assert "the features are being written by process" in await refusal(it, *sent)
+        await video_case.scores(it.client, request_to(video_case, "plain", name), video_case.items())
+    assert_complete(video_case, name)

@@ -65,7 +65,7 @@ async def seen_key_frames(
                 people_there = People.of(found.boxes_N4)
                 confidence[time_ms] = found.scores_N[people_there.with_area]  # the answer leaves out the others
                 waiting.popleft()
-                yield PeopleAt(time_ms=time_ms, people=people_there, confidence_N=found.scores_N)
+                yield PeopleAt(time_ms=time_ms, people=people_there)
 
         last = 0
         async for number, picture_HW3 in frames:

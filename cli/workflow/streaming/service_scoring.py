@@ -92,7 +92,7 @@ class ServiceScoring:
                         f"{error}\nThe answers for {video} so far are kept: the same command goes on with the rest."
                     ) from error
                 try:
-                    watched.check()
+                    watched.check(" Delete what was kept of it ('cache prune')." if self.keep_features else "")
                 except ConflictError:
                     kept.remove()
                     raise
@@ -126,8 +126,9 @@ class ServiceScoring:
             return
         first_ms = rest[0] - reach_ms(head.model.neighbours, head.model.neighbour_ms, head.model.bank_s)
         by_frame = {frame_at(time_ms, video, info): time_ms for time_ms in times_ms if time_ms >= first_ms}
-        first = min(time.clip_of(min(by_frame.values()), ClipSpec(num_frames=head.clip_span, stride=head.clip_stride)))
-        keep = self._keep(split, time, times_ms) if self.keep_features else None
+        clip = ClipSpec(num_frames=head.clip_span, stride=head.clip_stride)
+        first = min(time.clip_of(min(by_frame.values()), clip))
+        keep = self._keep(split, time, times_ms, clip) if self.keep_features else None
         with counted("recognize", unit="key frames") as show:
             async with (
                 RecognizerClient(*self.recognizers) as recognizer,
@@ -162,18 +163,12 @@ class ServiceScoring:
                             "run it again."
                         )
         if keep is not None:
-            click.echo(
-                f"  recognize: kept in the recognizer's store; score it again with 'predict --dataset {keep.dataset} "
-                f"--split {keep.split} --boxes proposals:{keep.proposals}'",
-                err=True,
-            )
+            options = f"--dataset {keep.dataset} --split {keep.split} --boxes proposals:{keep.proposals}"
+            click.echo(f"  recognize: kept in the recognizer's store; other runs: 'predict {options}'", err=True)
 
-    def _keep(self, split: Split, time: VideoTime, times_ms: Sequence[int]) -> pb.KeptFeatures:
+    def _keep(self, split: Split, time: VideoTime, times_ms: Sequence[int], clip: ClipSpec) -> pb.KeptFeatures:
         """Under the names that the data set has here, and with what precompute would say of it."""
-        decoder, clip = (
-            split.media.decoder,
-            ClipSpec(num_frames=self._header.clip_span, stride=self._header.clip_stride),
-        )
+        decoder = split.media.decoder
         return pb.KeptFeatures(
             dataset=split.dataset,
             split=split.name,
