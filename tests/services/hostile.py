@@ -49,6 +49,7 @@ _SCALARS = {
     FieldDescriptor.TYPE_INT32: _INT32,
     FieldDescriptor.TYPE_ENUM: st.integers(-2, 6),
     FieldDescriptor.TYPE_INT64: _INT64,
+    FieldDescriptor.TYPE_FIXED64: st.integers(0, 2**64 - 1),
     FieldDescriptor.TYPE_FLOAT: st.floats(width=32),
     FieldDescriptor.TYPE_DOUBLE: st.floats(),
 }

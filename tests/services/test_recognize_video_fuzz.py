@@ -9,7 +9,7 @@ from recognizer_svc.service.server import RecognizerConfig, RecognizerService
 from svc_common.config import ServerConfig
 from svc_common.metrics import Metrics
 from svc_common.server import ServiceServer
-from tests.services.hostile import IMAGES, Caller, is_orderly, raw_or_made
+from tests.services.hostile import IMAGES, Caller, is_orderly, messages, raw_or_made
 from tests.services.test_fuzz import in_thread
 from tests.services.test_recognize_video_refusals import frames, people, start
 from tests.services.video_case import LOADERS, VideoCase
@@ -33,10 +33,21 @@ LIKELY = st.one_of(
     st.builds(key_frame, st.integers(0, 2000), st.lists(st.tuples(*[CORNERS] * 4), max_size=3)),
     st.builds(lambda number: pb.RecognizeVideoRequest(num_frames=number).SerializeToString(), st.integers(0, 80)),
 )
+TIMES_MS = [440, 1000]
+KEPT = st.builds(
+    pb.KeptFeatures,
+    dataset=st.sampled_from(["a", "b", "street"]),
+    split=st.sampled_from(["all", "train"]),
+    decoder=st.just("any"),
+    times_ms=st.one_of(st.just(TIMES_MS), st.lists(st.integers(-100, 2000), max_size=4)),
+    sources=st.sampled_from([[0, 0], [0, 1], []]),
+    proposals=st.sampled_from(["", "people"]),
+)
+STARTS = st.one_of(KEPT, messages(pb.KeptFeatures.DESCRIPTOR)).map(lambda keep: start(keep=keep).SerializeToString())
 
 
 def test_streams_end_in_order_whatever_is_sent(video_case: VideoCase) -> None:
-    config = RecognizerConfig(store=video_case.store, device="cpu", backbones=LOADERS)
+    config = RecognizerConfig(store=video_case.store, device="cpu", backbones=LOADERS, max_kept=3)
 
     def server() -> ServiceServer:
         return ServiceServer(ServerConfig(), [RecognizerService(config, Metrics())], name="recognizer")
@@ -45,9 +56,13 @@ def test_streams_end_in_order_whatever_is_sent(video_case: VideoCase) -> None:
         caller = Caller(channel)
 
         @settings(max_examples=60, deadline=None)
-        @given(st.integers(1, len(GOOD)), st.lists(st.one_of(LIKELY, LIKELY, raw_or_made(METHOD)), max_size=5))
-        def call(count: int, rest: list[bytes]) -> None:
-            code, text = caller.call(METHOD, [*GOOD[:count], *rest])
+        @given(
+            st.one_of(st.just(GOOD[0]), STARTS),
+            st.integers(1, len(GOOD)),
+            st.lists(st.one_of(LIKELY, LIKELY, raw_or_made(METHOD)), max_size=5),
+        )
+        def call(first: bytes, count: int, rest: list[bytes]) -> None:
+            code, text = caller.call(METHOD, [first, *GOOD[1:count], *rest])
             assert is_orderly(code), (code, text)
 
         call()
