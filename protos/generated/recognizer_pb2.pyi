@@ -1274,7 +1274,7 @@ class KeptFeatures(_message.Message):
     """Names of the data set and of a split without annotations, which has the key frames of this video alone."""
     split: _builtins.str
     decoder: _builtins.str
-    """What turned the file into pixels, as feature specs name it."""
+    """What turned the file into pixels, as feature specs name it; the frames are these pixels, so not JPEG made of them."""
     proposals: _builtins.str
     """File the people as proposals of this name, too, without confidence; "" does not. Those that are filed already stay."""
     @_builtins.property

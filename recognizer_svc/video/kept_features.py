@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from cache.feature_store import FeatureWriter, RowIndex
 from cache.feature_store.writer import balanced_rows_per_shard
 from cache.proposal_store import DetectorSpec, Proposals, open_proposals, write_proposals
-from cache.split_store import list_splits, load_split, publish_split
+from cache.split_store import load_split, publish_split
 from cache.store import Store
 from protos.generated import recognizer_pb2 as pb
 from recognizer_svc.video.key_frames import ComputedRows
@@ -105,13 +105,15 @@ class KeptFeatures:
         return self._row_of[key] < self._shard * self._manifest.rows_per_shard
 
     def _check_split(self) -> None:
-        if list_splits(self._store, self._keep.dataset, self._keep.split):
+        try:
             there = load_split(self._store, self._keep.dataset, self._keep.split)
-            keys = tuple(item.key for item in there.key_frames)
-            if there.annotated or there.exclusions or there.label_map is not None or keys != self._keys:
-                raise ConflictError(
-                    f"The store's split {self._name} has labels or other key frames; choose other names for keep."
-                )
+        except NotFoundError:
+            return
+        keys = tuple(item.key for item in there.key_frames)
+        if there.annotated or there.exclusions or there.label_map is not None or keys != self._keys:
+            raise ConflictError(
+                f"The store's split {self._name} has labels or other key frames; choose other names for keep."
+            )
 
     def _check_answered(self) -> None:
         size = self._manifest.rows_per_shard

@@ -1,9 +1,10 @@
 """RecognizeVideo with `keep`: the feature set that precompute makes, which other heads then score."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from pathlib import Path
 
 import grpc
 import numpy as np
@@ -22,6 +23,7 @@ from recognizer_svc.video.timeline import VideoTime
 from stal_data.errors import ConflictError, InputError, NotFoundError
 from stal_data.keyframes import KeyFrame, ScoredKeyFrame
 from svc_common.client import call_metadata
+from tests.cache.object_store.conftest import OpenStore, fill, machine, proxy  # noqa: F401 - fixtures
 from tests.services.test_recognize_video import EXACT, of
 from tests.services.test_recognize_video_refusals import frames, people, start
 from tests.services.video_case import FRAMES, LOADERS, RUNS, TIMES_MS, VideoCase, serving, worst
@@ -227,11 +229,11 @@ REFUSED = {
 def taken(video_case: VideoCase) -> str:
     """A data set that is there."""
 
-    async def fill() -> None:
+    async def keep() -> None:
         async with serving(video_case, max_kept=20) as it:
             await video_case.scores(it.client, request_to(video_case, "plain", "taken"), video_case.items())
 
-    asyncio.run(fill())
+    asyncio.run(keep())
     return "taken"
 
 
@@ -295,3 +297,19 @@ async def test_a_shard_that_another_writes_is_left_to_it_and_the_client_comes_ag
             assert "the features are being written by process" in await refusal(it, *sent)
         await video_case.scores(it.client, request_to(video_case, "plain", name), video_case.items())
     assert_complete(video_case, name)
+
+
+async def test_a_store_in_a_bucket_keeps_them_for_other_machines(
+    video_case: VideoCase,
+    name: str,
+    fill: Callable[[Path], None],  # noqa: F811
+    machine: OpenStore,  # noqa: F811
+) -> None:
+    fill(video_case.store.root)
+    case = replace(video_case, store=machine())
+    async with serving(case, max_kept=20) as it:
+        found = await case.scores(it.client, request_to(case, "plain", name), case.items())
+    other = replace(video_case, store=machine("other"))
+    assert assert_complete(other, name).in_bucket
+    async with serving(other, backbones=()) as it:
+        assert worst(found, await predicted(it.client, "plain", name)) <= EXACT
