@@ -62,7 +62,7 @@ async def seen_key_frames(
             while waiting and (waiting[0][0] < before or people.answered(waiting[0][1])):
                 time_ms = waiting[0][1]
                 found = await people.at(time_ms)
-                people_there = People.of(found.boxes_N4)
+                people_there = People.of(found.boxes_N4, found.persons_N)
                 confidence[time_ms] = found.scores_N[people_there.with_area]  # the answer leaves out the others
                 waiting.popleft()
                 yield PeopleAt(time_ms=time_ms, people=people_there)
