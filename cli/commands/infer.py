@@ -1,7 +1,6 @@
 """`stal-cli infer`: videos in; a page that plays them with their people, annotated videos and predictions out."""
 
 import sys
-from collections.abc import Mapping
 from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -161,7 +160,6 @@ def infer(
         track=track,
     )
     scoring: StoreScoring | ServiceScoring
-    thresholds: Mapping[int, float] = {}
     if recognizers:
         scoring = ServiceScoring(
             store=kept_in,
@@ -181,13 +179,11 @@ def infer(
             flip_average=flip_average,
             fuse_confidence=fuse_confidence,
         )
-        if packed is not None and min_score is None:
-            thresholds = packed.thresholds
     request = InferenceRequest(
         videos=tuple(video.resolve() for video in videos),
         scoring=scoring,
         min_score=MIN_SCORE if min_score is None else min_score,
-        thresholds=thresholds,
+        model_thresholds=min_score is None,
         annotate=not no_video,
         output=output.resolve(),
     )

@@ -58,6 +58,10 @@ class ServiceScoring:
     _header: pb.VideoHeader = field(init=False)
     _model: Mapping[str, str | float] = field(init=False)
 
+    @property
+    def thresholds(self) -> Mapping[int, float]:
+        return dict(sorted(self._header.thresholds.items()))
+
     def check(self) -> None:
         self._detector = DetectorClient(DetectorClientConfig(services=self.detector.services))
         self._model, self._header = asyncio.run(self._ask())
