@@ -42,7 +42,7 @@ async def seen_key_frames(
     detected: Callable[[int, FrameDetections], None] = lambda *_: None,
 ) -> AsyncGenerator[pb.VideoHeader | SeenKeyFrame]:
     """Yield the recognizer's header, then the key frames in their order. While the recognizer is slower than the
-    frames, it holds those of 32 key frames, as they are sent.
+    frames, it holds those of 32 key frames or 1 GiB, as they are sent.
 
     frames: number on the 25 fps time line, ascending, and RGB [H, W, 3]; asked for once the header is there.
     time_of: the time in ms of the key frame whose image a frame is; None where it is that of none.
