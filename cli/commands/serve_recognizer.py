@@ -139,8 +139,10 @@ def recognizer(
 
     store = Store.open(store_url, create=True, stage=stage.stage())
     chosen, named = tuple(backbones), {choice.kind for choice in backbones}
+    thresholds = {}
     for folder in packed_models:
         model = read_packed_model(folder.absolute())
+        thresholds[model.run_id] = model.thresholds
         click.echo(f"{folder} is the run {install(model, store)}.", err=True)
         for spec in model.feature_spec.backbones:
             if (file := model.backbone_file(spec.kind)) is not None:
@@ -169,6 +171,7 @@ def recognizer(
         max_requests=max_requests,
         max_batch=max_batch,
         backbones=tuple(choice.load for choice in backbones),
+        thresholds=thresholds,
         max_streams=max_streams,
         cancel_jobs=cancel_jobs,
     )

@@ -40,11 +40,16 @@ class InferenceRequest:
     scoring: "StoreScoring | ServiceScoring"
     """How people are found and scored."""
     min_score: float
-    thresholds: Mapping[int, float]
-    """By label id, in place of `min_score`."""
+    model_thresholds: bool
+    """Whether those of the model take its place."""
     annotate: bool
     """Whether to write videos with the boxes drawn in."""
     output: Path
+
+    @property
+    def thresholds(self) -> Mapping[int, float]:
+        """By label id, in place of `min_score`."""
+        return self.scoring.thresholds if self.model_thresholds else {}
 
 
 class Inferred(NamedTuple):

@@ -1,7 +1,7 @@
 """One RecognizeVideo stream on the server: reads while there is room, answers in the order of the key frames."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -100,7 +100,7 @@ class VideoStream:
         self._video = video = await self._scoring.open(start.run_id, start.checkpoint, self._deadline)
         answered_ms = start.answered_ms if start.HasField("answered_ms") else None
         self._key_frames = KeyFrames(video.rows, reach_ms=video.reach_ms, answered_ms=answered_ms)
-        self._put(pb.RecognizeVideoResponse(header=_header(video)))
+        self._put(pb.RecognizeVideoResponse(header=_header(video, self._scoring.thresholds)))
         reading = self._start(self._read(requests))
         while True:
             self._changed.clear()
@@ -201,7 +201,7 @@ class VideoStream:
             self._changed.set()
 
 
-def _header(video: OpenVideo) -> pb.VideoHeader:
+def _header(video: OpenVideo, thresholds: Mapping[str, Mapping[int, float]]) -> pb.VideoHeader:
     clip = video.source.spec.clip
     return pb.VideoHeader(
         model=messages.from_model(video.model.info),
@@ -210,6 +210,7 @@ def _header(video: OpenVideo) -> pb.VideoHeader:
         clip_stride=clip.stride,
         sizes=[pb.FrameSize(height=height, width=width) for height, width in video.source.sizes],
         kept_frames=KEPT_FRAMES,
+        thresholds=thresholds.get(video.model.info.run_id, {}),
     )
 
 
