@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from cache.store import Store
 from cli.ui.params import COUNT_FROM_0, IMAGE_SIZE, Real
 from stal_data.amounts import amount
 
@@ -60,7 +61,6 @@ def check_options(*, importing: bool) -> None:
 def import_boxes(files: tuple[Path, ...], dataset: str, split: str, store: str, options: dict[str, Any]) -> None:
     """Write the boxes of the files as proposals, and print what was merged or left out."""
     from cache.published_proposals import import_proposals
-    from cache.store import Store
     from stal_data.dataset import Dataset
 
     opened = Dataset.open(Path(dataset)).split(split)

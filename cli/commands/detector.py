@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli.ui.params import BATCH, CONFIDENCE, COUNT, IMAGE_SIZE, SEED, Real
+from cli.ui.progress import counted
 from stal_data.amounts import amount
 
 if TYPE_CHECKING:
@@ -96,7 +97,6 @@ def train(
     """
     if (weights is None) == (model is None):
         raise click.UsageError("Give either --weights FILE.pt to fine-tune or --model FILE.yaml to start from scratch.")
-    from cli.ui.progress import counted
     from detector_svc.yolo.training import DetectorTrainConfig, train_detector
 
     start = weights or model
@@ -146,7 +146,6 @@ def convert(
     Example:
       stal-cli detector convert chaotic-world --split train --output chaotic-world-yolo
     """
-    from cli.ui.progress import counted
     from detector_svc.yolo.yolo_folders import write_yolo_folder
 
     train_part, val_part = _choose(datasets, split, val_split, held_out, negatives, max_images, max_val_images, seed)

@@ -6,7 +6,9 @@ import click
 
 from cli.lazy import LazyGroup
 from cli.ui.evaluation_recipe import recipe_option
+from cli.ui.progress import counted
 from stal_data.errors import InputError
+from stal_data.files import write_together
 
 _FILE = click.Path(path_type=Path)
 _REQUIRED = ("predictions", "ground_truth", "label_map", "output")
@@ -136,8 +138,6 @@ def evaluate(
 
         Dataset.open(frames)
     _make_folder(output)
-    from cli.ui.progress import counted
-    from stal_data.files import write_together
     from stal_eval.preparation import prepare
     from stal_eval.report import REPORT_FILE, is_report, report_text
     from stal_eval.result import METRICS_FILE

@@ -1,14 +1,17 @@
 """`stal-cli serve recognizer`."""
 
+import asyncio
 from pathlib import Path
 
 import click
 
 from cache.backbones.choice import BackboneChoice
+from cache.store import Store
 from cli.ui.backbone_options import backbone_options
 from cli.ui.options import server_options
 from cli.ui.params import LONGEST_S, Real
 from cli.ui.staging_options import StageOptions, stage_options
+from recognizer_svc.packed_models.description import read_packed_model
 from recognizer_svc.service.bounds import LONGEST_STOP_S
 from svc_common.config import ServerConfig
 
@@ -129,10 +132,6 @@ def recognizer(
       stal-cli serve recognizer --store store --data-root datasets --slowfast slowfast.safetensors
       stal-cli serve recognizer --store store --model chaotic.stal --device cuda:0
     """
-    import asyncio
-
-    from cache.store import Store
-    from recognizer_svc.packed_models.description import read_packed_model
     from recognizer_svc.packed_models.install import install
     from recognizer_svc.service.limits import JobLimits
     from recognizer_svc.service.server import RecognizerConfig, serve

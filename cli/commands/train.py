@@ -14,7 +14,7 @@ import click
 
 from cli.ui.options import client_options
 from cli.ui.recipe_options import RecipeCommand
-from cli.ui.recognizer import recognizer_at
+from cli.ui.recognizer import Recognizer, recognizer_at
 from cli.ui.sigterm import run_until_sigterm
 from cli.ui.staging_options import StageOptions, stage_options
 from cli.ui.tracking import Tracking, tracker_option
@@ -22,7 +22,6 @@ from stal_data.errors import NotFoundError
 from svc_common.config import ClientConfig
 
 if TYPE_CHECKING:
-    from cli.ui.recognizer import Recognizer
     from protos.generated import recognizer_pb2 as pb
 
 INTERRUPTED = 130  # as a shell reports Ctrl-C
@@ -165,7 +164,7 @@ def dataset_folder(dataset: Path) -> Path:
 
 
 async def _follow(
-    recognizer: "Recognizer",
+    recognizer: Recognizer,
     request: "pb.TrainRequest",
     where: str,
     show: "Callable[[pb.JobUpdate], None]",
@@ -205,7 +204,7 @@ async def _follow(
     return job
 
 
-async def _has_job(recognizer: "Recognizer", run_id: str) -> bool:
+async def _has_job(recognizer: Recognizer, run_id: str) -> bool:
     # Of several machines one may find the job that another has just begun; resuming is then the same as starting.
     try:
         await recognizer.get_job(run_id)

@@ -1,11 +1,14 @@
 """`stal-cli watch`: who does what before a camera, a second or two after it happens."""
 
+import asyncio
+import logging
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from cli.ui.options import client_settings, frames_option, wait_option
 from cli.ui.params import LONGEST_S, Real
+from cli.workflow.streaming.outputs import JsonLines, Output, Webhook
 from svc_common.addresses import split_list
 from svc_common.config import ClientConfig
 
@@ -110,11 +113,7 @@ def watch(
       stal-cli watch street.mp4 --detector 127.0.0.1:50051 --recognizer 127.0.0.1:50052 --run acar-1 --every 0.5 \\
           --mqtt mqtt://broker/street/actions
     """
-    import asyncio
-    import logging
-
     from cli.workflow.streaming.live import LiveSettings
-    from cli.workflow.streaming.outputs import JsonLines, Output, Webhook
     from cli.workflow.streaming.recognize_live import note, recognize_live
     from cli.workflow.streaming.source import opener_of, source_name
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
+from cli.ui.progress import counted
 from cli.workflow.fingerprints import Unchanged, digest_of
 from cli.workflow.output_folder import claimed
 from cli.workflow.results.subtitles import web_vtt
@@ -137,7 +138,6 @@ def _write_videos_own(
         write_atomically(subtitles, web_vtt(people, names))
         if scored.annotated is None:
             return
-        from cli.ui.progress import counted
         from cli.workflow.results.annotated_video import write_annotated_video
 
         with counted("drawing", unit="pictures") as progress:
