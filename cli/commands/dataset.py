@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _DATASET = click.argument("dataset", type=click.Path(path_type=Path))
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group()
 def dataset() -> None:
     """Render, validate and describe data sets.
 

@@ -10,7 +10,7 @@ from cli.workflow.demo.settings import DEFAULT, TINY
 from cli.workflow.output_folder import claimed
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command()
 @click.option(
     "--output",
     type=click.Path(file_okay=False, path_type=Path),

@@ -42,7 +42,7 @@ _TRACK_FPS = 5.0
     "--timeout-s", type=Real(0.1, LONGEST_S), default=60.0, show_default=True, help="Longest wait for one answer."
 )
 @import_options
-@replica_options("detector", required=False)
+@replica_options("detector")
 def detect(
     clients: tuple[ClientConfig, ...],
     dataset: str,

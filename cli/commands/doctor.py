@@ -20,7 +20,7 @@ _NOT_RUN = ("all", "dev", "docs")
 _REQUIREMENT = re.compile(r"([\w.-]+)(\[.*?\])?.*\bextra == ['\"]([\w-]+)['\"]")
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command()
 @click.option("--store", help="Folder or s3:// URL of the store that this machine is to write to.")
 @click.option(
     "--port",

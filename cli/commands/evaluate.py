@@ -23,7 +23,6 @@ _COMMANDS = {"compare": ("cli.commands.eval_compare:compare", "Two results class
     lazy=_COMMANDS,
     invoke_without_command=True,
     subcommand_metavar="[compare ...]",
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @recipe_option("eval")
 @click.option(

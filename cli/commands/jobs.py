@@ -14,6 +14,7 @@ from cli.ui.json_output import json_option, message_fields, print_json
 from cli.ui.options import client_options
 from cli.ui.params import COUNT
 from cli.ui.recognizer import Recognizer, recognizer_at
+from cli.ui.sigterm import INTERRUPTED
 from cli.ui.tables import add_row, print_table
 from stal_data.errors import StalError
 from svc_common.config import ClientConfig
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _STORE = click.option("--store", "store_url", help="Folder or s3:// URL of the store; used without --recognizer.")
-INTERRUPTED = 130  # as a shell reports Ctrl-C
 
 
 class JobEndedError(StalError):

@@ -18,6 +18,7 @@ from cli.ui.json_output import print_json_line
 from cli.ui.options import replica_options
 from cli.ui.params import COUNT, THREADS
 from cli.ui.precompute_progress import extraction_progress, json_progress
+from cli.ui.sigterm import INTERRUPTED
 from cli.workflow.precompute_processes import precompute_in_processes
 from recognizer_svc.runs.run_dir import new_run_id
 from stal_data.amounts import amount
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from cache.precompute import Estimate
 
 _WORDS = "stal.words"
-_INTERRUPTED = 130  # as a shell reports Ctrl-C
 _LOCAL = ("store", "devices", "shard", "decode_threads", "estimate_only", "backbone", "allow_download")
 """Parameters of this machine, beside those of each backbone: a service has its own."""
 
@@ -108,7 +108,7 @@ class _KeepsWords(click.Command):
 )
 @click.option("--estimate", "estimate_only", is_flag=True, help="Measure a few clips, print time and bytes, and stop.")
 @click.option("--json", "as_json", is_flag=True, help="Print progress and results as lines of JSON.")
-@replica_options("recognizer", required=False)
+@replica_options("recognizer")
 def precompute(
     clients: tuple[ClientConfig, ...],
     dataset: str,
@@ -237,7 +237,7 @@ def _by_services(
             sets = asyncio.run(precompute_at(clients, request, progress=progress, note=_note))
     except KeyboardInterrupt:
         _note("What was started goes on; 'stal-cli jobs list --recognizer ADDRESS' shows it.")
-        sys.exit(_INTERRUPTED)
+        sys.exit(INTERRUPTED)
     for found in sets:
         _print_set(found.name, found.view, found.rows, found.rows_total, as_json=as_json)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -44,6 +45,7 @@ from svc_common.config import ServerConfig
 )
 @click.option(
     "--job-stop-s",
+    "stop_timeout_s",
     type=Real(1, LONGEST_STOP_S),
     default=60.0,
     show_default=True,
@@ -51,6 +53,7 @@ from svc_common.config import ServerConfig
 )
 @click.option(
     "--job-stall-s",
+    "stall_timeout_s",
     type=Real(0, LONGEST_S),
     default=3600.0,
     show_default=True,
@@ -102,19 +105,14 @@ def recognizer(
     store_url: str,
     stage: StageOptions,
     device: str,
-    max_jobs: int,
-    max_queued: int,
     max_requests: int,
     max_batch: int,
-    job_stop_s: float,
-    job_stall_s: float,
-    interface: str | None,
     packed_models: tuple[Path, ...],
     backbones: list[BackboneChoice],
     max_streams: int,
     data_root: Path | None,
-    machine: str | None,
     cancel_jobs: bool,
+    **job_limits: Any,
 ) -> None:
     """Train heads on cached features and score actions, until SIGTERM or Ctrl-C.
 
@@ -153,15 +151,10 @@ def recognizer(
                     err=True,
                 )
     limits = JobLimits(
-        max_jobs=max_jobs,
-        max_queued=max_queued,
-        stop_timeout_s=job_stop_s,
-        stall_timeout_s=job_stall_s,
-        interface=interface,
         data_root=None if data_root is None else data_root.absolute(),
         backbones=(*chosen, *(choice for choice in backbones if choice.kind not in named)),
-        machine=machine,
         end_with_service=cancel_jobs,
+        **job_limits,
     )
     config = RecognizerConfig(
         store=store,

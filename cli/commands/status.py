@@ -14,7 +14,7 @@ from svc_common.addresses import split_list
 from svc_common.config import ClientConfig
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command()
 @click.option(
     "--detector", "detectors", metavar="HOST:PORT", multiple=True, envvar="STAL_DETECTOR", help="Repeat for several."
 )

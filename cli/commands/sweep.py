@@ -16,7 +16,7 @@ from cli.ui.json_output import json_option, print_json
 from cli.ui.options import client_options
 from cli.ui.recipe_options import RecipeCommand
 from cli.ui.recognizer import Recognizer, recognizer_at
-from cli.ui.sigterm import run_until_sigterm
+from cli.ui.sigterm import INTERRUPTED, run_until_sigterm
 from cli.ui.staging_options import StageOptions, stage_options
 from cli.ui.tracking import Tracking, tracker_option
 from cli.workflow.output_folder import claimed
@@ -29,10 +29,8 @@ if TYPE_CHECKING:
     from cli.workflow.sweep.plan import Plan
     from cli.workflow.sweep.report import Report
 
-INTERRUPTED = 130  # as a shell reports Ctrl-C
 
-
-@click.command(cls=RecipeCommand, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.command(cls=RecipeCommand)
 @click.argument("recipes", nargs=-1, required=True, metavar="RECIPE...")
 @click.option("--store", "store_url", required=True, help="Folder or s3:// URL of the store; the service's, too.")
 @stage_options

@@ -15,7 +15,7 @@ import click
 from cli.ui.options import client_options
 from cli.ui.recipe_options import RecipeCommand
 from cli.ui.recognizer import Recognizer, recognizer_at
-from cli.ui.sigterm import run_until_sigterm
+from cli.ui.sigterm import INTERRUPTED, run_until_sigterm
 from cli.ui.staging_options import StageOptions, stage_options
 from cli.ui.tracking import Tracking, tracker_option
 from stal_data.errors import NotFoundError
@@ -23,8 +23,6 @@ from svc_common.config import ClientConfig
 
 if TYPE_CHECKING:
     from protos.generated import recognizer_pb2 as pb
-
-INTERRUPTED = 130  # as a shell reports Ctrl-C
 
 
 @click.command(cls=RecipeCommand)

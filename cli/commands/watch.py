@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _MIN_SCORE = 0.3
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command()
 @click.argument("source", envvar="STAL_SOURCE")
 @click.option(
     "--detector",

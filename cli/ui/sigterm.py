@@ -1,11 +1,11 @@
-"""SIGTERM to a command, which may have something to save or to clear away."""
+"""SIGTERM and Ctrl-C to a command, which may have something to save or to clear away."""
 
-import asyncio
 import signal
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+INTERRUPTED = 130  # as a shell reports Ctrl-C
 T = TypeVar("T")
 
 
@@ -36,6 +36,8 @@ def unwound_by_sigterm() -> Iterator[None]:
 
 def run_until_sigterm(main: Coroutine[Any, Any, T]) -> T:
     """Like asyncio.run; SIGTERM cancels `main`, as Ctrl-C does, and once it has cleaned up ends the process as ever."""
+
+    import asyncio
 
     async def guarded() -> T:
         loop, running, told = asyncio.get_running_loop(), asyncio.current_task(), False
