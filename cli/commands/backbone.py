@@ -96,7 +96,6 @@ def train(
 
 @contextmanager
 def _progress(steps: int) -> "Iterator[Callable[[StepReport], None]]":
-    """Yield what shows a step: a bar on a terminal, else a line now and then; both on stderr."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -120,7 +120,6 @@ def import_command(files: tuple[Path, ...], output: Path, as_json: bool, **optio
 
 
 def _summary(files: "Sequence[ReadFile]") -> str:
-    """What was read, in all; the report has it by file."""
     formats = ", ".join(sorted({item.format for item in files}))
     tracks, boxes = sum(item.tracks for item in files), sum(item.boxes for item in files)
     return f"Read {amount(len(files), 'file')} ({formats}): {amount(tracks, 'track')}, {amount(boxes, 'box')}"

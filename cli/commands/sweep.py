@@ -137,7 +137,6 @@ def sweep(
 
 
 def _check_data(store: Store, plan: "Plan") -> None:
-    """Find what the recipes name before the first run starts."""
     from recognizer_svc.service.admission import check_data
 
     for recipe in {(run.recipe.data, run.recipe.training): run.recipe for run in plan.runs if run.seed == 0}.values():

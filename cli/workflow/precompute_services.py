@@ -80,8 +80,6 @@ async def _follow(
 
 
 class _Shared:
-    """Adds up what the jobs have computed of one set."""
-
     def __init__(self, progress: "Progress") -> None:
         self._progress = progress
         self._latest: dict[str, pb.PrecomputeEvent] = {}

@@ -63,7 +63,6 @@ def verify(
 
 
 def _verify_set(path: Path, store: str, say: Say, *, repair: bool, every: bool) -> list[str]:
-    """Check one set, say a line about it, and return what is wrong."""
     from cache.feature_store import DamagedError, FeatureSet, verify_feature_set
 
     name = f"{path.parent.parent.name}/{path.parent.name}/{path.name}"

@@ -94,8 +94,6 @@ async def seen_key_frames(
 
 
 class _People:
-    """The people of key frames, as the detector finds them."""
-
     def __init__(
         self,
         detector: DetectorClient,
@@ -112,7 +110,6 @@ class _People:
         self._detecting: asyncio.Task[None] | None = None
 
     async def ask(self, time_ms: int, picture_HW3: NDArray[np.uint8]) -> None:
-        """Have people found, unless they are known."""
         if (known := self._known.get(time_ms)) is not None:
             self._found[time_ms] = known
             return
@@ -137,7 +134,6 @@ class _People:
         return self._found.pop(time_ms)
 
     def complete(self) -> None:
-        """Nobody else will be asked for."""
         self._images.put_nowait(None)
 
     async def close(self) -> None:
