@@ -1,6 +1,7 @@
 """`stal-cli eval`: capacity-swept mAP of a predictions file; `eval compare`: one result against another."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -92,6 +93,7 @@ _COMMANDS = {"compare": ("cli.commands.eval_compare:compare", "Two results class
 @click.pass_context
 def evaluate(
     ctx: click.Context,
+    /,
     predictions: Path,
     ground_truth: Path,
     label_map: Path,
@@ -100,16 +102,12 @@ def evaluate(
     capacities: str | None,
     capacity_from: Path | None,
     exact: bool,
-    ious: str,
-    groups: bool,
-    confusion: bool,
-    tubes: str | None,
-    segments: tuple[Path, Path] | None,
     split: str | None,
     dataset: str | None,
     report: bool,
     frames: Path | None,
     output: Path,
+    **figures: Any,
 ) -> None:
     """Score a predictions file: mAP at IoU 0.5 at every capacity, written to OUTPUT/metrics.json.
 
@@ -131,7 +129,7 @@ def evaluate(
     # What costs nothing to check comes before reading and scoring.
     chosen = choose_protocol(protocol, capacities=capacities)
     choice = None if capacity_from is None else read_choice(capacity_from)
-    requested = Requested(ious=ious, groups=groups, confusion=confusion, tubes=tubes, segments=segments)
+    requested = Requested(**figures)
     if frames is not None:
         from stal_data.dataset import Dataset
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -67,13 +67,8 @@ def train(
     run_id: str | None,
     resume: bool,
     resume_or_start: bool,
-    nproc_per_node: int | None,
-    nnodes: int,
-    node_rank: int,
-    rdzv_endpoint: str,
-    backend: str | None,
-    max_restarts: int,
     tracker: str | None,
+    **launch: Any,
 ) -> None:
     """Train a head on cached features. RECIPE is a YAML file or the name of a shipped recipe.
 
@@ -106,7 +101,7 @@ def train(
         raise click.UsageError("--data goes without --recognizer; a service reads data sets below its --data-root.")
     if stage.folder is not None and client is not None:
         raise click.UsageError("--stage goes without --recognizer; a service has its own.")
-    if client is None and nnodes > 1:
+    if client is None and launch["nnodes"] > 1:
         raise click.UsageError(
             "--nnodes needs --recognizer: the traffic between machines is not encrypted, so their operator names a "
             "trusted network interface with 'stal-cli serve recognizer --interface NAME'."
@@ -129,14 +124,7 @@ def train(
         overrides=overrides,
         resume=resume,
         request_id=secrets.token_hex(16),
-        launch=pb.Launch(
-            nproc_per_node=nproc_per_node or 0,
-            nnodes=nnodes,
-            node_rank=node_rank,
-            backend=backend or "",
-            rdzv_endpoint=rdzv_endpoint,
-            max_restarts=max_restarts,
-        ),
+        launch=pb.Launch(**launch),
     )
     where = f"--recognizer {client.address}" if client is not None else f"--store {store_url}"
     data_root = None if folder is None else folder.parent

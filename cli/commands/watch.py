@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -11,9 +11,6 @@ from cli.ui.params import LONGEST_S, Real
 from cli.workflow.streaming.outputs import JsonLines, Output, Webhook
 from svc_common.addresses import split_list
 from svc_common.config import ClientConfig
-
-if TYPE_CHECKING:
-    from recognizer_svc.video.client import Sending
 
 _MIN_SCORE = 0.3
 
@@ -88,16 +85,12 @@ def watch(
     recognizers: str,
     wait_s: float,
     settings: dict[str, Any],
-    run_id: str,
     checkpoint: str | None,
     every_s: float,
-    max_lag_s: float,
-    min_score: float,
-    give_up_after_s: float,
-    sending: "Sending",
     webhook: str | None,
     mqtt: str | None,
     page_port: int | None,
+    **live_settings: Any,
 ) -> None:
     """Recognize actions live in SOURCE: a camera (/dev/video0), rtsp://, http(s)://, or a file at its own pace.
 
@@ -120,13 +113,9 @@ def watch(
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     live = LiveSettings(
         name=source_name(source),
-        run_id=run_id,
         checkpoint=checkpoint or "",
         every_ms=round(1000 * every_s),
-        max_lag_s=max_lag_s,
-        min_score=min_score,
-        give_up_after_s=give_up_after_s,
-        sending=sending,
+        **live_settings,
     )
     open_source = opener_of(source)
     outputs: list[Output] = [JsonLines()]
