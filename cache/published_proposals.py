@@ -153,7 +153,6 @@ def _read(
 
 
 def _tracks(ids_N: NDArray[np.int64]) -> Tracks:
-    """Return the ids as tracks without boxes between key frames."""
     return Tracks(
         tracker=LIBRARY,
         ids_N=ids_N,

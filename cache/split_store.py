@@ -59,7 +59,6 @@ class _Columns:
     row_counts: NDArray[np.int64] | None
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """The columns that there are, by name."""
         return {name: values for name, values in vars(self).items() if values is not None}
 
 

@@ -17,10 +17,12 @@ class FrameDetections:
 
     boxes_N4: float32 x1,y1,x2,y2 in [0,1] of the original image, x1 < x2 and y1 < y2.
     scores_N: float32 confidence in [0,1].
+    persons_N: int64 track ids, -1 for none; None where nobody was tracked.
     """
 
     boxes_N4: NDArray[np.float32]
     scores_N: NDArray[np.float32]
+    persons_N: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.scores_N)

@@ -71,7 +71,6 @@ class Bank:
         return np.concatenate([np.empty((0, self._channels), np.float32), *vectors]), seen_BV
 
     def _vectors(self, people: _People, sets: Mapping[bool, FeatureRows]) -> NDArray[np.float32]:
-        """Return the vectors [n, C] of a key frame's people."""
         with self._lock:
             if people in self._kept:
                 self._kept.move_to_end(people)

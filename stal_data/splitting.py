@@ -100,7 +100,6 @@ def split_dataset(
 
 
 def _lines(dataset: Dataset, sources: Iterable[str]) -> dict[str, list[list[str]]]:
-    """Return the fields of all annotation lines, by video."""
     found: dict[str, list[list[str]]] = defaultdict(list)
     for source in sources:
         annotations = dataset.split_spec(source).annotations

@@ -55,7 +55,6 @@ class _Reader:
         return token
 
     def message(self, name: str) -> dict[str, str]:
-        """Return the plain fields of the message that follows."""
         if self._at(":"):
             self.take(":", kind="sign")
         end = {"{": "}", "<": ">"}[self.take("{", "<", kind="sign").value]
@@ -108,7 +107,6 @@ class _Reader:
         return _ESCAPE.sub(value_of, token.value[1:-1].encode())
 
     def _skip(self) -> None:
-        """Leave out a message or a list, with what is nested in it."""
         depth = 0
         while True:
             token = self.next

@@ -180,7 +180,6 @@ def _number_keys(tables: tuple[Table, ...]) -> tuple[list[NDArray[np.int32]], li
 
 
 def _class_index(label_N: NDArray[np.int64], label_map: LabelMap) -> NDArray[np.int32]:
-    """Return class indices; -1 for a label that the map does not have."""
     index_of_id = np.full(max(label_map.ids) + 2, -1, np.int32)
     index_of_id[list(label_map.ids)] = np.arange(label_map.num_classes)
     return index_of_id[np.minimum(label_N, len(index_of_id) - 1)]

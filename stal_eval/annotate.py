@@ -92,7 +92,6 @@ def draw_actions(
 
 
 def _measure(draw: ImageDraw.ImageDraw, text: str, font: Font, limit: int) -> _Caption:
-    """Return the caption with lines cut to `limit` pixels, and its size with a margin."""
     lines = []
     for line in text.split("\n"):
         shown = line
@@ -130,7 +129,6 @@ def _place(
 
 
 def _draw_line(draw: ImageDraw.ImageDraw, item: _Placed, thickness: int) -> None:
-    """Join a caption to its box unless they touch."""
     start, end = item.area[:2], item.area[2:]
     if (start > item.box[2:] + thickness).any() or (end < item.box[:2] - thickness).any():
         centre = (start + end) / 2

@@ -134,7 +134,6 @@ def compare_means(
 
 
 def _on_videos(stored: Stored, videos: tuple[str, ...]) -> Stored:
-    """Number the videos as in `videos`, which has all of them."""
     number = {video: position for position, video in enumerate(videos)}
     position_V = np.array([number[video] for video in stored.videos], np.int32)
     truth_VK = np.zeros((len(videos), len(stored.classes)), np.int64)

@@ -124,7 +124,6 @@ def heap_arrays(
 def _is_less(
     a: int, b: int, score_N: NDArray[np.float64], class_N: NDArray[np.int32], boxes_N4: NDArray[np.float64]
 ) -> bool:
-    """Compare two rows by (score, label id, y1, x1, y2, x2)."""
     if score_N[a] != score_N[b]:
         return bool(score_N[a] < score_N[b])
     if class_N[a] != class_N[b]:

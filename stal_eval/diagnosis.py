@@ -93,7 +93,6 @@ def _check_labels(prepared: Prepared) -> tuple[Finding, ...]:
 
 
 def _mean_ap(prepared: Prepared, shift: int) -> float:
-    """Return mAP without a capacity after a shift of the predicted label ids."""
     ids = prepared.label_map.ids
     new_index = np.array([ids.index(label + shift) if label + shift in ids else -1 for label in ids], np.int32)
     rows = prepared.alignment.predictions

@@ -76,7 +76,6 @@ def _segment(fields: Sequence[str], num_columns: int, where: str) -> Segment:
 
 
 def _count_right(found: Sequence[Segment], truth: Sequence[Segment]) -> list[Counter[str]]:
-    """Return how many predicted segments of each action are right at each overlap, whatever their order."""
     annotated = Counter(truth)
     by_group: dict[tuple[str, str], list[Segment]] = {}
     for segment in sorted(annotated):

@@ -136,7 +136,6 @@ def _spans(table: Table) -> NDArray[np.float64]:
 def _runs(
     score_T: NDArray[np.float64], threshold: float, span_T2: NDArray[np.float64], rules: SegmentRules
 ) -> Iterator[tuple[int, int]]:
-    """Yield the first and the last key frame of each segment of one class."""
     places = np.flatnonzero(score_T >= rules.hold * threshold)
     pause = span_T2[places[1:], 0] - span_T2[places[:-1], 1]
     for run in np.split(places, np.flatnonzero(pause > 1000 * rules.max_gap_s) + 1):

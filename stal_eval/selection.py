@@ -75,14 +75,12 @@ def _kept(alignment: Alignment, matching: Matching, protocol: Protocol, capacity
 
 
 def _by_row(values: NDArray[T], matching: Matching) -> NDArray[T]:
-    """Bring values from the order of the matching to that of the rows."""
     result = np.empty_like(values)
     result[matching.row_N] = values
     return result
 
 
 def _first_of_each(target_R: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Return the position at which each target occurs first."""
     return np.unique(target_R, return_index=True)[1]
 
 

@@ -86,7 +86,6 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # the packa
                     await changed.wait()
 
     def _status(self, service: str) -> Any:
-        """None for a service that is not here."""
         if service != LIVE and service not in self._names:
             return None
         serves = not self._failed if service == LIVE else self.ready

@@ -11,8 +11,9 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from socketserver import TCPServer, ThreadingMixIn
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+from wsgiref.types import StartResponse, WSGIEnvironment
 
 from prometheus_client import make_wsgi_app
 
@@ -20,9 +21,6 @@ from stal_data.errors import ConflictError
 from svc_common.certificates import ServerCertificates
 from svc_common.metrics import Metrics
 from svc_common.tokens import TokenCheck
-
-if TYPE_CHECKING:
-    from wsgiref.types import StartResponse, WSGIEnvironment
 
 log = logging.getLogger(__name__)
 MAX_CONNECTIONS = 32
@@ -158,7 +156,7 @@ class HttpEndpoint:
         """
         exposition = make_wsgi_app(metrics.registry)
 
-        def app(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
             path = environ.get("PATH_INFO", "")
             if path == "/metrics":
                 if tokens is None or tokens.accepts(environ.get("HTTP_AUTHORIZATION", "")):

@@ -71,7 +71,6 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return None if handler is None else self._wrap(handler, method, request_id)
 
     def _check(self, details: grpc.HandlerCallDetails) -> None:
-        """Raise what the call is refused with."""
         if not self._tokens.accepts(_header(details, "authorization") or ""):
             raise AccessError("the bearer token is missing or wrong (--token-file)")
         if (reason := self._unready()) is not None:
@@ -131,7 +130,6 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     @asynccontextmanager
     async def _guard(self, method: str, request_id: str, context: Context) -> AsyncIterator[None]:
-        """Count and log the call, and answer its exception with a status."""
         context.set_trailing_metadata(_VERSION)
         with log_context(request_id=request_id):
             async with self._counted(method, context):
@@ -199,7 +197,6 @@ def _alone(abort: grpc.aio.AbortError) -> grpc.aio.AbortError:
 
 
 def _header(details: grpc.HandlerCallDetails, name: str) -> str | None:
-    """A header that the client sent."""
     sent = next((value for key, value in details.invocation_metadata if key == name), None)
     return sent.decode(errors="replace") if isinstance(sent, bytes) else sent
 

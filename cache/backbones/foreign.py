@@ -167,7 +167,6 @@ def _refusal(path: Path, found: str, way_out: str) -> str:
 
 
 def _first_sentence(error: Exception) -> str:
-    """Of torch's long explanations, what happened."""
     text = str(error)
     for marker in ("WeightsUnpickler error: ", "Unsupported global: "):
         if marker in text:

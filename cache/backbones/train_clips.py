@@ -146,7 +146,6 @@ class TrainingClips:
         return np.array(pairs, np.int64), np.concatenate(self._targets)
 
     def _clip(self, index: int) -> NDArray[np.uint8]:
-        """Return the clip as THW3, resized."""
         cached = self._cache.get(index)
         if cached is not None:
             return cached

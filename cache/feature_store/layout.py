@@ -194,7 +194,6 @@ def checksum(row: NDArray[Any]) -> int:
 
 
 def _check_array(path: Path, manifest: FeatureManifest, name: str) -> None:
-    """Refuse an array that is not stored the way the reader expects."""
     metadata, shape = read_json(path / "zarr.json"), manifest.shapes[name]
     little = {"name": "bytes", "configuration": {"endian": "little"}}
     values = little if manifest.dtype(name).itemsize > 1 else {"name": "bytes"}  # single bytes have no order

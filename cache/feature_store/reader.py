@@ -195,7 +195,6 @@ class FeatureSet:
         self.folder.read_rows(lambda some: self._read_rows(some, arrays, marks), pairs)
 
     def _read_rows(self, pairs: Sequence[Pair], arrays: _Places, marks: RowStatus) -> None:
-        """Read rows into their places."""
         try:
             self._read_verified(pairs, arrays, marks)
         except DamagedError:
@@ -282,7 +281,6 @@ class FeatureSet:
             self._marks = None
 
     def _files(self, shard: int) -> tuple[ShardFile, ...]:
-        """Return the files of a shard, one for each array."""
         found = self._shards.get(shard)
         if found is None:
             return self._open_shard(shard)

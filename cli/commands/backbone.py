@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -53,17 +53,11 @@ def backbone() -> None:
 def train(
     dataset: Path,
     split: str,
-    kind: str,
-    preset: str,
-    label_types: tuple[str, ...],
-    steps: int,
-    batch_size: int | None,
-    learning_rate: float,
-    seed: int,
     device: str,
     threads: int | None,
     memory: int,
     output: Path,
+    **options: Any,
 ) -> None:
     """Train a backbone on DATASET's own labels for a fixed number of steps, and write its weights.
 
@@ -79,16 +73,8 @@ def train(
 
     if output.suffix != ".safetensors":
         raise click.BadParameter(f"'{output}' must end in .safetensors.", param_hint="--output")
-    config = TrainConfig(
-        kind=kind,
-        preset=preset,
-        label_types=label_types,
-        steps=steps,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        seed=seed,
-    )
-    with _progress(steps) as report:
+    config = TrainConfig(**options)
+    with _progress(config.steps) as report:
         trained = train_backbone(
             Dataset.open(dataset).split(split),
             config,
@@ -100,17 +86,16 @@ def train(
     digest = save_backbone(
         output,
         trained.model,
-        kind=kind,
-        preset=preset,
+        kind=config.kind,
+        preset=config.preset,
         config=trained.architecture,
         provenance=trained.provenance,
     )
-    click.echo(f"Wrote {output}: {kind} '{preset}', sha256:{digest[:16]}")
+    click.echo(f"Wrote {output}: {config.kind} '{config.preset}', sha256:{digest[:16]}")
 
 
 @contextmanager
 def _progress(steps: int) -> "Iterator[Callable[[StepReport], None]]":
-    """Yield what shows a step: a bar on a terminal, else a line now and then; both on stderr."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -15,7 +15,9 @@ from cli.commands.dataset_suggest import suggest
 from cli.commands.dataset_tools import convert_command, import_command
 from cli.ui.json_output import json_option, print_json
 from cli.ui.params import COUNT_FROM_0, SEED
+from cli.ui.progress import counted
 from stal_data.amounts import amount
+from stal_data.errors import InputError
 
 if TYPE_CHECKING:
     from stal_data.validation import Finding, Report
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 _DATASET = click.argument("dataset", type=click.Path(path_type=Path))
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group()
 def dataset() -> None:
     """Render, validate and describe data sets.
 
@@ -65,7 +67,6 @@ def synth(out: Path, seed: int, train_videos: int, test_videos: int, style: str)
       stal-cli dataset synth data --seed 0 --train-videos 160 --test-videos 60
       stal-cli dataset synth halls --seed 0 --style b
     """
-    from cli.ui.progress import counted
     from stal_data.synth import render_dataset
 
     with counted("rendering", unit="videos") as progress:
@@ -171,7 +172,6 @@ def from_videos(videos: tuple[Path, ...], output: Path, name: str) -> None:
     Example:
       stal-cli dataset from-videos street.mp4 yard.mov --output own --name own
     """
-    from cli.ui.progress import counted
     from stal_data.own_videos import SPLIT, write_video_dataset
 
     notes: list[str] = []
@@ -201,7 +201,6 @@ def ground_truth(dataset: Path, split: str, output: Path) -> None:
     """
     from stal_data.annotations import write_ground_truth
     from stal_data.dataset import Dataset
-    from stal_data.errors import InputError
 
     opened = Dataset.open(dataset).split(split)
     if not opened.annotated:

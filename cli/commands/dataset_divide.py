@@ -9,6 +9,7 @@ import click
 
 from cli.ui.json_output import json_option, print_json
 from cli.ui.params import SEED
+from stal_data.files import write_atomically
 
 if TYPE_CHECKING:
     from cli.workflow.stats_page import Section
@@ -63,7 +64,6 @@ def stats_command(dataset: Path, output: Path | None, as_json: bool) -> None:
     """
     from cli.workflow.stats_page import page_text, sections
     from stal_data.dataset import Dataset
-    from stal_data.files import write_atomically
     from stal_data.split_counts import count_dataset
 
     opened = Dataset.open(dataset)

@@ -6,9 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cache.store import Store
 from cli.ui.json_output import json_option, print_json
 from cli.ui.params import COUNT, Real
 from stal_data.amounts import amount
+from stal_data.csv_lines import csv_text
+from stal_data.errors import InputError
+from stal_data.times import format_time
 
 if TYPE_CHECKING:
     from stal_data.dataset import Dataset
@@ -109,16 +113,13 @@ def next_command(
     """
     from cli.workflow.labelling.ranking import rank
     from cli.workflow.predictions import read_predictions
-    from stal_data.csv_lines import csv_text
     from stal_data.dataset import Dataset
-    from stal_data.times import format_time
 
     if (store is None) != (pool is None) or (feature_set and not store):
         raise click.UsageError("--store and --pool must be given together, and --feature-set only with them.")
     features = None
     if store is not None and pool is not None:
         from cache.feature_store import open_feature_set
-        from cache.store import Store
 
         name, slash, part = pool.partition("/")
         if not slash:
@@ -139,7 +140,6 @@ def next_command(
 
 
 def _label_map(dataset: "Dataset", path: Path | None) -> "LabelMap":
-    from stal_data.errors import InputError
     from stal_data.labels import LabelMap
 
     found = LabelMap.read(path) if path else dataset.label_map

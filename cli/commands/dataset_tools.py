@@ -1,5 +1,6 @@
 """`stal-cli dataset import | convert`: files of annotation tools."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
@@ -9,11 +10,10 @@ import click
 
 from cli.ui.json_output import json_option, print_json
 from cli.ui.params import Real
+from cli.ui.progress import counted
 from stal_data.amounts import amount
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from stal_data.imports.run import ReadFile
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -68,7 +68,6 @@ def import_command(files: tuple[Path, ...], output: Path, as_json: bool, **optio
       stal-cli dataset import ava_train_v2.2.csv --label-map ava_action_list_v2.2.pbtxt --output ava --name ava
       stal-cli dataset import multisports_GT.pkl --videos trainval --output multisports --name multisports
     """
-    from cli.ui.progress import counted
     from stal_data.formats.sources import Reading
     from stal_data.imports.media import ImportedMedia, read_starts
     from stal_data.imports.run import REPORT_NAME, ImportOptions, import_files
@@ -121,7 +120,6 @@ def import_command(files: tuple[Path, ...], output: Path, as_json: bool, **optio
 
 
 def _summary(files: "Sequence[ReadFile]") -> str:
-    """What was read, in all; the report has it by file."""
     formats = ", ".join(sorted({item.format for item in files}))
     tracks, boxes = sum(item.tracks for item in files), sum(item.boxes for item in files)
     return f"Read {amount(len(files), 'file')} ({formats}): {amount(tracks, 'track')}, {amount(boxes, 'box')}"

@@ -6,9 +6,11 @@ from pathlib import Path
 import click
 
 from cli.ui.params import SEED
+from cli.workflow.demo.settings import DEFAULT, TINY
+from cli.workflow.output_folder import claimed
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command()
 @click.option(
     "--output",
     type=click.Path(file_okay=False, path_type=Path),
@@ -38,9 +40,7 @@ def demo(output: Path, seed: int, head_seeds: int | None, tiny: bool, fresh: boo
       stal-cli demo --head-seeds 3 --output demo-seeds
     """
     from cli.workflow.demo.report import print_table, write_report
-    from cli.workflow.demo.settings import DEFAULT, TINY
     from cli.workflow.demo.workflow import run_workflow
-    from cli.workflow.output_folder import claimed
     from cli.workflow.stages import Stages
 
     settings = TINY if tiny else DEFAULT

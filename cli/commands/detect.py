@@ -1,13 +1,19 @@
 """`stal-cli detect`: person proposals of a split through the detector service."""
 
+import logging
+import time
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 
+from cache.store import Store
 from cli.commands.detect_import import check_options, import_boxes, import_options
 from cli.ui.options import replica_options
 from cli.ui.params import LONGEST_S, Real
+from cli.ui.progress import counted
+from cli.ui.sigterm import run_until_sigterm
 from stal_data.amounts import amount
 from stal_data.media.timeline import FPS
 from svc_common.config import ClientConfig
@@ -36,7 +42,7 @@ _TRACK_FPS = 5.0
     "--timeout-s", type=Real(0.1, LONGEST_S), default=60.0, show_default=True, help="Longest wait for one answer."
 )
 @import_options
-@replica_options("detector", required=False)
+@replica_options("detector")
 def detect(
     clients: tuple[ClientConfig, ...],
     dataset: str,
@@ -83,15 +89,7 @@ def detect(
         raise click.UsageError("--detect-fps has no effect without --track; add --track")
     if track and server_side:
         raise click.UsageError("--track needs the frames between key frames here; leave out --server-side")
-    import logging
-    import time
-
-    import numpy as np
-
     from cache.proposal_store import Proposals
-    from cache.store import Store
-    from cli.ui.progress import counted
-    from cli.ui.sigterm import run_until_sigterm
     from detector_svc.client.detector_client import DetectorClient, DetectorClientConfig
     from detector_svc.client.split_detection import detect_split, propose_split
     from detector_svc.client.tracking import PersonTracker

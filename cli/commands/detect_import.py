@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 from click.core import ParameterSource
 
+from cache.store import Store
+from cli.ui.options import with_options
 from cli.ui.params import COUNT_FROM_0, IMAGE_SIZE, Real
 from stal_data.amounts import amount
 
@@ -14,6 +16,14 @@ F = TypeVar("F", bound=Callable[..., Any])
 _BOTH = ("dataset", "split", "store", "name", "files")
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _OPTIONS = (
+    click.option(
+        "--import",
+        "files",
+        type=click.Path(path_type=Path),
+        multiple=True,
+        metavar="FILE",
+        help="File with the boxes of another detector, in place of --detector; again for more files.",
+    ),
     click.option(
         "--image-size", type=IMAGE_SIZE, default="180x320", show_default=True, help="Of the detector's input."
     ),
@@ -33,17 +43,7 @@ _NAMES = ("image_size", "confidence", "images", "category", "first_frame")
 
 def import_options(function: F) -> F:
     """Add `--import`, which the command receives as `files`, and what goes with it."""
-    for option in reversed(_OPTIONS):
-        function = option(function)
-    files = click.option(
-        "--import",
-        "files",
-        type=click.Path(path_type=Path),
-        multiple=True,
-        metavar="FILE",
-        help="File with the boxes of another detector, in place of --detector; again for more files.",
-    )
-    return files(function)
+    return cast(F, with_options(function, _OPTIONS))
 
 
 def check_options(*, importing: bool) -> None:
@@ -60,7 +60,6 @@ def check_options(*, importing: bool) -> None:
 def import_boxes(files: tuple[Path, ...], dataset: str, split: str, store: str, options: dict[str, Any]) -> None:
     """Write the boxes of the files as proposals, and print what was merged or left out."""
     from cache.published_proposals import import_proposals
-    from cache.store import Store
     from stal_data.dataset import Dataset
 
     opened = Dataset.open(Path(dataset)).split(split)

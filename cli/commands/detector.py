@@ -1,11 +1,16 @@
 """`stal-cli detector`: train and export the person detector."""
 
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from cli.ui.options import with_options
 from cli.ui.params import BATCH, CONFIDENCE, COUNT, IMAGE_SIZE, SEED, Real
+from cli.ui.progress import counted
 from stal_data.amounts import amount
 
 if TYPE_CHECKING:
@@ -30,10 +35,45 @@ _PART_OPTIONS = (
 )
 
 
-def _part_options(function: Any) -> Any:
-    for option in reversed(_PART_OPTIONS):
-        function = option(function)
-    return function
+@dataclass(frozen=True, kw_only=True)
+class _Parts:
+    """What the options above say."""
+
+    datasets: tuple[Path, ...]
+    split: str
+    val_split: str | None
+    held_out: float
+    negatives: tuple[Path, ...]
+    max_images: int | None
+    max_val_images: int
+    seed: int
+
+    def choose(self) -> "tuple[YoloPart, YoloPart]":
+        """Return what to train and what to validate on."""
+        from detector_svc.yolo.yolo_folders import choose_parts
+        from stal_data.dataset import Dataset
+
+        opened = [Dataset.open(dataset) for dataset in self.datasets]
+        empty = [Dataset.open(dataset) for dataset in self.negatives]
+        return choose_parts(
+            [dataset.split(self.split) for dataset in opened],
+            [dataset.split(self.val_split) for dataset in opened] if self.val_split is not None else [],
+            [dataset.split(name) for dataset in empty for name in dataset.split_names],
+            max_images=self.max_images,
+            max_val_images=self.max_val_images,
+            held_out=self.held_out,
+            seed=self.seed,
+        )
+
+
+def _part_options(command: Callable[..., Any]) -> Any:
+    """Give a command the options; it gets them as `parts`."""
+
+    @wraps(command)
+    def with_parts(**given: Any) -> Any:
+        return command(parts=_Parts(**{field.name: given.pop(field.name) for field in fields(_Parts)}), **given)
+
+    return with_options(with_parts, _PART_OPTIONS)
 
 
 @click.group()
@@ -67,13 +107,7 @@ def detector() -> None:
 @click.option("--confidence", type=CONFIDENCE, default=0.3, show_default=True, help="Recall is measured at it.")
 @click.option("--output", type=_FILE, required=True, help="The .pt file to write; numbers go beside it as .json.")
 def train(
-    datasets: tuple[Path, ...],
-    split: str,
-    val_split: str | None,
-    held_out: float,
-    negatives: tuple[Path, ...],
-    max_images: int | None,
-    max_val_images: int,
+    parts: _Parts,
     weights: Path | None,
     model: Path | None,
     image_size: tuple[int, int],
@@ -96,16 +130,13 @@ def train(
     """
     if (weights is None) == (model is None):
         raise click.UsageError("Give either --weights FILE.pt to fine-tune or --model FILE.yaml to start from scratch.")
-    from cli.ui.progress import counted
     from detector_svc.yolo.training import DetectorTrainConfig, train_detector
 
     start = weights or model
     assert start is not None
     height, width = image_size
-    config = DetectorTrainConfig(start=start, height=height, width=width, **options)
-    train_part, val_part = _choose(
-        datasets, split, val_split, held_out, negatives, max_images, max_val_images, options["seed"]
-    )
+    config = DetectorTrainConfig(start=start, height=height, width=width, seed=parts.seed, **options)
+    train_part, val_part = parts.choose()
     with counted("training", unit="batches") as update:
 
         def report(what: str, done: int, total: int) -> None:
@@ -129,27 +160,16 @@ def train(
 @detector.command()
 @_part_options
 @click.option("--output", type=click.Path(file_okay=False, path_type=Path), required=True, help="A new folder.")
-def convert(
-    datasets: tuple[Path, ...],
-    split: str,
-    val_split: str | None,
-    held_out: float,
-    negatives: tuple[Path, ...],
-    max_images: int | None,
-    max_val_images: int,
-    seed: int,
-    output: Path,
-) -> None:
+def convert(parts: _Parts, output: Path) -> None:
     """Write the annotations of each DATASET in YOLO format, to train elsewhere or to look at.
 
     \b
     Example:
       stal-cli detector convert chaotic-world --split train --output chaotic-world-yolo
     """
-    from cli.ui.progress import counted
     from detector_svc.yolo.yolo_folders import write_yolo_folder
 
-    train_part, val_part = _choose(datasets, split, val_split, held_out, negatives, max_images, max_val_images, seed)
+    train_part, val_part = parts.choose()
     with counted("converting", unit="key frames") as update:
         folder = write_yolo_folder(output, train_part, val_part, progress=update)
     click.echo(
@@ -180,30 +200,4 @@ def export(weights: Path, output: Path, image_size: tuple[int, int] | None, batc
     click.echo(
         f"{written.path}: {written.size[0]}x{written.size[1]}, differs from {weights.name} by at most "
         f"{written.difference:.1g} on noise"
-    )
-
-
-def _choose(
-    datasets: tuple[Path, ...],
-    split: str,
-    val_split: str | None,
-    held_out: float,
-    negatives: tuple[Path, ...],
-    max_images: int | None,
-    max_val_images: int,
-    seed: int,
-) -> "tuple[YoloPart, YoloPart]":
-    from detector_svc.yolo.yolo_folders import choose_parts
-    from stal_data.dataset import Dataset
-
-    opened = [Dataset.open(dataset) for dataset in datasets]
-    empty = [Dataset.open(dataset) for dataset in negatives]
-    return choose_parts(
-        [dataset.split(split) for dataset in opened],
-        [dataset.split(val_split) for dataset in opened] if val_split is not None else [],
-        [dataset.split(name) for dataset in empty for name in dataset.split_names],
-        max_images=max_images,
-        max_val_images=max_val_images,
-        held_out=held_out,
-        seed=seed,
     )

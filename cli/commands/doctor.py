@@ -8,6 +8,8 @@ from importlib import metadata, util
 
 import click
 
+from cli.commands.doctor_machine import check_devices, check_localhost, check_port, check_proxies
+from cli.commands.doctor_store import check_store
 from cli.ui.json_output import json_option, print_json
 from stal_data.errors import how_to_install
 
@@ -18,7 +20,7 @@ _NOT_RUN = ("all", "dev", "docs")
 _REQUIREMENT = re.compile(r"([\w.-]+)(\[.*?\])?.*\bextra == ['\"]([\w-]+)['\"]")
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command()
 @click.option("--store", help="Folder or s3:// URL of the store that this machine is to write to.")
 @click.option(
     "--port",
@@ -42,9 +44,6 @@ def doctor(store: str | None, ports: tuple[int, ...], as_json: bool) -> None:
       stal-cli doctor
       stal-cli doctor --store shared-store
     """
-    from cli.commands.doctor_machine import check_devices, check_localhost, check_port, check_proxies
-    from cli.commands.doctor_store import check_store
-
     versions = {"stal": metadata.version("stal"), "Python": platform.python_version(), "platform": platform.platform()}
     extras = {
         extra: "ok" if not missing else f"missing {', '.join(missing)}; {how_to_install(extra)}"

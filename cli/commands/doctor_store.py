@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+from cache.store import Store
 from stal_data.errors import StalError
 from stal_data.file_lock import FileLock, NoFileLocksError
 
@@ -26,8 +27,6 @@ class Mount:
 
 def check_store(url: str) -> tuple[str, list[str]]:
     """What the store is, and a sentence for each thing that would stop a writer."""
-    from cache.store import Store
-
     try:
         store = Store.open(url, may_lack=True)
         store.backend.require_conditional_put()

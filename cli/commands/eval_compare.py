@@ -1,5 +1,6 @@
 """`stal-cli eval compare`: two results class by class."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -7,6 +8,7 @@ import click
 
 from cli.ui.json_output import json_option, print_json
 from cli.ui.params import COUNT_FROM_0, SEED
+from stal_data.files import write_atomically
 
 if TYPE_CHECKING:
     from stal_eval.comparison import Comparison, Delta
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.command()
 @click.argument("a", type=_FOLDER)
 @click.argument("b", type=_FOLDER)
 @click.option("--capacity", type=COUNT_FROM_0, help="For both, 0: no limit.  [default: the one each reports]")
@@ -37,9 +39,6 @@ def compare(
       stal-cli eval compare linear-eval acar-eval --output acar-against-linear.json
       stal-cli eval compare detected-eval ground-truth-eval --capacity 50
     """
-    import json
-
-    from stal_data.files import write_atomically
     from stal_eval.comparison import compare as run
     from stal_eval.stored import read_matches
 

@@ -1,12 +1,15 @@
 """`stal-cli eval`: capacity-swept mAP of a predictions file; `eval compare`: one result against another."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from cli.lazy import LazyGroup
 from cli.ui.evaluation_recipe import recipe_option
+from cli.ui.progress import counted
 from stal_data.errors import InputError
+from stal_data.files import write_together
 
 _FILE = click.Path(path_type=Path)
 _REQUIRED = ("predictions", "ground_truth", "label_map", "output")
@@ -21,7 +24,6 @@ _COMMANDS = {"compare": ("cli.commands.eval_compare:compare", "Two results class
     lazy=_COMMANDS,
     invoke_without_command=True,
     subcommand_metavar="[compare ...]",
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @recipe_option("eval")
 @click.option(
@@ -91,6 +93,7 @@ _COMMANDS = {"compare": ("cli.commands.eval_compare:compare", "Two results class
 @click.pass_context
 def evaluate(
     ctx: click.Context,
+    /,
     predictions: Path,
     ground_truth: Path,
     label_map: Path,
@@ -99,16 +102,12 @@ def evaluate(
     capacities: str | None,
     capacity_from: Path | None,
     exact: bool,
-    ious: str,
-    groups: bool,
-    confusion: bool,
-    tubes: str | None,
-    segments: tuple[Path, Path] | None,
     split: str | None,
     dataset: str | None,
     report: bool,
     frames: Path | None,
     output: Path,
+    **figures: Any,
 ) -> None:
     """Score a predictions file: mAP at IoU 0.5 at every capacity, written to OUTPUT/metrics.json.
 
@@ -130,14 +129,12 @@ def evaluate(
     # What costs nothing to check comes before reading and scoring.
     chosen = choose_protocol(protocol, capacities=capacities)
     choice = None if capacity_from is None else read_choice(capacity_from)
-    requested = Requested(ious=ious, groups=groups, confusion=confusion, tubes=tubes, segments=segments)
+    requested = Requested(**figures)
     if frames is not None:
         from stal_data.dataset import Dataset
 
         Dataset.open(frames)
     _make_folder(output)
-    from cli.ui.progress import counted
-    from stal_data.files import write_together
     from stal_eval.preparation import prepare
     from stal_eval.report import REPORT_FILE, is_report, report_text
     from stal_eval.result import METRICS_FILE

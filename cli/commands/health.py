@@ -1,5 +1,6 @@
 """`stal-cli health`: an exec probe."""
 
+import asyncio
 from typing import Any
 
 import click
@@ -25,8 +26,6 @@ def health(address: str, live: bool, timeout_s: float, settings: dict[str, Any])
       stal-cli health 127.0.0.1:50051 --live --tls-ca ca.pem --tls-cert probe.pem --tls-key probe.key \\
           --server-name detector.example.org
     """
-    import asyncio
-
     from svc_common.probe import probe
 
     config = ClientConfig(address=address, **settings)

@@ -1,7 +1,6 @@
 """`stal-cli infer`: videos in; a page that plays them with their people, annotated videos and predictions out."""
 
 import sys
-from collections.abc import Mapping
 from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,9 +23,9 @@ if TYPE_CHECKING:
 
 MIN_SCORE = 0.3
 _WITH_RECOGNIZER = (
-    *("videos", "run_id", "detector", "recognizer", "sending", "wait_s", "fuse_confidence", "min_score", "no_video"),
-    *("output", "as_json", "tls_ca", "tls_cert", "tls_key", "token_file", "server_name", "insecure", "max_message_mb"),
-    "keep_features",
+    *("videos", "run_id", "detector", "recognizer", "sending", "wait_s", "track", "fuse_confidence", "min_score"),
+    *("keep_features", "no_video", "output", "as_json", "max_message_mb"),
+    *("tls_ca", "tls_cert", "tls_key", "token_file", "server_name", "insecure"),
 )
 """Parameters that say something where services do the work."""
 
@@ -146,20 +145,33 @@ def infer(
         )
     if detector is not None and chosen_detector.weights is not None:
         raise click.UsageError("give --detector-weights FILE or --detector HOST:PORT, not both")
+    from cli.workflow.detect_stage import Detector
     from cli.workflow.inference import InferenceRequest, run_inference
+    from cli.workflow.packed_parts import backbones_with, detector_with
     from cli.workflow.store_scoring import StoreScoring
     from cli.workflow.streaming.service_scoring import ServiceScoring
+    from recognizer_svc.packed_models.description import read_packed_model
 
     reach = {"wait_s": wait_s, **settings}
     detectors, recognizers = (
         () if addresses is None else tuple(ClientConfig(address=name, **reach) for name in split_list(addresses))
         for addresses in (detector, recognizer)
     )
+    packed = None if model is None else read_packed_model(model.resolve())
+    chosen = chosen_detector if detectors else detector_with(packed, chosen_detector)
+    kept_in = (store or output / "store").resolve()
+    detecting = Detector(
+        weights=None if detectors or chosen.weights is None else chosen.weights.resolve(),
+        options=() if detectors else chosen.words(),
+        services=detectors,
+        connection=client_words(settings),
+        track=track,
+    )
     scoring: StoreScoring | ServiceScoring
-    thresholds: Mapping[int, float] = {}
     if recognizers:
         scoring = ServiceScoring(
-            detectors=detectors,
+            store=kept_in,
+            detector=detecting,
             recognizers=recognizers,
             run_id=run_id or "",
             sending=sending,
@@ -167,34 +179,20 @@ def infer(
             fuse_confidence=fuse_confidence,
         )
     else:
-        from cli.workflow.detect_stage import Detector
-        from cli.workflow.packed_parts import backbones_with, detector_with
-        from recognizer_svc.packed_models.description import read_packed_model
-
-        packed = None if model is None else read_packed_model(model.resolve())
-        chosen = chosen_detector if detectors else detector_with(packed, chosen_detector)
         scoring = StoreScoring(
-            store=(store or output / "store").resolve(),
+            store=kept_in,
+            detector=detecting,
             run_id=run_id or (packed.run_id if packed is not None else ""),
             model=packed,
             backbones=backbones_with(packed, backbones),
-            detector=Detector(
-                weights=None if detectors or chosen.weights is None else chosen.weights.resolve(),
-                options=() if detectors else chosen.words(),
-                services=detectors,
-                connection=client_words(settings),
-                track=track,
-            ),
             flip_average=flip_average,
             fuse_confidence=fuse_confidence,
         )
-        if packed is not None and min_score is None:
-            thresholds = packed.thresholds
     request = InferenceRequest(
         videos=tuple(video.resolve() for video in videos),
         scoring=scoring,
         min_score=MIN_SCORE if min_score is None else min_score,
-        thresholds=thresholds,
+        model_thresholds=min_score is None,
         annotate=not no_video,
         output=output.resolve(),
     )
@@ -221,7 +219,6 @@ def _refuse_options_of_this_machine() -> None:
             continue
         option = parameter.opts[0]
         why = {
-            "--track": "people are sent as they are found, before anybody knows who is who",
             "--flip-average": "the service scores the videos as they are, not mirrored",
-        }.get(option, "the services hold the models, and nothing is kept in a store")
+        }.get(option, "the services hold the models, and --output holds what is kept")
         raise click.UsageError(f"{option} cannot be used with --recognizer: {why}. Leave out one of both.")

@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from rich.table import Table
 
+from cli.ui.job_display import JobDisplay
 from cli.ui.json_output import json_option, message_fields, print_json
 from cli.ui.options import client_options
 from cli.ui.params import COUNT
-from cli.ui.recognizer import recognizer_at
+from cli.ui.recognizer import Recognizer, recognizer_at
+from cli.ui.sigterm import INTERRUPTED
 from cli.ui.tables import add_row, print_table
 from stal_data.errors import StalError
 from svc_common.config import ClientConfig
 
 if TYPE_CHECKING:
-    from cli.ui.recognizer import Recognizer
     from protos.generated import recognizer_pb2 as pb
 
 T = TypeVar("T")
 _STORE = click.option("--store", "store_url", help="Folder or s3:// URL of the store; used without --recognizer.")
-INTERRUPTED = 130  # as a shell reports Ctrl-C
 
 
 class JobEndedError(StalError):
@@ -119,7 +119,7 @@ def kind_name(job: "pb.Job") -> str:
 
 
 def _call(
-    client: ClientConfig | None, store_url: str | None, call: "Callable[[Recognizer], Coroutine[Any, Any, T]]"
+    client: ClientConfig | None, store_url: str | None, call: Callable[[Recognizer], Coroutine[Any, Any, T]]
 ) -> T:
     async def run() -> T:
         async with recognizer_at(client, store_url) as recognizer:
@@ -128,9 +128,7 @@ def _call(
     return asyncio.run(run())
 
 
-async def _watch(recognizer: "Recognizer", run_id: str, from_seq: int) -> "pb.Job":
-    from cli.ui.job_display import JobDisplay
-
+async def _watch(recognizer: Recognizer, run_id: str, from_seq: int) -> "pb.Job":
     job = None
     with JobDisplay() as display:
         async for update in recognizer.watch_job(run_id, from_seq=from_seq):

@@ -5,8 +5,12 @@ from pathlib import Path
 import click
 
 from cache.backbones.choice import BackboneChoice
+from cache.store import Store
 from cli.ui.backbone_options import backbone_options
 from cli.ui.detector_options import DetectorChoice, detector_options
+from recognizer_svc.packed_models.description import read_packed_model
+from stal_data.digests import sha256_of
+from stal_data.labels import LabelMap
 
 _STORE = click.option("--store", "store_url", required=True, help="Folder or s3:// URL of the store.")
 
@@ -49,11 +53,8 @@ def pack(
       stal-cli models pack first --store store --output first.stal --slowfast slowfast.safetensors \\
           --vit vit.safetensors --detector-weights person.pt --thresholds eval-out/metrics.json
     """
-    from cache.store import Store
     from recognizer_svc.packed_models.pack import Belongings, pack_run
     from recognizer_svc.runs.store import RunStore
-    from stal_data.digests import sha256_of
-    from stal_data.labels import LabelMap
     from stal_eval.thresholds import read_thresholds
 
     runs = RunStore.of(Store.open(store_url))
@@ -79,8 +80,6 @@ def install(model: Path, store_url: str) -> None:
     Example:
       stal-cli models install first.stal --store store
     """
-    from cache.store import Store
-    from recognizer_svc.packed_models.description import read_packed_model
     from recognizer_svc.packed_models.install import install as install_model
 
     run_id = install_model(read_packed_model(model.absolute()), Store.open(store_url, create=True))
@@ -103,7 +102,6 @@ def export(model: Path, output: Path) -> None:
     Example:
       stal-cli models export first.stal --output first.onnx
     """
-    from recognizer_svc.packed_models.description import read_packed_model
     from recognizer_svc.packed_models.onnx_export import TOLERANCE, export_onnx
 
     packed = read_packed_model(model.absolute())

@@ -1,5 +1,6 @@
 """`stal-cli precompute`: run the backbones once over a split and fill the feature cache."""
 
+import asyncio
 import os
 import signal
 import sys
@@ -10,11 +11,16 @@ import click
 from click.core import ParameterSource
 
 from cache.backbones.choice import BackboneChoice
+from cache.store import Store
+from cli.commands.cache_commands.text import size
 from cli.ui.backbone_options import NAMED, backbone_options, parse_statistics, require_backbones
 from cli.ui.json_output import print_json_line
 from cli.ui.options import replica_options
 from cli.ui.params import COUNT, THREADS
 from cli.ui.precompute_progress import extraction_progress, json_progress
+from cli.ui.sigterm import INTERRUPTED
+from cli.workflow.precompute_processes import precompute_in_processes
+from recognizer_svc.runs.run_dir import new_run_id
 from stal_data.amounts import amount
 from stal_data.owner import end_with
 from svc_common.config import ClientConfig
@@ -23,7 +29,6 @@ if TYPE_CHECKING:
     from cache.precompute import Estimate
 
 _WORDS = "stal.words"
-_INTERRUPTED = 130  # as a shell reports Ctrl-C
 _LOCAL = ("store", "devices", "shard", "decode_threads", "estimate_only", "backbone", "allow_download")
 """Parameters of this machine, beside those of each backbone: a service has its own."""
 
@@ -103,7 +108,7 @@ class _KeepsWords(click.Command):
 )
 @click.option("--estimate", "estimate_only", is_flag=True, help="Measure a few clips, print time and bytes, and stop.")
 @click.option("--json", "as_json", is_flag=True, help="Print progress and results as lines of JSON.")
-@replica_options("recognizer", required=False)
+@replica_options("recognizer")
 def precompute(
     clients: tuple[ClientConfig, ...],
     dataset: str,
@@ -153,8 +158,6 @@ def precompute(
     from cache.precompute import precompute as run
     from cache.precompute.devices import default_decode_threads, resolve_devices
     from cache.precompute.launch import local_processes, local_rank
-    from cache.store import Store
-    from cli.workflow.precompute_processes import precompute_in_processes
     from stal_data.dataset import Dataset
 
     part = read_part(shard, os.environ)
@@ -222,11 +225,8 @@ def _by_services(
     options: dict[str, Any],
     as_json: bool,
 ) -> None:
-    import asyncio
-
     from cli.workflow.precompute_services import precompute_at
     from protos.generated import recognizer_pb2 as pb
-    from recognizer_svc.runs.run_dir import new_run_id
 
     options |= {"rows_per_shard": options["rows_per_shard"] or 0}
     request = pb.PrecomputeRequest(
@@ -237,7 +237,7 @@ def _by_services(
             sets = asyncio.run(precompute_at(clients, request, progress=progress, note=_note))
     except KeyboardInterrupt:
         _note("What was started goes on; 'stal-cli jobs list --recognizer ADDRESS' shows it.")
-        sys.exit(_INTERRUPTED)
+        sys.exit(INTERRUPTED)
     for found in sets:
         _print_set(found.name, found.view, found.rows, found.rows_total, as_json=as_json)
 
@@ -255,8 +255,6 @@ def _note(text: str) -> None:
 
 
 def _print_estimate(found: "Estimate") -> None:
-    from cli.commands.cache_commands.text import size
-
     click.echo(f"{amount(found.num_clips, 'key frame')} to compute, {size(found.num_bytes)} to write")
     free = "" if found.free_bytes is None else f"; {size(found.free_bytes)} free"
     click.echo(f"{size(found.row_bytes)} a key frame and view{free}")

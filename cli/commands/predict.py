@@ -9,14 +9,14 @@ import click
 
 from cli.ui.evaluation_recipe import recipe_option
 from cli.ui.options import client_options
-from cli.ui.recognizer import recognizer_at
+from cli.ui.progress import counted
+from cli.ui.recognizer import Recognizer, recognizer_at
 from cli.ui.staging_options import StageOptions, stage_options
 from stal_data.amounts import amount
 from stal_data.errors import InputError, StalError
 from svc_common.config import ClientConfig
 
 if TYPE_CHECKING:
-    from cli.ui.recognizer import Recognizer
     from protos.generated import recognizer_pb2 as pb
 
 
@@ -113,9 +113,8 @@ def predict(
     click.echo(f"{output}: {amount(num_boxes, 'person', 'people')} in {amount(num_key_frames, 'key frame')}")
 
 
-async def write_predictions(recognizer: "Recognizer", request: "pb.PredictRequest", output: Path) -> tuple[int, int]:
+async def write_predictions(recognizer: Recognizer, request: "pb.PredictRequest", output: Path) -> tuple[int, int]:
     """Stream the scores of a split into a file; return the numbers of key frames and people."""
-    from cli.ui.progress import counted
     from recognizer_svc.client import SplitScores
     from recognizer_svc.scoring.predictions_csv import writing_predictions
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.table import Table
 
+from cache.store import Store
 from cli.commands.runs_manage import remove, tag
 from cli.ui.json_output import json_option, print_json
 from cli.ui.tables import add_row, print_table
@@ -34,7 +35,6 @@ def runs() -> None:
 @json_option
 def list_command(store_url: str, tag: str | None, as_json: bool) -> None:
     """List the runs of a store, oldest first."""
-    from cache.store import Store
     from recognizer_svc.runs.store import RunStore
 
     found = [run for run in RunStore.of(Store.open(store_url)).summaries() if tag is None or tag in run.tags]
@@ -74,7 +74,6 @@ def list_command(store_url: str, tag: str | None, as_json: bool) -> None:
 @json_option
 def compare(run_ids: tuple[str, ...], store_url: str, as_json: bool) -> None:
     """Show runs side by side: how they did, and every setting in which they differ."""
-    from cache.store import Store
     from recognizer_svc.runs.store import RunStore
 
     comparison = RunStore.of(Store.open(store_url)).compare(run_ids)
@@ -133,7 +132,6 @@ def import_command(
       stal-cli runs import store/weights/head.safetensors --store store --run-id published \\
         --dataset chaotic-world --split test
     """
-    from cache.store import Store
     from recognizer_svc.training.import_run import import_run
     from recognizer_svc.training.recipe import load_recipe
 

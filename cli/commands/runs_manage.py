@@ -2,6 +2,8 @@
 
 import click
 
+from cache.store import Store
+
 STORE = click.option("--store", "store_url", required=True, help="Folder or s3:// URL of the store.")
 
 
@@ -18,7 +20,6 @@ def tag(run_id: str, tags: tuple[str, ...], store_url: str, remove: bool) -> Non
       stal-cli runs tag acar-1 baseline paper --store store
       stal-cli runs tag acar-1 paper --remove --store store
     """
-    from cache.store import Store
     from recognizer_svc.runs.store import RunStore
     from recognizer_svc.runs.tags import change_tags
 
@@ -41,7 +42,6 @@ def remove(run_ids: tuple[str, ...], store_url: str, yes: bool) -> None:
     Example:
       stal-cli runs rm first-try second-try --store store
     """
-    from cache.store import Store
     from recognizer_svc.runs.removing import remove_run
     from recognizer_svc.runs.store import RunStore
 

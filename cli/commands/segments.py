@@ -6,6 +6,8 @@ import click
 
 from cli.ui.params import LONGEST_S, Real
 from stal_data.amounts import amount
+from stal_data.errors import shown_problems
+from stal_data.files import write_atomically
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _S = Real(0, LONGEST_S)
@@ -55,8 +57,6 @@ def segments(
         raise click.UsageError("give --thresholds METRICS.JSON, --min-score SCORE or both")
     import numpy as np
 
-    from stal_data.errors import shown_problems
-    from stal_data.files import write_atomically
     from stal_data.labels import LabelMap
     from stal_eval.segments import SegmentRules, find_segments, segments_csv
     from stal_eval.table import load_table

@@ -1,5 +1,6 @@
 """`stal-cli serve detector`."""
 
+import asyncio
 from pathlib import Path
 
 import click
@@ -7,6 +8,7 @@ import click
 from cli.ui.detector_options import DetectorChoice, detector_options_with
 from cli.ui.options import server_options
 from cli.ui.params import Real
+from detector_svc.service.freed_memory import keep_freed_memory
 from svc_common.config import ServerConfig
 
 
@@ -57,10 +59,6 @@ def detector(
       stal-cli serve detector --weights person.pt --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem \\
           --token-file token --data-root /data
     """
-    import asyncio
-
-    from detector_svc.service.freed_memory import keep_freed_memory
-
     keep_freed_memory()
     from detector_svc.detector_protocol import DetectorConfig
     from detector_svc.service.detector_service import DetectorService, DetectorServiceConfig

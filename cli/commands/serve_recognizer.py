@@ -1,14 +1,18 @@
 """`stal-cli serve recognizer`."""
 
+import asyncio
 from pathlib import Path
+from typing import Any
 
 import click
 
 from cache.backbones.choice import BackboneChoice
+from cache.store import Store
 from cli.ui.backbone_options import backbone_options
 from cli.ui.options import server_options
 from cli.ui.params import LONGEST_S, Real
 from cli.ui.staging_options import StageOptions, stage_options
+from recognizer_svc.packed_models.description import read_packed_model
 from recognizer_svc.service.bounds import LONGEST_STOP_S
 from svc_common.config import ServerConfig
 
@@ -41,6 +45,7 @@ from svc_common.config import ServerConfig
 )
 @click.option(
     "--job-stop-s",
+    "stop_timeout_s",
     type=Real(1, LONGEST_STOP_S),
     default=60.0,
     show_default=True,
@@ -48,6 +53,7 @@ from svc_common.config import ServerConfig
 )
 @click.option(
     "--job-stall-s",
+    "stall_timeout_s",
     type=Real(0, LONGEST_S),
     default=3600.0,
     show_default=True,
@@ -108,20 +114,15 @@ def recognizer(
     store_url: str,
     stage: StageOptions,
     device: str,
-    max_jobs: int,
-    max_queued: int,
     max_requests: int,
     max_batch: int,
-    job_stop_s: float,
-    job_stall_s: float,
-    interface: str | None,
     packed_models: tuple[Path, ...],
     backbones: list[BackboneChoice],
     max_streams: int,
     max_kept: int,
     data_root: Path | None,
-    machine: str | None,
     cancel_jobs: bool,
+    **job_limits: Any,
 ) -> None:
     """Train heads on cached features and score actions, until SIGTERM or Ctrl-C.
 
@@ -139,18 +140,16 @@ def recognizer(
       stal-cli serve recognizer --store store --data-root datasets --slowfast slowfast.safetensors
       stal-cli serve recognizer --store store --model chaotic.stal --device cuda:0
     """
-    import asyncio
-
-    from cache.store import Store
-    from recognizer_svc.packed_models.description import read_packed_model
     from recognizer_svc.packed_models.install import install
     from recognizer_svc.service.limits import JobLimits
     from recognizer_svc.service.server import RecognizerConfig, serve
 
     store = Store.open(store_url, create=True, stage=stage.stage())
     chosen, named = tuple(backbones), {choice.kind for choice in backbones}
+    thresholds = {}
     for folder in packed_models:
         model = read_packed_model(folder.absolute())
+        thresholds[model.run_id] = model.thresholds
         click.echo(f"{folder} is the run {install(model, store)}.", err=True)
         for spec in model.feature_spec.backbones:
             if (file := model.backbone_file(spec.kind)) is not None:
@@ -162,15 +161,10 @@ def recognizer(
                     err=True,
                 )
     limits = JobLimits(
-        max_jobs=max_jobs,
-        max_queued=max_queued,
-        stop_timeout_s=job_stop_s,
-        stall_timeout_s=job_stall_s,
-        interface=interface,
         data_root=None if data_root is None else data_root.absolute(),
         backbones=(*chosen, *(choice for choice in backbones if choice.kind not in named)),
-        machine=machine,
         end_with_service=cancel_jobs,
+        **job_limits,
     )
     config = RecognizerConfig(
         store=store,
@@ -179,6 +173,7 @@ def recognizer(
         max_requests=max_requests,
         max_batch=max_batch,
         backbones=tuple(choice.load for choice in backbones),
+        thresholds=thresholds,
         max_streams=max_streams,
         max_kept=max_kept,
         cancel_jobs=cancel_jobs,

@@ -1,5 +1,6 @@
 """`stal-cli status`: every configured service in one table."""
 
+import asyncio
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,11 @@ import click
 from cli.ui.json_output import json_option, print_json
 from cli.ui.options import client_settings
 from cli.ui.params import Real
+from svc_common.addresses import split_list
+from svc_common.config import ClientConfig
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command()
 @click.option(
     "--detector", "detectors", metavar="HOST:PORT", multiple=True, envvar="STAL_DETECTOR", help="Repeat for several."
 )
@@ -62,15 +65,11 @@ def status(
         server_name: recognizer.stal.svc
         token_file: token
     """
-    import asyncio
-
     from rich.table import Table
 
     from cli.ui.service_status import Kind, ServiceToAsk, ask_all
     from cli.ui.services_file import read_services
     from cli.ui.tables import add_row, print_table
-    from svc_common.addresses import split_list
-    from svc_common.config import ClientConfig
 
     given: list[tuple[Kind, str]] = [
         *(("detector", address) for given in detectors for address in split_list(given)),

@@ -11,28 +11,26 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cache.store import Store
 from cli.ui.json_output import json_option, print_json
 from cli.ui.options import client_options
 from cli.ui.recipe_options import RecipeCommand
-from cli.ui.recognizer import recognizer_at
-from cli.ui.sigterm import run_until_sigterm
+from cli.ui.recognizer import Recognizer, recognizer_at
+from cli.ui.sigterm import INTERRUPTED, run_until_sigterm
 from cli.ui.staging_options import StageOptions, stage_options
 from cli.ui.tracking import Tracking, tracker_option
+from cli.workflow.output_folder import claimed
 from stal_data.amounts import amount
 from stal_data.errors import StalError, shown_problems
 from svc_common.config import ClientConfig
 
 if TYPE_CHECKING:
     from cache.split_store import PublishedSplit
-    from cache.store import Store
-    from cli.ui.recognizer import Recognizer
     from cli.workflow.sweep.plan import Plan
     from cli.workflow.sweep.report import Report
 
-INTERRUPTED = 130  # as a shell reports Ctrl-C
 
-
-@click.command(cls=RecipeCommand, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.command(cls=RecipeCommand)
 @click.argument("recipes", nargs=-1, required=True, metavar="RECIPE...")
 @click.option("--store", "store_url", required=True, help="Folder or s3:// URL of the store; the service's, too.")
 @stage_options
@@ -96,8 +94,6 @@ def sweep(
       stal-cli sweep acar --store store --grid head.depth=0,1,2 --grid head.dropout=0,0.2 --seeds 5 --name depth
       stal-cli sweep acar --store store --grid head.depth=1,2 --recognizer 127.0.0.1:50052 --jobs 4
     """
-    from cache.store import Store
-    from cli.workflow.output_folder import claimed
     from cli.workflow.sweep.final import open_test_split
     from cli.workflow.sweep.plan import make_plan
     from cli.workflow.sweep.report import Report
@@ -140,15 +136,14 @@ def sweep(
         raise StalError(f"{len(failed)} of {len(plan.runs)} runs failed; the same command tries them again.\n{listed}")
 
 
-def _check_data(store: "Store", plan: "Plan") -> None:
-    """Find what the recipes name before the first run starts."""
+def _check_data(store: Store, plan: "Plan") -> None:
     from recognizer_svc.service.admission import check_data
 
     for recipe in {(run.recipe.data, run.recipe.training): run.recipe for run in plan.runs if run.seed == 0}.values():
         check_data(store, recipe, None, resume=False)
 
 
-async def _train(report: "Report", store: "Store", client: ClientConfig | None, jobs: int, tracking: Tracking) -> None:
+async def _train(report: "Report", store: Store, client: ClientConfig | None, jobs: int, tracking: Tracking) -> None:
     from cli.ui.sweep_display import sweep_display
     from cli.workflow.sweep.slots import ProcessSlot, ServiceSlot, Slot, threads_of_each
     from cli.workflow.sweep.training import train_all
@@ -168,7 +163,7 @@ async def _train(report: "Report", store: "Store", client: ClientConfig | None, 
         await train_all(slots, report.results, display, report.write, tracking)
 
 
-def _predict(split: "PublishedSplit", recognizer: "Callable[[], Recognizer]", run_id: str, output: Path) -> None:
+def _predict(split: "PublishedSplit", recognizer: Callable[[], Recognizer], run_id: str, output: Path) -> None:
     """Score the ground-truth boxes of a split with a run as it is after its last epoch."""
     from cli.commands.predict import write_predictions
     from protos.generated import recognizer_pb2 as pb

@@ -8,24 +8,21 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cli.ui.options import client_options
 from cli.ui.recipe_options import RecipeCommand
-from cli.ui.recognizer import recognizer_at
-from cli.ui.sigterm import run_until_sigterm
+from cli.ui.recognizer import Recognizer, recognizer_at
+from cli.ui.sigterm import INTERRUPTED, run_until_sigterm
 from cli.ui.staging_options import StageOptions, stage_options
 from cli.ui.tracking import Tracking, tracker_option
 from stal_data.errors import NotFoundError
 from svc_common.config import ClientConfig
 
 if TYPE_CHECKING:
-    from cli.ui.recognizer import Recognizer
     from protos.generated import recognizer_pb2 as pb
-
-INTERRUPTED = 130  # as a shell reports Ctrl-C
 
 
 @click.command(cls=RecipeCommand)
@@ -70,13 +67,8 @@ def train(
     run_id: str | None,
     resume: bool,
     resume_or_start: bool,
-    nproc_per_node: int | None,
-    nnodes: int,
-    node_rank: int,
-    rdzv_endpoint: str,
-    backend: str | None,
-    max_restarts: int,
     tracker: str | None,
+    **launch: Any,
 ) -> None:
     """Train a head on cached features. RECIPE is a YAML file or the name of a shipped recipe.
 
@@ -109,7 +101,7 @@ def train(
         raise click.UsageError("--data goes without --recognizer; a service reads data sets below its --data-root.")
     if stage.folder is not None and client is not None:
         raise click.UsageError("--stage goes without --recognizer; a service has its own.")
-    if client is None and nnodes > 1:
+    if client is None and launch["nnodes"] > 1:
         raise click.UsageError(
             "--nnodes needs --recognizer: the traffic between machines is not encrypted, so their operator names a "
             "trusted network interface with 'stal-cli serve recognizer --interface NAME'."
@@ -132,14 +124,7 @@ def train(
         overrides=overrides,
         resume=resume,
         request_id=secrets.token_hex(16),
-        launch=pb.Launch(
-            nproc_per_node=nproc_per_node or 0,
-            nnodes=nnodes,
-            node_rank=node_rank,
-            backend=backend or "",
-            rdzv_endpoint=rdzv_endpoint,
-            max_restarts=max_restarts,
-        ),
+        launch=pb.Launch(**launch),
     )
     where = f"--recognizer {client.address}" if client is not None else f"--store {store_url}"
     data_root = None if folder is None else folder.parent
@@ -165,7 +150,7 @@ def dataset_folder(dataset: Path) -> Path:
 
 
 async def _follow(
-    recognizer: "Recognizer",
+    recognizer: Recognizer,
     request: "pb.TrainRequest",
     where: str,
     show: "Callable[[pb.JobUpdate], None]",
@@ -205,7 +190,7 @@ async def _follow(
     return job
 
 
-async def _has_job(recognizer: "Recognizer", run_id: str) -> bool:
+async def _has_job(recognizer: Recognizer, run_id: str) -> bool:
     # Of several machines one may find the job that another has just begun; resuming is then the same as starting.
     try:
         await recognizer.get_job(run_id)

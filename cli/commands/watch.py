@@ -1,21 +1,21 @@
 """`stal-cli watch`: who does what before a camera, a second or two after it happens."""
 
-from typing import TYPE_CHECKING, Any
+import asyncio
+import logging
+from typing import Any
 
 import click
 
 from cli.ui.options import client_settings, frames_option, wait_option
 from cli.ui.params import LONGEST_S, Real
+from cli.workflow.streaming.outputs import JsonLines, Output, Webhook
 from svc_common.addresses import split_list
 from svc_common.config import ClientConfig
-
-if TYPE_CHECKING:
-    from recognizer_svc.video.client import Sending
 
 _MIN_SCORE = 0.3
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command()
 @click.argument("source", envvar="STAL_SOURCE")
 @click.option(
     "--detector",
@@ -85,16 +85,12 @@ def watch(
     recognizers: str,
     wait_s: float,
     settings: dict[str, Any],
-    run_id: str,
     checkpoint: str | None,
     every_s: float,
-    max_lag_s: float,
-    min_score: float,
-    give_up_after_s: float,
-    sending: "Sending",
     webhook: str | None,
     mqtt: str | None,
     page_port: int | None,
+    **live_settings: Any,
 ) -> None:
     """Recognize actions live in SOURCE: a camera (/dev/video0), rtsp://, http(s)://, or a file at its own pace.
 
@@ -110,24 +106,16 @@ def watch(
       stal-cli watch street.mp4 --detector 127.0.0.1:50051 --recognizer 127.0.0.1:50052 --run acar-1 --every 0.5 \\
           --mqtt mqtt://broker/street/actions
     """
-    import asyncio
-    import logging
-
     from cli.workflow.streaming.live import LiveSettings
-    from cli.workflow.streaming.outputs import JsonLines, Output, Webhook
     from cli.workflow.streaming.recognize_live import note, recognize_live
     from cli.workflow.streaming.source import opener_of, source_name
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     live = LiveSettings(
         name=source_name(source),
-        run_id=run_id,
         checkpoint=checkpoint or "",
         every_ms=round(1000 * every_s),
-        max_lag_s=max_lag_s,
-        min_score=min_score,
-        give_up_after_s=give_up_after_s,
-        sending=sending,
+        **live_settings,
     )
     open_source = opener_of(source)
     outputs: list[Output] = [JsonLines()]

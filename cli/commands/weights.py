@@ -123,7 +123,6 @@ def _report(imported: "Import") -> None:
 
 
 def _by_reason(imported: "Import") -> list[tuple[str, ...]]:
-    """One row for all entries that were ignored for the same reason."""
     rows: list[tuple[str, ...]] = []
     sources: list[tuple[str, Mapping[str, str]]] = [(item.path.stem, item.ignored) for item in imported.files]
     for part, ignored in [*sources, ("-", imported.ignored)]:
@@ -152,7 +151,6 @@ def _table(title: str, headings: tuple[str, ...], rows: list[tuple[str, ...]]) -
 
 @contextmanager
 def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    """Yield what shows the bytes done of each stage; a bar each on a terminal, a line each elsewhere; on stderr."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 

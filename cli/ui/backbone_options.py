@@ -9,6 +9,7 @@ import click
 from cache.backbones import BACKBONES
 from cache.backbones.choice import BackboneChoice, parse_choice, read_statistics
 from cache.backbones.registry import Statistics
+from cli.ui.options import with_options
 from stal_data.errors import InputError
 
 WEIGHTS_HELP = "A .safetensors file, random:SEED (untrained), or none."
@@ -75,10 +76,7 @@ def preset_options(command: Command) -> Command:
         presets = {name: options.pop(f"{name}_preset") for name in BACKBONES}
         return command(presets={name: preset for name, preset in presets.items() if preset is not None}, **options)
 
-    decorated: Any = with_presets
-    for name in reversed(BACKBONES):
-        decorated = _preset_option(name)(decorated)
-    return cast(Command, decorated)
+    return cast(Command, with_options(with_presets, [_preset_option(name) for name in BACKBONES]))
 
 
 def _preset_option(name: str) -> Callable[[Any], Any]:

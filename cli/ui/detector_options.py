@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
+from cli.ui.options import with_options
 from cli.ui.params import CONFIDENCE, IMAGE_SIZE, NUMBER_LIST, Real
 
 if TYPE_CHECKING:
     from recognizer_svc.packed_models.description import PackedDetector
 
 CONFIDENCE_DEFAULT, OVERLAP_DEFAULT = 0.3, 0.7
+_SETTINGS = ("image_size", "confidence", "overlap", "classes")
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -45,8 +47,7 @@ class DetectorChoice:
 
     def or_else(self, packed: "PackedDetector") -> "DetectorChoice":
         """The choice, with a packed detector's settings where nothing was given."""
-        settings = ("image_size", "confidence", "overlap", "classes")
-        return replace(self, **{name: getattr(packed, name) for name in settings if getattr(self, name) is None})
+        return replace(self, **{name: getattr(packed, name) for name in _SETTINGS if getattr(self, name) is None})
 
     def words(self) -> tuple[str, ...]:
         """The options of `serve detector`, without the weights."""
@@ -85,23 +86,10 @@ def detector_options_with(weights: Callable[[Any], Any]) -> Callable[[Command], 
 
     def decorate(command: Command) -> Command:
         @wraps(command)
-        def with_choice(
-            *,
-            detector_weights: Path | None,
-            image_size: tuple[int, int] | None,
-            confidence: float | None,
-            overlap: float | None,
-            classes: tuple[int, ...] | None,
-            **given: Any,
-        ) -> Any:
-            choice = DetectorChoice(
-                weights=detector_weights, image_size=image_size, confidence=confidence, overlap=overlap, classes=classes
-            )
-            return command(chosen_detector=choice, **given)
+        def with_choice(*, detector_weights: Path | None, **given: Any) -> Any:
+            own = {name: given.pop(name) for name in _SETTINGS}
+            return command(chosen_detector=DetectorChoice(weights=detector_weights, **own), **given)
 
-        decorated: Any = with_choice
-        for option in reversed(options):
-            decorated = option(decorated)
-        return cast(Command, decorated)
+        return cast(Command, with_options(with_choice, options))
 
     return decorate

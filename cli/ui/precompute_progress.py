@@ -52,8 +52,6 @@ def json_progress() -> "Iterator[Progress]":
 
 
 class _Rate:
-    """Clips a second since it was made."""
-
     def __init__(self, done: int) -> None:
         self._start, self._first = time.monotonic(), done
 

@@ -1,10 +1,11 @@
 """Which recognizer a command talks to."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import click
 
+from cache.store import Store
 from cli.ui.staging_options import StageOptions
 from svc_common.config import ClientConfig
 
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from recognizer_svc.client import RecognizerClient
     from recognizer_svc.local import LocalRecognizer
 
-    Recognizer = RecognizerClient | LocalRecognizer
+Recognizer: TypeAlias = "RecognizerClient | LocalRecognizer"
 
 
 def recognizer_at(
@@ -32,7 +33,6 @@ def recognizer_at(
         return RecognizerClient(client)
     if store_url is None:
         raise click.UsageError("Give --store STORE, or the address of a running service with --recognizer HOST:PORT.")
-    from cache.store import Store
     from recognizer_svc.local import LocalRecognizer
 
     return LocalRecognizer(Store.open(store_url, stage=None if stage is None else stage.stage()), data_root=data_root)

@@ -1,10 +1,11 @@
-"""SIGTERM to a command, which may have something to save or to clear away."""
+"""SIGTERM and Ctrl-C to a command, which may have something to save or to clear away."""
 
 import signal
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+INTERRUPTED = 130  # as a shell reports Ctrl-C
 T = TypeVar("T")
 
 

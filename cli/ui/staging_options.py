@@ -5,12 +5,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
-if TYPE_CHECKING:
-    from cache.store import Stage
+from cache.store import Stage
 
 F = TypeVar("F", bound=Callable[..., Any])
 _UNITS = {"MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -35,9 +34,7 @@ class StageOptions:
     folder: Path | None
     limit_bytes: int
 
-    def stage(self) -> "Stage | None":
-        from cache.store import Stage
-
+    def stage(self) -> Stage | None:
         return None if self.folder is None else Stage(folder=self.folder, limit_bytes=self.limit_bytes)
 
 

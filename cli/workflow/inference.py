@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
+from cli.ui.progress import counted
 from cli.workflow.fingerprints import Unchanged, digest_of
 from cli.workflow.output_folder import claimed
 from cli.workflow.results.subtitles import web_vtt
@@ -40,11 +41,16 @@ class InferenceRequest:
     scoring: "StoreScoring | ServiceScoring"
     """How people are found and scored."""
     min_score: float
-    thresholds: Mapping[int, float]
-    """By label id, in place of `min_score`."""
+    model_thresholds: bool
+    """Whether those of the model take its place."""
     annotate: bool
     """Whether to write videos with the boxes drawn in."""
     output: Path
+
+    @property
+    def thresholds(self) -> Mapping[int, float]:
+        """By label id, in place of `min_score`."""
+        return self.scoring.thresholds if self.model_thresholds else {}
 
 
 class Inferred(NamedTuple):
@@ -132,7 +138,6 @@ def _write_videos_own(
         write_atomically(subtitles, web_vtt(people, names))
         if scored.annotated is None:
             return
-        from cli.ui.progress import counted
         from cli.workflow.results.annotated_video import write_annotated_video
 
         with counted("drawing", unit="pictures") as progress:

@@ -5,22 +5,22 @@ import secrets
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from protos.generated import recognizer_pb2 as pb
 from recognizer_svc.client import RecognizerClient
 from stal_data.errors import StalError
 from svc_common.config import ClientConfig
 
 if TYPE_CHECKING:
     from cache.precompute import Progress
-    from protos.generated import recognizer_pb2 as pb
 
 
 async def precompute_at(
     clients: Sequence[ClientConfig],
-    request: "pb.PrecomputeRequest",
+    request: pb.PrecomputeRequest,
     *,
     progress: "Progress",
     note: Callable[[str], None],
-) -> "Sequence[pb.FilledSet]":
+) -> Sequence[pb.FilledSet]:
     """Start a job at each service, show their progress as one, and return what they have filled.
 
     A job succeeds when the whole set is filled, whoever did it; so the first success is enough, and the other jobs end
@@ -55,10 +55,9 @@ async def precompute_at(
 
 
 async def _follow(
-    config: ClientConfig, request: "pb.PrecomputeRequest", shown: "_Shared", note: Callable[[str], None]
-) -> "Sequence[pb.FilledSet]":
+    config: ClientConfig, request: pb.PrecomputeRequest, shown: "_Shared", note: Callable[[str], None]
+) -> Sequence[pb.FilledSet]:
     from cli.commands.jobs import check_ended_well
-    from protos.generated import recognizer_pb2 as pb
 
     job, sets, told = pb.Job(), list[pb.FilledSet](), False
     where = f"--recognizer {config.address}"
@@ -81,13 +80,11 @@ async def _follow(
 
 
 class _Shared:
-    """Adds up what the jobs have computed of one set."""
-
     def __init__(self, progress: "Progress") -> None:
         self._progress = progress
         self._latest: dict[str, pb.PrecomputeEvent] = {}
 
-    def add(self, job_id: str, event: "pb.PrecomputeEvent") -> None:
+    def add(self, job_id: str, event: pb.PrecomputeEvent) -> None:
         if event.phase == "check":
             if not self._latest:  # they check the same frames
                 self._progress("check", event.rows_done, event.rows_total)

@@ -41,6 +41,11 @@ class StoreScoring:
         return () if self.detector.weights is None else (self.detector.weights,)
 
     @property
+    def thresholds(self) -> Mapping[int, float]:
+        """Scores from which the model's actions count, by label id."""
+        return {} if self.model is None else self.model.thresholds
+
+    @property
     def _run(self) -> Path:
         return self.store / "runs" / self.run_id
 

@@ -231,7 +231,6 @@ class _Replicas:
 
     @asynccontextmanager
     async def taking(self) -> AsyncIterator[None]:
-        """Have them take frames for the time of the block."""
         following = self._start(self._follow())
         try:
             yield

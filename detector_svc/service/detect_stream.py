@@ -63,7 +63,6 @@ class DetectStream:
         self._answers.put_nowait(None)
 
     async def _next(self, requests: AsyncIterator[pb.DetectRequest]) -> pb.DetectRequest | None:
-        """The next frame, once the window has room; None at the end."""
         await self._window.acquire()
         while self._bytes >= _WINDOW_BYTES:
             self._freed.clear()

@@ -58,7 +58,6 @@ def _attempt(detector: Detector, image: PreparedImage) -> FrameDetections | Exce
 
 
 def _works(detector: Detector) -> bool:
-    """Whether the model takes a blank image."""
     try:
         _detect(detector, [detector.prepare(np.zeros((64, 64, 3), np.uint8))])
     except Exception:

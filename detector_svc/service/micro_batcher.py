@@ -175,7 +175,6 @@ class MicroBatcher:
                 self._waiting.discard(flow, item)
 
     def _fill(self) -> None:
-        """Decode as many frames as there is room for."""
         while self._filled < _DECODED_BATCHES * self.config.max_batch and (item := self._waiting.take()) is not None:
             if self._is_wanted(item):
                 self._filled += 1

@@ -113,7 +113,6 @@ def _tensors(message: Any, kind: type) -> Iterator[Any]:
 
 
 def _choose_device(device: str, available: list[str]) -> tuple[str, list[Any]]:
-    """The device's name, and the runtime's providers for it."""
     cpu, cuda = "CPUExecutionProvider", "CUDAExecutionProvider"
     # Those that it was built with, of which some may not work here.
     if device == "cpu" or (device == "auto" and not (cuda in available and torch.cuda.is_available())):

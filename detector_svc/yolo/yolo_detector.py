@@ -77,6 +77,7 @@ class YoloDetector:
         self.pass_size = network.batch or (1 if self.device == "cpu" else config.gpu_pass)
         """Images in every pass of the network, filled up with black ones: in passes of other sizes a frame's numbers
         differ in their last bits, and with them which of two nearly equal boxes is first, or kept."""
+        import torchvision  # noqa: F401  # Ultralytics has an NMS of its own until then, which keeps other boxes
         from ultralytics.data.augment import LetterBox
 
         # The same shape for every image, so that boxes do not depend on what else is in the batch.

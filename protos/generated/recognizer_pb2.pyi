@@ -1366,12 +1366,33 @@ Global___RecognizeVideoResponse: _TypeAlias = RecognizeVideoResponse  # noqa: Y0
 class VideoHeader(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class ThresholdsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.int
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.int = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     MODEL_FIELD_NUMBER: _builtins.int
     NOTES_FIELD_NUMBER: _builtins.int
     CLIP_SPAN_FIELD_NUMBER: _builtins.int
     CLIP_STRIDE_FIELD_NUMBER: _builtins.int
     SIZES_FIELD_NUMBER: _builtins.int
     KEPT_FRAMES_FIELD_NUMBER: _builtins.int
+    THRESHOLDS_FIELD_NUMBER: _builtins.int
     clip_span: _builtins.int
     """Frames around a key frame from which its clip is taken, and the step from one to the next."""
     clip_stride: _builtins.int
@@ -1387,6 +1408,12 @@ class VideoHeader(_message.Message):
     def sizes(self) -> _containers.RepeatedCompositeFieldContainer[Global___FrameSize]:
         """What the backbones see."""
 
+    @_builtins.property
+    def thresholds(self) -> _containers.ScalarMap[_builtins.int, _builtins.float]:
+        """Score from which an action counts, by label id. Classes without one have none, and neither do heads that the service
+        was not given as a packed model.
+        """
+
     def __init__(
         self,
         *,
@@ -1396,10 +1423,11 @@ class VideoHeader(_message.Message):
         clip_stride: _builtins.int = ...,
         sizes: _abc.Iterable[Global___FrameSize] | None = ...,
         kept_frames: _builtins.int = ...,
+        thresholds: _abc.Mapping[_builtins.int, _builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clip_span", b"clip_span", "clip_stride", b"clip_stride", "kept_frames", b"kept_frames", "model", b"model", "notes", b"notes", "sizes", b"sizes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clip_span", b"clip_span", "clip_stride", b"clip_stride", "kept_frames", b"kept_frames", "model", b"model", "notes", b"notes", "sizes", b"sizes", "thresholds", b"thresholds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -80,7 +80,6 @@ def _detector(model: PackedModel) -> list[str]:
 
 
 def _unusual(recipe: Recipe) -> list[str]:
-    """Rows for what the training did that is off by default."""
     data, training = recipe.data, recipe.training
     rows = {
         "boxes in training": _BOXES.get(data.boxes),

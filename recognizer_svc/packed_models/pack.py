@@ -76,7 +76,6 @@ def pack_run(run: RunDir, output: Path, belongings: Belongings, checkpoint: str 
 
 
 def _features_of_the_head(checkpoint: Checkpoint) -> FeatureSpec:
-    """The spec with the backbones that the head sees."""
     streams = checkpoint.recipe.data.streams
     return checkpoint.feature_spec if streams is None else checkpoint.feature_spec.of_kinds(streams)
 

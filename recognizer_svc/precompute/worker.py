@@ -35,8 +35,6 @@ class _StoppedError(Exception):
 
 
 class _Log:
-    """Writes events, from any thread."""
-
     def __init__(self, events: EventWriter, stop: threading.Event) -> None:
         self._events, self._stop, self._lock = events, stop, threading.Lock()
         self._phase, self._started_s, self._written_s, self._skipped, self._done = "", 0.0, 0.0, 0, 0

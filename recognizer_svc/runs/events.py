@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 from stal_data.errors import InputError, StalError
 from stal_data.sealed import parse_json, sealed_json
 
 _LOG = logging.getLogger(__name__)
+T = TypeVar("T")
 _CUT_OFF = b"<cut off>"
 """Ends a line that a crash cut off, so that it is not taken for damage."""
 _BYTES_PER_READ = 1 << 20  # 1 MiB: what one watcher holds in memory of a long history
@@ -144,8 +145,26 @@ class LastStep:
     """Share of the time that was spent waiting for features, in [0,1]."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class LastRows:
+    """Where a precompute job stands, by its latest event. phase, done, total: see `PrecomputeEvent`."""
+
+    phase: str
+    done: int
+    total: int
+
+
 def last_step(path: Path, *, offset: int) -> LastStep | None:
     """The latest step event; None where the end of the file, the part after byte `offset`, has none."""
+    return _last(path, "step", _last_step, offset)
+
+
+def last_rows(path: Path, *, offset: int) -> LastRows | None:
+    """The same of a precompute job's events."""
+    return _last(path, "precompute", _last_rows, offset)
+
+
+def _last(path: Path, kind: EventType, parse: Callable[[dict[str, Any]], T], offset: int) -> T | None:
     try:
         with path.open("rb") as file:
             file.seek(max(file.seek(0, os.SEEK_END) - _TAIL_BYTES, offset))
@@ -153,11 +172,11 @@ def last_step(path: Path, *, offset: int) -> LastStep | None:
     except FileNotFoundError:
         return None
     for line in reversed(lines):
-        if line.startswith(b"{") and b'"type": "step"' in line:
+        if line.startswith(b"{") and f'"type": "{kind}"'.encode() in line:
             try:
-                if (step := _parse(line)) is not None:
-                    return _last_step(step.values)
-            except (StalError, KeyError, TypeError, ZeroDivisionError):
+                if (event := _parse(line)) is not None:
+                    return parse(event.values)
+            except (StalError, LookupError, TypeError, ValueError, ZeroDivisionError):
                 # A crash may have cut it off; the one before tells nearly as much.
                 _LOG.warning("skipped an unreadable line of %s: %.80r", path, line)
     return None
@@ -171,3 +190,7 @@ def _last_step(step: dict[str, Any]) -> LastStep:
         actors_per_s=float(step["actors_per_s"]),
         data_wait=float(step["data_s"] / max(step["data_s"] + step["compute_s"], 1e-9)),
     )
+
+
+def _last_rows(values: dict[str, Any]) -> LastRows:
+    return LastRows(phase=str(values["phase"]), done=int(values["rows_done"]), total=int(values["rows_total"]))

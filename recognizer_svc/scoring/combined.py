@@ -62,6 +62,5 @@ def _check_confidence(proposals: Proposals, people: Sequence[BoxesOfKeyFrame]) -
 
 
 def _confidence(proposals: Proposals, key: KeyFrame) -> NDArray[np.float32]:
-    """Of the boxes with area."""
     boxes_N4, confidence_N = proposals.of(key)
     return confidence_N[People.of(boxes_N4).with_area]

@@ -127,7 +127,6 @@ class Engine:
         self._features.close_old()
 
     def _people(self, query: PredictQuery, split: PublishedSplit) -> tuple[dict[KeyFrame, People], Proposals | None]:
-        """Whom to score, and who may be seen around them; and the proposals that they are of."""
         if query.proposals is None:
             if not split.annotated:
                 raise InputError(f"{query.dataset}/{query.split} has no annotations; predict on proposals instead.")

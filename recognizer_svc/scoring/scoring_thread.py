@@ -172,7 +172,6 @@ class Scoring:
 
 
 def _take(scored: Iterator[ScoredKeyFrame]) -> list[ScoredKeyFrame]:
-    """The next message's key frames; none at the end."""
     taken: list[ScoredKeyFrame] = []
     boxes = 0
     while len(taken) < KEY_FRAMES_PER_BATCH and boxes < BOXES_PER_BATCH and (item := next(scored, None)) is not None:

@@ -196,7 +196,6 @@ class Job:
         kill_all(job_processes(self.files.run.root, self.files.node_rank))
 
     def _finish(self) -> None:
-        """Leave no process behind and record the end."""
         self._kill()
         exit_code = self._process.wait() if self._process is not None else None
         self._exchange.fetch_cancel()

@@ -86,7 +86,6 @@ class JobManager:
         return await self._to_its_end(self._admit(submission), f"job {submission.run_id} could not be taken in")
 
     async def _admit(self, submission: Submission | PrecomputeSubmission) -> JobRecord:
-        """Take in the submission whose turn it is."""
         limits = self.limits
         try:
             sent_before = await self.threads.run(find_sent_before, submission.files(self._runs), submission.request_id)
@@ -109,7 +108,6 @@ class JobManager:
             self._admission.release()
 
     def _refuse_more(self) -> None:
-        """Raise where no job is taken in."""
         if self._draining:
             raise ServiceUnavailableError("the service is stopping")
         waiting = sum(job.waits for job in self._jobs.values())
@@ -160,7 +158,6 @@ class JobManager:
         return record
 
     async def _order_end(self, run_id: str) -> tuple[JobRecord, Job | None]:
-        """Have a job stopped; return its record, and the job where this service owns it."""
         record = await self.get(run_id)
         if record.status.ended:
             return record, None

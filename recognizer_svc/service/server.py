@@ -1,7 +1,7 @@
 """The recognizer service as a process: the store, the jobs, the scoring thread, behind one port."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -43,6 +43,8 @@ class RecognizerConfig:
     """Recognize calls that may share a pass of the head; 1 computes each alone."""
     backbones: "tuple[Callable[[], LoadedBackbone], ...]" = ()
     """What loads the backbones with which features of videos are computed; each once."""
+    thresholds: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+    """Of packed models: the score from which an action counts, by run id and label id."""
     max_streams: int = MAX_STREAMS
     """Videos that are scored at once; more are refused."""
     max_kept: int = 0
@@ -68,6 +70,7 @@ class RecognizerService:
             max_streams=config.max_streams,
             metrics=ScoringMetrics(metrics.registry),
         )
+        self._scoring.video.thresholds = config.thresholds
         self._watches: list[asyncio.Task[None]] = []
 
     def register(self, server: grpc.aio.Server) -> None:

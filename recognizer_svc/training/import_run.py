@@ -87,7 +87,6 @@ def _weights_of(spec: FeatureSpec) -> dict[str, str]:
 
 
 def _check(where: str, info: HeadInfo, checkpoint: Checkpoint) -> None:
-    """Refuse what would score, but not mean anything."""
     spec, classes = checkpoint.feature_spec, checkpoint.label_map.num_classes
     if spec.view != "identity":
         raise InputError(f"Feature set {spec.id} is of view '{spec.view}'; boxes belong to the identity view.")

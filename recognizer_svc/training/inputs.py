@@ -180,7 +180,6 @@ def _additional(recipe: Recipe, sets: Mapping[str, FeatureSet], *kinds: str) -> 
 
 
 def _clips(split: PublishedSplit, label_map: LabelMap, layout: Layout) -> tuple[list[LabelledKeyFrame], list[str]]:
-    """What is trained on, and what to say about it."""
     items = labelled_key_frames(split, label_map)
     name = f"{split.dataset}/{split.split}"
     people, empty = sum(len(item.boxes_N4) for item in items), len(split.key_frames) - len(items)

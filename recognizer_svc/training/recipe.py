@@ -206,7 +206,6 @@ def read_recipe(source: str | Path) -> tuple[str, str]:
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
-    """Set one `section.key=value` in place; sections on the way are created."""
     path, separator, text = override.partition("=")
     quoted = override if len(override) <= 200 else f"{override[:200]} ..."
     keys = path.strip().split(".")

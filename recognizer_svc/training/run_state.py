@@ -100,7 +100,6 @@ class RunState:
 
     @property
     def _stopped_early(self) -> bool:
-        """Whether the latest validation is so long after the best one that the recipe ends the run."""
         done, patience = self.progress, self.recipe.validation.stop_after_epochs
         if patience is None or done.validation_map is None or done.best is None or done.steps_done:
             return False
@@ -141,7 +140,6 @@ class RunState:
                 log.message(f"the checkpoint is here, but not in the bucket yet; tried again at the next one: {error}")
 
     def _export(self, log: RunLog) -> None:
-        """Write the trained backbone as weights files, for precompute."""
         if self.inputs.joint is None or self.ranks.rank:
             return
         from recognizer_svc.training.joint.export import (

@@ -96,7 +96,6 @@ def _joined(splits: Mapping[str, PublishedSplit], labels: LabelMap) -> Published
 
 
 def _notes(dataset: str, own: LabelMap, labels: LabelMap) -> list[str]:
-    """Say which classes a data set does not label, and which have another id in it."""
     notes, ids = [], dict(zip(labels.names, labels.ids, strict=True))
     if absent := [name for name in labels.names if name not in own.names]:
         notes.append(f"{dataset} does not label {', '.join(absent)}, and its people say nothing of it")

@@ -193,7 +193,7 @@ class VideoStreams:
             reach = reach_ms(model.neighbours, model.neighbour_ms, model.bank_s)
             answered_ms = self._video.answered_ms
             self._unanswered = Unanswered(
-                self._video.time, clip, reach_ms=reach, answered_ms=answered_ms, every=self._video.keep is not None
+                self._video.time, clip, reach_ms=reach, answered_ms=answered_ms, kept=self._video.keep is not None
             )
             # A task: grpc cancels the iterator of a broken stream, and a cancelled source could not go on.
             self._reading = asyncio.create_task(self._read(self._unanswered))

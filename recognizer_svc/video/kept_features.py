@@ -13,7 +13,7 @@ from cache.split_store import load_split, publish_split
 from cache.store import Store
 from protos.generated import recognizer_pb2 as pb
 from recognizer_svc.video.key_frames import ComputedRows
-from recognizer_svc.video.timeline import VideoTime
+from recognizer_svc.video.timeline import KEPT_TOGETHER, VideoTime
 from recognizer_svc.video.video_scoring import OpenVideo
 from stal_data.dataset import SplitContent
 from stal_data.errors import ConflictError, InputError, NotFoundError
@@ -21,8 +21,6 @@ from stal_data.keyframes import AnnotatedKeyFrame, KeyFrame
 from stal_data.names import check_name, check_video_id
 from svc_common.errors import BusyError
 
-ROWS_PER_SHARD = 16
-"""At most. Key frames of a shard are answered together, so a stream must hold more of them without an answer."""
 _MAX_DECODER = 200
 
 
@@ -57,7 +55,7 @@ class KeptFeatures:
                 sources_K=np.array(keep.sources, np.uint64),
             ),
             shapes=video.source.shapes,
-            rows_per_shard=balanced_rows_per_shard(len(keys), ROWS_PER_SHARD),
+            rows_per_shard=balanced_rows_per_shard(len(keys), KEPT_TOGETHER),
         )
         self._manifest = self._writer.manifest
         self._pending = set(self._writer.pending())
@@ -117,10 +115,10 @@ class KeptFeatures:
 
     def _check_answered(self) -> None:
         size = self._manifest.rows_per_shard
-        if self._pending and size > ROWS_PER_SHARD:
+        if self._pending and size > KEPT_TOGETHER:
             raise ConflictError(
                 f"The features of {self._name} are not complete, and {size} key frames are written at a time, but only "
-                f"{ROWS_PER_SHARD} can wait for their answers: let precompute complete them."
+                f"{KEPT_TOGETHER} can wait for their answers: let precompute complete them."
             )
         lost = [row for shard in self._pending if (row := shard * size) < self._next]
         if self._keep.proposals and self._filed < self._next:

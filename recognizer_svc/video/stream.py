@@ -1,7 +1,7 @@
 """One RecognizeVideo stream on the server: reads while there is room, answers in the order of the key frames."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -110,7 +110,7 @@ class VideoStream:
             self._kept = await asyncio.to_thread(self._keep, start.keep, self._time, video, answered_ms)
             self._video = video = replace(video, arrays=tuple(video.source.shapes))
         self._key_frames = KeyFrames(video.rows, reach_ms=video.reach_ms, answered_ms=answered_ms)
-        self._put(pb.RecognizeVideoResponse(header=_header(video)))
+        self._put(pb.RecognizeVideoResponse(header=_header(video, self._scoring.thresholds)))
         reading = self._start(self._read(requests))
         while True:
             self._changed.clear()
@@ -224,7 +224,7 @@ class VideoStream:
             self._changed.set()
 
 
-def _header(video: OpenVideo) -> pb.VideoHeader:
+def _header(video: OpenVideo, thresholds: Mapping[str, Mapping[int, float]]) -> pb.VideoHeader:
     clip = video.source.spec.clip
     return pb.VideoHeader(
         model=messages.from_model(video.model.info),
@@ -233,6 +233,7 @@ def _header(video: OpenVideo) -> pb.VideoHeader:
         clip_stride=clip.stride,
         sizes=[pb.FrameSize(height=height, width=width) for height, width in video.source.sizes],
         kept_frames=KEPT_FRAMES,
+        thresholds=thresholds.get(video.model.info.run_id, {}),
     )
 
 

@@ -12,6 +12,8 @@ from stal_data.media import MediaInfo
 from stal_data.media.timeline import FPS, MAX_SPAN_S
 
 MAX_FRAMES = MAX_SPAN_S * FPS
+KEPT_TOGETHER = 16
+"""Key frames, at most, that are answered together where features are kept; fewer than may be without an answer."""
 _MAX_NAME = 512
 _MAX_START_S = 10 * MAX_SPAN_S
 

@@ -8,17 +8,20 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 
 from cache.spec import ClipSpec
 from protos.generated import recognizer_pb2 as pb
 from recognizer_svc.people import People
 from recognizer_svc.video.frame_window import KEPT_FRAMES
-from recognizer_svc.video.timeline import VideoTime
+from recognizer_svc.video.timeline import KEPT_TOGETHER, VideoTime
 from stal_data.errors import InputError
 from stal_data.keyframes import KeyFrame
 
 _WINDOW = 32
 """Key frames that have all that they need but the answer; more only wait in buffers."""
+_MOST_BYTES = 1 << 30
+"""Of frames, while an answer is due. Beyond it frames are taken only as far as the next answer needs them."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -36,15 +39,17 @@ class Unanswered:
     """Holds the latest frames, and those of key frames without an answer and of what a head sees around these."""
 
     def __init__(
-        self, video: VideoTime, clip: ClipSpec, *, reach_ms: int, answered_ms: int | None = None, every: bool = False
+        self, video: VideoTime, clip: ClipSpec, *, reach_ms: int, answered_ms: int | None = None, kept: bool = False
     ) -> None:
         """reach_ms: how far before and after a key frame the head looks.
 
         answered_ms: key frames up to this time have got their answers from streams before.
-        every: whether clips without people are sent, too.
+        kept: whether features are kept: clips without people are sent, too, and answers come together.
         """
-        self.time, self._clip, self._reach_ms, self._every = video, clip, reach_ms, every
+        self.time, self._clip, self._reach_ms, self._kept = video, clip, reach_ms, kept
         self._frames: dict[int, pb.VideoFrame] = {}
+        self.num_bytes = 0
+        """Of the frames that are held."""
         self._needed = Counter[int]()
         self._newest = 0
         self._key_frames: list[_KeyFrame] = []
@@ -75,11 +80,11 @@ class Unanswered:
         self._newest = number
         if frame is not None:
             self._frames[number] = frame
+            self.num_bytes += frame.ByteSize()
             for item in self._key_frames:
                 item.missing.discard(number)
+        self._let_go()
         oldest = number - KEPT_FRAMES
-        for old in [old for old in self._frames if old <= oldest and old not in self._needed]:
-            del self._frames[old]
         late = next((item for item in self._key_frames if item.missing and min(item.missing) <= oldest), None)
         if late is not None:
             raise self._lacks(late)
@@ -95,7 +100,7 @@ class Unanswered:
             if person >= 0:
                 box.person = person
         self._newest_ms = time_ms
-        item = _KeyFrame(key=key, message=message, seen=self._every or bool(people.with_area.any()))
+        item = _KeyFrame(key=key, message=message, seen=self._kept or bool(people.with_area.any()))
         self._key_frames.append(item)
         self._plan(item)
         if item.missing and min(item.missing) <= self._newest - KEPT_FRAMES:
@@ -129,13 +134,14 @@ class Unanswered:
         for item in [item for item in self._key_frames if item.key.time_ms < first_ms]:
             self._key_frames.remove(item)
             self._needed -= Counter(set(item.clip))
+        self._let_go()
         self._waiting_since = time.monotonic()
         self.wake()
         return True
 
     async def room(self) -> None:
-        """Wait until few enough key frames wait for nothing but their answers."""
-        while len(self._due()) >= _WINDOW:
+        """Wait while answers are due for which too many key frames, or too many bytes of frames, are held."""
+        while len(due := self._due()) >= _WINDOW or (due and self.num_bytes > _MOST_BYTES):
             await self._change()
 
     def waiting_s(self) -> float:
@@ -179,8 +185,17 @@ class Unanswered:
         return [item for item in self._key_frames if item.key.time_ms > self._answered_ms]
 
     def _due(self) -> list[_KeyFrame]:
-        last_ms = self._newest_ms if self._complete or not self._reach_ms else self._newest_ms - self._reach_ms - 1
-        return [item for item in self._without_answer() if item.key.time_ms <= last_ms and not item.missing]
+        """Those that the service can answer with what it gets, whatever comes after."""
+        whole = list(takewhile(lambda item: not item.missing, self._key_frames))
+        reach_ms = self._reach_ms + 1 if self._reach_ms and not self._complete else 0
+        last_ms = whole[-1].key.time_ms - reach_ms if whole else -1
+        due = [item for item in whole if self._answered_ms < item.key.time_ms <= last_ms]
+        return due if not self._kept or len(due) >= KEPT_TOGETHER or self._complete else []
+
+    def _let_go(self) -> None:
+        for number in [number for number in self._frames if number <= self._newest - KEPT_FRAMES]:
+            if number not in self._needed:
+                self.num_bytes -= self._frames.pop(number).ByteSize()
 
     def _plan(self, item: _KeyFrame) -> None:
         """Find the frames that a key frame needs."""

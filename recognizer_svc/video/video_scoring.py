@@ -86,6 +86,8 @@ class VideoScoring:
         """In progress."""
         self.held: tuple[BackboneSpec, ...] = ()
         """The backbones on the device."""
+        self.thresholds: Mapping[str, Mapping[int, float]] = {}
+        """Of packed models, by run id and label id."""
         metrics.video_frames.set_function(lambda: sum(stream.frames for stream in list(self.streams)))
 
     async def hold(self, loaders: "Sequence[Callable[[], LoadedBackbone]]") -> None:

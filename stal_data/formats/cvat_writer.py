@@ -46,7 +46,6 @@ def _add(parent: Element, **texts: object) -> None:
 
 
 def _tracks(video: VideoAnnotations, frames: Sequence[int]) -> Iterator[tuple[int, list[tuple[int, PersonBox, bool]]]]:
-    """Yield the number of each track and its (frame, person, outside)."""
     free = max((person.person for people in video.images.values() for person in people), default=0) + 1
     following = dict(zip(frames, [*frames[1:], frames[-1] + 1], strict=True))
     known: dict[int, list[tuple[int, PersonBox, bool]]] = {}

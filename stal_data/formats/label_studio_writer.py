@@ -16,7 +16,8 @@ def label_studio_json(
     """Return a task for each video with relative boxes. Actions of a region hold all the time, as in Label Studio.
 
     frames: of each video, at its own rate. model_version: given, the regions are predictions, which a person corrects;
-    else annotations. A task's data name the video `NAME.mp4`; correct it where the file is called otherwise.
+    else annotations. A task's data name the video `NAME.mp4`; correct it where the file is called otherwise. They also
+    have the video's `fps`, which Label Studio takes for 24 unless the project's setup names it.
     """
     tasks: list[Mapping[str, object]] = []
     for video in videos:
@@ -31,7 +32,8 @@ def label_studio_json(
                 choices = {**head, "choices": actions}
                 result.append({**names, "from_name": "action", "type": "choices", "value": choices})
         kind, version = ("predictions", {"model_version": model_version}) if model_version else ("annotations", {})
-        tasks.append({"data": {"video": f"{video.name}.mp4"}, kind: [{**version, "result": result}]})
+        data = {"video": f"{video.name}.mp4", "fps": float(video.fps)}
+        tasks.append({"data": data, kind: [{**version, "result": result}]})
     return json.dumps(tasks, indent=1, ensure_ascii=False) + "\n"
 
 

@@ -165,7 +165,6 @@ def _key_frames(
     report: ImportReport,
     dropped: Counter[str],
 ) -> list[tuple[KeyFrame, list[PersonBox]]]:
-    """Return the key frames of a video with boxes relative to the picture and cut at its edge."""
     name = id_of(video.name)
     fps = video.fps if video.fps == MILLISECONDS else options.fps or video.fps
     size = video.size if video.pixels else (1, 1)

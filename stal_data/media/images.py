@@ -113,7 +113,6 @@ def shown_alike(data: bytes) -> bool:
 
 
 def _rgb(image: Image.Image, name: str) -> NDArray[np.uint8]:
-    """Return the pixels as HW3 RGB, not turned."""
     if image.mode in _WIDE_GREY or (image.mode == "I" and image.format == "PNG"):  # the latter before Pillow 10.1
         grey_HW = (np.asarray(image) >> 8).astype(np.uint8)
         return np.repeat(grey_HW[:, :, None], 3, axis=2)

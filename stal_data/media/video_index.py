@@ -167,7 +167,6 @@ def _may_be_reordered(stream: VideoStream, packets: Packets) -> bool:
 
 
 def _by_times(packets: Packets, keys: NDArray[np.int64]) -> _Shown:
-    """Order the pictures by their times."""
     times = zip(packets.pts, packets.dts, strict=True)
     ticks = np.array([dts if pts is None else pts for pts, dts in times], dtype=np.int64)
     order = np.lexsort((ticks, packets.parts))

@@ -162,7 +162,6 @@ def _usual_duration(stream: VideoStream) -> int:
 def _part_numbers(
     pts: list[int | None], dts: list[int | None], durations: list[int], time_base: Fraction, may_jump: bool
 ) -> tuple[NDArray[np.int64], list[float]]:
-    """Return `parts` and `jumps` of Packets."""
     parts = np.zeros(len(dts), dtype=np.int64)
     jumps: list[float] = []
     latest: int | None = None

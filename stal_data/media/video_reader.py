@@ -146,7 +146,6 @@ class VideoReader:
             self._start_anew()
 
     def _start_anew(self) -> None:
-        """Begin to decode at the file's first key packet."""
         self.close()
         self._opened = container, stream = open_video(self._path)
         if self._one_thread:

@@ -115,7 +115,6 @@ def _ground(
 
 
 def _spot(size: tuple[int, int], line: int, rng: np.random.Generator) -> tuple[int, int]:
-    """A place for an object behind the people."""
     return int(rng.integers(0, size[0])), line + int(rng.integers(8, 48))
 
 

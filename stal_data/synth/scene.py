@@ -92,7 +92,6 @@ def plan_scene(number: int, rng: np.random.Generator) -> Scene:
 
 
 def _cast(scenario: str, number: int, rng: np.random.Generator) -> list[_Part]:
-    """The roles of a scenario, the leading ones first."""
     turn = number // len(SCENARIOS) + number
     others = [_Part(movement=_BYSTANDERS[(turn + i) % len(_BYSTANDERS)]) for i in range(4)]
     if scenario == "watch":

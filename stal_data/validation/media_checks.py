@@ -54,7 +54,6 @@ class MediaChecker:
         yield from self._missing(video, wanted)
 
     def _outside(self, key_frame: AnnotatedKeyFrame, info: MediaInfo) -> Iterator[Finding]:
-        """Report a time or a window that the media do not have."""
         try:
             frame_at(key_frame.key.time_ms, key_frame.key.video, info)
         except InputError as error:

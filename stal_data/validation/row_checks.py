@@ -55,7 +55,6 @@ class RowChecker:
                 yield problem
 
     def _compare(self, row: Row) -> None:
-        """Report a row that repeats another, and a key frame with two windows."""
         content = (row.key, row.box, row.label, row.person)
         first = self._seen.setdefault(content, row.line)
         if first != row.line:

@@ -68,13 +68,11 @@ def _by_box(marks: Sequence[Mark]) -> dict[Box, list[Mark]]:
 
 
 def _letter(place: int) -> str:
-    """Return A to Z, then A2 to Z2 and so on."""
     turn, letter = divmod(place, len(ascii_uppercase))
     return ascii_uppercase[letter] + (str(turn + 1) if turn else "")
 
 
 def _worst(marks: Sequence[Mark]) -> str:
-    """Return the first outcome that is an error, if any."""
     return next((mark.outcome for mark in marks if mark.outcome not in _RIGHT), marks[0].outcome)
 
 

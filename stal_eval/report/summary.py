@@ -71,7 +71,6 @@ def inputs(metrics: Metrics) -> str:
 
 
 def _counted(capacity: int) -> str:
-    """What a capacity means."""
     if not capacity:
         return "Every row counts (no capacity limit)."
     rows = "row counts" if capacity == 1 else f"{count(capacity)} rows count"

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from cli.main import root
+from tests.data.videos import constant, write_video
 from tests.detector.samples import ROOT, save_tiny_weights, start
 from tests.services.recognizer_process import RecognizerProcess
 
@@ -106,6 +107,15 @@ def test_the_whole_way_by_services(laptop: Laptop, servers: tuple[str, str, Path
     assert {row["state"] for row in json.loads(laptop.run("status", "--detector", detector, *there, "--json"))} == {
         "ready"
     }
+    street = write_video(laptop.folder / "street.mp4", constant(25, 75))
+    for extras, words in ((["media"], ()), (["media", "track"], ("--track",))):
+        laptop.install("client", *extras)
+        laptop.run("infer", street, "--detector", detector, *there, *words, "--output", "out")
+        persons = [line.split(",")[8:] for line in (laptop.folder / "out" / "predictions.csv").read_text().splitlines()]
+        assert persons
+        assert all(len(person) == len(words) for person in persons)
+        assert (laptop.folder / "out" / "videos" / "street" / "street-annotated.mp4").is_file()
+        assert (laptop.folder / "out" / "actions.csv").is_file() == bool(words)
     laptop.install("client", "evaluation")
     truth = dataset / "annotations"
     files = ("--ground-truth", truth / "test_gt.csv", "--label-map", truth / "list_action.pbtxt")

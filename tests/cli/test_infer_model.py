@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,9 +11,10 @@ import pytest
 
 from cli.workflow.predictions import read_predictions
 from recognizer_svc.packed_models.description import read_packed_model
-from recognizer_svc.service.server import RecognizerConfig
+from recognizer_svc.service.server import RecognizerConfig, RecognizerService
 from stal_data.errors import InputError, StalError
 from stal_data.labels import LabelMap
+from svc_common.metrics import Metrics
 from tests.cli.inference_store import BACKBONES, Inference, in_this_process, make_store, save_weights, stal_cli
 from tests.data.videos import constant, write_video
 from tests.detector.replica import ReplicaService
@@ -28,14 +29,17 @@ def made_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def model(made_store: Path) -> Path:
     """Packed with everything; any file is the detector, as tests put a service in its place."""
+    label_map = LabelMap.read(made_store / "runs" / "first" / "label_map.pbtxt")
+    return pack(made_store, "first.stal", dict.fromkeys(label_map.names, 0.9))
+
+
+def pack(made_store: Path, name: str, thresholds: Mapping[str, float]) -> Path:
     weights, metrics = made_store.parent / "person.pt", made_store.parent / "metrics.json"
     weights.write_text("one")
-    label_map = LabelMap.read(made_store / "runs" / "first" / "label_map.pbtxt")
-    points = {name: {"score": 0.9} for name in label_map.names}
-    metrics.write_text(json.dumps({"best_f1": points}))
+    metrics.write_text(json.dumps({"best_f1": {label: {"score": score} for label, score in thresholds.items()}}))
     words = [word for kind in BACKBONES for word in (f"--{kind}", made_store.parent / f"{kind}.safetensors")]
     words += ["--detector-weights", weights, "--confidence", "0.4", "--thresholds", metrics]
-    output = made_store.parent / "first.stal"
+    output = made_store.parent / name
     stal_cli("models", "pack", "first", "--store", made_store, "--output", output, *words)
     return output
 
@@ -59,6 +63,30 @@ def test_the_recognizer_holds_the_backbones_of_a_model_and_says_what_is_missing(
     assert "Note" not in stal_cli(*words, "--model", part, "--vit", made_store.parent / "vit.safetensors")
     held = [sorted(load().spec.kind for load in config.backbones) for config in configs]
     assert held == [["slowfast", "vit"], ["slowfast"], ["slowfast", "vit"]]
+
+
+def test_the_recognizer_of_a_model_tells_its_thresholds(
+    made_store: Path, street: Path, stages: Inference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configs = []
+
+    async def serve(_server: object, config: RecognizerConfig) -> None:
+        configs.append(config)
+
+    monkeypatch.setattr("recognizer_svc.service.server.serve", serve)
+    names = LabelMap.read(made_store / "runs" / "first" / "label_map.pbtxt").names
+    model = pack(made_store, "one.stal", dict.fromkeys(names, 0.999) | {names[0]: 0.0})
+    stal_cli("serve", "recognizer", "--store", tmp_path / "store", "--model", model, "--device", "cpu")
+    with in_a_thread(ReplicaService()) as port, in_a_thread(RecognizerService(configs[0], Metrics())) as recognizer:
+        detector, services = ("--detector", f"127.0.0.1:{port}"), ("--recognizer", f"127.0.0.1:{recognizer}")
+
+        def actions(folder: str, *words: object) -> list[set[str]]:
+            stal_cli("infer", street, *detector, *words, "--no-video", "--output", tmp_path / folder)
+            lines = (tmp_path / folder / "actions.jsonl").read_text().splitlines()
+            return [set(json.loads(line)["actions"]) for line in lines]
+
+        assert actions("there", *services) == actions("here", "--model", model) == 3 * [{names[0]}]
+        assert actions("there", *services, "--min-score", "0.999") == 3 * [set()]
 
 
 @pytest.fixture

@@ -119,7 +119,7 @@ def test_label_studio_gets_predictions_in_its_form(own: Path, tmp_path: Path) ->
     assert done.exit_code == 0, done.output
     (task,) = json.loads(file.read_text())
     assert task.keys() == {"data", "predictions"}
-    assert task["data"] == {"video": "street.mp4"}
+    assert task["data"] == {"video": "street.mp4", "fps": 25.0}
     (prediction,) = task["predictions"]
     assert prediction["model_version"] == "p.csv"
     boxes = {item["id"]: item for item in prediction["result"] if item["type"] == "videorectangle"}

@@ -1,6 +1,8 @@
 """YOLO against Ultralytics' own prediction, and the weights that it refuses."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from detector_svc.detector_protocol import DetectorConfig
 from detector_svc.yolo.torch_network import choose_device
 from detector_svc.yolo.yolo_detector import YoloDetector, choose_classes
 from stal_data.errors import InputError, NotFoundError
-from tests.detector.samples import picture, save_tiny_weights
+from tests.detector.samples import ROOT, picture, save_tiny_weights
 
 
 @pytest.mark.parametrize(
@@ -68,6 +70,22 @@ def test_boxes_do_not_depend_on_what_shares_the_batch(weights: Path, device: str
         assert len(alone) == len(found) > 0
         np.testing.assert_array_equal(alone.boxes_N4, found.boxes_N4)
         np.testing.assert_array_equal(alone.scores_N, found.scores_N)
+
+
+def test_boxes_do_not_depend_on_what_the_process_has_imported(weights: Path) -> None:
+    """Ultralytics has two NMS, and chooses by whether torchvision is imported."""
+    program = f"""
+from pathlib import Path
+from detector_svc.yolo.yolo_detector import DetectorConfig, YoloDetector
+from tests.detector.samples import picture
+config = DetectorConfig(weights=Path({str(weights)!r}), image_size=(90, 160), confidence=0.5, device="cpu")
+detector = YoloDetector(config)
+images = [detector.prepare(picture(seed)) for seed in range(120)]
+before = [found.boxes_N4.tolist() for found in detector.detect(images)]
+import torchvision
+assert before == [found.boxes_N4.tolist() for found in detector.detect(images)]
+"""
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
 
 
 def test_every_pass_of_the_network_has_one_shape(detector: YoloDetector, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,10 +74,15 @@ async def _train(
             if not during and update.event.WhichOneof("event") == "step":
                 during = await asyncio.to_thread(metrics_page, metrics_port)
                 listening = listening_addresses(run_dir)  # the ranks are connected
-    async with asyncio.timeout(120):  # the client may hear of the end a moment before the service has counted it
-        while 'stal_jobs{status="running"} 0.0' not in (after := await asyncio.to_thread(metrics_page, metrics_port)):
+    return updates, during, await metrics_page_without_jobs(metrics_port), listening
+
+
+async def metrics_page_without_jobs(port: int) -> str:
+    """The client may hear of the end a moment before the service has counted it."""
+    async with asyncio.timeout(120):
+        while 'stal_jobs{status="running"} 0.0' not in (page := await asyncio.to_thread(metrics_page, port)):
             await asyncio.sleep(0.02)
-    return updates, during, after, listening
+    return page
 
 
 def metrics_page(port: int) -> str:

@@ -17,7 +17,7 @@ from cache.proposal_store import open_proposals
 from cache.split_store import load_split
 from protos.generated import recognizer_pb2 as pb
 from recognizer_svc.client import RecognizerClient
-from recognizer_svc.video import kept_features
+from recognizer_svc.video import kept_features, unanswered
 from recognizer_svc.video.client import VideoItem, VideoRequest
 from recognizer_svc.video.timeline import VideoTime
 from stal_data.errors import ConflictError, InputError, NotFoundError
@@ -41,7 +41,8 @@ def one_thread() -> None:
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of ten key frames: three each, and one alone."""
-    monkeypatch.setattr(kept_features, "ROWS_PER_SHARD", 3)
+    monkeypatch.setattr(kept_features, "KEPT_TOGETHER", 3)
+    monkeypatch.setattr(unanswered, "KEPT_TOGETHER", 3)
 
 
 @pytest.fixture
@@ -129,6 +130,16 @@ async def test_the_set_is_that_of_precompute(video_case: VideoCase, name: str) -
     (found,) = precompute(split, video_case.store, PrecomputeOptions(backbones=[load() for load in LOADERS]))
     assert found.path == kept.path
     assert load_split(video_case.store, name, "all").digest == published.digest
+
+
+@pytest.mark.parametrize("run_id", ["plain", "seeing"])
+async def test_a_client_that_may_hold_little_while_it_waits_holds_what_comes_together(
+    video_case: VideoCase, name: str, run_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unanswered, "_MOST_BYTES", 0)
+    async with serving(video_case, max_kept=20) as it:
+        await video_case.scores(it.client, request_to(video_case, run_id, name), video_case.items(late=60))
+    assert_complete(video_case, name)
 
 
 @pytest.mark.parametrize("grace_s", [0, 60], ids=["killed", "stopped"])
@@ -279,7 +290,7 @@ async def test_key_frames_that_are_left_out_are_named(video_case: VideoCase, nam
         # Precompute makes longer shards, in which more answers would wait than can.
         long = keep_as(video_case, name, dataset=f"{name}-long")
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(kept_features, "ROWS_PER_SHARD", 10)
+            patch.setattr(kept_features, "KEPT_TOGETHER", 10)
             await refusal(it, start(num_frames=FRAMES, keep=long), people(440))
         text = await refusal(it, start(num_frames=FRAMES, keep=long))
         assert "10 key frames are written at a time, but only 3 can wait" in text

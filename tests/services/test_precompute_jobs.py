@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -25,7 +26,8 @@ from recognizer_svc.service.processes import job_processes, kill_all
 from stal_data.errors import ConflictError, InputError, NotFoundError
 from svc_common.errors import BusyError
 from tests.recognizer.joint_store import write_dataset
-from tests.services.recognizer_process import RecognizerProcess, stal_cli
+from tests.services.conftest import metrics_page, metrics_page_without_jobs
+from tests.services.recognizer_process import RecognizerProcess, stal_cli, unused_port
 
 BACKBONES = ("--slowfast", "random:1", "--slowfast-preset", "tiny", "--vit", "random:2", "--vit-preset", "tiny")
 WANTED = ("--split", "train", "--rows-per-shard", "1", "--view", "identity", "--view", "hflip")
@@ -137,6 +139,32 @@ async def test_cancelled_resumed_and_left(
     assert "left: succeeded" in watched.stdout
     assert f"{NUM_ROWS} of {NUM_ROWS}" in watched.stderr
     check_equal(Store.open(tmp_path / "store"), local)
+
+
+async def test_rows_of_a_running_job_are_exported_and_gone_at_its_end(
+    data_root: Path, held: ExitStack, tmp_path: Path
+) -> None:
+    port, during, total = unused_port(), "", 0
+    options = ("--data-root", str(data_root), "--metrics-port", str(port), *BACKBONES)
+    service = RecognizerProcess(tmp_path / "store", tmp_path, *options).start()
+    try:
+        async with RecognizerClient(service.client) as client:
+            async for update in client.precompute(request("rows")):
+                if update.event.precompute.phase == "extract" and not during:
+                    total = update.event.precompute.rows_total
+                    during = await asyncio.to_thread(metrics_page, port)
+                    held.close()
+        after = await metrics_page_without_jobs(port)
+    finally:
+        service.kill()
+    assert f'stal_job_rows{{phase="extract",run_id="rows"}} {float(total)}' in during
+    done = re.search(r'^stal_job_rows_done\{phase="extract",run_id="rows"\} (\S+)$', during, re.MULTILINE)
+    progress = re.search(r'^stal_job_progress_ratio\{run_id="rows"\} (\S+)$', during, re.MULTILINE)
+    assert done is not None
+    assert progress is not None
+    assert 0 <= float(done[1]) < total
+    assert float(progress[1]) == pytest.approx(float(done[1]) / total)
+    assert "stal_job_rows{" not in after
 
 
 async def test_a_set_is_filled_although_one_of_two_machines_is_lost(

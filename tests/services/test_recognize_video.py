@@ -45,6 +45,18 @@ async def test_people_that_are_found_late_in_a_video_without_an_end_get_the_same
     assert worst(found, await of(video_case, run_id)) <= EXACT
 
 
+@pytest.mark.parametrize("late", [0, 60])
+@pytest.mark.parametrize("run_id", RUNS)
+async def test_a_client_that_may_hold_nothing_while_it_waits_gets_the_same_scores(
+    video_case: VideoCase, run_id: str, late: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recognizer_svc.video.unanswered._MOST_BYTES", 0)
+    async with serving(video_case) as it:
+        request = video_case.request(run_id, known=False)
+        found = await video_case.scores(it.client, request, video_case.items(late=late))
+    assert worst(found, await of(video_case, run_id)) <= EXACT
+
+
 async def test_jpeg_changes_scores_by_little(video_case: VideoCase) -> None:
     async with serving(video_case) as it:
         found = await video_case.scores(it.client, video_case.request("plain", sending="jpeg"))

@@ -95,6 +95,46 @@ async def test_a_key_frame_whose_frames_are_gone_is_named() -> None:
         unanswered.add_key_frame(4000, SOMEBODY)
 
 
+@pytest.mark.parametrize("late", [0, 60])
+@pytest.mark.parametrize("reach_ms", [0, 2500])
+async def test_while_an_answer_is_due_no_more_bytes_are_taken(
+    reach_ms: int, late: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a key frame a second, whose people are known `late` frames after; answers come whenever no more frames do."""
+    frame, seconds = pb.VideoFrame(number=1000, resized=bytes(1000)), 40
+    most = 400 * frame.ByteSize()  # above what one answer needs, below what 32 answers need
+    monkeypatch.setattr("recognizer_svc.video.unanswered._MOST_BYTES", most)
+    unanswered, came, held = Unanswered(VideoTime(video="v"), SPEC, reach_ms=reach_ms), list[int](), list[int]()
+
+    async def read() -> None:
+        for number in range(1, 25 * seconds + 1):
+            unanswered.add_frame(frame if unanswered.wanted(number) else None, number)
+            held.append(unanswered.num_bytes)
+            await unanswered.room()
+            if number > late and (number - late) % 25 == 1:
+                unanswered.add_key_frame(40 * (number - late - 1), SOMEBODY)
+                await unanswered.room()
+        unanswered.complete(failed=False)
+
+    async def serve() -> None:
+        async for request in unanswered.requests(None, lambda: False):
+            if request.HasField("key_frame"):
+                came.append(request.key_frame.time_ms)
+
+    reading, serving = asyncio.create_task(read()), asyncio.create_task(serve())
+    num_answered = 0
+    async with asyncio.timeout(60):
+        while not unanswered.done:
+            await asyncio.sleep(0)
+            last_ms = came[-1] - (reach_ms + 1 if reach_ms and not serving.done() else 0) if came else -1
+            if num_answered < len(came) and came[num_answered] <= last_ms:
+                assert unanswered.answer(came[num_answered])
+                num_answered += 1
+    await asyncio.gather(reading, serving)
+    assert most < max(held) <= most + frame.ByteSize()
+    assert num_answered == len(came) == seconds - late // 25
+
+
 async def test_frames_and_key_frames_out_of_order_are_refused() -> None:
     unanswered = Unanswered(VideoTime(video="v"), SPEC, reach_ms=0)
     unanswered.add_frame(pb.VideoFrame(number=5), 5)

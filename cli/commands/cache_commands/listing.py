@@ -1,19 +1,18 @@
 """`stal-cli cache ls` and `info`."""
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from cache.store import Store
 from cli.commands.cache_commands.text import find_set, of_split, size, table
 from cli.ui.json_output import json_option, print_json
 from stal_data.errors import StalError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from cache.spec import BackboneSpec
-    from cache.store import Store
 
 
 @click.command("ls")
@@ -29,7 +28,6 @@ def list_sets(store: str, dataset: str | None, split: str | None, as_json: bool)
     """
     from cache.feature_store import describe_feature_set, feature_set_folders
     from cache.proposal_store import list_proposals
-    from cache.store import Store
 
     opened = Store.open(store)
     sets, unreadable = [], []
@@ -74,7 +72,6 @@ def info(store: str, set_id: str, dataset: str | None, split: str | None, all_mi
       stal-cli cache info store 0f3a5c77d2e19b48 --split train
     """
     from cache.feature_store import FeatureManifest
-    from cache.store import Store
 
     opened = Store.open(store)
     path = find_set(opened, set_id, dataset, split)
@@ -82,7 +79,7 @@ def info(store: str, set_id: str, dataset: str | None, split: str | None, all_mi
     click.echo(json.dumps({**manifest, **_coverage(opened, path, None if all_missing else 20)}, indent=2))
 
 
-def _coverage(store: "Store", path: "Path", limit: int | None) -> dict[str, Any]:
+def _coverage(store: Store, path: Path, limit: int | None) -> dict[str, Any]:
     from cache.feature_store import describe_feature_set
     from cache.feature_store.manage.coverage import coverage_of
 

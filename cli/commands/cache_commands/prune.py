@@ -4,6 +4,7 @@ import time
 
 import click
 
+from cache.store import Store
 from cli.commands.cache_commands.text import of_split, size, table
 from cli.ui.params import Real
 from stal_data.errors import ConflictError
@@ -44,7 +45,6 @@ def prune(
         raise click.UsageError("Say what to delete: --set ID, --incomplete or --older-than DAYS.")
 
     from cache.feature_store.manage.prune import delete_feature_set, prune_candidates
-    from cache.store import Store
 
     found = prune_candidates(
         Store.open(store),

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cache.store import Store
 from stal_data.errors import InputError, NotFoundError, did_you_mean
 
 if TYPE_CHECKING:
-    from cache.store import Store
     from stal_data.keyframes import KeyFrame
 
 SHOWN = 10  # key frames that are named before the rest is counted
@@ -23,7 +23,7 @@ def of_split(command: Callable[..., Any]) -> Callable[..., Any]:
     return _DATASET(_SPLIT(command))
 
 
-def find_set(store: "Store", set_id: str, dataset: str | None, split: str | None) -> Path:
+def find_set(store: Store, set_id: str, dataset: str | None, split: str | None) -> Path:
     """Return the folder of the one set with this id; the same spec has one id on every split."""
     from cache.feature_store import feature_set_folders
 

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import click
 
+from cache.store import Store
 from cli.commands.cache_commands.text import find_set, of_split
+from cli.ui.progress import counted
 from stal_data.amounts import amount
 from stal_data.errors import NotFoundError
 
@@ -25,8 +27,6 @@ def copy(source: str, target: str, dataset: str | None, split: str | None, set_i
     """
     from cache.feature_store import feature_set_folders
     from cache.feature_store.manage.copy import copy_feature_set, copy_split
-    from cache.store import Store
-    from cli.ui.progress import counted
 
     origin = Store.open(source)
     folders = feature_set_folders(origin, dataset, split)
@@ -60,8 +60,6 @@ def export(store: str, set_id: str, dataset: str | None, split: str | None, outp
       stal-cli cache export store 0f3a5c77d2e19b48 --split train --output train.h5
     """
     from cache.feature_store.manage.hdf5 import export_hdf5
-    from cache.store import Store
-    from cli.ui.progress import counted
 
     path = find_set(Store.open(store), set_id, dataset, split)
     with counted("export", unit="rows") as progress:
@@ -81,8 +79,6 @@ def import_(file: Path, store: str) -> None:
     """
     from cache.feature_store import describe_feature_set
     from cache.feature_store.manage.hdf5 import import_hdf5
-    from cache.store import Store
-    from cli.ui.progress import counted
 
     with counted("import", unit="rows") as progress:
         # The first write makes the store, so that a file that is no export leaves none.

@@ -1,23 +1,20 @@
 """`stal-cli cache verify`: find damage, name the key frames, and say the command that computes them again."""
 
 import shlex
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from pathlib import Path
 
 import click
 
 from cache.backbones import backbone_of
+from cache.spec import FeatureSpec
+from cache.store import Store
 from cli.commands.cache_commands.text import SHOWN, names, of_split
+from cli.commands.cache_commands.verify_files import Say, verify_runs, verify_tables, verify_weights
 from cli.ui.json_output import json_option, print_json
+from cli.ui.progress import counted
 from stal_data.amounts import amount
 from stal_data.errors import ConflictError, InputError, NotFoundError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
-
-    from cache.spec import FeatureSpec
-
-    Say = Callable[[str], object]
 
 
 @click.command()
@@ -49,8 +46,6 @@ def verify(
       stal-cli cache verify store --repair
     """
     from cache.feature_store import feature_set_folders
-    from cache.store import Store
-    from cli.commands.cache_commands.verify_files import verify_runs, verify_tables, verify_weights
 
     opened = Store.open(store)
     checked, problems = list[str](), list[str]()
@@ -67,10 +62,8 @@ def verify(
         raise InputError("\n  ".join([f"'{store}' is damaged.", *problems]))
 
 
-def _verify_set(path: "Path", store: str, say: "Say", *, repair: bool, every: bool) -> list[str]:
-    """Check one set, say a line about it, and return what is wrong."""
+def _verify_set(path: Path, store: str, say: Say, *, repair: bool, every: bool) -> list[str]:
     from cache.feature_store import DamagedError, FeatureSet, verify_feature_set
-    from cli.ui.progress import counted
 
     name = f"{path.parent.parent.name}/{path.parent.name}/{path.name}"
     try:
@@ -103,7 +96,7 @@ def _verify_set(path: "Path", store: str, say: "Say", *, repair: bool, every: bo
     return [*lines, *held]
 
 
-def _give_back(path: "Path", shards: "Sequence[int]") -> list[str]:
+def _give_back(path: Path, shards: Sequence[int]) -> list[str]:
     """Mark the shards as not computed; return a line about each that somebody else holds, and that stays."""
     from cache.feature_store import reset_shard
 
@@ -116,7 +109,7 @@ def _give_back(path: "Path", shards: "Sequence[int]") -> list[str]:
     return held
 
 
-def _precompute_command(split: str, store: str, spec: "FeatureSpec") -> str:
+def _precompute_command(split: str, store: str, spec: FeatureSpec) -> str:
     """Return the command that fills what a set lacks, as far as the set knows it; capitals are for the user."""
     words = ["stal-cli", "precompute", "DATASET", "--split", split, "--store", store]
     files = []

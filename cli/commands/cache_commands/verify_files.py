@@ -3,17 +3,16 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from cache.store import Store
+from cache.tensor_header import read_header
 from stal_data.errors import InputError
-
-if TYPE_CHECKING:
-    from cache.store import Store
+from stal_data.sealed import check_seal
 
 Say = Callable[[str], object]
 
 
-def verify_tables(store: "Store", dataset: str | None, split: str | None, say: Say, *, repair: bool) -> list[str]:
+def verify_tables(store: Store, dataset: str | None, split: str | None, say: Say, *, repair: bool) -> list[str]:
     """Splits and proposals."""
     from cache import h5
     from cache.proposal_store import KIND as PROPOSALS
@@ -49,7 +48,7 @@ def verify_tables(store: "Store", dataset: str | None, split: str | None, say: S
     return problems
 
 
-def verify_runs(store: "Store", say: Say) -> list[str]:
+def verify_runs(store: Store, say: Say) -> list[str]:
     from recognizer_svc.runs.store import RunStore
     from recognizer_svc.runs.verify import verify_run
 
@@ -64,10 +63,7 @@ def verify_runs(store: "Store", say: Say) -> list[str]:
     return problems
 
 
-def verify_weights(store: "Store", say: Say) -> list[str]:
-    from cache.tensor_header import read_header
-    from stal_data.sealed import check_seal
-
+def verify_weights(store: Store, say: Say) -> list[str]:
     problems = []
     for path in store.find_weights():
         name = path.relative_to(store.root)

@@ -116,7 +116,6 @@ def _reason(
     label_map: LabelMap,
     distance: float | None,
 ) -> str:
-    """Name the classes that add most to the uncertainty, each with the score of the least sure person."""
     texts = []
     for place in np.argsort(-part_NC.max(axis=0), kind="stable")[:_NAMED]:
         if part_NC[:, place].any():

@@ -81,7 +81,6 @@ class PeoplePainter:
 
 @lru_cache(1024)
 def _written(text: str, colour: Colour, font: Font) -> NDArray[np.uint8]:
-    """Return a line of text on its colour."""
     _, top, _, bottom = font.getbbox(f"{text}Ág")  # the height of any line
     picture = Image.new("RGB", (int(font.getlength(text)) + 8, int(bottom - top) + 4), colour)
     ImageDraw.Draw(picture).text((4, 2 - top), text, fill=text_colour(colour), font=font)
@@ -89,7 +88,6 @@ def _written(text: str, colour: Colour, font: Font) -> NDArray[np.uint8]:
 
 
 def _font_for(text: str, size: int) -> Font | None:
-    """Return the first font that has all characters of a text."""
     for name in (None, *_FONTS):
         try:
             font = ImageFont.load_default(size) if name is None else ImageFont.truetype(name, size)

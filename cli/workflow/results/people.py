@@ -90,7 +90,6 @@ class VideoPeople:
         return dict(sorted(tracks.items()))
 
     def _step_ms(self, end: int) -> int:
-        """The time between the first two key frames (end 0), or the last two (end -1)."""
         if len(self.times_ms) == 1:
             return ONLY_STEP_MS
         return self.times_ms[1] - self.times_ms[0] if end == 0 else self.times_ms[-1] - self.times_ms[-2]

@@ -29,7 +29,6 @@ def _cues(people: VideoPeople, names: Mapping[int, str]) -> Iterator[str]:
 
 
 def _text(name: str) -> str:
-    """A name as cue text: in one line, without tags and arrows."""
     return escape(" ".join(name.split()), quote=False)
 
 

@@ -31,7 +31,7 @@ class KeptKeyFrames:
         """made_from: all that decides about the answers, as JSON."""
         self.path, self._video = path, video
         self.people: dict[int, FrameDetections] = {}
-        """What the detector has found, by time in ms."""
+        """Those in the file, by time in ms."""
         self.answered_ms: int | None = None
         """Time of the last key frame with scores."""
         self.num_answered = 0
@@ -57,7 +57,8 @@ class KeptKeyFrames:
         self._file.close()
 
     def add_people(self, time_ms: int, found: FrameDetections) -> None:
-        self._add({"time_ms": time_ms, "boxes": _text(found.boxes_N4), "confidence": _text(found.scores_N)})
+        persons = {} if found.persons_N is None else {"persons": found.persons_N.tolist()}
+        self._add({"time_ms": time_ms, "boxes": _text(found.boxes_N4), "confidence": _text(found.scores_N), **persons})
 
     def add_scores(self, scored: ScoredKeyFrame) -> None:
         """Key frames come in the order of time, each after its people."""
@@ -71,7 +72,9 @@ class KeptKeyFrames:
                 people[item["time_ms"]] = _people(item)
             elif "scores" in item and len(found := people.pop(item["time_ms"])):
                 key, scores_NC = KeyFrame(self._video, item["time_ms"]), _array(item["scores"]).reshape(len(found), -1)
-                scored = ScoredKeyFrame(key=key, boxes_N4=found.boxes_N4, scores_NC=scores_NC)
+                scored = ScoredKeyFrame(
+                    key=key, boxes_N4=found.boxes_N4, scores_NC=scores_NC, persons_N=found.persons_N
+                )
                 yield SeenKeyFrame(scored, found.scores_N)
 
     def remove(self) -> None:
@@ -111,4 +114,8 @@ def _array(text: str) -> NDArray[np.float32]:
 
 
 def _people(item: Mapping[str, Any]) -> FrameDetections:
-    return FrameDetections(boxes_N4=_array(item["boxes"]).reshape(-1, 4), scores_N=_array(item["confidence"]))
+    return FrameDetections(
+        boxes_N4=_array(item["boxes"]).reshape(-1, 4),
+        scores_N=_array(item["confidence"]),
+        persons_N=np.array(item["persons"], dtype=np.int64) if "persons" in item else None,
+    )

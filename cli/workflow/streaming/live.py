@@ -189,7 +189,6 @@ class LiveRecognition:
             self._reported = self._lags.count
 
     def _actions(self, scores_C: NDArray[np.float32]) -> dict[str, float]:
-        """Those that reach the minimum score, best first."""
         best = np.argsort(-scores_C, kind="stable")
         return {self._labels[c]: round(float(scores_C[c]), 4) for c in best if scores_C[c] >= self._settings.min_score}
 

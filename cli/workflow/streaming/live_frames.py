@@ -93,7 +93,6 @@ class LiveTimeline:
         return self._last_s + _STEP_S if shot.time_s is None else shot.time_s
 
     def _shown(self, end: int) -> Iterator[LiveFrame]:
-        """The frames from the slot of the held picture on; slots count from 0."""
         assert self._held is not None
         shot, arrived_s, arrived = self._held
         picture = shot.picture()

@@ -42,7 +42,7 @@ async def seen_key_frames(
     detected: Callable[[int, FrameDetections], None] = lambda *_: None,
 ) -> AsyncGenerator[pb.VideoHeader | SeenKeyFrame]:
     """Yield the recognizer's header, then the key frames in their order. While the recognizer is slower than the
-    frames, it holds those of 32 key frames, as they are sent.
+    frames, it holds those of 32 key frames or 1 GiB, as they are sent.
 
     frames: number on the 25 fps time line, ascending, and RGB [H, W, 3]; asked for once the header is there.
     time_of: the time in ms of the key frame whose image a frame is; None where it is that of none.
@@ -62,7 +62,7 @@ async def seen_key_frames(
             while waiting and (waiting[0][0] < before or people.answered(waiting[0][1])):
                 time_ms = waiting[0][1]
                 found = await people.at(time_ms)
-                people_there = People.of(found.boxes_N4)
+                people_there = People.of(found.boxes_N4, found.persons_N)
                 confidence[time_ms] = found.scores_N[people_there.with_area]  # the answer leaves out the others
                 waiting.popleft()
                 yield PeopleAt(time_ms=time_ms, people=people_there)
@@ -94,8 +94,6 @@ async def seen_key_frames(
 
 
 class _People:
-    """The people of key frames, as the detector finds them."""
-
     def __init__(
         self,
         detector: DetectorClient,
@@ -112,7 +110,6 @@ class _People:
         self._detecting: asyncio.Task[None] | None = None
 
     async def ask(self, time_ms: int, picture_HW3: NDArray[np.uint8]) -> None:
-        """Have people found, unless they are known."""
         if (known := self._known.get(time_ms)) is not None:
             self._found[time_ms] = known
             return
@@ -137,7 +134,6 @@ class _People:
         return self._found.pop(time_ms)
 
     def complete(self) -> None:
-        """Nobody else will be asked for."""
         self._images.put_nowait(None)
 
     async def close(self) -> None:

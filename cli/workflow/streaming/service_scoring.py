@@ -12,14 +12,17 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.proposal_store import read_proposals
 from cache.spec import ClipSpec
 from cli.ui.progress import counted
+from cli.workflow.detect_stage import Detector, detect
 from cli.workflow.fingerprints import Unchanged, digest_of
 from cli.workflow.stages import Product, Stages
 from cli.workflow.stored_names import stored_name
 from cli.workflow.streaming.kept_key_frames import KeptKeyFrames
 from cli.workflow.streaming.pipeline import SeenKeyFrame, seen_key_frames
 from detector_svc.client.detector_client import DetectorClient, DetectorClientConfig, model_of
+from detector_svc.detections import FrameDetections
 from protos.generated import recognizer_pb2 as pb
 from recognizer_svc.client import RecognizerClient
 from recognizer_svc.scoring.predictions_csv import writing_predictions
@@ -42,11 +45,13 @@ _READ_FRAMES, _READ_BYTES = 8, 64 << 20
 class ServiceScoring:
     """By services; what it has in common with StoreScoring is described there.
 
-    run_id: of the recognizers; "" where they have but one. sending: see `recognizer_svc.video.client.Sending`.
-    keep_features: in the recognizers' store, with the people.
+    store: for the people that the detector follows; not touched where it follows nobody. run_id: of the recognizers;
+    "" where they have but one. sending: see `recognizer_svc.video.client.Sending`. keep_features: in the
+    recognizers' store, with the people.
     """
 
-    detectors: tuple[ClientConfig, ...]
+    store: Path
+    detector: Detector
     recognizers: tuple[ClientConfig, ...]
     run_id: str
     sending: Sending
@@ -56,8 +61,12 @@ class ServiceScoring:
     _header: pb.VideoHeader = field(init=False)
     _model: Mapping[str, str | float] = field(init=False)
 
+    @property
+    def thresholds(self) -> Mapping[int, float]:
+        return dict(sorted(self._header.thresholds.items()))
+
     def check(self) -> None:
-        self._detector = DetectorClient(DetectorClientConfig(services=self.detectors))
+        self._detector = DetectorClient(DetectorClientConfig(services=self.detector.services))
         self._model, self._header = asyncio.run(self._ask())
         self.run_id = self._header.model.run_id
         for note in self._header.notes:
@@ -75,18 +84,36 @@ class ServiceScoring:
         predictions: Path,
         content: Mapping[str, str],
         watched: Unchanged,
-    ) -> None:
+    ) -> Path | None:
         head, unfinished = self._header, stages.root / "recognize.unfinished"
         sizes = [[size.height, size.width] for size in head.sizes]
         inputs = {**content, "detector": digest_of(self._model), "head": digest_of([head.model.digest, sizes])}
+        proposals, tracked = None, dict[int, FrameDetections]()
+        if self.detector.track:
+            # Who is who shows only in hindsight, and the head looks for people by their ids.
+            proposals = detect(
+                stages,
+                self.detector,
+                None,
+                folder=dataset,
+                store=self.store,
+                dataset=Dataset.open(dataset).name,
+                split=SPLIT,
+                inputs=content,
+                watched=watched,
+            )
+            inputs["proposals"] = stages.digest(proposals)
+            tracked = _people(proposals)
         asked = ["--run", self.run_id, "--frames", self.sending, *["--keep-features"] * self.keep_features]
 
         def work() -> None:
             split = Dataset.open(dataset).split(SPLIT)
             made_from = {**inputs, "asked": asked, "decoder": split.media.decoder, "stal": version("stal")}
             with KeptKeyFrames(unfinished, video, made_from) as kept:
+                for time_ms in sorted(tracked.keys() - kept.people.keys()):
+                    kept.add_people(time_ms, tracked[time_ms])
                 try:
-                    asyncio.run(self._score(split, video, kept))
+                    asyncio.run(self._score(split, video, kept, kept.people | tracked))
                 except ServiceError as error:
                     raise type(error)(
                         f"{error}\nThe answers for {video} so far are kept: the same command goes on with the rest."
@@ -101,6 +128,7 @@ class ServiceScoring:
         fused = ["--fuse-confidence"] if self.fuse_confidence else []
         stages.make("recognize", work, asked=[*asked, *fused], inputs=inputs, products=[Product(predictions)])
         unfinished.unlink(missing_ok=True)
+        return proposals
 
     async def _ask(self) -> tuple[Mapping[str, str | float], pb.VideoHeader]:
         async def nothing() -> AsyncGenerator[VideoItem]:
@@ -115,7 +143,7 @@ class ServiceScoring:
                     return model, answer
         raise ServiceError("The recognizer ended a stream without its header.")
 
-    async def _score(self, split: Split, video: str, kept: KeptKeyFrames) -> None:
+    async def _score(self, split: Split, video: str, kept: KeptKeyFrames, known: Mapping[int, FrameDetections]) -> None:
         info, head = split.media.info(video), self._header
         time = VideoTime(video=video, start_s=info.start_s, num_frames=info.num_frames)
         times_ms = [item.key.time_ms for item in split.key_frames if item.key.video == video]
@@ -146,7 +174,7 @@ class ServiceScoring:
                             keep=keep,
                             answered_ms=kept.answered_ms,
                         ),
-                        known=kept.people,
+                        known=known,
                         detected=kept.add_people,
                     )
                 ) as answers,
@@ -168,14 +196,14 @@ class ServiceScoring:
 
     def _keep(self, split: Split, time: VideoTime, times_ms: Sequence[int], clip: ClipSpec) -> pb.KeptFeatures:
         """Under the names that the data set has here, and with what precompute would say of it."""
-        decoder = split.media.decoder
+        stem, decoder = str(self._model["name"]), split.media.decoder
         return pb.KeptFeatures(
             dataset=split.dataset,
             split=split.name,
             decoder=decoder,
             times_ms=times_ms,
             sources=[split.media.digest(time.video, time.clip_of(time_ms, clip)) for time_ms in times_ms],
-            proposals=stored_name(str(self._model["name"]), [self._model, decoder, version("stal")]),
+            proposals=stored_name(stem, [self._model, decoder, version("stal"), self.detector.track]),
         )
 
     def _write(self, predictions: Path, kept: KeptKeyFrames) -> None:
@@ -183,6 +211,15 @@ class ServiceScoring:
             for item, confidence_N in kept.scored():
                 fused_NC = item.scores_NC * confidence_N[:, None]
                 writer.write(replace(item, scores_NC=fused_NC) if self.fuse_confidence else item)
+
+
+def _people(proposals: Path) -> dict[int, FrameDetections]:
+    """Read the people of the one video, by time in ms."""
+    found, people = read_proposals(proposals), dict[int, FrameDetections]()
+    for key in found.key_frames:
+        boxes_N4, scores_N = found.of(key)
+        people[key.time_ms] = FrameDetections(boxes_N4=boxes_N4, scores_N=scores_N, persons_N=found.track_ids_of(key))
+    return people
 
 
 def _only_run(models: Sequence[pb.Model]) -> str:

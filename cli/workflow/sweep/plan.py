@@ -174,7 +174,6 @@ def _seeded(name: str, cell: Cell, recipe: Recipe, seeds: int) -> list[PlannedRu
 
 
 def _check(runs: Sequence[PlannedRun], test: str | None) -> None:
-    """Refuse what could not be told apart or compared."""
     known: dict[str, Cell] = {}
     for run in runs:
         if run.run_id in known:

@@ -158,7 +158,6 @@ def _curve(run: RunDir) -> tuple[dict[int, float], float | None]:
 
 
 def _check_same(run: PlannedRun, present: Recipe) -> None:
-    """Refuse a run that is called as one of the sweep and is another."""
     before, now = _decisive(present), _decisive(run.recipe)
     if changed := sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name)):
         listed = ", ".join(f"{name}: {before.get(name)} / {now.get(name)}" for name in changed)
@@ -169,7 +168,6 @@ def _check_same(run: PlannedRun, present: Recipe) -> None:
 
 
 def _decisive(recipe: Recipe) -> dict[str, object]:
-    """What the figures of a finished run depend on."""
     return recipe.fixed_settings() | {
         "training.epochs": recipe.training.epochs,
         "validation.split": recipe.validation.split,

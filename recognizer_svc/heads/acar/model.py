@@ -93,7 +93,6 @@ class AcarHead(nn.Module):
         return logits_NC if self.linear is None else logits_NC + self.linear(batch)
 
     def _fused_map(self, batch: HeadBatch) -> Tensor:
-        """Concatenate the maps over channels, the one with moments normalised and without its border."""
         maps = []
         for name in self.maps:
             map_BCHW = batch.features[name]

@@ -62,7 +62,6 @@ class LiveClips:
         return preprocess_clip(self._media.read(clip.video, clip.frames), self._height, self._width)
 
     def _check_frames(self) -> None:
-        """Refuse missing frames before the first step, and list them."""
         by_video: dict[str, list[_LiveClip]] = defaultdict(list)
         for clip in self._clips.values():
             by_video[clip.video].append(clip)

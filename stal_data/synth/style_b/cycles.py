@@ -17,7 +17,6 @@ class _Event:
     back: bool
 
     def share(self, seconds: Track) -> Track:
-        """0 at the start, 1 at the end."""
         return (seconds - self.start) / (self.end - self.start)
 
     def level(self, seconds: Track, hurry: float) -> Track:

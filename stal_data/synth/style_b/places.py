@@ -111,7 +111,6 @@ def _between(low: float, high: float, rng: np.random.Generator) -> float:
 
 
 def _always_seen(camera: Camera) -> tuple[float, float]:
-    """Columns of the stage that every key frame shows."""
     views = [camera.view(frame) for frame in KEY_FRAMES]
     return max(view[0] for view in views), min(view[2] for view in views)
 
