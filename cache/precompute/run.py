@@ -36,6 +36,7 @@ def precompute(
     note: Callable[[str], None] | None = None,
     must_stop: Callable[[], bool] | None = None,
     wait: bool = False,
+    others: Callable[[int], None] | None = None,
 ) -> list[FeatureSet]:
     """Publish the split, fill one feature set for each view, and return them in the order of `options.views`.
 
@@ -43,6 +44,7 @@ def precompute(
     note: told what the user should know, such as that a batch did not fit the memory.
     must_stop: asked before each shard; once it says so, no other shard is begun.
     wait: for shards that other processes hold, and compute what they leave undone; else that is an error.
+    others: told how many rows they have computed since the begin, before these count as progress.
     """
     extractor = options.extractor(note)  # first, as it refuses what cannot be computed
     prepared = prepare(split, store, options, progress=progress)
@@ -59,6 +61,7 @@ def precompute(
         progress=progress,
         must_stop=must_stop,
         wait=wait,
+        others=others,
     ).run(extractor)
     return feature_sets(split, store, options)
 

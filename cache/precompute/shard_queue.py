@@ -46,16 +46,19 @@ class ShardQueue:
         progress: Progress | None,
         must_stop: Callable[[], bool] | None = None,
         wait: bool = False,
+        others: Callable[[int], None] | None = None,
     ) -> None:
         """shards: those that this run may write; the plan holds their clips.
 
         must_stop: asked before each shard; once it says so, no other shard is begun.
         wait: for shards that other processes hold, and compute those that they leave undone; else that is an error.
+        others: told how many rows they have computed since the begin, before these count as progress.
         """
         self._media, self._plan, self._writers, self._shards = media, plan, writers, shards
         self._batch_size, self._decode_threads, self._progress = batch_size, decode_threads, progress
         self._manifest = next(iter(writers.values())).manifest
         self._must_stop, self._wait = must_stop or (lambda: False), wait
+        self._others = others or (lambda _: None)
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._total = sum(len(self._manifest.rows_of(shard)) for shard in shards)
@@ -74,7 +77,9 @@ class ShardQueue:
         try:
             self._drive(extractor)
             while self._wait and not self._must_stop():
+                before = self._done
                 self._look()
+                self._others(self._done - before)
                 self._report(0)
                 if not self._pending:
                     break
@@ -174,7 +179,9 @@ class ShardQueue:
             if outputs:
                 return _Job(shard=shard, outputs=outputs)
             if not (self._wait and any(writer.is_pending(shard) for writer in self._writers.values())):
-                self._report(len(self._manifest.rows_of(shard)))
+                rows = len(self._manifest.rows_of(shard))
+                self._others(rows)
+                self._report(rows)
         return None
 
     def _report(self, rows: int) -> None:

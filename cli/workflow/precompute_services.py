@@ -83,6 +83,8 @@ class _Shared:
     def __init__(self, progress: "Progress") -> None:
         self._progress = progress
         self._latest: dict[str, pb.PrecomputeEvent] = {}
+        self._begun: dict[str, int] = {}
+        """Rows that were done when a job began."""
 
     def add(self, job_id: str, event: pb.PrecomputeEvent) -> None:
         if event.phase == "check":
@@ -90,6 +92,8 @@ class _Shared:
                 self._progress("check", event.rows_done, event.rows_total)
             return
         self._latest[job_id] = event
-        skipped = min(event.rows_skipped for event in self._latest.values())
+        self._begun.setdefault(job_id, event.rows_skipped)
         computed = sum(event.rows_done - event.rows_skipped for event in self._latest.values())
-        self._progress("extract", min(skipped + computed, event.rows_total), event.rows_total)
+        # One that looked at the set may know of more: what a job has computed since its latest event.
+        done = max(min(self._begun.values()) + computed, *(event.rows_done for event in self._latest.values()))
+        self._progress("extract", min(done, event.rows_total), event.rows_total)

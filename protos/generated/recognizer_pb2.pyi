@@ -760,9 +760,9 @@ class PrecomputeEvent(_message.Message):
     """Rows of the phase that are done, those of other jobs included as far as this one has seen them."""
     rows_total: _builtins.int
     rows_per_s: _builtins.float
-    """Since the phase began."""
+    """Of this job, since the phase began."""
     rows_skipped: _builtins.int
-    """Rows that were done when the phase began."""
+    """Rows that this job has not done itself: done when the phase began, or by other jobs as far as it has seen them."""
     def __init__(
         self,
         *,

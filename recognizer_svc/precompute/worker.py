@@ -62,6 +62,11 @@ class _Log:
                 rows_skipped=self._skipped,
             )
 
+    def others(self, rows: int) -> None:
+        """So many more rows are done, but not by this job."""
+        with self._lock:
+            self._skipped += rows
+
     def note(self, text: str) -> None:
         with self._lock:
             self._events.write("log", message=text)
@@ -113,7 +118,16 @@ def _compute(
     )
     split = dataset_below(data_root, wanted.dataset).split(wanted.split)
     store = Store.open(job.store_root)
-    return precompute(split, store, options, progress=log.progress, note=log.note, must_stop=stop.is_set, wait=True)
+    return precompute(
+        split,
+        store,
+        options,
+        progress=log.progress,
+        note=log.note,
+        must_stop=stop.is_set,
+        wait=True,
+        others=log.others,
+    )
 
 
 def _filled(features: FeatureSet) -> dict[str, object]:

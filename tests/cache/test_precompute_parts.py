@@ -113,6 +113,25 @@ def test_only_the_parts_own_shards_can_be_in_somebody_elses_hands(
     assert found.done.tolist() == [True] * 6 + [False] * 3
 
 
+def test_rows_that_others_compute_meanwhile_are_told_apart(
+    frames_root: Path, store: Store, slowfast: LoadedBackbone
+) -> None:
+    """One of three shards is done before the begin, and one by somebody else, who holds it at first."""
+    options = {"backbones": [slowfast], "rows_per_shard": 3}
+    [found] = precompute(make_split(frames_root), store, PrecomputeOptions(part=part(1, 3), **options))
+    claim, seen, told = FeatureWriter(found.path).claim(1), [], []
+
+    def progress(phase: str, done: int, total: int) -> None:
+        seen.append((phase, done, sum(told)))
+        if (phase, done) == ("extract", 6):
+            claim.release()
+            precompute(make_split(frames_root), store, PrecomputeOptions(part=part(2, 3), **options))
+
+    whole = PrecomputeOptions(**options)
+    precompute(make_split(frames_root), store, whole, progress=progress, wait=True, others=told.append)
+    assert [item[1:] for item in seen if item[0] == "extract"] == [(3, 0), (6, 0), (9, 3)]
+
+
 def test_a_part_notices_its_own_changed_frames(
     frames_root: Path, store: Store, tmp_path: Path, slowfast: LoadedBackbone
 ) -> None:

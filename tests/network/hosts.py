@@ -219,6 +219,10 @@ class Host:
         """By the network interface, since the machine started."""
         return int(_interfaces(self.pid)[INTERFACE].split()[0])
 
+    def sent_bytes(self) -> int:
+        """As `received_bytes`."""
+        return int(_interfaces(self.pid)[INTERFACE].split()[8])
+
     def processes(self, *words: str) -> list[psutil.Process]:
         """The machine's processes whose command lines contain all the words, oldest first."""
         mine = Path(f"/proc/{self.pid}/ns/pid").readlink()

@@ -68,10 +68,7 @@ def start_store(host: Host) -> Service:
 
 
 def start_detector(host: Host, *options: object, port: int = DETECTOR_PORT) -> Service:
-    """Start it and wait until it is ready. Its weights are on its disk.
-
-    One frame a batch: the company that a frame has in its batch changes the last digits of its boxes.
-    """
+    """Start it and wait until it is ready. Its weights are on its disk."""
     weights = ("--weights", host.disk / "tiny.pt", "--image-size", "90x160", "--confidence", 0.5, "--device", "cpu")
     return _start(host, port, "detector", *weights, *options)
 

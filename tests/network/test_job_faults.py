@@ -73,7 +73,7 @@ def test_a_killed_service_finds_its_running_job_again_and_so_does_the_client(sit
     site.wait_for_epoch("kept", without + 5)
     site.restart("a")
     listed = site.jobs("list").wait()
-    assert re.search(r"kept\W+running", listed.stdout), listed
+    assert re.search(r"kept\W+train\W+running", listed.stdout), listed
     client.until_said(f"epoch {without + 10}/")
     cancelled = site.jobs("cancel", "kept").wait()
     assert "kept: cancelled" in cancelled.stdout
@@ -91,7 +91,7 @@ def test_a_job_that_ended_while_no_service_ran_is_found_as_what_it_is(site: Site
     site.recognizers["a"].kill()
     until(lambda: not host.processes(LAUNCHER_MODULE), "the job ends", seconds=240)
     site.restart("a")
-    assert re.search(r"unseen\W+succeeded", site.jobs("list").wait().stdout)
+    assert re.search(r"unseen\W+train\W+succeeded", site.jobs("list").wait().stdout)
     assert_whole_history(site.jobs("watch", "unseen").wait(), LONG)
 
 
