@@ -35,7 +35,7 @@ EXTRA = ("pandas", "numba")  # of evaluation; who only draws on frames and makes
 def test_importing_and_drawing_need_neither_services_nor_torch_nor_the_extra(tmp_path: Path) -> None:
     metrics = {"capacities": [50, 51], "mAP": [0.2, 0.3], "best": {"capacity": 51, "mAP": 0.3}, "mAP_at_50": 0.2}
     code = f"""
-import pathlib, sys, stal_eval, stal_eval.annotate, stal_eval.figures, stal_eval.report
+import pathlib, sys, stal_eval, stal_eval.figures, stal_eval.report
 print([name for name in {(*FOREIGN, *EXTRA, "matplotlib")!r} if name in sys.modules])
 stal_eval.figures.plot_capacity_curves({{"a": {metrics!r}}}, pathlib.Path({str(tmp_path)!r}, "curve.svg"))
 print([name for name in {(*FOREIGN, *EXTRA)!r} if name in sys.modules])

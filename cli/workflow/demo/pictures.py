@@ -44,18 +44,18 @@ def draw_key_frame(split: Split, frame: AnnotatedKeyFrame, people: list[Person],
     """Draw predicted people on a key frame, enlarged; return the PNG's path in `folder`."""
     from PIL import Image
 
-    from stal_eval.annotate import draw_actions
+    from cli.workflow.results.drawing import PeoplePainter
 
     assert split.label_map is not None
     names = dict(zip(split.label_map.ids, split.label_map.names, strict=True))
     info = split.media.info(frame.key.video)
     image = Image.fromarray(split.media.read(frame.key.video, [key_image_frame(frame, info)])[0])
     image = image.resize((image.width * SCALE, image.height * SCALE), Image.Resampling.BICUBIC)
-    boxes = np.array([person.box for person in people], dtype=np.float32).reshape(-1, 4)
-    captions = ["\n".join(f"{names[label]} {score:.2f}" for label, score in person.actions[:3]) for person in people]
+    picture_HW3 = np.array(image)
+    PeoplePainter(names, image.width, image.height).draw(picture_HW3, dict(enumerate(people, start=1)))
     path = folder / f"{frame.key.video}_{format_time(frame.key.time_ms)}.png"
     with naming(path):
-        Image.fromarray(draw_actions(np.asarray(image), boxes, captions)).save(path)
+        Image.fromarray(picture_HW3).save(path)
     return path
 
 

@@ -11,9 +11,8 @@ from typing import Any
 from urllib.parse import quote
 
 from cache.files import replacing
-from cli.workflow.results.drawing import NO_ACTION, action_colour
+from cli.workflow.results.drawing import NO_ACTION, Colour, action_colour
 from cli.workflow.results.people import VideoPeople
-from stal_eval.annotate import Colour
 from stal_eval.report.chart_data import inline_json
 from stal_eval.report.page import source_of
 
