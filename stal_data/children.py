@@ -15,6 +15,11 @@ SAFE_PATH_VARIABLE = "PYTHONSAFEPATH"
 _PACKAGE_ROOT = str(Path(__file__).parent.parent)
 
 
+def usable_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def python_command(module: str, *words: str) -> list[str]:
     """Return the argument list that runs a module with this very interpreter; start it in `python_environment()`."""
     return [sys.executable, "-P", "-m", module, *words]

@@ -1,12 +1,13 @@
 """Threads that cannot be stopped, but are noticed when they do not get on."""
 
 import asyncio
-import os
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
+
+from stal_data.children import usable_cores
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -23,7 +24,7 @@ class WatchedPool(ThreadPoolExecutor):
 
     def __init__(self, *, name: str, hung_s: float, threads: int | None = None) -> None:
         """threads: None for one of each CPU that this process may use."""
-        super().__init__(threads or _usable_cpus(), thread_name_prefix=name)
+        super().__init__(threads or usable_cores(), thread_name_prefix=name)
         self._name, self._hung_s = name, hung_s
         self._begun: dict[int, float] = {}
 
@@ -45,7 +46,3 @@ class WatchedPool(ThreadPoolExecutor):
             return fn(*args, **kwargs)
         finally:
             del self._begun[thread]
-
-
-def _usable_cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
+from stal_data.children import usable_cores
 from stal_data.errors import InputError
 
 MAX_DECODE_THREADS = 16
@@ -51,7 +52,7 @@ def check_compiler(device: torch.device) -> None:
 
 def default_decode_threads(local_processes: int = 1) -> int:
     """Return the cores that this process may use, shared with the other processes of the machine; at most 16."""
-    return max(1, min(MAX_DECODE_THREADS, len(os.sched_getaffinity(0)) // local_processes))
+    return max(1, min(MAX_DECODE_THREADS, usable_cores() // local_processes))
 
 
 def compute_pool(device: torch.device, num_batches: int, *, compiled: bool) -> tuple[ThreadPoolExecutor, int]:

@@ -1,6 +1,5 @@
 """`stal-cli backbone`: train a small backbone as a stand-in for pre-training."""
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +9,7 @@ import click
 
 from cache.backbones import BACKBONES
 from cli.ui.params import COUNT, SEED, THREADS, Real
+from stal_data.children import usable_cores
 
 if TYPE_CHECKING:
     from cache.backbones.train import StepReport
@@ -79,7 +79,7 @@ def train(
             Dataset.open(dataset).split(split),
             config,
             device=resolve_devices(device)[0],
-            threads=threads or os.cpu_count() or 1,
+            threads=threads or usable_cores(),
             cache_bytes=memory * 2**20,
             progress=report,
         )

@@ -1,7 +1,6 @@
 """Starting a job: torch elastic as a command, in a process session of its own, so that neither a client's nor the
 service's end takes it along, and no handler of torch elastic gets into the service's process."""
 
-import os
 import subprocess
 from pathlib import Path
 
@@ -9,7 +8,7 @@ from recognizer_svc.runs.record import JobKind, Launch
 from recognizer_svc.runs.run_dir import JobFiles
 from recognizer_svc.service.limits import JobLimits, interface_address, loopback_interface
 from recognizer_svc.service.processes import JOB_DIR_OPTION, NODE_RANK_VARIABLE
-from stal_data.children import python_command, python_environment
+from stal_data.children import python_command, python_environment, usable_cores
 from stal_data.owner import owned
 
 LAUNCHER_MODULE = "recognizer_svc.training.launcher"
@@ -70,7 +69,7 @@ def environment(files: JobFiles, launch: Launch, *, interface: str, stop_timeout
     env[NODE_RANK_VARIABLE] = str(launch.node_rank)
     env["TORCHELASTIC_ERROR_FILE"] = str(files.error)
     env["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = str(int(stop_timeout_s))
-    env.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // launch.nproc_per_node, 1)))
+    env.setdefault("OMP_NUM_THREADS", str(max(usable_cores() // launch.nproc_per_node, 1)))
     env["GLOO_SOCKET_IFNAME"] = interface
     env["NCCL_SOCKET_IFNAME"] = f"={interface}"  # else it is the beginning of a name: eth1 would take eth10, too
     return env

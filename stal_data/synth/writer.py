@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from stal_data.annotations import read_chaotic_world, write_ground_truth
-from stal_data.children import safe_path
+from stal_data.children import safe_path, usable_cores
 from stal_data.csv_lines import write_csv
 from stal_data.errors import ConflictError, InputError
 from stal_data.files import naming, write_atomically
@@ -79,7 +79,7 @@ def render_dataset(
     make = STYLES[style]
     videos = [make(seed=seed, split=name, number=i) for name in names for i in range(counts[name])]
     with work_folder(out) as building:
-        annotations = _render_all(videos, building / "frames", processes or _usable_cores(), progress)
+        annotations = _render_all(videos, building / "frames", processes or usable_cores(), progress)
         folder = building / "annotations"
         write_atomically(folder / "list_action.pbtxt", make.classes.label_map_text())
         for name in names:
@@ -87,10 +87,6 @@ def render_dataset(
             _write_annotations(folder, name, rows)
         write_atomically(building / "dataset.yaml", _HEADER + "".join(_SPLIT.format(name=name) for name in names))
         building.replace(out)
-
-
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _render_all(

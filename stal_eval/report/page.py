@@ -58,8 +58,8 @@ def render(
     metrics: Mapping[str, Any], title: str, examples: Sequence[Example] = (), pictures: "Pictures | None" = None
 ) -> str:
     """Return the page. metrics: the content of a metrics.json. examples are shown where `pictures` has their image."""
-    style, script = _asset("style.css"), _asset("charts.js") + _asset("page.js")
-    return Template(_asset("template.html")).substitute(
+    style, script = asset("style.css"), asset("charts.js") + asset("page.js")
+    return Template(asset("template.html")).substitute(
         # Only this very style and script run, and nothing is loaded, whatever a class or video is called.
         policy=f"default-src 'none'; img-src data:; style-src '{source_of(style)}'; script-src '{source_of(script)}'",
         title=escape(title),
@@ -79,8 +79,9 @@ def render(
     )
 
 
-def _asset(name: str) -> str:
-    return files("stal_eval.report").joinpath(name).read_text(encoding="utf-8")
+def asset(name: str, package: str = "stal_eval.report") -> str:
+    """Return the text of a file beside the modules of a package."""
+    return files(package).joinpath(name).read_text(encoding="utf-8")
 
 
 def source_of(text: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from cli.workflow.demo.heads import HEADS
 from cli.workflow.demo.pictures import MIN_SCORE, Example
 from cli.workflow.demo.workflow import Folders
-from cli.workflow.html import page_head
+from cli.workflow.html import page_head, table
 from stal_data.files import write_atomically
 
 BOXES_TITLES = {"ground_truth_boxes": "ground-truth boxes", "detected_boxes": "detected boxes"}
@@ -31,7 +31,7 @@ def write_page(path: Path, summary: dict[str, Any], examples: list[Example]) -> 
         *(_example(path.parent, example) for example in examples),
         "</div>",
         "<h2>Time</h2>",
-        _times(summary["wall_s"]),
+        table(("stage", "", "seconds"), ((name, "", f"{value:.1f}") for name, value in summary["wall_s"].items())),
         "</body></html>\n",
     ]
     write_atomically(path, "\n".join(parts))
@@ -51,7 +51,7 @@ def _scores(summary: dict[str, Any], folders: Folders) -> str:
         f"<tr><td>{BOXES_TITLES[boxes]}</td><td>{HEADS[head].title}</td><td>{row['mAP']:.3f}</td>"
         f"<td>{row['capacity']}</td><td>{row['mAP_at_50']:.3f}</td><td>{row['interaction_AP']:.3f}</td>"
         f"<td>{ahead(row)}</td>"
-        f"<td>{_list(row['mAP_by_seed'])}</td><td>{_list(row['interaction_AP_by_seed'])}</td>"
+        f"<td>{list_text(row['mAP_by_seed'])}</td><td>{list_text(row['interaction_AP_by_seed'])}</td>"
         f"<td>{_reports(folders, boxes, head, summary['head_seeds'])}</td></tr>"
         for boxes in BOXES_TITLES
         for head, row in summary[boxes].items()
@@ -80,7 +80,8 @@ def _reports(folders: Folders, boxes: str, head: str, seeds: list[int]) -> str:
     return " ".join(links)
 
 
-def _list(values: list[float]) -> str:
+def list_text(values: list[float]) -> str:
+    """Return figures of several seeds."""
     return " ".join(f"{value:.3f}" for value in values)
 
 
@@ -93,12 +94,4 @@ def _example(root: Path, example: Example) -> str:
     return (
         f'<figure><img src="{escape(source)}" alt="{escape(str(example.key))}" loading="lazy">'
         f"<figcaption>{escape(str(example.key))}: {escape('; '.join(example.truth))}</figcaption></figure>"
-    )
-
-
-def _times(wall_s: dict[str, float]) -> str:
-    rows = "".join(f"<tr><td>{escape(name)}</td><td></td><td>{value:.1f}</td></tr>" for name, value in wall_s.items())
-    return (
-        '<div class="wide"><table><thead><tr><th>stage</th><th></th><th>seconds</th></tr></thead>'
-        f"<tbody>{rows}</tbody></table></div>"
     )

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from cli.workflow.demo.heads import BASELINE, HEADS
-from cli.workflow.demo.page import BOXES_TITLES, ahead, write_page
+from cli.workflow.demo.page import BOXES_TITLES, ahead, list_text, write_page
 from cli.workflow.demo.pictures import draw_examples
 from cli.workflow.demo.settings import DemoSettings
 from cli.workflow.demo.workflow import BOXES, Folders
@@ -111,10 +111,6 @@ def _ahead(folders: Folders, boxes: str, head: str, seed: int) -> dict[str, Any]
     return {"ahead_of_linear": {"mAP": delta.delta, "low": delta.low, "high": delta.high}}
 
 
-def _row(values: list[float]) -> str:
-    return " ".join(f"{value:.3f}" for value in values)
-
-
 def print_table(summary: dict[str, Any]) -> None:
     """Print one table: a row for each kind of boxes and head."""
     from rich.console import Console
@@ -133,7 +129,7 @@ def print_table(summary: dict[str, Any]) -> None:
         figures = (f"{row[name]:.3f}" for name in ("mAP_at_50", "interaction_AP"))
         title = HEADS[head].title
         table.add_row(words, title, f"{row['mAP']:.3f}", str(row["capacity"]), *figures, ahead(row))
-        seeds.add_row(words, title, *(_row(row[name]) for name in ("mAP_by_seed", "interaction_AP_by_seed")))
+        seeds.add_row(words, title, *(list_text(row[name]) for name in ("mAP_by_seed", "interaction_AP_by_seed")))
     click.echo()
     console = Console()
     console.print(table)

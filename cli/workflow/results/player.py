@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -14,8 +13,9 @@ from cache.files import replacing
 from cli.workflow.results.drawing import NO_ACTION, Colour, action_colour
 from cli.workflow.results.people import VideoPeople
 from stal_eval.report.chart_data import inline_json
-from stal_eval.report.page import source_of
+from stal_eval.report.page import asset, source_of
 
+_ENDS = (".css", ".html", "_people.js", "_timeline.js", ".js")
 _UNITS = 10_000
 """Box sides in the page are whole numbers from 0 to this, scores per mille."""
 _VIDEOS = "\0"
@@ -30,9 +30,10 @@ def writing_player(
 
     It loads nothing but the videos, by paths relative to it. names: by label id. min_score: of the actions added.
     """
-    style, script = _asset(".css"), _asset("_people.js") + _asset("_timeline.js") + _asset(".js")
+    style, template, *scripts = (asset(f"player{end}", "cli.workflow.results") for end in _ENDS)
+    script = "".join(scripts)
     classes = {label: {"name": name, "colour": _css(action_colour(label))} for label, name in names.items()}
-    page = Template(_asset(".html")).substitute(
+    page = Template(template).substitute(
         # Only this very style and script run, whatever a class or a video is called.
         policy=f"default-src 'none'; media-src 'self' file:; style-src '{source_of(style)}'; "
         f"script-src '{source_of(script)}'",
@@ -84,10 +85,6 @@ def _people(video: VideoPeople) -> dict[str, Any]:
             for person, track in video.tracks().items()
         ],
     }
-
-
-def _asset(end: str) -> str:
-    return files("cli.workflow.results").joinpath(f"player{end}").read_text(encoding="utf-8")
 
 
 def _css(colour: Colour) -> str:

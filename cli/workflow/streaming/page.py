@@ -6,14 +6,13 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib.resources import files
 from socket import socket
 from string import Template
 from typing import Any
 
 from cli.workflow.streaming.outputs import Record
 from stal_data.errors import ConflictError
-from stal_eval.report.page import source_of
+from stal_eval.report.page import asset, source_of
 
 MAX_CLIENTS = 8
 """Connections at once, each with a thread; more are closed."""
@@ -139,13 +138,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _page() -> tuple[bytes, str]:
     """The page, and its policy: nothing but its own style and script run."""
-    style, script = _asset("css"), _asset("js")
+    style, script, template = (asset(f"live.{end}", "cli.workflow.streaming") for end in ("css", "js", "html"))
     policy = (
         f"default-src 'none'; img-src data:; connect-src 'self'; style-src '{source_of(style)}'; "
         f"script-src '{source_of(script)}'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
     )
-    return Template(_asset("html")).substitute(style=style, script=script).encode(), policy
-
-
-def _asset(end: str) -> str:
-    return files("cli.workflow.streaming").joinpath(f"live.{end}").read_text(encoding="utf-8")
+    return Template(template).substitute(style=style, script=script).encode(), policy

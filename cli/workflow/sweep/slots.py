@@ -1,7 +1,6 @@
 """Where a sweep's runs are trained, one at a time in each slot: a process of this machine, or a place at a service."""
 
 import asyncio
-import os
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
@@ -10,7 +9,7 @@ from cache.store import Store
 from cli.workflow.sweep.frames import framed, read_frame
 from protos.generated import recognizer_pb2 as pb
 from recognizer_svc.client import RecognizerClient
-from stal_data.children import python_command, python_environment
+from stal_data.children import python_command, python_environment, usable_cores
 from stal_data.errors import NotFoundError, StalError
 from stal_data.owner import owned
 
@@ -93,4 +92,4 @@ Slot = ProcessSlot | ServiceSlot
 
 def threads_of_each(jobs: int) -> int:
     """Threads of each of so many processes, so that together they use the cores that this process may use."""
-    return max(len(os.sched_getaffinity(0)) // jobs, 1)
+    return max(usable_cores() // jobs, 1)
