@@ -198,7 +198,7 @@ class LiveRecognition:
         lags = self._lags.percentiles(count)
         texts = [f"{count} key frames scored"]
         if lags:
-            texts.append("from light to answer " + ", ".join(f"{name} {value:.2f} s" for name, value in lags.items()))
+            texts.append("from picture to answer " + ", ".join(f"{name} {value:.2f} s" for name, value in lags.items()))
         texts.append(f"{self.dropped} dropped in all")
         if self._reader.cuts or self._reader.jumps:
             texts.append(f"source cut {self._reader.cuts} times, clock or size changed {self._reader.jumps} times")

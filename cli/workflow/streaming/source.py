@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from stal_data.errors import InputError
 from stal_data.media.turning import Turn, turn_of_matrix
+from stal_data.media.video_packets import undecodable
 
 _SCHEMES = ("rtsp", "rtsps", "http", "https")
 _CAMERA = re.compile(r"/dev/video\d+")
@@ -72,7 +73,10 @@ def opener_of(address: str) -> Opener:
         return lambda: _open(address, format="v4l2", options={})
     if not found:
         if not Path(address).is_file():
-            raise InputError(f"The video file {address} does not exist, and it is no address such as rtsp://HOST/PATH.")
+            what = "is a folder" if Path(address).is_dir() else "does not exist"
+            raise InputError(
+                f"The source {address} {what}; give a video file, /dev/videoN or an address such as rtsp://HOST/PATH."
+            )
         return lambda: _open(f"file:{address}", file=True, options={"protocol_whitelist": "file"})
     if scheme.lower() not in _SCHEMES:
         raise InputError(f"The source begins with {scheme}://; give a file, /dev/videoN, or {', '.join(_SCHEMES)}://.")
@@ -87,7 +91,12 @@ def opener_of(address: str) -> Opener:
 def _open(
     address: str, *, options: dict[str, str], format: str | None = None, file: bool = False, may_be_file: bool = False
 ) -> Feed:
-    container = av.open(address, mode="r", format=format, options=options, timeout=(SILENCE_S, SILENCE_S))
+    try:
+        container = av.open(address, mode="r", format=format, options=options, timeout=(SILENCE_S, SILENCE_S))
+    except av.FFmpegError as error:
+        if file:  # which no waiting makes a video
+            raise undecodable(Path(address.removeprefix("file:")), error.strerror) from error
+        raise
     stream = container.streams.best("video")
     if not isinstance(stream, VideoStream):
         container.close()
