@@ -102,7 +102,9 @@ def _copy_detector(path: Path, detector: PackedDetector, folder: Path) -> None:
     target = next((file for file in detector_files(folder) if file.suffix == path.suffix), None)
     if target is None:
         kinds = " or ".join(file.suffix for file in detector_files(folder))
-        raise InputError(f"The detector's weights are '{path}', but must be a {kinds} file, as 'detector train' writes.")
+        raise InputError(
+            f"The detector's weights are '{path}', but must be a {kinds} file, as 'detector train' writes."
+        )
     shutil.copyfile(path, target)
     if f"sha256:{sha256_of(target)}" != detector.digest:
         raise ConflictError(f"'{path}' has changed while it was packed; pack again.")

@@ -125,7 +125,9 @@ def test_backbone_weights_that_the_head_does_not_know_are_refused_before_feature
     street, out = video(tmp_path / "street.mp4"), tmp_path / "out"
     inference(street, out, *person)
     save_weights(inference.store.parent / "vit.safetensors", seed=5)
-    with pytest.raises(ConflictError, match=r"vit.safetensors' holds vit weights .*run 'first' was trained on features"):
+    with pytest.raises(
+        ConflictError, match=r"vit.safetensors' holds vit weights .*run 'first' was trained on features"
+    ):
         inference(street, out, *person)
     assert inference.ran == []
     save_weights(inference.store.parent / "vit.safetensors", seed=0)
