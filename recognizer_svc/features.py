@@ -5,7 +5,7 @@ from typing import Protocol
 
 from cache.backbones import backbone_of
 from cache.feature_store import FeatureBatch, FeatureSet, feature_set_folders, list_feature_sets, open_feature_set
-from cache.spec import FeatureSpec
+from cache.spec import BackboneSpec, FeatureSpec
 from cache.store import Store
 from recognizer_svc.heads.batch import FeatureShapes
 from stal_data.errors import ConflictError, InputError, NotFoundError
@@ -55,6 +55,15 @@ def check_fits(
             f"{', '.join(refused)}. {advice}"
         )
     return tuple(tolerated)
+
+
+def check_weights(run_id: str, trained_on: BackboneSpec, found: BackboneSpec, file: object) -> None:
+    """Refuse weights that the features of a run's head were not computed with, before anything is computed."""
+    if found.weights != trained_on.weights:
+        raise ConflictError(
+            f"'{file}' holds {found.kind} weights {found.weights}, but run '{run_id}' was trained on features of "
+            f"{trained_on.weights}. Give the file that its features were computed with."
+        )
 
 
 def open_fitting(

@@ -35,7 +35,10 @@ def count_dataset(dataset: Dataset) -> list[SplitCounts]:
     splits = [dataset.split(name) for name in dataset.split_names]
     counted = [count_split(split) for split in splits if split.annotated]
     if not counted:
-        raise InputError(f"{dataset.path} has no split with annotations, so there is nothing to count.")
+        raise InputError(
+            f"{dataset.path} has no split with annotations, so there is nothing to count: bring some in with "
+            "'stal-cli dataset import'."
+        )
     return counted
 
 

@@ -50,8 +50,13 @@ def split_dataset(
         raise ConflictError(f"{output} already holds a data set: choose another folder.")
     splits = [dataset.split(source) for source in sources]
     label_map = dataset.label_map
-    if label_map is None or not all(split.annotated for split in splits):
-        raise InputError(f"{dataset.path}: only splits with annotations can be divided; name them with --from.")
+    bare = [split.name for split in splits if not split.annotated]
+    if label_map is None or bare:
+        what = f"split '{bare[0]}' has no annotations" if bare else "there is no label map"
+        raise InputError(
+            f"{dataset.path}: {what}, so it cannot be divided. Name splits with annotations with --from, or bring "
+            "annotations in with 'stal-cli dataset import'."
+        )
     key_frames = sorted((item for split in splits for item in split.key_frames), key=lambda item: item.key)
     exclusions = frozenset[KeyFrame]().union(*(split.exclusions for split in splits))
     if clash := next((item.key for item in key_frames if item.key in exclusions), None):

@@ -137,6 +137,12 @@ def error_of(error: grpc.aio.AioRpcError, *, service: str, address: str) -> Stal
             )
         text = f"The {service} service at {address} is busy ({details}). Try again later."
         return BusyError(text, retry_after_s=_retry_after_s(error))
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        return ServiceError(
+            f"{address} answers, but not as a {service} service of this version ({details}). Give --{service} the "
+            f"address of what 'stal-cli serve {service}' started, or upgrade that service.",
+            code,
+        )
     kind = _ERROR_OF_STATUS.get(code)
     if kind is None:
         return ServiceError(f"The {service} service at {address} failed: {code.name}: {details}", code)

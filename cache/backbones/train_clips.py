@@ -74,7 +74,10 @@ class TrainingClips:
         window: pixels on a side of the windows around single people; None = only whole clips are drawn.
         """
         if not split.annotated or split.label_map is None:
-            raise InputError(f"Split '{split.name}' of {split.dataset} has no annotations; training needs them.")
+            raise InputError(
+                f"Split '{split.name}' of {split.dataset} has no annotations, and training needs them: name another "
+                "--split, or bring annotations in with 'stal-cli dataset import'."
+            )
         self.label_ids = _labels_of_types(split.label_map, label_types)
         self.key_frames = tuple(item for item in split.key_frames if len(item.boxes_N4))
         if not self.key_frames:
@@ -207,6 +210,6 @@ def _labels_of_types(label_map: LabelMap, label_types: Sequence[str]) -> tuple[i
     for label_type in label_types:
         if label_type not in known:
             raise InputError(
-                f"{label_map.source} has no label of type '{label_type}'. {did_you_mean(label_type, known)}"
+                f"{label_map.source} has no label of type '{label_type}'. {did_you_mean(label_type, known - {''})}"
             )
     return tuple(label.id for label in label_map.labels if label.type in label_types)

@@ -39,6 +39,9 @@ class BoxSourceType(click.ParamType[tuple[str, str]]):
         except InputError as error:
             self.fail(str(error))
 
+    def get_missing_message(self, param: click.Parameter, ctx: click.Context | None) -> str:  # noqa: ARG002
+        return "Give ground-truth, proposals, or proposals:NAME (as 'detect --name' filed them)."
+
 
 @click.command()
 @recipe_option("predict")

@@ -42,8 +42,10 @@ def list_command(store_url: str, tag: str | None, as_json: bool) -> None:
         print_json(found)
         return
     if not found:
-        which = "no runs" if tag is None else f"no runs with the tag '{tag}'"
-        click.echo(f"The store holds {which}; 'stal-cli train RECIPE --store ...' makes one.")
+        which, how = "no runs", "train RECIPE --store ...' makes one"
+        if tag is not None:
+            which, how = f"no runs with the tag '{tag}'", "runs tag RUN TAG --store ...' gives a run one"
+        click.echo(f"The store holds {which}; 'stal-cli {how}.")
         return
     table = Table(
         "run", "started", "status", "recipe", "head", "epochs", "loss", "val mAP", "best", "train time", "tags"

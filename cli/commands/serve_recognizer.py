@@ -144,6 +144,8 @@ def recognizer(
     from recognizer_svc.service.limits import JobLimits
     from recognizer_svc.service.server import RecognizerConfig, serve
 
+    if not packed_models and "://" not in store_url and not Path(store_url).exists():
+        click.echo(f"Note: there is no store at {store_url}; this makes a new one, without runs.", err=True)
     store = Store.open(store_url, create=True, stage=stage.stage())
     chosen, named = tuple(backbones), {choice.kind for choice in backbones}
     thresholds = {}

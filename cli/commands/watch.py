@@ -35,7 +35,7 @@ _MIN_SCORE = 0.3
     show_envvar=True,
     help="Running recognizer service that holds backbones, HOST:PORT; several with commas between.",
 )
-@click.option("--run", "run_id", required=True, help="Run of the recognizer's store that scores.")
+@click.option("--run", "run_id", default="", help="Run of the recognizer's store that scores; default: its only one.")
 @click.option("--checkpoint", type=click.Choice(["best", "latest"]), help="Default: best where there is one.")
 @click.option(
     "--every", "every_s", type=Real(0.04, 60), default=1.0, show_default=True, help="Seconds between key frames."

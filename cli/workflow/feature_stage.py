@@ -1,7 +1,7 @@
 """The stage of a workflow that fills the feature cache. It never deletes a set: others may use it."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from cache.backbones import backbone_of
@@ -12,11 +12,19 @@ from recognizer_svc.runs.trained_on import features_trained_on
 
 
 def precompute(
-    stages: Stages, name: str, *words: str, store: Path, dataset: str, split: str, inputs: Mapping[str, str]
+    stages: Stages,
+    name: str,
+    *words: str,
+    store: Path,
+    dataset: str,
+    split: str,
+    inputs: Mapping[str, str],
+    check: Callable[[], None] = lambda: None,
 ) -> list[Product]:
     """Run `stal-cli precompute WORDS` as the stage `name` and return the feature sets, in the order of the views.
 
     store, dataset, split: where the command is told to put them. The path of a set ends with its id.
+    check: called first where the stage is to run; raises where its features would be of no use.
     """
     line = re.compile(rf"{re.escape(dataset)}/{re.escape(split)}/([0-9a-f]+): ")
     folder = store / "features" / dataset / split
@@ -27,7 +35,11 @@ def precompute(
         text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
         return [Product(folder / set_id, FEATURE_SET_PARTS, kept=True) for set_id in line.findall(text)]
 
-    stages.run(name, "precompute", *words, inputs=inputs, products=made)
+    def checked() -> Sequence[str]:
+        check()
+        return ()
+
+    stages.run(name, "precompute", *words, inputs=inputs, products=made, connection=checked)
     return made()
 
 

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -119,7 +119,7 @@ class Stages:
             self.wall_s[name] = float(before["wall_s"])
             click.echo(f"  {name:<40} done before ({self.wall_s[name]:.0f} s)")
             return
-        _check_own(name, found, now, before)
+        _check_own(name, found, now, before, self._left())
         write_atomically(marker, json.dumps(wanted))  # what is there from now on, this stage has made or half removed
         for product in found:
             if not product.kept:
@@ -136,6 +136,11 @@ class Stages:
         self._forget(found)
         made = {"products": self._digests_of(found), "wall_s": self.wall_s[name]}
         write_atomically(marker, json.dumps(wanted | made))
+
+    def _left(self) -> set[tuple[str, str]]:
+        """Paths and digests of what all stages left, of which several may make the same file in different ways."""
+        markers = map(_read_marker, (self.root / "stages").glob("*.json"))
+        return {item for marker in markers for item in (marker.get("products") or {}).items()}
 
     def log(self, name: str) -> Path:
         """Return where the output of a stage's command is."""
@@ -189,14 +194,20 @@ class Stages:
         )
 
 
-def _check_own(name: str, products: Sequence[Product], now: Mapping[str, str], before: Mapping[str, Any]) -> None:
+def _check_own(
+    name: str,
+    products: Sequence[Product],
+    now: Mapping[str, str],
+    before: Mapping[str, Any],
+    left: Collection[tuple[str, str]],
+) -> None:
     """Refuse to remove what the stage did not make, or what was changed since."""
-    made = before.get("products")
+    interrupted = bool(before) and before.get("products") is None
     for product in products:
         path, found = str(product.path), now[str(product.path)]
         if product.kept or not os.path.lexists(product.path):
             continue
-        if before and (made is None or made.get(path) == found) and not product.holds_others():
+        if (interrupted or (path, found) in left) and not product.holds_others():
             continue
         how = "files in it were changed or added" if product.path.is_dir() else "it was changed"
         raise ConflictError(

@@ -14,6 +14,7 @@ from cli.workflow.fingerprints import RUN_PARTS, Unchanged
 from cli.workflow.stages import Product, Service, Stages
 from recognizer_svc.packed_models.description import PackedModel
 from recognizer_svc.runs.run_dir import RunDir
+from recognizer_svc.runs.trained_on import features_trained_on
 from stal_data.dataset import Dataset
 from stal_data.errors import NotFoundError
 from stal_data.labels import LabelMap
@@ -56,6 +57,18 @@ class StoreScoring:
                 f"--run {self.run_id!r}: no such run in {self.store}. `stal-cli runs list --store {self.store}` "
                 "lists them."
             )
+
+    def _check_backbones(self) -> None:
+        """Raise where the head would refuse the features of these weights."""
+        from recognizer_svc.features import check_weights
+
+        if (found := features_trained_on(RunDir(self._run))) is None:
+            return
+        spec, given = found
+        seen = {array.backbone for array in spec.readable if array.name in given}
+        for choice in self.backbones:
+            if choice.kind in seen:
+                check_weights(self.run_id, spec.backbone(choice.kind), choice.load().spec, choice.weights)
 
     @contextmanager
     def ready(self, output: Path) -> Iterator[LabelMap]:
@@ -108,6 +121,7 @@ class StoreScoring:
                 dataset=name,
                 split=SPLIT,
                 inputs={**content, **{str(path): stages.digest(path) for path in files if path.is_file()}},
+                check=self._check_backbones,
             )
             made = " ".join(f"--set {features.path.name}" for features in views)
             watched.check(f" Delete the features: stal-cli cache prune {self.store} {made} --dataset {name}")

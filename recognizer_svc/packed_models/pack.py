@@ -8,6 +8,7 @@ from pathlib import Path
 from cache.backbones.load import RANDOM, LoadedBackbone
 from cache.files import sync_tree
 from cache.spec import FeatureSpec
+from recognizer_svc.features import check_weights
 from recognizer_svc.packed_models.description import (
     FILE,
     PackedDetector,
@@ -86,15 +87,11 @@ def _backbone_files(
     """The files to pack, by kind: those that were given, which must be the head's, and one that was trained with it."""
     files = {}
     for path, loaded in belongings.backbones:
-        kind, weights = loaded.spec.kind, loaded.spec.weights
+        kind = loaded.spec.kind
         if kind not in spec.kinds:
             raise InputError(f"The head of run '{run.run_id}' does not see {kind}; it sees {', '.join(spec.kinds)}.")
-        if weights != spec.backbone(kind).weights:
-            raise ConflictError(
-                f"'{path}' holds {kind} weights {weights}, but run '{run.run_id}' was trained on features of "
-                f"{spec.backbone(kind).weights}. Give the file that its features were computed with."
-            )
-        if not weights.startswith(RANDOM):  # which are made again from the seed
+        check_weights(run.run_id, spec.backbone(kind), loaded.spec, path)
+        if not loaded.spec.weights.startswith(RANDOM):  # which are made again from the seed
             files[kind] = path
     if (trained := _trained_backbone(run, name, checkpoint)) is not None:
         files[checkpoint.recipe.training.backbone] = trained
@@ -102,7 +99,12 @@ def _backbone_files(
 
 
 def _copy_detector(path: Path, detector: PackedDetector, folder: Path) -> None:
-    (target,) = (file for file in detector_files(folder) if file.suffix == path.suffix)
+    target = next((file for file in detector_files(folder) if file.suffix == path.suffix), None)
+    if target is None:
+        kinds = " or ".join(file.suffix for file in detector_files(folder))
+        raise InputError(
+            f"The detector's weights are '{path}', but must be a {kinds} file, as 'detector train' writes."
+        )
     shutil.copyfile(path, target)
     if f"sha256:{sha256_of(target)}" != detector.digest:
         raise ConflictError(f"'{path}' has changed while it was packed; pack again.")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cache.files import explaining_full_disk
-from cache.split_store import load_split
+from cache.split_store import PublishedSplit, load_split
 from cache.store import Store
 from recognizer_svc.runs.record import (
     JobRecord,
@@ -141,12 +141,13 @@ def adopt(files: JobFiles, record: JobRecord) -> JobRecord:
 def check_data(store: Store, recipe: Recipe, data_root: Path | None, *, resume: bool) -> None:
     """Find what the recipe names, so that a wrong name shows now and not when the workers have started."""
     data, validation = recipe.data, recipe.validation
-    for name in data.datasets.values():
-        split = load_split(store, name, data.train_split)
+    for key, name in data.datasets.items():
+        field = "data.additional" if key else "data.dataset"
+        split = _published(store, name, data.train_split, f"{field} and data.train_split")
         if validation.held_out is not None and name in recipe.validated_datasets:
             divide(split, validation.held_out)
         if validation.split is not None and name in recipe.validated_datasets:
-            load_split(store, name, validation.split)
+            _published(store, name, validation.split, f"{field} and validation.split")
     open_sets(recipe, store)
     open_training_proposals(recipe, store)
     if recipe.training.init_head is not None and not resume:
@@ -154,6 +155,13 @@ def check_data(store: Store, recipe: Recipe, data_root: Path | None, *, resume: 
     if recipe.training.backbone != "none":
         open_dataset(recipe, data_root)
         initial_weights(recipe, store)
+
+
+def _published(store: Store, dataset: str, split: str, fields: str) -> PublishedSplit:
+    try:
+        return load_split(store, dataset, split)
+    except NotFoundError as error:
+        raise NotFoundError(f"{error} The recipe names it with {fields}; --set changes them.") from None
 
 
 def _queued_record(files: JobFiles, submission: Submission, recipe: Recipe | None, host: str) -> JobRecord:

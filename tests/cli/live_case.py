@@ -42,6 +42,9 @@ class ToyRecognizer(EchoService, rpc.RecognizerServicer):
     def register(self, server) -> None:
         rpc.add_RecognizerServicer_to_server(self, server)
 
+    async def ListModels(self, request, context):
+        return pb.ListModelsResponse(models=[pb.Model(run_id="first", checkpoint=name) for name in ("best", "latest")])
+
     async def RecognizeVideo(self, request_iterator, context):
         self.streams += 1
         labels = [pb.Label(id=number, name=name) for number, name in enumerate(LABELS, start=1)]

@@ -157,6 +157,21 @@ def test_what_was_there_before_the_first_run_is_refused_and_left_as_it_is(tmp_pa
     assert workflow.made == []
 
 
+def test_what_another_stage_of_the_folder_left_is_made_again_but_nothing_that_was_changed(workflow: Workflow) -> None:
+    def other() -> None:
+        Stages(workflow.root).make(
+            "other", lambda: workflow.file.write_text("two"), asked=[], inputs={}, products=[Product(workflow.file)]
+        )
+
+    other()
+    assert workflow.file.read_text() == "two"
+    assert workflow.run() == ["second"]
+    workflow.file.write_text("mine")
+    with pytest.raises(ConflictError, match=r"is not as stage other left it"):
+        other()
+    assert workflow.file.read_text() == "mine"
+
+
 def test_a_kept_product_is_never_removed(tmp_path: Path) -> None:
     half = tmp_path / "half"
     half.write_text("rows so far")

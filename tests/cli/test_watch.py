@@ -168,8 +168,14 @@ def write_video(path: Path, *, seconds: float) -> None:
         container.mux(stream.encode(None))
 
 
-def test_a_file_is_watched_by_the_command(tmp_path: Path) -> None:
-    write_video(tmp_path / "street.mp4", seconds=0.6)
+@pytest.mark.parametrize("damage", ["none", "end", "all"])
+def test_a_file_is_watched_by_the_command(tmp_path: Path, damage: str) -> None:
+    street = tmp_path / "street.avi"
+    write_video(street, seconds=0.6)
+    if damage != "none":
+        content = street.read_bytes()
+        kept = 0 if damage == "all" else content.rindex(b"00dc", 0, content.index(b"idx1")) + 8
+        street.write_bytes(content[:kept] + b"x" * (len(content) - kept))
     services = {}
 
     async def made(kind: type) -> object:
@@ -179,8 +185,14 @@ def test_a_file_is_watched_by_the_command(tmp_path: Path) -> None:
         services[name] = asyncio.run(made(kind))
     with in_a_thread(services["detector"]) as detector, in_a_thread(services["recognizer"]) as recognizer:
         addresses = ["--detector", f"127.0.0.1:{detector}", "--recognizer", f"127.0.0.1:{recognizer}"]
-        words = ["watch", str(tmp_path / "street.mp4"), *addresses, "--run", "first", "--every", "0.2"]
-        result = CliRunner().invoke(root, words, catch_exceptions=False)
+        result = CliRunner().invoke(root, ["watch", str(street), *addresses, "--every", "0.2"])
+    if damage != "none":
+        assert "street.avi does not decode as a video" in str(result.exception)
+    else:
+        assert result.exception is None
+    if damage == "all":
+        assert result.stdout == ""
+        return
     assert [line.split('"source_ms": ')[1].split(",")[0] for line in result.stdout.splitlines()] == ["0", "200", "400"]
     assert "scored by first best" in result.stderr
 

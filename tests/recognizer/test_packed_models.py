@@ -158,6 +158,9 @@ def test_detector_and_thresholds_are_packed(store: Store, tmp_path: Path) -> Non
 def test_what_does_not_belong_to_the_head_is_refused(store: Store, tmp_path: Path) -> None:
     with pytest.raises(ConflictError, match=r"slowfast weights random:7, but run 'first' was trained on .* random:0"):
         pack(store, tmp_path / "m", "--slowfast", "random:7", "--slowfast-preset", "tiny")
+    (tmp_path / "slow.safetensors").write_bytes(b"any file")
+    with pytest.raises(InputError, match=r"slow.safetensors', but must be a .pt or .onnx file"):
+        pack(store, tmp_path / "m", "--detector-weights", tmp_path / "slow.safetensors")
     metrics = tmp_path / "metrics.json"
     metrics.write_text(json.dumps({"best_f1": {"fly": {"score": 0.25}}}))
     with pytest.raises(InputError, match=r"fly.*give the label map that was scored with"):

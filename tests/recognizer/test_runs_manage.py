@@ -57,7 +57,7 @@ def test_tags_come_and_go_and_are_shown(store: Store) -> None:
     assert "baseline paper" in call("compare", "first", "second", "--store", store.root)
     only = json.loads(call("list", "--store", store.root, "--tag", "paper", "--json"))
     assert [run["run_id"] for run in only] == ["first"]
-    assert "no runs with the tag 'papers'" in call("list", "--store", store.root, "--tag", "papers")
+    assert "no runs with the tag 'papers'; 'stal-cli runs tag" in call("list", "--store", store.root, "--tag", "papers")
     call("tag", "first", "paper", "--remove", "--store", store.root)
     assert tags(store) == ["baseline"]
     assert verify_run(RunDir(store.runs_dir / "first")).problems == ()

@@ -11,6 +11,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from protos.generated import detector_pb2 as pb
+from recognizer_svc.client import RecognizerClient
 from stal_data.errors import ConflictError, InputError, NotFoundError, StalError
 from svc_common.client import RetryPolicy, call_with_retries, open_channel
 from svc_common.config import ClientConfig, ServerConfig
@@ -94,6 +95,12 @@ async def test_an_unknown_exception_is_internal_and_keeps_its_text(caplog: pytes
     assert "secret" not in (caught.value.details() or "")
     assert "secret path" in caplog.text
     assert type(error_of(caught.value, service="detector", address="h:1")) is ServiceError
+
+
+async def test_the_address_of_the_other_service_is_named_as_such() -> None:
+    async with serving() as (server, _), RecognizerClient(ClientConfig(address=f"127.0.0.1:{server.port}")) as other:
+        with pytest.raises(ServiceError, match=r"not as a recognizer service .*what 'stal-cli serve recognizer' start"):
+            await other.get_info()
 
 
 @pytest.mark.parametrize(

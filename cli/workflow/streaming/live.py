@@ -13,7 +13,7 @@ from PIL import Image
 
 from cli.workflow.streaming.live_frames import FrameBuffer, LiveFrame
 from cli.workflow.streaming.outputs import Output, Record
-from cli.workflow.streaming.pipeline import SeenKeyFrame, seen_key_frames
+from cli.workflow.streaming.pipeline import SeenKeyFrame, only_run, seen_key_frames
 from cli.workflow.streaming.reader import LiveReader
 from detector_svc.client.detector_client import DetectorClient
 from protos.generated import recognizer_pb2 as pb
@@ -102,9 +102,10 @@ class LiveRecognition:
 
     async def run(self, recognizer: RecognizerClient) -> None:
         """Score until the source ends; what the source or a service raises is raised after the answers before it."""
+        run_id = self._settings.run_id or await only_run(recognizer)
         while True:
             video = VideoRequest(
-                run_id=self._settings.run_id,
+                run_id=run_id,
                 checkpoint=self._settings.checkpoint,
                 time=VideoTime(video=self._settings.name[:512]),
                 sending=self._settings.sending,
@@ -198,7 +199,7 @@ class LiveRecognition:
         lags = self._lags.percentiles(count)
         texts = [f"{count} key frames scored"]
         if lags:
-            texts.append("from light to answer " + ", ".join(f"{name} {value:.2f} s" for name, value in lags.items()))
+            texts.append("from picture to answer " + ", ".join(f"{name} {value:.2f} s" for name, value in lags.items()))
         texts.append(f"{self.dropped} dropped in all")
         if self._reader.cuts or self._reader.jumps:
             texts.append(f"source cut {self._reader.cuts} times, clock or size changed {self._reader.jumps} times")

@@ -31,6 +31,16 @@ class SeenKeyFrame(NamedTuple):
     confidence_N: NDArray[np.float32]
 
 
+async def only_run(recognizer: RecognizerClient) -> str:
+    """Return the run of a service that has one alone, where the user names none."""
+    runs = sorted({model.run_id for model in await recognizer.list_models()})
+    if not runs:
+        raise InputError("The recognizer has no trained run: train one in its store, or start it with --model.")
+    if len(runs) > 1:
+        raise InputError(f"The recognizer has {len(runs)} runs ({', '.join(runs)}); name one with --run.")
+    return runs[0]
+
+
 async def seen_key_frames(
     frames: AsyncIterator[tuple[int, NDArray[np.uint8]]],
     time_of: Callable[[int], int | None],

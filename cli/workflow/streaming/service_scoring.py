@@ -1,7 +1,7 @@
 """The stage of `infer` that has people detected and scored by running services; this machine decodes the videos."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractContextManager, aclosing, nullcontext
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -20,7 +20,7 @@ from cli.workflow.fingerprints import Unchanged, digest_of
 from cli.workflow.stages import Product, Stages
 from cli.workflow.stored_names import stored_name
 from cli.workflow.streaming.kept_key_frames import KeptKeyFrames
-from cli.workflow.streaming.pipeline import SeenKeyFrame, seen_key_frames
+from cli.workflow.streaming.pipeline import SeenKeyFrame, only_run, seen_key_frames
 from detector_svc.client.detector_client import DetectorClient, DetectorClientConfig, model_of
 from detector_svc.detections import FrameDetections
 from protos.generated import recognizer_pb2 as pb
@@ -29,7 +29,7 @@ from recognizer_svc.scoring.predictions_csv import writing_predictions
 from recognizer_svc.video.client import Sending, VideoItem, VideoRequest
 from recognizer_svc.video.timeline import VideoTime, reach_ms
 from stal_data.dataset import Dataset, Split
-from stal_data.errors import ConflictError, InputError
+from stal_data.errors import ConflictError
 from stal_data.labels import Label, LabelMap
 from stal_data.media import Media
 from stal_data.media.timeline import frame_at
@@ -137,7 +137,7 @@ class ServiceScoring:
 
         model = model_of(await self._detector.info())
         async with RecognizerClient(*self.recognizers) as recognizer:
-            run_id = self.run_id or _only_run(await recognizer.list_models())
+            run_id = self.run_id or await only_run(recognizer)
             async for answer in recognizer.recognize_video(VideoRequest(run_id=run_id), nothing()):
                 if isinstance(answer, pb.VideoHeader):
                     return model, answer
@@ -220,13 +220,6 @@ def _people(proposals: Path) -> dict[int, FrameDetections]:
         boxes_N4, scores_N = found.of(key)
         people[key.time_ms] = FrameDetections(boxes_N4=boxes_N4, scores_N=scores_N, persons_N=found.track_ids_of(key))
     return people
-
-
-def _only_run(models: Sequence[pb.Model]) -> str:
-    runs = sorted({model.run_id for model in models})
-    if len(runs) != 1:
-        raise InputError(f"The recognizer has {len(runs)} runs ({', '.join(runs)}); name one with --run.")
-    return runs[0]
 
 
 async def _frames(media: Media, video: str, first: int) -> AsyncGenerator[tuple[int, NDArray[np.uint8]]]:

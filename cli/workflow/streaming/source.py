@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from stal_data.errors import InputError
 from stal_data.media.turning import Turn, turn_of_matrix
+from stal_data.media.video_packets import undecodable
 
 _SCHEMES = ("rtsp", "rtsps", "http", "https")
 _CAMERA = re.compile(r"/dev/video\d+")
@@ -72,8 +74,11 @@ def opener_of(address: str) -> Opener:
         return lambda: _open(address, format="v4l2", options={})
     if not found:
         if not Path(address).is_file():
-            raise InputError(f"The video file {address} does not exist, and it is no address such as rtsp://HOST/PATH.")
-        return lambda: _open(f"file:{address}", file=True, options={"protocol_whitelist": "file"})
+            what = "is a folder" if Path(address).is_dir() else "does not exist"
+            raise InputError(
+                f"The source {address} {what}; give a video file, /dev/videoN or an address such as rtsp://HOST/PATH."
+            )
+        return lambda: _open(f"file:{address}", file=Path(address), options={"protocol_whitelist": "file"})
     if scheme.lower() not in _SCHEMES:
         raise InputError(f"The source begins with {scheme}://; give a file, /dev/videoN, or {', '.join(_SCHEMES)}://.")
     options = {"protocol_whitelist": "http,https,httpproxy,tcp,tls,crypto"}
@@ -85,9 +90,15 @@ def opener_of(address: str) -> Opener:
 
 
 def _open(
-    address: str, *, options: dict[str, str], format: str | None = None, file: bool = False, may_be_file: bool = False
+    address: str,
+    *,
+    options: dict[str, str],
+    format: str | None = None,
+    file: Path | None = None,
+    may_be_file: bool = False,
 ) -> Feed:
-    container = av.open(address, mode="r", format=format, options=options, timeout=(SILENCE_S, SILENCE_S))
+    with _explained(file):
+        container = av.open(address, mode="r", format=format, options=options, timeout=(SILENCE_S, SILENCE_S))
     stream = container.streams.best("video")
     if not isinstance(stream, VideoStream):
         container.close()
@@ -95,17 +106,29 @@ def _open(
     length = container.duration if may_be_file else None
     end_s = None if length is None else (length + (container.start_time or 0)) / av.time_base
     return Feed(
-        shots=_shots(container, stream),
-        paced=file or end_s is not None,
-        ends=lambda time_s: file or (end_s is not None and time_s >= end_s - _END_S),
+        shots=_shots(container, stream, file),
+        paced=file is not None or end_s is not None,
+        ends=lambda time_s: file is not None or (end_s is not None and time_s >= end_s - _END_S),
         close=container.close,
     )
 
 
-def _shots(container: InputContainer, stream: VideoStream) -> Iterator[Shot]:
-    for frame in container.decode(stream):
-        time_s = None if frame.pts is None or frame.time_base is None else frame.pts * frame.time_base
-        yield Shot(time_s, (frame.width, frame.height), partial(_picture, frame))
+@contextmanager
+def _explained(file: Path | None) -> Iterator[None]:
+    """Raise InputError where a file is no video or is damaged: opened again, it would be so again."""
+    try:
+        yield
+    except av.FFmpegError as error:
+        if file is None:
+            raise
+        raise undecodable(file, error.strerror) from error
+
+
+def _shots(container: InputContainer, stream: VideoStream, file: Path | None) -> Iterator[Shot]:
+    with _explained(file):
+        for frame in container.decode(stream):
+            time_s = None if frame.pts is None or frame.time_base is None else frame.pts * frame.time_base
+            yield Shot(time_s, (frame.width, frame.height), partial(_picture, frame))
 
 
 def _picture(frame: VideoFrame) -> NDArray[np.uint8]:
