@@ -1,7 +1,7 @@
 """The stage of `infer` that has people detected and scored by running services; this machine decodes the videos."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractContextManager, aclosing, nullcontext
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
