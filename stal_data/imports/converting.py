@@ -6,7 +6,7 @@ from pathlib import Path
 from stal_data.amounts import amount
 from stal_data.csv_lines import write_csv
 from stal_data.dataset import Split
-from stal_data.errors import InputError
+from stal_data.errors import ConflictError, InputError
 from stal_data.files import write_together
 from stal_data.formats.ava import ava_rows
 from stal_data.formats.coco import coco_json
@@ -21,7 +21,10 @@ def convert(split: Split, to: str, output: Path, *, model_version: str | None = 
 
     to: ava, coco, cvat or label_studio. output: a file; of CVAT a folder, with a file for each video.
     model_version: of what the people were predicted with, for Label Studio; None where they are annotations.
+    ConflictError where the output exists: somebody may have corrected it.
     """
+    if output.exists():
+        raise ConflictError(f"The output '{output}' exists and is not replaced: remove it, or choose another --output.")
     label_map = split.label_map
     if not split.annotated or label_map is None:
         raise InputError(f"Split '{split.name}' has no annotations, so there is nothing to write.")

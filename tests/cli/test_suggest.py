@@ -134,6 +134,16 @@ def test_label_studio_gets_predictions_in_its_form(own: Path, tmp_path: Path) ->
     np.testing.assert_allclose(sides, [10, 20, 20, 60, 0], rtol=1e-6)
 
 
+def test_what_may_have_been_corrected_is_not_replaced(own: Path, tmp_path: Path) -> None:
+    predictions = _predicted(tmp_path / "p.csv", ROWS)
+    _, (file,) = _suggest(own, predictions, "label_studio")
+    file.write_text("corrected")
+    done, _ = _suggest(own, predictions, "label_studio")
+    assert done.exit_code != 0
+    assert f"The output '{file}' exists and is not replaced" in str(done.exception)
+    assert file.read_text() == "corrected"
+
+
 def test_thresholds_of_a_result_come_before_the_least_score(own: Path, tmp_path: Path) -> None:
     points = {"stand": {"score": 0.95}, "walk": None, "wave": {"score": 0.4}}
     metrics = {"best_f1": points}
