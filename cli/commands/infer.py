@@ -14,6 +14,7 @@ from cli.ui.detector_options import DetectorChoice, detector_options
 from cli.ui.json_output import json_option, print_json
 from cli.ui.options import client_settings, client_words, frames_option, wait_option
 from cli.ui.params import Real
+from cli.workflow.predictions import MIN_SCORE
 from stal_data.errors import StalError
 from svc_common.addresses import split_list
 from svc_common.config import ClientConfig
@@ -21,7 +22,6 @@ from svc_common.config import ClientConfig
 if TYPE_CHECKING:
     from recognizer_svc.video.client import Sending
 
-MIN_SCORE = 0.3
 _WITH_RECOGNIZER = (
     *("videos", "run_id", "detector", "recognizer", "sending", "wait_s", "track", "fuse_confidence", "min_score"),
     *("keep_features", "no_video", "output", "as_json", "max_message_mb"),

@@ -8,11 +8,10 @@ import click
 
 from cli.ui.options import client_settings, frames_option, wait_option
 from cli.ui.params import LONGEST_S, Real
+from cli.workflow.predictions import MIN_SCORE
 from cli.workflow.streaming.outputs import JsonLines, Output, Webhook
 from svc_common.addresses import split_list
 from svc_common.config import ClientConfig
-
-_MIN_SCORE = 0.3
 
 
 @click.command()
@@ -48,7 +47,9 @@ _MIN_SCORE = 0.3
     help="How long an answer may be due; then key frames are dropped until it is there.",
 )
 @click.option(
-    "--min-score", type=Real(0, 1), default=_MIN_SCORE, show_default=True, help="Minimum score of actions shown."
+    "--min-score",
+    type=Real(0, 1),
+    help=f"Minimum score of actions shown. [default: the model's thresholds, and {MIN_SCORE} where it has none]",
 )
 @click.option(
     "--give-up-after-s",

@@ -12,6 +12,9 @@ from stal_data.formats.tracks import Box
 from stal_data.keyframes import KeyFrame
 from stal_data.rows import BOX_SLACK
 
+MIN_SCORE = 0.3
+"""Of the actions shown, where neither the user nor the model says another."""
+
 
 class Person(NamedTuple):
     """A person at a key frame. actions: (label id, score), best first. track: id in the video; -1 = in no track."""

@@ -38,6 +38,7 @@ class ToyRecognizer(EchoService, rpc.RecognizerServicer):
         self.answering.set()
         self.taken: list[int] = []
         self.streams = 0
+        self.thresholds: dict[int, float] = {}
 
     def register(self, server) -> None:
         rpc.add_RecognizerServicer_to_server(self, server)
@@ -50,7 +51,9 @@ class ToyRecognizer(EchoService, rpc.RecognizerServicer):
         labels = [pb.Label(id=number, name=name) for number, name in enumerate(LABELS, start=1)]
         model = pb.Model(run_id="first", checkpoint="best", digest="sha256:1", labels=labels)
         sizes = [pb.FrameSize(height=4, width=4)]
-        header = pb.VideoHeader(model=model, clip_span=64, clip_stride=2, sizes=sizes, kept_frames=192)
+        header = pb.VideoHeader(
+            model=model, clip_span=64, clip_stride=2, sizes=sizes, kept_frames=192, thresholds=self.thresholds
+        )
         yield pb.RecognizeVideoResponse(header=header)
         async for request in request_iterator:
             if request.WhichOneof("request") == "key_frame":

@@ -38,6 +38,18 @@ async def test_a_line_for_each_key_frame_says_when_who_and_what(capsys: pytest.C
     assert "p95" in err
 
 
+async def test_actions_reach_the_models_thresholds_unless_the_user_gives_one(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shown = []
+    async with live_services() as services:
+        services.recognizer.thresholds = {1: 0.8, 2: 0.2}
+        for settings in ({}, {"min_score": 0.5}):
+            await services.watch(opening(shots(7.5, 8.1)), **settings)
+            shown.append(read(capsys)[0][0]["people"][0]["actions"])
+    assert shown == [{"greet": 0.25}, {"walk": 0.75}]
+
+
 @pytest.mark.parametrize(("held", "until_s", "lost"), [("recognizer", 8, {3, 4, 5}), ("detector", 5.6, {3})])
 async def test_key_frames_are_dropped_as_long_as_a_service_is_behind(
     held: str, until_s: float, lost: set[int], capsys: pytest.CaptureFixture[str]

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from cli.workflow.predictions import MIN_SCORE
 from cli.workflow.streaming.live_frames import FrameBuffer, LiveFrame
 from cli.workflow.streaming.outputs import Output, Record
 from cli.workflow.streaming.pipeline import SeenKeyFrame, only_run, seen_key_frames
@@ -32,14 +33,16 @@ _PAGE_QUALITY = 80
 
 @dataclass(frozen=True, kw_only=True)
 class LiveSettings:
-    """name: of the source, in records. max_lag_s: how long an answer may be due. give_up_after_s: without a picture."""
+    """name: of the source, in records. max_lag_s: how long an answer may be due. min_score: of the actions in records;
+    None for the model's thresholds, and MIN_SCORE where it has none. give_up_after_s: without a picture.
+    """
 
     name: str
     run_id: str
     checkpoint: str = ""
     every_ms: int = 1000
     max_lag_s: float = 2.0
-    min_score: float = 0.3
+    min_score: float | None = None
     give_up_after_s: float = 300.0
     sending: Sending = "resized"
 
@@ -85,6 +88,7 @@ class LiveRecognition:
         self._pictures = any(output.pictures for output in outputs)
         self._pending: dict[int, tuple[LiveFrame, bytes | None]] = {}
         self._labels: Sequence[str] = ()
+        self._least: Sequence[float] = ()
         self._needed_ms = 0
         """How long after its picture a key frame has all that its answer needs."""
         self._late = self._reported = 0
@@ -135,6 +139,8 @@ class LiveRecognition:
             for text in (f"{self._settings.name}: scored by {model.run_id} {model.checkpoint}", *header.notes):
                 self._note(text)
         self._labels = [label.name for label in model.labels]
+        least = self._settings.min_score
+        self._least = [header.thresholds.get(label.id, MIN_SCORE) if least is None else least for label in model.labels]
 
     async def _frames(self, keys: dict[int, int]) -> AsyncGenerator[tuple[int, NDArray[np.uint8]]]:
         """The frames of one stream. keys: gets the times of the key frames to score, by frame number."""
@@ -191,7 +197,7 @@ class LiveRecognition:
 
     def _actions(self, scores_C: NDArray[np.float32]) -> dict[str, float]:
         best = np.argsort(-scores_C, kind="stable")
-        return {self._labels[c]: round(float(scores_C[c]), 4) for c in best if scores_C[c] >= self._settings.min_score}
+        return {self._labels[c]: round(float(scores_C[c]), 4) for c in best if scores_C[c] >= self._least[c]}
 
     def summary(self, latest: int | None = None) -> str:
         """Return one line. latest: how many of the latest key frames it is of; default: all."""
