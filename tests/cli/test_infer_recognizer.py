@@ -274,8 +274,10 @@ def test_tracked_people_are_those_of_this_machine(
         assert_same(there, here)
         persons = np.loadtxt(there / "predictions.csv", delimiter=",", usecols=(3, 8))
         assert persons[:, 1].tolist() == [1 if top < 0.3 else 2 for top in persons[:, 0]]
-        for name in ("actions.csv", "videos/street/street.vtt"):
-            assert (there / name).read_text() == (here / name).read_text()
+        found, wanted = (np.loadtxt(path / "actions.csv", delimiter=",", dtype=str) for path in (there, here))
+        assert len(found) > 1
+        assert found[:, :-1].tolist() == wanted[:, :-1].tolist()
+        np.testing.assert_allclose(found[1:, -1].astype(float), wanted[1:, -1].astype(float), rtol=0, atol=EXACT)
         stal_cli("infer", street, *words[1:], "--recognizer", address, "--run", "seeing", "--output", there)
         assert not (there / "actions.csv").exists()
 

@@ -176,7 +176,7 @@ async def test_a_frame_that_breaks_the_model_does_not_hurt_its_batch(
     model = Broken(detector)
     model.widths = (161,)
     images = {"good": encoded(picture(1)), "bad": encoded(picture(2, 161)), "good, too": encoded(picture(3))}
-    async with Running(model, max_batch=3, max_delay_s=10) as running:
+    async with Running(model, max_batch=3, max_delay_s=2) as running:
         frames = (running.detect(data, name) for name, data in images.items())
         good, bad, too = await asyncio.gather(*frames, return_exceptions=True)
         with pytest.raises(InputError, match="Frame 'lone': the model fails on this image of 161x90 pixels"):
