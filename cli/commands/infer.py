@@ -30,7 +30,7 @@ _WITH_RECOGNIZER = (
 """Parameters that say something where services do the work."""
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command()
 @click.argument("videos", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
     "--model",

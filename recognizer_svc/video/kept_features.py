@@ -82,22 +82,27 @@ class KeptFeatures:
         self._next, self._begun = row + 1, True  # last, for `write`
         return row // self._manifest.rows_per_shard in self._pending
 
+    def due(self, computed: ComputedRows) -> bool:
+        """Return whether all key frames of the next shard have come, and have the features that it lacks."""
+        if self.complete:
+            return False
+        rows = self._manifest.rows_of(self._shard)
+        lacks = self._shard in self._pending and any(key not in computed for key in self._keys[rows.start : rows.stop])
+        return self._next >= rows.stop and not lacks
+
     def write(self, computed: ComputedRows) -> None:
-        """Write the shards whose key frames have come and have their features, in their order."""
-        while not self.complete:
-            rows, pending = self._manifest.rows_of(self._shard), self._shard in self._pending
-            keys = self._keys[rows.start : rows.stop]
-            if self._next < rows.stop or (pending and any(key not in computed for key in keys)):
-                return
-            if pending:
-                if (claim := self._writer.claim(self._shard)) is None:
-                    raise BusyError(f"the features are being written by {self._writer.owner(self._shard)}, too")
-                with claim:
-                    if self._writer.is_pending(self._shard):
-                        self._file_people(rows.stop)
-                        self._writer.write_shard(claim, computed.read([computed.row_of(key) for key in keys]))
-            self._file_people(rows.stop)
-            self._shard += 1
+        """Write the next shard, which is due."""
+        rows = self._manifest.rows_of(self._shard)
+        if self._shard in self._pending:
+            if (claim := self._writer.claim(self._shard)) is None:
+                raise BusyError(f"the features are being written by {self._writer.owner(self._shard)}, too")
+            with claim:
+                if self._writer.is_pending(self._shard):
+                    self._file_people(rows.stop)
+                    keys = self._keys[rows.start : rows.stop]
+                    self._writer.write_shard(claim, computed.read([computed.row_of(key) for key in keys]))
+        self._file_people(rows.stop)
+        self._shard += 1
 
     def may_answer(self, key: KeyFrame) -> bool:
         return self._row_of[key] < self._shard * self._manifest.rows_per_shard

@@ -120,8 +120,6 @@ class VideoStream:
                     self._put(pb.RecognizeVideoResponse(key_frame=messages.from_scored(item)))
                 self._key_frames.answered(ready)
                 self._changed.set()
-            elif self._changed.is_set():  # while features were written
-                continue
             elif reading.done() and not self._computing and not self._decoding:
                 if self._kept is not None and not self._kept.complete:
                     raise InputError("The video ended before the last key frame of keep.times_ms; send it to its end.")
@@ -133,7 +131,9 @@ class VideoStream:
         """Key frames that can be answered now; where features are kept, once they are written."""
         if self._kept is None:
             return self._key_frames.ready()
-        await asyncio.to_thread(self._kept.write, self._key_frames.rows)
+        # What changes while a shard is written shows in the next look: `_room` may have taken the event for itself.
+        while self._kept.due(self._key_frames.rows):
+            await asyncio.to_thread(self._kept.write, self._key_frames.rows)
         return [key for key in self._key_frames.ready() if self._kept.may_answer(key)]
 
     def _put(self, answer: pb.RecognizeVideoResponse) -> None:
