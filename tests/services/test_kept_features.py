@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +25,16 @@ from svc_common.client import call_metadata
 from tests.cache.object_store.conftest import OpenStore, fill, machine, proxy  # noqa: F401 - fixtures
 from tests.services.test_recognize_video import EXACT, of
 from tests.services.test_recognize_video_refusals import frames, people, start
-from tests.services.video_case import FRAMES, LOADERS, RUNS, TIMES_MS, VideoCase, serving, worst
+from tests.services.video_case import (
+    FRAMES,
+    LOADERS,
+    RUNS,
+    TIMES_MS,
+    VideoCase,
+    scored_by_services_that_end,
+    serving,
+    worst,
+)
 
 HALF_FLOAT = 2e-3
 """Relative; values of float16 have 11 bits."""
@@ -145,21 +153,9 @@ async def test_a_client_that_may_hold_little_while_it_waits_holds_what_comes_tog
 @pytest.mark.parametrize("grace_s", [0, 60], ids=["killed", "stopped"])
 @pytest.mark.parametrize("run_id", ["plain", "seeing"])
 async def test_another_service_completes_the_set(video_case: VideoCase, name: str, run_id: str, grace_s: float) -> None:
-    found = {}
-    async with AsyncExitStack() as services:
-        it = await services.enter_async_context(serving(video_case, max_kept=20))
-        request = request_to(video_case, run_id, name)
-        async for answer in it.client.recognize_video(request, video_case.items()):
-            if not isinstance(answer, ScoredKeyFrame):
-                continue
-            assert answer.key not in found
-            found[answer.key] = answer.scores_NC
-            if len(found) in (1, 4, 7):
-                client, port = it.client, it.server.port
-                await it.server.stop(grace_s)
-                it = await services.enter_async_context(serving(video_case, port=port, max_kept=20))
-                it = type(it)(client, it.service, it.server, it.metrics)
-        assert worst(found, await predicted(it.client, run_id, name)) <= EXACT
+    request = request_to(video_case, run_id, name)
+    async with scored_by_services_that_end(video_case, request, grace_s=grace_s, max_kept=20) as (found, client):
+        assert worst(found, await predicted(client, run_id, name)) <= EXACT
     assert_complete(video_case, name)
 
 

@@ -10,12 +10,11 @@ import torch
 from protos.generated import recognizer_pb2 as pb
 from recognizer_svc.client import RecognizerClient
 from stal_data.errors import ConflictError
-from stal_data.keyframes import ScoredKeyFrame
 from svc_common.client import call_metadata
 from tests.services.recognizer_process import RecognizerProcess, stal_cli
 from tests.services.test_recognize_video import EXACT, of
 from tests.services.test_recognize_video_refusals import frames, people, start
-from tests.services.video_case import RUNS, TIMES_MS, VideoCase, serving, worst
+from tests.services.video_case import RUNS, TIMES_MS, VideoCase, scored_by_services_that_end, serving, worst
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -29,23 +28,10 @@ def one_thread() -> None:
 async def test_a_video_goes_on_at_another_service(
     video_case: VideoCase, run_id: str, grace_s: float, late: int
 ) -> None:
-    """Services end after the first, the fourth and the seventh key frame."""
-    found = {}
-    async with AsyncExitStack() as services:
-        it = await services.enter_async_context(serving(video_case))
-        request = video_case.request(run_id, known=late == 0)
-        async for answer in it.client.recognize_video(request, video_case.items(late=late)):
-            if not isinstance(answer, ScoredKeyFrame):
-                continue
-            assert answer.key not in found
-            found[answer.key] = answer.scores_NC
-            if len(found) in (1, 4, 7):
-                client, port = it.client, it.server.port
-                await it.server.stop(grace_s)
-                it = await services.enter_async_context(serving(video_case, port=port))
-                it = type(it)(client, it.service, it.server, it.metrics)
-    assert [key.time_ms for key in found] == list(TIMES_MS)
-    assert worst(found, await of(video_case, run_id)) <= EXACT
+    request = video_case.request(run_id, known=late == 0)
+    async with scored_by_services_that_end(video_case, request, grace_s=grace_s, late=late) as (found, _):
+        assert [key.time_ms for key in found] == list(TIMES_MS)
+        assert worst(found, await of(video_case, run_id)) <= EXACT
 
 
 async def test_a_service_that_stops_answers_what_it_has_and_says_so(video_case: VideoCase) -> None:

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -201,3 +201,26 @@ def worst(found: dict[KeyFrame, NDArray[np.float32]], wanted: dict[KeyFrame, NDA
     """The greatest difference of two scores; key frames without people may lack in what is wanted."""
     assert {key for key, scores in found.items() if len(scores)} == set(wanted)
     return max(float(np.abs(found[key] - scores).max()) for key, scores in wanted.items())
+
+
+@asynccontextmanager
+async def scored_by_services_that_end(
+    case: VideoCase, request: VideoRequest, *, grace_s: float, late: int = 0, **options: int
+) -> AsyncIterator[tuple[dict[KeyFrame, NDArray[np.float32]], RecognizerClient]]:
+    """Scores of a stream whose services end after the first, the fourth and the seventh answer, and its client, which
+    has reached the last one. grace_s, options: of the services.
+    """
+    found: dict[KeyFrame, NDArray[np.float32]] = {}
+    async with AsyncExitStack() as services:
+        it = await services.enter_async_context(serving(case, **options))
+        client = it.client
+        async for answer in client.recognize_video(request, case.items(late=late)):
+            if not isinstance(answer, ScoredKeyFrame):
+                continue
+            assert answer.key not in found
+            found[answer.key] = answer.scores_NC
+            if len(found) in (1, 4, 7):
+                port = it.server.port
+                await it.server.stop(grace_s)
+                it = await services.enter_async_context(serving(case, port=port, **options))
+        yield found, client
